@@ -1,0 +1,50 @@
+# Everything here works alone on a fresh machine with Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DECISION ?=
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help setup demo test test-all lint types format clean
+
+help:
+	@echo "make demo              train and gate a model against a decision model, on a CPU"
+	@echo "make demo DECISION=f   the same with your own decision file"
+	@echo "make test              lint, types and tests"
+	@echo "make test-all          the same and the slow tests"
+
+setup: $(VENV)/.done
+
+# torch comes first: its own version picks the CPU build where one is offered.
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vertigym needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)')
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint types
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy sees the root as the package through this link.
+types: setup
+	@mkdir -p .cache/src && ln -sfn ../.. .cache/src/vertigym
+	$(BIN)/mypy .
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,263 @@
+"""Verifications a second: ours beside what people use, one run, one machine, the same jobs.
+
+    python benchmarks/sandboxes.py               every way, and the HumanEval gold set where it is
+    python benchmarks/sandboxes.py --soak 100000    one job in 20 hostile: does anything grow?
+
+A job is one function and three checks. "CPU" is user and system time of everything that took part, in ms a job;
+it is the sturdier number on a shared machine.
+"""
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from vertigym.envs.code.env import program_of
+from vertigym.envs.code.formats import humaneval
+from vertigym.rewards.code import Verifier, parse_tests
+from vertigym.sandboxes import Job, Level, Limits, Pool, Status, call, levels
+from vertigym.sandboxes.worker import interpreter
+
+ROOT = Path(__file__).parents[1]
+SOLUTION = "def f(x):\n    return sorted(x)\n"
+CHECKS = "for i in range(3):\n    assert f([3, 1, 2]) == [1, 2, 3]\n"
+NUMPY = "import numpy as np\ndef f(x):\n    return np.sort(np.array(x)).tolist()\n"
+BWRAP = "bwrap --unshare-all --die-with-parent --clearenv --ro-bind / / --tmpfs /tmp --dev /dev"
+
+
+def timed(run: Callable[[Any], None], jobs: Sequence[Any], width: int) -> dict[str, float]:
+    """Run jobs `width` at once: jobs a second, p50 and p99 in ms. CPU is the caller's to add."""
+    spans: list[float] = []
+
+    def one(job: Any) -> None:
+        start = time.perf_counter()
+        run(job)
+        spans.append((time.perf_counter() - start) * 1e3)
+
+    begin, cpu = time.perf_counter(), cpu_s()
+    with ThreadPoolExecutor(width) as threads:
+        list(threads.map(one, jobs))
+    wall, used = time.perf_counter() - begin, cpu_s() - cpu
+    return summary(spans, wall, used)
+
+
+def summary(spans: list[float], wall: float, cpu: float) -> dict[str, float]:
+    """The columns, from each job's ms, and wall and CPU seconds together."""
+    ordered = sorted(spans)
+    return {
+        "a second": len(spans) / wall,
+        "p50 ms": statistics.median(ordered),
+        "p99 ms": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
+        "CPU ms": cpu / len(spans) * 1e3,
+    }
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and its ended children."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def tree_cpu_s(pid: int) -> float:
+    """CPU seconds of a process, its living descendants and their ended children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    used = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return used + sum(tree_cpu_s(int(child)) for child in below)
+
+
+def plain(argv: list[str], source: str) -> Callable[[Any], None]:
+    """A process a job, the verdict its exit status."""
+
+    def run(_: Any) -> None:
+        subprocess.run([*argv, source], check=True, env={}, capture_output=True)
+
+    return run
+
+
+def human_eval_style(_: Any) -> None:
+    """A process a check, the verdict in a shared list: the shape of human-eval's `check_correctness`."""
+    with multiprocessing.Manager() as manager:
+        result = manager.list()
+        process = multiprocessing.get_context("fork").Process(target=_in_process, args=(result,))
+        process.start()
+        process.join(5)
+        assert list(result) == ["passed"]
+
+
+def _in_process(result: Any) -> None:
+    exec(SOLUTION + CHECKS, {})
+    result.append("passed")
+
+
+def ours(pool: Pool, jobs: Sequence[Job], rounds: int = 3) -> dict[str, float]:
+    """The best of some rounds, as one batch; latency is what a single caller sees, one job at a time."""
+    pool.run_many(jobs[: 4 * pool.size])
+    best: dict[str, float] = {}
+    for _ in range(rounds):
+        before = cpu_s() + sum(tree_cpu_s(w._process.pid) for w in pool._workers)
+        begin = time.perf_counter()
+        outcomes = pool.run_many(jobs)
+        wall = time.perf_counter() - begin
+        used = cpu_s() + sum(tree_cpu_s(w._process.pid) for w in pool._workers) - before
+        assert all(o.status is Status.OK and all(not r.error for r in o.result) for o in outcomes)
+        row = summary([o.wall_s * 1e3 for o in outcomes], wall, used)
+        if not best or row["CPU ms"] < best["CPU ms"]:
+            best = row
+    return best
+
+
+def compare(count: int) -> dict[str, dict[str, float]]:
+    """Every way to verify that is present here, measured."""
+    width = os.cpu_count() or 1
+    few = list(range(max(20, count // 10)))
+    source = SOLUTION + CHECKS
+    python = interpreter()
+    with tempfile.TemporaryDirectory() as folder:  # site-packages with hooks would make plain Python look slow
+        subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+        bare = f"{folder}/bin/python"
+        rows = {"python -I -c": timed(plain([bare, "-I", "-c"], source), few, width)}
+    rows["python -I -S -c"] = timed(plain([python, "-I", "-S", "-c"], source), few, width)
+    if shutil.which("bwrap"):
+        rows["bubblewrap"] = timed(plain([*BWRAP.split(), python, "-I", "-c"], source), few, width)
+    rows["human-eval style"] = timed(human_eval_style, few[:20], 1)
+    calls = [Job(SOLUTION, call="f", inputs=[call([3, 1, 2])] * 3)] * count
+    pairs = [Job(SOLUTION, tests=["", *["assert f([3, 1, 2]) == [1, 2, 3]"] * 3], exports={"f": "f"})] * count
+    numpy = [Job(NUMPY, call="f", inputs=[call([3, 1, 2])], profile="numpy")] * (count // 4)
+    for row in levels():
+        if row.available and row.name is not Level.UNSAFE:
+            with Pool(row.name) as pool:
+                rows[f"ours, {row.name}"] = ours(pool, calls)
+                if row.name is not Level.DOCKER:
+                    rows[f"ours, {row.name}, tests in a second sandbox"] = ours(pool, pairs)
+                    rows[f"ours, {row.name}, NumPy"] = ours(pool, numpy)
+    cold = "import sys; sys.path.append({!r}); {}\nf([3, 1, 2])"
+    packages = str(Path(importlib.util.find_spec("numpy").origin).parents[1])  # type: ignore[union-attr, arg-type]
+    rows["python -I -c, NumPy"] = timed(
+        plain([python, "-I", "-c"], cold.format(packages, NUMPY)), few[:20], width
+    )
+    return rows
+
+
+def gold(data: Path) -> float:
+    """Seconds to verify all HumanEval reference solutions, by a warm pool; the best of three."""
+    tasks = humaneval(data / "humaneval" / "HumanEval.jsonl.gz")
+    pairs = [(program_of(task, str(task.answer)), parse_tests(task.info["tests"])) for task in tasks]
+    best = 1e9
+    with Pool() as pool:
+        pool.run(Job("pass"))
+        for _ in range(3):
+            begin = time.perf_counter()
+            assert all(c.all_pass for c in Verifier(pool, cache=0).check_many(pairs))
+            best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def soak(count: int, level: str | None) -> list[dict[str, float]]:
+    """`count` jobs, one in twenty hostile: no wrong verdict, and nothing grows."""
+    spec = importlib.util.spec_from_file_location("hostile", ROOT / "tests" / "hostile.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hostile = sys.modules["hostile"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hostile)
+    slow = ("infinite", "ignore", "stop", "memory", "children", "flood", "MB", "huge", "bomb where", "daemon")
+    facts = {"secret": __file__, "folder": ROOT, "port": 9, "abstract": "x", "victim": os.getpid()}
+    attacks = [
+        Job(hostile.fill(attack, **facts), limits=Limits(wall_s=4))
+        for name, attack in hostile.ATTACKS.items()
+        if not any(word in name for word in slow)
+    ]
+    draw = random.Random(0)
+    rows: list[dict[str, float]] = []
+    wrong = done = 0
+    begin = time.perf_counter()
+    with Pool(level) as pool:
+        while done < count:
+            kinds = [draw.random() for _ in range(1000)]
+            jobs = [draw.choice(attacks) if k < 0.05 else _sum_job(int(k * 1e6)) for k in kinds]
+            for kind, outcome in zip(kinds, pool.run_many(jobs), strict=True):
+                if kind < 0.05:
+                    wrong += "PWNED" in outcome.stdout[:100] or outcome.status is Status.INFRA
+                else:
+                    right = outcome.status is Status.OK and outcome.result[0].value == int(kind * 1e6) + 1
+                    wrong += not right
+            done += len(jobs)
+            if done % max(1000, count // 10) == 0:
+                rows.append(
+                    {"jobs": done, "wrong": wrong, "a second": done / (time.perf_counter() - begin)}
+                    | state(pool)
+                )
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def _sum_job(number: int) -> Job:
+    return Job("def f(x): return x + 1", call="f", inputs=[call(number)])
+
+
+def state(pool: Pool) -> dict[str, float]:
+    """What could leak, now: MiB, descriptors, processes, shared-memory MiB."""
+    servers = [int(child) for w in pool._workers for child in _children(w._process.pid)]
+    memory = {
+        line.split(":")[0]: int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines()
+    }
+    return {
+        "controller MiB": _rss("self") / 1024,
+        "servers MiB": sum(_rss(pid) for pid in servers) / 1024,
+        "descriptors": len(os.listdir("/proc/self/fd"))
+        + sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in servers),
+        "zombies": sum(len(_children(pid)) for pid in servers),
+        "shared MiB": memory["Shmem"] / 1024,
+    }
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def _rss(pid: int | str) -> int:
+    rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith("VmRSS"))
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """The rows as Markdown."""
+    base = rows["python -I -c"]
+    lines = ["| way | a second | p50 ms | p99 ms | CPU ms | times plain, by CPU |", "|---|---|---|---|---|---|"]
+    for name, row in rows.items():
+        cells = [f"{row[key]:.3g}" for key in ("a second", "p50 ms", "p99 ms", "CPU ms")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {base['CPU ms'] / row['CPU ms']:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--soak", type=int, default=0)
+    parser.add_argument("--level")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    options = parser.parse_args()
+    if options.soak:
+        soak(options.soak, options.level)
+        return
+    print(table(compare(options.jobs)))
+    if (options.data / "humaneval").is_dir():
+        print(f"\nHumanEval gold set: {gold(options.data):.2f} s")
+
+
+if __name__ == "__main__":
+    main()

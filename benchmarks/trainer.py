@@ -1,0 +1,223 @@
+"""GRPO on a CPU: vertigym beside TRL's `GRPOTrainer`: same model, prompts, groups, lengths, reward, threads.
+
+    python benchmarks/trainer.py [--threads 2] [--steps 20] [--tokens 32]
+
+Both train the same 0.9 M-parameter Qwen3 on the returns environment: 32 prompts x 8 samples a step, one
+optimizer step each, no KL term, temperature 1, AdamW at one learning rate. Each runs in its own process, in
+turn (so that a drifting machine drifts for both); times are the medians over steps after the first two. Reward
+is what the sampled episodes of a step earn on average, at equal numbers of steps and after equal wall time.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ENV = "vertigym/Returns-v0"
+TASKS, GROUP, LR = 32, 8, 2e-4
+
+
+def main() -> None:
+    """Prepare one starting model, run both, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=32, help="most tokens of an answer")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each side runs, in turn")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(run_side(arguments)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        for _ in range(arguments.rounds):
+            for side in SIDES:
+                results[side].append(in_own_process(side, folder, arguments))
+    show(results, arguments)
+
+
+def in_own_process(side: str, folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run one side and read its figures."""
+    flags = [f"--{name}={getattr(arguments, name)}" for name in ("threads", "steps", "tokens")]
+    command = [sys.executable, __file__, "--side", side, "--folder", folder, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def prepare(folder: Path) -> None:
+    """A short warm start on logs that follow last year's rules: both begin with something to improve."""
+    from vertigym import envs
+    from vertigym.core.config import parse
+    from vertigym.core.files import write_jsonl
+    from vertigym.envs.business.env import DecisionEnv
+    from vertigym.envs.business.stale import company_logs, old_version
+    from vertigym.trainer.config import RunConfig
+    from vertigym.trainer.loop import train
+
+    env = envs.make(ENV)
+    assert isinstance(env, DecisionEnv)
+    write_jsonl(folder / "logs.jsonl", company_logs(env, old_version(env)))
+    table = {
+        "name": "sft", "env": ENV, "model": "tiny", "algorithm": "sft", "steps": 100, "threads": 1,
+        "output": str(folder), "sft": {"data": str(folder / "logs.jsonl"), "batch": 64},
+        "optimizer": {"lr": 2e-3, "schedule": "cosine"},
+    }  # fmt: skip
+    train(parse(RunConfig, table, source="benchmark")).last.rename(folder / "model")
+
+
+def run_side(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Figures of one side, in this process."""
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    found = SIDES[arguments.side](arguments)
+    return found | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def run_vertigym(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Our trainer."""
+    from vertigym.core.config import parse
+    from vertigym.trainer.config import RunConfig
+    from vertigym.trainer.loop import Progress, train
+
+    with tempfile.TemporaryDirectory() as output:
+        table = {
+            "name": "run", "env": ENV, "model": str(arguments.folder / "model"), "algorithm": "grpo",
+            "steps": arguments.steps, "output": output, "threads": arguments.threads,
+            "rollout": {"tasks": TASKS, "group_size": GROUP, "max_tokens": arguments.tokens, "save_every": 0},
+            "optimizer": {"lr": LR},
+        }  # fmt: skip
+        ends, rows = [time.perf_counter()], []
+
+        def on_step(_: int, metrics: dict[str, float]) -> None:
+            ends.append(time.perf_counter())
+            rows.append(metrics)
+
+        train(parse(RunConfig, table, source="benchmark"), progress=Progress(on_step=on_step))
+    steps = [b - a for a, b in pairwise(ends)]
+    parts = {
+        "generation": [row["seconds_sampling"] for row in rows],
+        "training": [row["seconds_training"] for row in rows],
+    }
+    return figures(steps, parts, [row["reward"] for row in rows])
+
+
+def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
+    """TRL's trainer on the environment's tasks and verifier."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    from vertigym import envs
+    from vertigym.envs.business.env import DecisionEnv
+
+    env = envs.make(ENV)
+    assert isinstance(env, DecisionEnv)
+    tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
+    rows = [{"prompt": task.messages(), "id": task.id} for task in tasks]
+    rewards, ends = [], [time.perf_counter()]
+    parts: dict[str, list[float]] = {"generation": [], "training": []}
+
+    def reward(completions: list[Any], id: list[str], **_: Any) -> list[float]:  # noqa: A002
+        found = []
+        for completion, task_id in zip(completions, id, strict=True):
+            text = completion[0]["content"]
+            found.append(float(env.rubric.score(task=env.tasks.get(task_id), completion=text).value or 0.0))
+        rewards.append(statistics.fmean(found))
+        return found
+
+    class Timed(GRPOTrainer):  # type: ignore[misc]
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            began = time.perf_counter()
+            made = super()._generate_and_score_completions(inputs)
+            parts["generation"].append(time.perf_counter() - began)
+            return made
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().training_step(*args, **kwargs)
+            ends.append(time.perf_counter())
+            return loss
+
+    with tempfile.TemporaryDirectory() as output:
+        config = GRPOConfig(
+            output_dir=output, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[],
+            per_device_train_batch_size=TASKS * GROUP, num_generations=GROUP, max_steps=arguments.steps,
+            max_completion_length=arguments.tokens, learning_rate=LR, lr_scheduler_type="constant", beta=0.0,
+            epsilon=0.2, epsilon_high=0.28, temperature=1.0, save_strategy="no", logging_steps=1,
+            disable_tqdm=True,
+        )  # fmt: skip
+        folder = str(arguments.folder / "model")
+        trainer = Timed(
+            model=AutoModelForCausalLM.from_pretrained(folder),
+            processing_class=AutoTokenizer.from_pretrained(folder),
+            reward_funcs=reward,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+        )
+        ends[0] = time.perf_counter()
+        trainer.train()
+    steps = [b - a for a, b in pairwise(ends)]
+    parts["training"] = [whole - made for whole, made in zip(steps, parts["generation"], strict=False)]
+    return figures(steps, parts, rewards)
+
+
+def figures(steps: list[float], parts: dict[str, list[float]], rewards: list[float]) -> dict[str, Any]:
+    """Medians after the first two steps, and the whole curve of reward over time."""
+    return {
+        "step": statistics.median(steps[2:]),
+        **{name: statistics.median(values[2:]) for name, values in parts.items()},
+        "rewards": rewards,
+        "elapsed": [sum(steps[: i + 1]) for i in range(len(steps))],
+    }
+
+
+def show(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace) -> None:
+    """The table, ratios first."""
+    table = Table(
+        title=f"{TASKS} x {GROUP} samples a step, {arguments.tokens} tokens, {arguments.threads} threads"
+    )
+    for column in ("", "s / step", "generation", "training", "peak MiB", "last reward", "reward at equal time"):
+        table.add_column(column, justify="right")
+    together = min(run["elapsed"][-1] for runs in results.values() for run in runs)
+    for side, runs in results.items():
+        middle = {
+            key: statistics.median(run[key] for run in runs) for key in ("step", "generation", "training")
+        }
+        peak = max(run["peak_mib"] for run in runs)
+        last = statistics.fmean(statistics.fmean(run["rewards"][-3:]) for run in runs)
+        equal = statistics.fmean(reward_at(run, together) for run in runs)
+        cells = [f"{value:.3f}" for value in middle.values()]
+        table.add_row(side, *cells, f"{peak:,.0f}", f"{last:.3f}", f"{equal:.3f}")
+    Console(width=110).print(table)
+    ratio = statistics.median(
+        theirs["step"] / ours["step"] for ours, theirs in zip(results["vertigym"], results["trl"], strict=True)
+    )
+    print(f"step rate: {ratio:.2f} x TRL's")
+
+
+def reward_at(run: dict[str, Any], seconds: float) -> float:
+    """Mean reward of the last three steps finished by then."""
+    done = [r for r, at in zip(run["rewards"], run["elapsed"], strict=False) if at <= seconds]
+    return statistics.fmean(done[-3:] or run["rewards"][:1])
+
+
+SIDES = {"vertigym": run_vertigym, "trl": run_trl}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,502 @@
+"""The command line.
+
+Exit codes, everywhere: 0 passed; 1 the work ran and the verdict is *no*; 2 it could not run (one line on
+stderr says what came, what is allowed, what to do). Results go to stdout, as a table or with `--json` as one
+JSON value; progress and notes go to stderr. Heavy imports happen inside the commands, so `--help` stays quick.
+"""
+
+import dataclasses
+import functools
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from vertigym import __version__
+from vertigym.core.errors import VertigymError
+
+app = typer.Typer(
+    name="vertigym",
+    help="Turn the rules, tests and traces of a business domain into RL environments, train a small model on "
+    "them, and let evals decide which checkpoint ships.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+env_app = typer.Typer(help="Environments: list, show, new, import, check.", no_args_is_help=True)
+app.add_typer(env_app, name="env")
+sandbox_app = typer.Typer(help="Sandboxes: what this machine can isolate.", no_args_is_help=True)
+app.add_typer(sandbox_app, name="sandbox")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+EnvId = Annotated[
+    str, typer.Argument(help="An environment's id (namespace/Name-v0) or its folder.", metavar="ID")
+]
+
+
+def main() -> None:
+    """Run the command line; errors made by users or machines are one line and exit code 2."""
+    try:
+        app()
+    except VertigymError as error:
+        print(f"vertigym: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("vertigym: interrupted; what was finished is kept: go on with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@env_app.command("list")
+def env_list(as_json: Json = False) -> None:
+    """List every known environment: built in, installed, or a folder under ./environments or $VERTIGYM_PATH."""
+    from vertigym.envs import registry
+
+    specs = [registry.spec(name) for name in registry.ids()]
+    if as_json:
+        _print_json([{"id": s.id, "source": s.source, "description": s.description} for s in specs])
+    else:
+        _table(None, ("id", "source", "description"), [(s.id, s.source, s.description) for s in specs])
+    for name, why in registry.broken().items():
+        _note(f"the package {name} could not be loaded: {why}")
+
+
+@env_app.command("show")
+def env_show(id: EnvId, as_json: Json = False) -> None:  # noqa: A002
+    """Show an environment: its tasks by split, and one task with its reference answer."""
+    from vertigym import envs
+    from vertigym.core.types import SPLITS
+
+    spec, env = envs.spec(id), envs.make(id)
+    counts = {split: len(env.tasks.ids(split)) for split in SPLITS}
+    first = next((env.tasks.ids(split)[0] for split in SPLITS if counts[split]), None)
+    if first is None:
+        _print_json({"id": spec.id, "tasks": counts}) if as_json else print(f"{spec.id}: no tasks")
+        return
+    _, info = env.reset(seed=0, options={"task": first})
+    if as_json:
+        task = info["task"].model_dump(mode="json")
+        _print_json(
+            {
+                "id": spec.id,
+                "source": spec.source,
+                "description": spec.description,
+                "tasks": counts,
+                "max_turns": env.max_turns,
+                "example": {"task": task, "messages": info["messages"]},
+            }
+        )
+        return
+    print(f"{spec.id}  ({spec.source})\n{spec.description}".rstrip())
+    print("tasks: " + ", ".join(f"{count} {split}" for split, count in counts.items()), end="")
+    print(f"; at most {env.max_turns} turn{'s' if env.max_turns > 1 else ''}")
+    for message in info["messages"]:
+        print(f"\n[{message['role']}]\n{message['content']}")
+    answer = info["task"].answer
+    print(f"\n[reference answer of {first}]")
+    print(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False))
+
+
+@env_app.command("import")
+def env_import(
+    file: Annotated[Path, typer.Argument(help="A decision model (JDM JSON).", metavar="FILE")],
+    id: Annotated[str, typer.Option("--id", help="The new environment's id, namespace/Name-v0.")],  # noqa: A002
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder to write. Default: environments/NAME.", metavar="DIR"),
+    ] = None,
+    rules: Annotated[
+        Literal["shown", "hidden"], typer.Option(help="Put the rules into the prompt, or keep them back.")
+    ] = "shown",
+    seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
+    now: Annotated[
+        str | None,
+        typer.Option(help="Fix the clock of a model that reads it, for example 2026-01-31T12:00:00Z."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
+    from vertigym.envs.business.importer import import_decision
+
+    folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
+    report = import_decision(file, id, folder, rules=rules, seed=seed, now=now)
+    if as_json:
+        _print_json(dataclasses.asdict(report) | {"coverage": report.coverage})
+        return
+    covered = report.rules - len(report.not_hit)
+    counts = ", ".join(f"{count} {split}" for split, count in report.counts.items())
+    print(f"{report.id} -> {report.folder}")
+    print(f"tasks:     {counts}; {report.patterns} patterns of rules")
+    print(f"asked for: {', '.join(report.outputs)}")
+    print(f"rules:     {covered} of {report.rules} hit" if report.rules else "rules:     none in the model")
+    for rule, text in report.not_hit:
+        print(f"  not hit  {rule}: {text}")
+    for warning in report.warnings:
+        _note(warning)
+    print(f"next:      vertigym env show {report.id if out is None else report.folder}")
+
+
+@env_app.command("new")
+def env_new(
+    name: Annotated[str, typer.Argument(help="namespace/Name-v0, or a plain name.", metavar="NAME")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where to put the package's folder.")] = Path(),
+) -> None:
+    """Write an installable package with one environment, its data and a test, to build on."""
+    from vertigym.envs.scaffold import environment_id, new_environment
+
+    folder = new_environment(name, out)
+    print(f"{environment_id(name)} -> {folder}")
+    print(f"next:      pip install -e {folder} && vertigym env check {environment_id(name)}")
+
+
+@env_app.command("check")
+def env_check(
+    ids: Annotated[list[str], typer.Argument(help="Environments: ids, folders or modules.", metavar="ID...")],
+    tasks: Annotated[int, typer.Option("-n", "--tasks", help="How many tasks to sample.", min=1)] = 100,
+    floor: Annotated[float, typer.Option(help="What answers without content may earn on average.")] = 0.05,
+    guess_floor: Annotated[float, typer.Option(help="What the best constant guess may earn.")] = 0.6,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Test environments the way an attacker and a statistician would; exit code 1 when one is at fault."""
+    from vertigym.envs.check import check
+
+    reports = [check(id, tasks=tasks, floor=floor, guess_floor=guess_floor, seed=seed) for id in ids]  # noqa: A001
+    if as_json:
+        answers = [report.to_json(strict=strict) for report in reports]
+        _print_json(answers[0] if len(answers) == 1 else answers)
+    else:
+        for report in reports:
+            _table(report.env, ("test", "verdict", "measured"), report.rows())
+            for finding in report.findings:
+                where = f" [task {finding.task}]" if finding.task else ""
+                action = f" on {finding.action!r}" if finding.action else ""
+                print(f"\n{finding.level}: {finding.message}{where}{action}\n  do: {finding.advice}")
+    if not all(report.passed(strict=strict) for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A run's TOML file.", metavar="CONFIG.toml")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings on top: rl.steps=20 seed=1.", metavar="[KEY=VALUE]...")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Open everything, write nothing, say what would run.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model in an environment; evals along the way decide which checkpoint is promoted."""
+    if dry_run:
+        from vertigym.core.config import load
+        from vertigym.trainer.config import RunConfig
+        from vertigym.trainer.loop import plan
+
+        planned = plan(load(RunConfig, config, overrides or []))
+        if as_json:
+            _print_json(planned)
+        else:
+            _table("would run", ("", ""), [(key, str(value)) for key, value in planned.items()])
+        return
+    outcome = _train(config, overrides or [], resume=resume)
+    promoted = str(outcome.promoted) if outcome.promoted else None
+    if as_json:
+        _print_json({"run": str(outcome.run.folder), "last": str(outcome.last), "promoted": promoted})
+    else:
+        print(f"last checkpoint: {outcome.last}")
+        print(f"promoted: {promoted or 'none; the champion stays'}")
+
+
+@app.command("eval")
+def eval_(
+    suite: Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE.toml")],
+    model: Annotated[str, typer.Option("-m", "--model", help="A model folder, or scripted:expert.")] = "",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "-b", "--baseline", help="The champion: a report of the same suite, or a model to run now."
+        ),
+    ] = None,
+    tasks: Annotated[int | None, typer.Option("-n", "--tasks", min=1, help="At most this many tasks.")] = None,
+    samples: Annotated[int | None, typer.Option("-r", "--samples", min=1, help="Samples a task.")] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("-c", "--concurrency", min=1, help="Episodes (requests to an endpoint) at once."),
+    ] = None,
+    rpm: Annotated[float, typer.Option(min=0, help="Requests a minute to an endpoint; 0: no limit.")] = 0,
+    no_gate: Annotated[bool, typer.Option("--no-gate", help="Only measure, for a baseline's report.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for samples.jsonl and report.json.", metavar="DIR"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything sampled.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in the folder of -o.")] = False,
+    rescore: Annotated[
+        Path | None, typer.Option(help="Score this samples.jsonl again instead of sampling.", metavar="FILE")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit file.", metavar="FILE")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write a Markdown summary.", metavar="FILE")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write report and decision as JSON; - for stdout.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Run a suite on a model, and let its gates pass (exit 0) or fail (exit 1) it."""
+    from vertigym.core.errors import ConfigError
+    from vertigym.evals.gate import decide
+    from vertigym.evals.runner import rescore as score_again
+    from vertigym.evals.suite import load_suite, shortened
+
+    if resume and not out:
+        raise ConfigError("--resume needs -o DIR: the folder of the eval to go on with")
+    if bool(model) == bool(rescore):
+        raise ConfigError("give either -m MODEL to sample, or --rescore FILE")
+    loaded = shortened(load_suite(suite), tasks=tasks, samples=samples)
+    run = functools.partial(_run_suite, loaded, seed=seed, concurrency=concurrency, rpm=rpm)
+    champion = None if no_gate else _champion_report(run, baseline)
+    if champion is None and not no_gate and any(gate.paired for gate in loaded.gate):
+        raise ConfigError(
+            f"suite {loaded.name} compares with a champion: name one with -b, or only measure with --no-gate"
+        )
+    report = score_again(loaded, rescore, out=out) if rescore else run(model, out=out, resume=resume)
+    decision = decide(loaded, report, champion) if loaded.gate and not no_gate else None
+    _write_eval(report, decision, junit=junit, summary=summary, json_file=json_file)
+    if decision and not decision.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    reports: Annotated[
+        list[Path], typer.Argument(help="Reports (files or folders); the first is the baseline.")
+    ],
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare different suites on the tasks they share.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare reports on the same tasks: intervals, tasks won and lost, and a verdict in words."""
+    from vertigym.evals.compare import compare as compare_reports
+    from vertigym.evals.render import comparison_tables
+    from vertigym.evals.report import Report
+
+    for found in compare_reports([Report.load(path) for path in reports], common=common):
+        _print_json(found.model_dump(mode="json")) if as_json else _show(comparison_tables(found))
+
+
+@app.command()
+def rebase(
+    suite: Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE.toml")],
+    new_base: Annotated[str, typer.Option(help="The base model that came out: a folder, or its report.")],
+    tuned: Annotated[str, typer.Option(help="The model tuned on the old base: a folder, or its report.")],
+    config: Annotated[
+        Path | None, typer.Option(help="The tuned model's training config; with --train it is run anew.")
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--train", help="Train the new base with --config as well.")] = False,
+    margin: Annotated[float, typer.Option(min=0, help="How much worse still counts as good.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Seed of everything sampled.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Does the tuned model still beat the new base, and would retraining beat both? Exit 1: cannot tell."""
+    from vertigym.core.errors import ConfigError
+    from vertigym.evals.rebase import rebase as compare_bases
+    from vertigym.evals.render import comparison_tables
+    from vertigym.evals.suite import load_suite
+
+    if retrain and config is None:
+        raise ConfigError("--train needs --config CONFIG.toml: the run to repeat on the new base")
+    loaded = load_suite(suite)
+    run = functools.partial(_run_suite, loaded, seed=seed)
+    base, old = (_champion_report(run, model) for model in (new_base, tuned))
+    retrained = None
+    if retrain and config:
+        outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name}"])
+        retrained = run(str(outcome.promoted or outcome.last))
+    found = compare_bases(base, old, retrained, margin=margin)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        print(found.advice)
+        for comparison in found.comparisons:
+            _show(comparison_tables(comparison))
+    if found.ship is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, an eval's folder, or a report.", metavar="RUN")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write one self-contained HTML page.", metavar="FILE")
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option("-b", help="A report to compare an eval with.")] = None,
+    live: Annotated[bool, typer.Option("--serve", help="Serve the page of a run; it follows the run.")] = False,
+    port: Annotated[int, typer.Option(help="Port of --serve, on 127.0.0.1.", min=0, max=65535)] = 8000,
+    as_json: Json = False,
+) -> None:
+    """Show what a run came to: its checkpoints, the verdicts, and what ships."""
+    if out:
+        from vertigym.core.files import write_text
+        from vertigym.evals.run_page import page_of
+
+        write_text(out, page_of(run, baseline))
+        _note(f"wrote {out}")
+    elif live:
+        from vertigym.evals.run_page import serve
+
+        server = serve(run, port)
+        _note(f"http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends it)")
+        server.serve_forever()
+    elif (run / "config.toml").is_file():
+        from vertigym.trainer.summary import render, summarize
+
+        found = summarize(run)
+        _print_json(found.model_dump(mode="json")) if as_json else _show(render(found))
+    else:
+        from vertigym.evals.render import report_tables
+        from vertigym.evals.report import Report
+
+        loaded = Report.load(run)
+        _print_json(loaded.model_dump(mode="json")) if as_json else _show(report_tables(loaded))
+
+
+@sandbox_app.command("doctor")
+def sandbox_doctor(as_json: Json = False) -> None:
+    """Say which levels of isolation this machine has, and why not the others. Exit 1 where there is none."""
+    from vertigym.sandboxes.levels import levels
+
+    found = levels()
+    if as_json:
+        _print_json([dataclasses.asdict(level) for level in found])
+    else:
+        rows = [
+            (
+                str(level.name),
+                "yes" if level.available else "no",
+                level.gives,
+                level.missing or level.note,
+                level.fix,
+            )
+            for level in found
+        ]
+        _table(None, ("level", "here", "gives", "missing", "what to do"), rows)
+    if not any(level.available for level in found if str(level.name) != "unsafe-subprocess"):
+        raise typer.Exit(1)
+
+
+def _train(config: Path, overrides: Sequence[str], *, resume: bool = False) -> Any:
+    """Train behind a progress bar."""
+    from vertigym.core.config import load
+    from vertigym.trainer.config import RunConfig
+
+    settings = load(RunConfig, config, overrides)
+    from vertigym.trainer import loop
+    from vertigym.trainer.console import watched
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, as by Ctrl-C
+    with watched(settings.steps) as progress:
+        return loop.train(settings, resume=resume, progress=progress)
+
+
+def _champion_report(run: Any, baseline: str | None) -> Any:
+    """The baseline's report: read where `baseline` is one, made by `run` where it is a model."""
+    from vertigym.evals.report import Report
+
+    if baseline is None:
+        return None
+    path = Path(baseline)
+    if path.suffix == ".json" or (path / "report.json").is_file():
+        return Report.load(path)
+    return run(baseline)
+
+
+def _run_suite(
+    suite: Any, model: str, *, seed: int, concurrency: int | None = None, rpm: float = 0, **kwargs: Any
+) -> Any:
+    """Run a suite behind a progress bar."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from vertigym.evals.runner import run_suite
+    from vertigym.policies.load import load_policy
+
+    policy = load_policy(model, concurrency=concurrency or 16, requests_per_minute=rpm)
+    bar = Progress(console=Console(stderr=True))
+    row = bar.add_task(f"{suite.name}: {model}", total=None)
+
+    def on_progress(done: int, total: int) -> None:
+        bar.start()  # not before: an error in opening the suite is to stand alone
+        bar.update(row, completed=done, total=total)
+
+    try:
+        return run_suite(
+            suite, policy, seed=seed, model=model, batch=concurrency or 256, on_progress=on_progress, **kwargs
+        )
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _write_eval(
+    report: Any, decision: Any, *, junit: Path | None, summary: Path | None, json_file: Path | None
+) -> None:
+    from vertigym.core.files import write_text
+    from vertigym.evals import ci
+    from vertigym.evals.render import decision_table, report_tables
+
+    if decision and junit:
+        write_text(junit, ci.junit([(decision, report)]))
+    if decision and summary:
+        write_text(summary, ci.summary(decision, report))
+    whole = {
+        "report": report.model_dump(mode="json"),
+        "decision": decision.model_dump(mode="json") if decision else None,
+    }
+    if json_file and str(json_file) == "-":
+        _print_json(whole)
+        return
+    if json_file:
+        write_text(json_file, json.dumps(whole, ensure_ascii=False) + "\n")
+    _show(report_tables(report))
+    if decision:
+        _show(decision_table(decision))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def _note(text: str) -> None:
+    print(f"vertigym: {text}", file=sys.stderr)
+
+
+def _show(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)
+
+
+def _table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_header=any(columns), box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: square brackets are not markup
+    _show(table)

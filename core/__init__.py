@@ -1,0 +1,1 @@
+"""The words every other room speaks: tasks, messages, scores, trajectories; errors; seeds; files; configs."""

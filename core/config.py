@@ -1,0 +1,117 @@
+"""Configs: TOML read into pydantic models that refuse unknown keys; `a.b=c` overrides on top.
+
+Whatever is wrong comes back as one line that names the file, the key, what came and what is allowed.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vertigym.core.errors import ConfigError, suggest
+from vertigym.core.files import read_text
+
+
+class Config(BaseModel):
+    """Base of every config section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Read the TOML file at `path`, apply `key.sub=value` overrides, validate.
+
+    Raises:
+        DataError: the file is missing. ConfigError: not TOML, an unknown key, a wrong value.
+    """
+    return parse(model, read_toml(path), overrides, source=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's table.
+
+    Raises:
+        DataError: the file is missing. ConfigError: not TOML.
+    """
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def parse(model: type[C], table: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> C:
+    """Validate `table` with `overrides` on top; `source` names it in errors.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    merged: dict[str, Any] = _copy(table)
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return model.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_one_line(error, model)}") from None
+
+
+def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    """Set `a.b=c` in `table`; the value is read as TOML, and as a plain string when it is not TOML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {override!r}: the form is key=value, for example rl.steps=20")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = (part.strip() for part in key.split("."))
+    for part in parents:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"override {override!r}: {part!r} is a value, not a section")
+    table[last] = value
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault in words, with near-miss names for an unknown key."""
+    faults = error.errors(include_url=False)
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        *parents, key = first["loc"]
+        return f"unknown key {where!r}{suggest(str(key), _keys_at(model, parents))}{more}"
+    if first["type"] == "missing":
+        return f"key {where!r} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:  # a rule over several keys: the message names them
+        return f"{message}{more}"
+    came = repr(first["input"])
+    return f"{where}: {message} (got {came if len(came) <= 60 else came[:57] + '...'}){more}"
+
+
+def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
+    """Field names allowed in the section that `path` leads to."""
+    for part in path:
+        if isinstance(part, int) or part not in model.model_fields:
+            continue
+        found = _model_in(model.model_fields[part].annotation)
+        if found is None:
+            return []
+        model = found
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first pydantic model named in an annotation such as `Section | None` or `list[Section]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for arg in getattr(annotation, "__args__", ()) if (m := _model_in(arg))), None)

@@ -1,0 +1,174 @@
+"""Files appear whole or not at all: write beside, fsync, rename. JSON errors name the line."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vertigym.core.errors import DataError
+
+_SURROGATE = re.compile("[\\ud800-\\udfff]")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` with `text` (UTF-8); readers see the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Fill a new folder beside `path`; on leaving without an error it takes `path`'s place.
+
+    with whole_folder(run / "checkpoints" / "step-000100") as folder:
+        model.save_pretrained(folder)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        beside.chmod(0o755)
+        yield beside
+        for file in beside.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        if path.exists():
+            # A folder cannot be replaced in one step; the old one steps aside first and goes last.
+            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            path.rename(aside / path.name)
+            beside.rename(path)
+            shutil.rmtree(aside)
+        else:
+            beside.rename(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """JSON with real Unicode and no NaN or Infinity (they are not JSON). Half a surrogate pair, which models do
+    write and no file can hold, is escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    return json.dumps(value, allow_nan=False, indent=indent)
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with what JSON cannot hold replaced: NaN and infinities by None, other objects by their text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, Sequence | Set):
+        return [jsonable(item) for item in value]
+    return str(value)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_text(path, dumps(value, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line, whole or not at all."""
+    write_text(path, "".join(dumps(row) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path, row: Any) -> None:
+    """Append one line and sync it. A crash can tear the last line; `read_jsonl(torn_tail=True)` drops that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_text(path: Path) -> str:
+    """The file's text.
+
+    Raises:
+        DataError: it is missing, a folder, unreadable, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder, a file is needed") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json(path: Path) -> Any:
+    """The file's JSON value.
+
+    Raises:
+        DataError: missing, or not JSON (names line and column).
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno})") from None
+    except RecursionError:
+        raise DataError(f"{path}: JSON nested too deeply") from None
+
+
+def read_jsonl(path: Path, *, torn_tail: bool = False) -> list[Any]:
+    """One JSON value a line; blank lines are skipped. With `torn_tail`, a last line without its newline that
+    is not JSON is dropped: a crash cut it off.
+
+    Raises:
+        DataError: missing, or a line that is not JSON (names the line).
+    """
+    text = read_text(path)
+    lines = text.split("\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if torn_tail and number == len(lines):
+                break
+            raise DataError(f"{path}:{number}: not JSON ({error.msg})") from None
+    return rows
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

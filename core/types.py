@@ -1,0 +1,178 @@
+"""The words: Task, Message, Sampling, Prompt, Completion, Score, Trajectory, Policy.
+
+Data goes one way:
+
+    Task ─ Env.reset ─▶ messages ─▶ Prompt ─ Policy.generate ─▶ Completion ─ Env.step ─▶ … ─▶ Trajectory
+
+Types that cross a file or a wire are pydantic; what stays inside the process is a frozen, slotted dataclass.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, NotRequired, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+Split = Literal["train", "eval", "test"]
+SPLITS: tuple[Split, ...] = ("train", "eval", "test")
+
+
+class Message(TypedDict):
+    """One chat message in the OpenAI form."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+
+
+class Task(BaseModel):
+    """One thing to do. `cluster` names what tasks share (a rule, a template, a customer): standard errors and
+    bootstraps resample clusters, not tasks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    prompt: str | tuple[Message, ...]
+    answer: Any = None
+    info: dict[str, Any] = Field(default_factory=dict)
+    split: Split = "train"
+    cluster: str = ""
+
+    def messages(self) -> list[Message]:
+        """The prompt as chat messages (a plain string is one user message)."""
+        if isinstance(self.prompt, str):
+            return [{"role": "user", "content": self.prompt}]
+        return [message.copy() for message in self.prompt]
+
+
+class StopReason(StrEnum):
+    """Why a completion or an episode ended."""
+
+    STOP = "stop"  # the model ended its turn, or the environment ended the episode
+    LENGTH = "length"  # the token limit cut the model off
+    TURNS = "turns"  # the episode's turn limit
+    ERROR = "error"  # the engine or the environment failed; never counts as the policy's doing
+
+
+class Sampling(BaseModel):
+    """How to sample. `temperature` 0 is greedy. Log-probs are always under the distribution sampled from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(256, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a policy is asked to continue.
+
+    Engines that own a tokenizer read `token_ids` when given (token in, token out) and render `messages`
+    otherwise. `seed` fixes the random numbers of this one sample, whatever batch it is decoded in. `task` is
+    for scripted policies, which may look at the answer; engines ignore it.
+    """
+
+    messages: Sequence[Message]
+    token_ids: Sequence[int] | None = None
+    seed: int = 0
+    tools: Sequence[Mapping[str, Any]] = ()
+    task: Task | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a policy wrote. `token_ids` and `logprobs` (nats, one a token, the end-of-turn token included) are
+    empty for policies that have no tokens. `prompt_ids` is what was actually fed."""
+
+    text: str
+    stop_reason: StopReason = StopReason.STOP
+    token_ids: Sequence[int] = ()
+    logprobs: Sequence[float] = ()
+    prompt_ids: Sequence[int] = ()
+    policy_version: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_s: float = 0.0
+    error: str = ""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Anything that answers prompts: an engine around a model, an endpoint, a script."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """One completion a prompt, in order.
+
+        Raises:
+            EngineError: the engine failed as a whole. A failure of one prompt comes back as a Completion
+                with `stop_reason` ERROR instead.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A verdict. `value` None means *could not be scored*: the verifier or the machine failed. It is never
+    turned into 0; such a sample is retried, then left out of baselines and losses, and counted.
+
+    `parts` are named numbers that explain the value (also metrics with weight 0); `evidence` is whatever lets
+    a person check the verdict.
+    """
+
+    value: float | None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def unscored(cls, reason: str, **evidence: Any) -> "Score":
+        """No verdict, and why."""
+        return cls(None, {}, {"reason": reason, **evidence})
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens, exactly as the model saw and wrote them.
+
+    A two-turn episode in one segment, with `P` prompt, `a` sampled, `o` observation tokens:
+
+        token_ids  P P P a a a o o a a
+        loss_mask  0 0 0 1 1 1 0 0 1 1     1 where the policy sampled the token
+        logprobs   0 0 0 x x x 0 0 x x     under the distribution sampled from, nats
+    """
+
+    token_ids: Sequence[int]
+    loss_mask: Sequence[int]
+    logprobs: Sequence[float]
+
+    def __post_init__(self) -> None:
+        assert len(self.token_ids) == len(self.loss_mask) == len(self.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One episode as it was sampled. Tokens are never re-made from text: where a chat template does not extend
+    the earlier token ids exactly, a new Segment starts."""
+
+    task_id: str
+    messages: Sequence[Message]
+    score: Score
+    segments: Sequence[Segment] = ()
+    stop_reason: StopReason = StopReason.STOP
+    policy_version: int = 0
+    turns: int = 1
+    turn_rewards: Sequence[float] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_s: float = 0.0
+    cluster: str = ""
+    seed: int = 0
+
+    @property
+    def reply(self) -> str:
+        """The last thing the policy wrote."""
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "assistant"), "")

@@ -1,0 +1,1 @@
+"""Decision models as environments: the rule engine is the ground truth."""

@@ -1,0 +1,42 @@
+"""The decision environment: one case in, one decision out, scored against the rule engine's answer.
+
+    env = load(Path("environments/Loan-v0"))
+    observation, info = env.reset(options={"split": "eval"})
+    observation, reward, terminated, truncated, info = env.step('{"approval": true}')
+
+The engine is not needed to play: its answers are in the tasks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from vertigym.core.config import parse, read_toml
+from vertigym.envs.business.folder import DecisionConfig, read_tasks
+from vertigym.envs.business.model import DecisionModel
+from vertigym.envs.business.render import rules_text
+from vertigym.envs.env import SingleTurnEnv
+from vertigym.rewards.decision import DecisionVerifier
+from vertigym.rewards.rubric import Part, Rubric
+
+
+class DecisionEnv(SingleTurnEnv):
+    """A decision model's environment; `config` is its `env.toml`, `folder` where it lies."""
+
+    def __init__(self, folder: Path, config: DecisionConfig) -> None:
+        verifier = DecisionVerifier(**config.weights.model_dump(), tolerance=config.tolerance)
+        system = rules_text(DecisionModel.read(folder / "decision.json")) if config.rules == "shown" else ""
+        super().__init__(
+            read_tasks(folder), Rubric(Part(verifier, name="reward", timeout_s=None)), system=system
+        )
+        self.folder = folder
+        self.config = config
+
+
+def load(folder: Path, **changes: Any) -> DecisionEnv:
+    """Open an environment folder; `changes` replace keys of its `env.toml` (`rules="shown"`).
+
+    Raises:
+        InputError: the folder's files are missing or wrong (one line says what).
+    """
+    file = folder / "env.toml"
+    return DecisionEnv(folder, parse(DecisionConfig, read_toml(file) | changes, source=str(file)))

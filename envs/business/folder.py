@@ -1,0 +1,133 @@
+"""The environment folder: all that a decision environment is, without Python.
+
+Loan-v0/
+  env.toml              id, which output fields are asked for, weights, tolerance, rules shown or hidden
+  decision.json         the decision model
+  tasks/train.jsonl     one Task a line; also eval.jsonl, test.jsonl
+  README.md             what it is, how many tasks, which rules they hit
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vertigym.core.config import Config
+from vertigym.core.errors import ConfigError
+from vertigym.core.files import dumps, whole_folder, write_jsonl, write_text
+from vertigym.core.types import SPLITS, Split, Task
+from vertigym.envs.tasks import TaskSet
+
+Rules = Literal["shown", "hidden"]
+
+OLD_DECISION = "decision-old.json"  # optional: an earlier version of decision.json
+
+
+class Weights(Config):
+    """What each part of the score is worth; together 1, so that the right answer scores 1."""
+
+    parses: float = Field(0.1, ge=0)
+    fields: float = Field(0.3, ge=0)
+    exact: float = Field(0.6, ge=0)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> "Weights":
+        total = self.parses + self.fields + self.exact
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"weights: parses + fields + exact must be 1, got {total:g}")
+        return self
+
+
+class DecisionConfig(Config):
+    """`env.toml` of a decision environment."""
+
+    id: str
+    kind: Literal["decision"]
+    description: str = ""
+    rules: Rules = "hidden"
+    outputs: Annotated[tuple[str, ...], Field(min_length=1)]
+    tolerance: float = Field(1e-6, ge=0)
+    weights: Weights = Weights()
+    seed: int = 0
+    now: str = ""
+
+
+_TOML = """\
+id = {id}
+kind = "decision"
+description = {description}
+
+# "shown" puts the rules into the system message, "hidden" keeps them back.
+rules = {rules}
+
+# The output fields asked for (dotted paths; "$" is the whole output).
+outputs = [{outputs}]
+
+# Two numbers are equal when they differ by no more than this.
+tolerance = {tolerance}
+
+# How the tasks were sampled.
+seed = {seed}
+{now}
+[weights]
+parses = {parses}
+fields = {fields}
+exact = {exact}
+"""
+
+
+def read_tasks(folder: Path) -> TaskSet:
+    """The folder's tasks, all splits.
+
+    Raises:
+        DataError: a file is missing or malformed.
+    """
+    return TaskSet.read(*(folder / "tasks" / f"{split}.jsonl" for split in SPLITS))
+
+
+def write_folder(
+    folder: Path,
+    config: DecisionConfig,
+    decision: str,
+    tasks: Mapping[Split, Sequence[Task]],
+    readme: str,
+    keep: Sequence[str] = (),
+) -> None:
+    """Write the whole folder, or nothing. Files named in `keep` are carried over from the old one.
+
+    Raises:
+        ConfigError: something that is not an environment stands in the way.
+    """
+    if (
+        folder.exists()
+        and not (folder / "env.toml").is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise ConfigError(f"{folder}: exists and is not an environment folder; choose another one with -o")
+    kept = {name: (folder / name).read_text("utf-8") for name in keep if (folder / name).is_file()}
+    with whole_folder(folder) as new:
+        write_text(new / "env.toml", _toml(config))
+        write_text(new / "decision.json", decision)
+        write_text(new / "README.md", readme)
+        for name, text in kept.items():
+            write_text(new / name, text)
+        for split in SPLITS:
+            write_jsonl(new / "tasks" / f"{split}.jsonl", map(_row, tasks[split]))
+
+
+def _toml(config: DecisionConfig) -> str:
+    return _TOML.format(
+        id=dumps(config.id),
+        description=dumps(config.description),
+        rules=dumps(config.rules),
+        outputs=", ".join(map(dumps, config.outputs)),
+        tolerance=config.tolerance,
+        seed=config.seed,
+        now=f"now = {dumps(config.now)}\n" if config.now else "",
+        **config.weights.model_dump(),
+    )
+
+
+def _row(task: Task) -> dict[str, object]:
+    return task.model_dump(exclude_defaults=True)

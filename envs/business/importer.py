@@ -1,0 +1,277 @@
+"""From a decision model to an environment folder: sample cases, let the engine answer, split, write."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+
+from vertigym.core.errors import ConfigError
+from vertigym.core.files import dumps
+from vertigym.core.seeds import generator
+from vertigym.core.types import SPLITS, Split, Task
+from vertigym.envs.business.answers import WHOLE, computed_fields, project
+from vertigym.envs.business.folder import DecisionConfig, Rules, write_folder
+from vertigym.envs.business.model import Case, DecisionError, DecisionModel
+from vertigym.envs.business.render import case_prompt
+from vertigym.envs.business.sampler import Sample, Sampled, Sampler
+
+SIZES: Mapping[Split, int] = {"train": 1500, "eval": 300, "test": 500}
+_SURPLUS = 1.5  # cases sampled for one kept: rules and patterns are balanced by choosing
+_LEAST = 2000  # cases sampled at least: rare rules are found by looking long enough
+_PER_RULE = 6  # cases kept for every rule before anything else
+_CLOCKS = ("2020-02-10T09:00:00Z", "2031-07-25T21:30:00Z")  # two moments, to see whether answers depend on it
+_NOW = "now"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import made. `not_hit` pairs a rule's id with its text: no case that was found hits it.
+    `without_task` names rules that are hit only by cases in which nothing that is asked for is decided."""
+
+    id: str
+    folder: Path
+    counts: Mapping[Split, int]
+    outputs: tuple[str, ...]
+    rules: int
+    not_hit: tuple[tuple[str, str], ...]
+    without_task: tuple[str, ...]
+    patterns: int
+    evaluations: int
+    warnings: tuple[str, ...]
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the rules that some case hits; None for a model without rules."""
+        return 1 - len(self.not_hit) / self.rules if self.rules else None
+
+
+def import_decision(
+    file: Path,
+    id: str,  # noqa: A002 (the registry's name for it)
+    out: Path,
+    *,
+    rules: Rules = "hidden",
+    seed: int = 0,
+    sizes: Mapping[Split, int] = SIZES,
+    outputs: Sequence[str] = (),
+    now: str | None = None,
+    description: str = "",
+    keep: Sequence[str] = (),
+) -> ImportReport:
+    """Turn the decision model in `file` into the environment folder `out`.
+
+    Args:
+        rules: whether the prompt shows the rules.
+        sizes: tasks wanted by split; fewer distinct cases are shared out in the same proportion.
+        outputs: output fields to ask for; by default those the model computes.
+        now: a moment (ISO 8601) at which the model's clock is stopped; it is shown in each case as `now`.
+        keep: names of files in an old `out` that are carried over.
+
+    Raises:
+        DecisionError: the model does not load, has no inputs to vary, decides nothing, or is not a function
+            of its input (it reads the clock or draws random numbers).
+        ConfigError: a wrong id, moment or output field, or `out` is something else.
+    """
+    _check_id(id)
+    if not sum(sizes.values()) or min(sizes.values()) < 0:
+        raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
+    warnings: list[str] = []
+    model, fixed = _without_clock(DecisionModel.read(file), now, seed, warnings)
+    sampler = Sampler(model, seed, fixed)
+    if not sampler.fields:
+        raise DecisionError(f"{file}: no inputs to vary: no condition or expression names an input field")
+    sampled = sampler.run(max(_LEAST, int(_SURPLUS * sum(sizes.values()))))
+    if not sampled.samples:
+        raise DecisionError(f"{file}: the engine can decide no case: {sampled.refusal}")
+    fields = _asked(model, sampled, outputs, str(file))
+    usable = [s for s in sampled.samples if project(s.outcome.output, fields)]
+    if len(usable) < len(SPLITS):
+        raise DecisionError(f"{file}: decides only {len(usable)} distinct cases; three splits need three")
+    chosen = _choose(usable, sum(sizes.values()), seed)
+    dealt = _deal(chosen, sizes)
+    config = DecisionConfig(
+        id=id, kind="decision", description=description, rules=rules, outputs=fields, seed=seed, now=now or ""
+    )
+    tasks = _tasks(dealt, fields, with_optional=_is_optional(usable, fields))
+    in_tasks = {rule for samples in dealt.values() for s in samples for rule in s.outcome.rules}
+    warnings += _shortfalls(sampled, len(chosen), sizes)
+    report = ImportReport(
+        id=id,
+        folder=out,
+        counts={split: len(tasks[split]) for split in SPLITS},
+        outputs=tuple(fields),
+        rules=len(model.rules),
+        not_hit=tuple((rule.id, rule.text) for rule in model.rules.values() if rule.id not in sampled.hit),
+        without_task=tuple(rule for rule in model.rules if rule in sampled.hit - in_tasks),
+        patterns=len({s.outcome.rules for s in chosen}),
+        evaluations=sampled.evaluations,
+        warnings=tuple(warnings),
+    )
+    write_folder(out, config, model.text, tasks, _readme(report, config), keep)
+    return report
+
+
+def _check_id(id: str) -> None:  # noqa: A002
+    if id.count("/") != 1 or not id.rpartition("-v")[2].isdecimal():
+        raise ConfigError(f"environment id {id!r}: the form is namespace/Name-v0")
+
+
+def _without_clock(
+    model: DecisionModel, now: str | None, seed: int, warnings: list[str]
+) -> tuple[DecisionModel, Case]:
+    """The model as a function of its input, and what is fixed in every case."""
+    if impure := model.impure():
+        raise DecisionError(
+            f"{model.source}: node {impure[0]!r} draws random numbers or reads the clock in a script: the same "
+            "input has two answers, so it cannot be scored"
+        )
+    readers = model.clock_readers()
+    if now is not None:
+        try:
+            datetime.fromisoformat(now)
+        except ValueError:
+            raise ConfigError(f"now={now!r}: the form is 2025-06-30T12:00:00Z") from None
+        return (model.at(now), {_NOW: now}) if readers else (model, {})
+    if not readers:
+        return model, {}
+    stopped, later = (model.at(clock) for clock in _CLOCKS)
+    samples = Sampler(stopped, seed).run(600).samples
+    fields = computed_fields(stopped, ((s.case, s.outcome.output) for s in samples))
+    for sample in samples:
+        if project(sample.outcome.output, fields) != project(later.evaluate(sample.case).output, fields):
+            raise DecisionError(
+                f"{model.source}: node {readers[0]!r} reads the clock: the same input has two answers on two "
+                "days; give the moment to decide at, for example now=2025-06-30T12:00:00Z"
+            )
+    warnings.append(f"node {readers[0]!r} reads the clock, no answer depends on it: stopped at {_CLOCKS[0]}")
+    return stopped, {}
+
+
+def _asked(model: DecisionModel, sampled: Sampled, wanted: Sequence[str], source: str) -> list[str]:
+    """The output fields to ask for; those wanted must occur."""
+    pairs = [(s.case, s.outcome.output) for s in sampled.samples]
+    if not wanted:
+        fields = computed_fields(model, pairs)
+        if not fields:
+            raise DecisionError(f"{source}: the model computes no output field; nothing can be asked")
+        return fields
+    for name in wanted:
+        if name != WHOLE and not any(project(output, [name]) for _, output in pairs):
+            known = ", ".join(computed_fields(model, pairs))
+            raise ConfigError(f"outputs: no case has a field {name!r}; the model computes {known}")
+    return list(wanted)
+
+
+def _is_optional(samples: Sequence[Sample], fields: Sequence[str]) -> bool:
+    """Whether some field is missing from some answer."""
+    return fields[0] != WHOLE and any(not project(s.outcome.output, [f]) for f in fields for s in samples)
+
+
+def _choose(samples: Sequence[Sample], wanted: int, seed: int) -> list[Sample]:
+    """At most `wanted` samples: some for every rule first, then the patterns in turn, the rare ones whole."""
+    order = [samples[int(i)] for i in generator(seed, "decision", "choose").permutation(len(samples))]
+    if len(order) <= wanted:
+        return order
+    kept: dict[int, Sample] = {}
+    counts: dict[str, int] = defaultdict(int)
+    for sample in order:
+        if len(kept) < wanted and any(counts[rule] < _PER_RULE for rule in sample.outcome.rules):
+            kept[id(sample)] = sample
+            for rule in sample.outcome.rules:
+                counts[rule] += 1
+    patterns: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
+    for sample in order:
+        if id(sample) not in kept:
+            patterns[sample.outcome.rules].append(sample)
+    while len(kept) < wanted:
+        for waiting in patterns.values():
+            if waiting and len(kept) < wanted:
+                sample = waiting.pop()
+                kept[id(sample)] = sample
+    return list(kept.values())
+
+
+def _deal(samples: Sequence[Sample], sizes: Mapping[Split, int]) -> dict[Split, list[Sample]]:
+    """Share the samples out in proportion to `sizes`: first so that each split sees each rule, as far as its
+    cases go, then pattern by pattern."""
+    share = min(1.0, len(samples) / sum(sizes.values()))
+    quota = {split: max(sizes[split] * share, 1) for split in SPLITS if sizes[split]}
+    dealt: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
+    rest = _one_of_each(samples, quota, dealt)
+    for sample in sorted(rest, key=lambda s: s.outcome.rules):
+        dealt[min(quota, key=lambda s: (len(dealt[s]) + 1) / quota[s])].append(sample)
+    return dealt
+
+
+def _one_of_each(
+    samples: Sequence[Sample], quota: Mapping[Split, float], dealt: Mapping[Split, list[Sample]]
+) -> list[Sample]:
+    """Deal one case of each rule, the rarest first, to each split that has none yet and has room; gives back
+    what is left."""
+    holders: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        for rule in sample.outcome.rules or ("",):
+            holders[rule].append(sample)
+    gone: set[int] = set()
+    for rule, cases in sorted(holders.items(), key=lambda item: (len(item[1]), item[0])):
+        for split in quota:
+            has = any(rule in s.outcome.rules for s in dealt[split])
+            free = next((s for s in cases if id(s) not in gone), None)
+            if free and not has and len(dealt[split]) < quota[split]:
+                dealt[split].append(free)
+                gone.add(id(free))
+    return [sample for sample in samples if id(sample) not in gone]
+
+
+def _tasks(
+    dealt: Mapping[Split, Sequence[Sample]], fields: Sequence[str], *, with_optional: bool
+) -> dict[Split, list[Task]]:
+    return {split: [_task(s, fields, split, with_optional) for s in dealt[split]] for split in SPLITS}
+
+
+def _task(sample: Sample, fields: Sequence[str], split: Split, optional: bool) -> Task:
+    case, rules = sample.case, list(sample.outcome.rules)
+    name = blake2b(dumps(case).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+    return Task(
+        id=name,
+        prompt=case_prompt(case, fields, optional=optional),
+        answer=project(sample.outcome.output, fields),
+        info={"input": case, "rules": rules},
+        split=split,
+        cluster=" ".join(rules),
+    )
+
+
+def _shortfalls(sampled: Sampled, chosen: int, sizes: Mapping[Split, int]) -> list[str]:
+    found = []
+    if chosen < sum(sizes.values()):
+        found.append(f"only {chosen} distinct cases were found, {sum(sizes.values())} were asked for")
+    if sampled.refused:
+        found.append(f"the engine refused {sampled.refused} of the cases tried: {sampled.refusal}")
+    return found
+
+
+def _readme(report: ImportReport, config: DecisionConfig) -> str:
+    coverage = "none (the model has no tables)" if report.coverage is None else f"{report.coverage:.0%}"
+    counts = ", ".join(f"{report.counts[split]} {split}" for split in SPLITS)
+    lines = [
+        f"# {report.id}",
+        "",
+        *([config.description, ""] if config.description else []),
+        "A task shows one case as JSON and asks for the decision as JSON; the answer is what the rule engine",
+        "says about `decision.json`.",
+        "",
+        f"- Tasks: {counts}, over {report.patterns} patterns of rules; seed {config.seed}.",
+        f"- Asked for: {', '.join(f'`{name}`' for name in report.outputs)}.",
+        f"- Rules hit: {coverage}{f' of {report.rules}' if report.rules else ''}.",
+        *(f"- Note: {warning}." for warning in report.warnings),
+    ]
+    if report.without_task:
+        names = ", ".join(f"`{rule}`" for rule in report.without_task)
+        lines.append(f"- Hit only where nothing asked for is decided, so without a task: {names}.")
+    if report.not_hit:
+        lines += ["", "Rules that no case hits:", ""]
+        lines += [f"- `{rule}` {text}" for rule, text in report.not_hit]
+    return "\n".join(lines) + "\n"

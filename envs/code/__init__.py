@@ -1,0 +1,1 @@
+"""Code environments: function tasks, whole programs, repair over several turns, repositories."""

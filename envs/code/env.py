@@ -1,0 +1,149 @@
+"""Code environments of one program: write it once (`CodeEnv`), or repair it over several turns (`RepairEnv`).
+
+What the policy wrote is extracted the same way everywhere (`rewards.code.extract_code`); where a prompt gives
+the start of a function, a bare body is as good as the whole. Tests run in the process's shared sandbox pool.
+"""
+
+import os
+import textwrap
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from vertigym.core.config import Config, read_toml
+from vertigym.core.config import parse as parse_config
+from vertigym.core.types import SPLITS, Score, Task
+from vertigym.envs.code import formats
+from vertigym.envs.env import Env, Turn
+from vertigym.envs.tasks import Tasks, TaskSet
+from vertigym.rewards.code import Parts, Verifier, extract_code, parse_tests
+from vertigym.sandboxes import Limits
+
+BUILT_IN = Path(__file__).parent / "tasks"
+_FORMATS = {"humaneval": formats.humaneval, "mbpp": formats.mbpp, "stdin": formats.stdin_programs}
+
+
+class CodeEnv(Env):
+    """One answer, one verdict. Tasks carry `info["tests"]`; see `formats` for the other keys.
+
+    `parts`: which rewards are on, of `all_pass`, `share` and `compiles`, and their weights.
+    """
+
+    parallel_steps = max(2, os.cpu_count() or 1)
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        *,
+        parts: Parts | None = None,
+        limits: Limits | None = None,
+        verifier: Verifier | None = None,
+    ) -> None:
+        super().__init__(tasks)
+        self.verifier = verifier or Verifier(parts=parts, limits=limits)
+
+    def respond(self, action: str) -> Turn:
+        """The hidden tests' verdict."""
+        return Turn(score=self.judge(action))
+
+    def judge(self, action: str) -> Score:
+        """Run the hidden tests on what the policy wrote."""
+        return self.verifier.score(program_of(self.task, action), parse_tests(self.task.info["tests"]))
+
+
+class RepairEnv(CodeEnv):
+    """Several tries: after each, the policy sees how the public tests (`info["public"]`) fail; it is done when
+    they pass, or its turns are over. The hidden tests decide."""
+
+    max_turns = 3
+
+    def respond(self, action: str) -> Turn:
+        """The public tests' failures, or the verdict when there are none."""
+        tests = parse_tests(self.task.info["public"])
+        checked = self.verifier.check(program_of(self.task, action), tests)
+        if checked.all_pass:
+            return Turn(score=self.judge(action))
+        self._last = action
+        failures = "\n".join(f"- {note}" for note in checked.notes if note) or f"- {checked.status}"
+        content = f"{sum(checked.passed)} of {len(checked.passed)} public tests pass.\n{failures}\n\nTry again."
+        return Turn(messages=[{"role": "user", "content": content}])
+
+    def close_episode(self) -> Score:
+        """The hidden tests on the last try: passing the public ones is not required."""
+        return self.judge(self._last)
+
+
+def program_of(task: Task, action: str) -> str:
+    """The program a policy's text makes for `task`: its code below what the prompt gives (`info["before"]`),
+    or, where it wrote only a body, below the prompt's own signature (`info["signature"]`)."""
+    entry, signature = task.info.get("entry", ""), task.info.get("signature", "")
+    code = extract_code(action, entry)
+    if signature and f"def {entry}" not in code:
+        body = code if code[:1] in (" ", "\t") else textwrap.indent(code, "    ")
+        return str(signature) + body
+    return str(task.info.get("before", "")) + code
+
+
+class FolderConfig(Config):
+    """`env.toml` of a folder of kind `code`."""
+
+    id: str
+    kind: str
+    description: str = ""
+    files: list[str]
+    format: str = "tasks"
+    turns: int = 1
+    parts: dict[Literal["all_pass", "share", "compiles"], float] = Field({"all_pass": 1.0})
+    cpu_s: float = Limits().cpu_s
+    memory_mib: int = 512
+
+
+def load_folder(folder: Path, **kwargs: Any) -> Env:
+    """A code environment from a folder: `env.toml` names task files and their format (`tasks`: JSONL of tasks;
+    `humaneval`, `mbpp`, `stdin`).
+
+    Raises:
+        ConfigError: a wrong key or value. DataError: a file is missing or malformed.
+    """
+    config = parse_config(FolderConfig, read_toml(folder / "env.toml"), source=str(folder / "env.toml"))
+    files = [folder / name for name in config.files]
+    if config.format in _FORMATS:
+        tasks: Tasks = TaskSet(task for file in files for task in _FORMATS[config.format](file))
+    else:
+        tasks = TaskSet.read(*files)
+    limits = Limits(cpu_s=config.cpu_s, wall_s=4 * config.cpu_s, memory_bytes=config.memory_mib << 20)
+    kind = RepairEnv if config.turns > 1 else CodeEnv
+    env = kind(tasks, **{"parts": config.parts, "limits": limits, **kwargs})
+    env.max_turns = config.turns
+    return env
+
+
+def functions(**kwargs: Any) -> Env:
+    """Function tasks of our own."""
+    return CodeEnv(TaskSet.read(BUILT_IN / "functions.jsonl"), **kwargs)
+
+
+def programs(**kwargs: Any) -> Env:
+    """Programs that read stdin and print, of our own."""
+    return CodeEnv(TaskSet.read(BUILT_IN / "programs.jsonl"), **kwargs)
+
+
+def repair(turns: int = 3, **kwargs: Any) -> Env:
+    """The function tasks over several turns: two of the tests are public."""
+    tasks = [_with_public(task) for task in _all(TaskSet.read(BUILT_IN / "functions.jsonl"))]
+    env = RepairEnv(TaskSet(tasks), **kwargs)
+    env.max_turns = turns
+    return env
+
+
+def _all(tasks: TaskSet) -> list[Task]:
+    return [tasks.get(name) for split in SPLITS for name in tasks.ids(split)]
+
+
+def _with_public(task: Task) -> Task:
+    tests = task.info["tests"]
+    public = {**tests, "cases": tests["cases"][:2]}
+    shown = "\n".join(f"{tests['entry']}(*{case['args']}) -> {case['expected']}" for case in public["cases"])
+    prompt = f"{task.prompt}\n\nPublic tests:\n{shown}\n\nYou see how they fail, and may try again."
+    return task.model_copy(update={"prompt": prompt, "info": {**task.info, "public": public}})

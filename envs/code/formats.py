@@ -1,0 +1,179 @@
+"""Tasks from the files people have: HumanEval, MBPP, and the APPS and LiveCodeBench shape.
+
+Every task carries its tests in `info["tests"]` (`rewards.code`), and the name its function must have in
+`info["entry"]` (empty for whole programs). `info["before"]` is put before the policy's code: what the prompt
+already gives.
+"""
+
+import ast
+import gzip
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vertigym.core.errors import DataError
+from vertigym.core.files import read_json, read_jsonl
+from vertigym.core.seeds import derive
+from vertigym.core.types import Split, Task
+
+ASK_FUNCTION = "Complete this Python function. Answer with the whole function in one Python code block.\n\n"
+ASK_PROGRAM = (
+    "Write a Python program that reads from stdin and prints to stdout. Answer with one code block.\n\n"
+)
+
+
+def split_of(task_id: str) -> Split:
+    """80% train, 10% eval, 10% test, by the id alone."""
+    drawn = derive("code split", task_id) % 10
+    return "train" if drawn < 8 else "eval" if drawn == 8 else "test"
+
+
+def humaneval(path: Path, split: Callable[[str], Split] = split_of) -> list[Task]:
+    """Tasks of a HumanEval file (`.jsonl` or `.jsonl.gz`).
+
+    Raises:
+        DataError: missing, or a row lacks a key.
+    """
+    return [_row(_humaneval_task, row, path, number, split) for number, row in enumerate(_rows(path), 1)]
+
+
+def mbpp(path: Path, split: Callable[[str], Split] = split_of) -> list[Task]:
+    """Tasks of an MBPP file: a JSON list (the sanitized form) or JSONL.
+
+    Raises:
+        DataError: missing, or a row lacks a key.
+    """
+    rows = read_json(path) if path.suffix == ".json" else _rows(path)
+    return [_row(_mbpp_task, row, path, number, split) for number, row in enumerate(rows, 1)]
+
+
+def stdin_programs(path: Path, split: Callable[[str], Split] = split_of) -> list[Task]:
+    """Tasks of the APPS and LiveCodeBench shape (JSONL): `question` or `question_content`, and `input_output`
+    with `inputs` and `outputs`, as an object or as JSON text.
+
+    Raises:
+        DataError: missing, or a row lacks a key.
+    """
+    return [_row(_program_task, row, path, number, split) for number, row in enumerate(_rows(path), 1)]
+
+
+def _humaneval_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
+    entry, prompt = row["entry_point"], row["prompt"]
+    before = prompt[: prompt.rindex(f"def {entry}")]
+    setup, tests = _split_check(row["test"])
+    return Task(
+        id=row["task_id"],
+        prompt=f"{ASK_FUNCTION}```python\n{prompt}```",
+        answer=f"```python\n{prompt}{row['canonical_solution']}```",
+        info={
+            "entry": entry,
+            "before": before,
+            "signature": prompt,
+            "tests": {
+                "kind": "asserts",
+                "setup": before + setup,
+                "tests": tests,
+                "exports": {"candidate": entry, entry: entry},
+            },
+        },
+        split=split(row["task_id"]),
+        cluster=row["task_id"],
+    )
+
+
+def _mbpp_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
+    tests, program = row["test_list"], _parse(row["code"])
+    defined = [node.name for node in program.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    # The tests were written to run below the program, and may use what it imports.
+    imports = [ast.unparse(node) for node in program.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    used = {node.id for test in tests for node in ast.walk(_parse(test)) if isinstance(node, ast.Name)}
+    exports = {name: name for name in defined if name in used}
+    entry = next(iter(exports), defined[-1] if defined else "")
+    name = f"mbpp/{row['task_id']}"
+    return Task(
+        id=name,
+        prompt=f"{row.get('prompt') or row['text']}\n\nYour code must pass this test:\n{tests[0]}\n\n"
+        "Answer with one Python code block.",
+        answer=f"```python\n{row['code']}\n```",
+        info={
+            "entry": entry,
+            "before": "",
+            "tests": {
+                "kind": "asserts",
+                "setup": "\n".join([*imports, *row.get("test_imports", [row.get("test_setup_code", "")])]),
+                "tests": tests,
+                "exports": exports,
+            },
+        },
+        split=split(name),
+        cluster=name,
+    )
+
+
+def _program_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
+    given = row["input_output"]
+    given = json.loads(given) if isinstance(given, str) else given
+    question = row.get("question") or row["question_content"]
+    name = str(row.get("id") or row.get("problem_id") or row["question_id"])
+    solutions = row.get("solutions") or []
+    solutions = json.loads(solutions) if isinstance(solutions, str) else solutions
+    runs = [
+        {"stdin": _text(stdin), "stdout": _text(stdout)}
+        for stdin, stdout in zip(given["inputs"], given["outputs"], strict=True)
+    ]
+    return Task(
+        id=name,
+        prompt=ASK_PROGRAM + question,
+        answer=f"```python\n{solutions[0]}\n```" if solutions else None,
+        info={"entry": "", "before": "", "tests": {"kind": "programs", "runs": runs}},
+        split=split(name),
+        cluster=name,
+    )
+
+
+def _split_check(source: str) -> tuple[str, list[str]]:
+    """A `check(candidate)` of plain asserts as separate tests; another one as a single test."""
+    tree = _parse(source)
+    check = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check")
+    if not all(isinstance(statement, ast.Assert) for statement in check.body):
+        return source, ["check(candidate)"]
+    tree.body.remove(check)
+    return ast.unparse(tree), [ast.unparse(statement) for statement in check.body]
+
+
+def _parse(source: str) -> ast.Module:
+    """The syntax tree; old escapes in other people's strings are theirs to fix."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "\n".join(map(str, value))
+
+
+def _rows(path: Path) -> list[Any]:
+    if path.suffix != ".gz":
+        return read_jsonl(path)
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not gzip JSONL: {error}") from None
+
+
+def _row(
+    make: Callable[[dict[str, Any], Callable[[str], Split]], Task],
+    row: Any,
+    path: Path,
+    number: int,
+    split: Callable[[str], Split],
+) -> Task:
+    try:
+        return make(row, split)
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise DataError(
+            f"{path}:{number}: not a task of this format: {type(error).__name__}: {error}"
+        ) from None

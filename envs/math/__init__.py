@@ -1,0 +1,1 @@
+"""Math environments: generated arithmetic and algebra, GSM8K's format, questions and answers, reasoning-gym."""

@@ -1,0 +1,232 @@
+"""The registry is gymnasium's. This module finds what is in it, and what could be.
+
+An id is known when it comes from one of three places:
+
+1. the built-in environments;
+2. an installed package with an entry point in the group `vertigym.environments`. One that is named like an
+   environment (`"acme/Loan-v0" = "acme_loan"`) points to a module with `load_environment(**kwargs) -> Env`, or
+   to such a function, and is imported when the environment is made. Any other is imported at once: a module
+   whose import calls `register`, or a callable that does;
+3. a folder with an `env.toml`: under `./environments`, under a folder named in `VERTIGYM_PATH`, or given as
+   a path in place of an id.
+
+A module with `load_environment` that is not installed may be named in place of an id, too: `my_envs.loan`.
+Arguments follow a question mark, in every command and config: `vertigym/Arithmetic-v0?level=3&digits=true`.
+
+A package that fails to load never hides the others: its error is kept and shown where it matters.
+"""
+
+import os
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import registry as _gymnasium_registry
+
+from vertigym.core.config import read_toml
+from vertigym.core.errors import InputError, UnknownNameError, VertigymError
+from vertigym.envs.env import Env
+
+GROUP = "vertigym.environments"
+SEARCH_PATH = "VERTIGYM_PATH"
+
+# Kind of a folder environment -> the function that opens the folder: `load(folder, **kwargs) -> Env`.
+FOLDER_KINDS: dict[str, str] = {
+    "code": "vertigym.envs.code.env:load_folder",
+    "decision": "vertigym.envs.business.env:load",
+    "rows": "vertigym.envs.rows:load",
+}
+
+# Modules that register the environments vertigym ships.
+BUILT_IN: tuple[str, ...] = (
+    "vertigym.envs.business.builtin",
+    "vertigym.envs.code.builtin",
+    "vertigym.envs.math.builtin",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is known of an environment before it is made. `source`: built-in, a package's name, or a folder."""
+
+    id: str
+    source: str
+    description: str = ""
+    folder: Path | None = None
+    entry_point: str = ""  # of a module that is not registered
+
+
+_specs: dict[str, Spec] = {}
+_broken: dict[str, str] = {}
+_discovered = False
+
+
+def register(
+    id: str,  # noqa: A002 (gymnasium's name)
+    entry_point: Callable[..., Env] | str,
+    *,
+    description: str = "",
+    source: str = "",
+    **kwargs: Any,
+) -> None:
+    """Put an environment into gymnasium's registry under `namespace/Name-v0`; `kwargs` go to `entry_point`.
+
+    Raises:
+        ValueError: the id has no namespace or no version.
+    """
+    if id.count("/") != 1 or not id.rpartition("-v")[2].isdecimal():
+        raise ValueError(f"environment id {id!r}: the form is namespace/Name-v0")
+    if id in _gymnasium_registry:
+        return
+    gymnasium.register(
+        id, entry_point=entry_point, kwargs=kwargs, disable_env_checker=True, order_enforce=False
+    )
+    module = entry_point.partition(":")[0] if isinstance(entry_point, str) else entry_point.__module__
+    _specs[id] = Spec(id, source or module.partition(".")[0], description)
+
+
+def ids() -> list[str]:
+    """Every known id, sorted."""
+    _discover()
+    return sorted({*_specs, *(found.id for found in _folders())})
+
+
+def spec(id: str) -> Spec:  # noqa: A002
+    """What is known of `id`, which may also be the path of a folder.
+
+    Raises:
+        UnknownNameError: nothing is registered under it (suggests near names).
+    """
+    _discover()
+    id = id.partition("?")[0]  # noqa: A001
+    if id in _specs:
+        return _specs[id]
+    for found in _folders():
+        if found.id == id:
+            return found
+    if (Path(id) / "env.toml").is_file():
+        return _folder_spec(Path(id))
+    if "/" not in id and _has_module(id):
+        return Spec(id, id.partition(":")[0], entry_point=_with_function(id))
+    hint = "; ".join(f"{name} failed to load: {why}" for name, why in _broken.items())
+    raise UnknownNameError("environment", id, ids(), hint)
+
+
+def broken() -> dict[str, str]:
+    """Packages whose entry point failed to load, and why."""
+    _discover()
+    return dict(_broken)
+
+
+def make(id: str, **kwargs: Any) -> Env:  # noqa: A002
+    """Make an environment by id or by folder.
+
+    Raises:
+        UnknownNameError: no such id. InputError: it cannot be made from what its folder or package holds.
+    """
+    found = spec(id)
+    kwargs = _arguments(id) | kwargs
+    if found.folder:
+        env: object = _load_folder(found.folder, **kwargs)
+    elif found.entry_point:
+        env = _load_module(found.entry_point, **kwargs)
+    else:
+        env = gymnasium.make(found.id, **kwargs).unwrapped
+    if not isinstance(env, Env):
+        raise InputError(f"{id}: made a {type(env).__name__}, which is not a vertigym.envs.Env")
+    return env
+
+
+def _discover() -> None:
+    """Register built-in environments and load the entry points, once."""
+    global _discovered
+    if _discovered:
+        return
+    _discovered = True
+    for module in BUILT_IN:
+        import_module(module)
+    for point in entry_points(group=GROUP):
+        name = point.dist.name if point.dist else point.name
+        before = set(_gymnasium_registry)
+        try:
+            if "/" in point.name:
+                summary = str(point.dist.metadata["Summary"] or "") if point.dist else ""
+                register(point.name, _with_function(point.value), description=summary, source=name)
+                continue
+            loaded = point.load()
+            if callable(loaded):
+                loaded()
+        except Exception as error:  # somebody else's code: whatever it raises, the others stay usable
+            _broken[name] = f"{type(error).__name__}: {error}"
+            continue
+        for new in set(_gymnasium_registry) - before:
+            description = _specs[new].description if new in _specs else ""
+            _specs[new] = Spec(new, name, description)
+
+
+def _arguments(id: str) -> dict[str, Any]:  # noqa: A002
+    """What follows the question mark; values are read as TOML, and as plain strings when they are not TOML."""
+    arguments: dict[str, Any] = {}
+    for pair in filter(None, id.partition("?")[2].split("&")):
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise InputError(f"{id}: {pair!r} is not an argument: the form is ID?key=value&key=value")
+        try:
+            arguments[key] = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            arguments[key] = text
+    return arguments
+
+
+def _with_function(path: str) -> str:
+    """`package.module` -> `package.module:load_environment`."""
+    return path if ":" in path else f"{path}:load_environment"
+
+
+def _has_module(path: str) -> bool:
+    try:
+        return find_spec(path.partition(":")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _load_module(entry_point: str, **kwargs: Any) -> object:
+    module, _, function = entry_point.partition(":")
+    load = getattr(import_module(module), function, None)
+    if load is None:
+        raise InputError(f"module {module} has no function {function}(**kwargs) that returns an environment")
+    return load(**kwargs)
+
+
+def _folders() -> Iterator[Spec]:
+    """Folder environments on the search path."""
+    roots = [Path("environments"), *(Path(p) for p in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if p)]
+    for root in roots:
+        for file in sorted(root.glob("*/env.toml")):
+            try:
+                yield _folder_spec(file.parent)
+            except VertigymError as error:
+                warnings.warn(f"skipped {file}: {error}", stacklevel=2)
+
+
+def _folder_spec(folder: Path) -> Spec:
+    table = read_toml(folder / "env.toml")
+    if not isinstance(table.get("id"), str):
+        raise InputError(f"{folder / 'env.toml'}: key 'id' is missing (the form is namespace/Name-v0)")
+    return Spec(table["id"], str(folder), str(table.get("description", "")), folder)
+
+
+def _load_folder(folder: Path, **kwargs: Any) -> Env:
+    kind = read_toml(folder / "env.toml").get("kind")
+    if kind not in FOLDER_KINDS:
+        raise UnknownNameError(f"kind (in {folder / 'env.toml'})", str(kind), FOLDER_KINDS)
+    module, _, function = FOLDER_KINDS[kind].partition(":")
+    env: Env = getattr(import_module(module), function)(folder, **kwargs)
+    return env

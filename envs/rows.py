@@ -1,0 +1,144 @@
+"""Folder environments of questions and answers: an `env.toml`, JSONL files, and a reward by name. No Python.
+
+    support-v0/
+      env.toml
+      train.jsonl   one row a line: `question` (or `prompt`, text or chat messages), `answer`;
+      test.jsonl    optional `id`, `info`, `cluster`
+
+The `env.toml`:
+
+    id = "acme/Support-v0"
+    kind = "rows"
+    system = "Answer with one word."
+    eval_share = 0.1                      # held out from train, by the question's own hash
+
+    [files]
+    train = "train.jsonl"
+    test = "test.jsonl"
+
+    [reward]
+    name = "normalised_text"              # vertigym.rewards.named; its arguments follow
+    where = "last line"
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from vertigym.core.config import Config
+from vertigym.core.config import load as load_config
+from vertigym.core.errors import ConfigError, DataError
+from vertigym.core.files import read_jsonl
+from vertigym.core.seeds import derive
+from vertigym.core.types import Split, Task
+from vertigym.envs.env import SingleTurnEnv
+from vertigym.envs.tasks import TaskSet
+from vertigym.rewards.answers import extractor, form
+from vertigym.rewards.named import named
+from vertigym.rewards.rubric import Part, Rubric
+
+_KNOWN = ("id", "example_id", "prompt", "question", "answer", "info", "cluster", "split")
+
+
+class RowsConfig(Config):
+    """`env.toml` of a rows environment."""
+
+    id: str
+    kind: Literal["rows"]
+    description: str = ""
+    system: str = Field("", description="the system message")
+    instruction: str = Field("", description="added below every question")
+    reference: str = Field("whole", description="where the reference stands in the answer column")
+    eval_share: float = Field(0.0, ge=0, lt=1, description="share of train held out as eval")
+    files: dict[Split, str]
+    reward: dict[str, Any]
+
+
+def load(folder: Path) -> SingleTurnEnv:
+    """The environment in `folder`.
+
+    Raises:
+        ConfigError: env.toml is wrong. DataError: a file is missing or a row is not a task.
+    """
+    config = load_config(RowsConfig, folder / "env.toml")
+    reward = dict(config.reward)
+    name = reward.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f'{folder / "env.toml"}: [reward] needs a name, for example name = "exact"')
+    if not config.files:
+        raise ConfigError(f"{folder / 'env.toml'}: [files] needs at least one of train, eval, test")
+    tasks = TaskSet(
+        task
+        for split, file in config.files.items()
+        for task in read_rows(
+            folder / file,
+            split,
+            reference=config.reference,
+            instruction=config.instruction,
+            eval_share=config.eval_share if split == "train" else 0.0,
+        )
+    )
+    rubric = Rubric(Part(named(name, reward), name=name.rpartition(":")[2]))
+    where = str(reward.get("where", "whole"))
+    return SingleTurnEnv(tasks, rubric, system=config.system, answer_form=form(where))
+
+
+def read_rows(
+    file: Path, split: Split, *, reference: str = "whole", instruction: str = "", eval_share: float = 0.0
+) -> Iterator[Task]:
+    """Tasks from a JSONL file with `question` (or `prompt`) and `answer`.
+
+    `reference`: where the reference stands in the answer column (`####` for GSM8K). `eval_share`: this share of
+    the rows becomes split `eval`, chosen by the question's text, so that equal questions stay together. Columns
+    nobody knows go into `info`.
+
+    Raises:
+        DataError: missing, or a row without a question or a reference (names file and line).
+    """
+    find = extractor(reference)
+    for number, row in enumerate(read_jsonl(file), 1):
+        where = f"{file}:{number}"
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: a row is a JSON object, got {type(row).__name__}")
+        question = row.get("prompt", row.get("question"))
+        if not question:
+            raise DataError(f"{where}: no 'question' or 'prompt'; the columns are {', '.join(row) or 'none'}")
+        answer = row.get("answer")
+        if isinstance(answer, str) and reference != "whole":
+            answer = find(answer)
+        if answer is None:
+            raise DataError(f"{where}: no 'answer'" + (f" at {reference!r}" if reference != "whole" else ""))
+        held_out = eval_share and derive("rows eval", json.dumps(question)) % 10_000 < eval_share * 10_000
+        yield _task(
+            where, row, question, answer, "eval" if held_out else split, instruction, f"{split}-{number}"
+        )
+
+
+def _task(
+    where: str, row: Mapping[str, Any], question: Any, answer: Any, split: Split, instruction: str, name: str
+) -> Task:
+    if instruction and isinstance(question, str):
+        question = f"{question}\n\n{instruction}"
+    elif instruction:
+        last = {**question[-1], "content": f"{question[-1]['content']}\n\n{instruction}"}
+        question = [*question[:-1], last]
+    info = row.get("info") or {}
+    if isinstance(info, str):  # a JSON string, as some data sets store it
+        try:
+            info = json.loads(info)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: 'info' is a string that is not JSON ({error.msg})") from None
+    try:
+        return Task(
+            id=str(row.get("id", row.get("example_id", name))),
+            prompt=question,
+            answer=answer,
+            info={**{key: value for key, value in row.items() if key not in _KNOWN}, **info},
+            split=split,
+            cluster=str(row.get("cluster", "")),
+        )
+    except (ValidationError, TypeError) as error:
+        raise DataError(f"{where}: not a task: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,1 @@
+"""Evals that gate: suites, runner, statistics, gates, reports."""

@@ -1,0 +1,260 @@
+"""Suite: which tasks, how many samples, which metrics, which gates; written in TOML.
+
+    name = "returns"
+
+    [[env]]
+    id = "vertigym/Returns-v0"      # or an environment's folder, relative to this file
+    split = "eval"
+    tasks = 200                     # leave out for all
+    samples = 1
+
+    [sampling]
+    temperature = 0.0
+    max_tokens = 96
+
+    [[gate]]
+    rule = "improves"
+
+    [[gate]]
+    rule = "not_worse"
+    margin = 0.02
+    slice = "rule=late-return"
+
+The task list is fixed: the same suite on the same environments gives the same tasks in the same order, and
+its hash says so. Two reports are compared only when their hashes agree.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from vertigym.core import config
+from vertigym.core.config import Config
+from vertigym.core.errors import ConfigError
+from vertigym.core.seeds import generator
+from vertigym.core.types import Sampling, Split, Task
+from vertigym.envs import registry
+from vertigym.envs.env import Env
+
+Rule = Literal["improves", "not_worse", "at_least", "at_most"]
+Make = Callable[..., Env]
+
+
+class EnvPart(Config):
+    """One `[[env]]` table. `tasks` is at most how many; `weight` its part of the overall mean; `name` labels
+    it in reports."""
+
+    id: str
+    name: str = ""
+    split: Split = "eval"
+    tasks: int | None = Field(None, ge=1)
+    samples: int = Field(1, ge=1)
+    weight: float = Field(1.0, gt=0)
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class EvalSampling(Sampling):
+    """`[sampling]`: greedy unless told otherwise."""
+
+    temperature: float = Field(0.0, ge=0)
+
+
+class Gate(Config):
+    """One `[[gate]]` table.
+
+    improves    the paired interval against the champion lies above `margin` (0 unless given)
+    not_worse   it lies above -`margin`
+    at_least    the interval of the metric itself lies at or above `threshold`
+    at_most     at or below `threshold`
+
+    `against = "start"` compares with the model that a run started from instead of the last champion, so that
+    small losses cannot add up over promotions. `env` and `slice` (`rule=late-return`; `rule` alone means each
+    rule by itself) narrow it down. For latency, tokens and cost, where less is better, `improves` and
+    `not_worse` count a decrease as a gain.
+    """
+
+    rule: Rule
+    metric: str = "score"
+    margin: float | None = Field(None, ge=0)
+    threshold: float | None = None
+    env: str = ""
+    slice: str = ""
+    against: Literal["champion", "start"] = "champion"
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Gate":
+        paired = self.rule in ("improves", "not_worse")
+        if self.rule == "not_worse" and not self.margin:
+            raise ValueError("gate not_worse needs a margin above 0, for example margin = 0.02")
+        if not paired and self.threshold is None:
+            raise ValueError(f"gate {self.rule} needs a threshold, for example threshold = 0.8")
+        if paired and self.threshold is not None:
+            raise ValueError(f"gate {self.rule} takes a margin, not a threshold")
+        if not paired and self.margin is not None:
+            raise ValueError(f"gate {self.rule} takes a threshold, not a margin")
+        return self
+
+    @property
+    def paired(self) -> bool:
+        """Whether it compares with the champion."""
+        return self.rule in ("improves", "not_worse")
+
+    def text(self) -> str:
+        """`not_worse(0.02) on score of vertigym/Faq-v0, rule=late`."""
+        number = self.margin if self.paired else self.threshold
+        where = ", ".join(part for part in (self.env, self.slice) if part)
+        argument = f"({number:g})" if number else "" if self.paired else "(0)"
+        start = " against the start" if self.against == "start" else ""
+        return f"{self.rule}{argument} on {self.metric}{' of ' + where if where else ''}{start}"
+
+
+class Price(Config):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class Suite(Config):
+    """A whole suite file. `slices` are `cluster` or dotted fields of a task (`info.tier`); rules in
+    `task.info["rules"]` are always sliced. `prices` maps model names (`*` allowed) to prices. A suite whose
+    unscored share is above `max_unscored` passes no gate."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    env: tuple[EnvPart, ...] = Field(min_length=1)
+    sampling: EvalSampling = EvalSampling()
+    metrics: tuple[str, ...] = ("score",)
+    slices: tuple[str, ...] = ()
+    gate: tuple[Gate, ...] = ()
+    combine: Literal["all", "any"] = "all"
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    max_unscored: float = Field(0.02, ge=0, lt=1)
+    prices: dict[str, Price] = Field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteTask:
+    """A task in its place: the label of its environment, its part of the whole weight, its content's hash."""
+
+    env: str
+    task: Task
+    samples: int
+    weight: float
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskList:
+    """What a suite measures: its environments by label, its tasks in order, and the hash over all of it."""
+
+    envs: Mapping[str, Env]
+    tasks: tuple[SuiteTask, ...]
+    hash: str
+
+
+def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
+    """Read a suite file. Environment folders may be given relative to it.
+
+    Raises:
+        DataError: the file is missing. ConfigError: not TOML, an unknown key, a wrong value.
+    """
+    suite = config.load(Suite, path, overrides)
+    beside = tuple(
+        part.model_copy(update={"id": str(path.parent / part.id)})
+        if (path.parent / part.id / "env.toml").is_file()
+        else part
+        for part in suite.env
+    )
+    return suite.model_copy(update={"env": beside})
+
+
+def task_list(suite: Suite, make: Make = registry.make) -> TaskList:
+    """The suite's tasks. Where a part asks for fewer than its split holds, they are drawn by `suite.seed`,
+    whatever the seed of the run.
+
+    Raises:
+        UnknownNameError: no such environment. ConfigError: a split is empty, or two parts have one label.
+    """
+    envs: dict[str, Env] = {}
+    tasks: list[SuiteTask] = []
+    whole = sum(part.weight for part in suite.env)
+    for part in suite.env:
+        env = make(part.id, **part.args)
+        label = part.name or _label(part.id)
+        if label in envs or label == "all":
+            raise ConfigError(f"suite {suite.name}: an [[env]] table needs a name of its own, not {label!r}")
+        envs[label] = env
+        chosen = _choose(suite, part, label, env)
+        weight = part.weight / whole / len(chosen)
+        tasks += [SuiteTask(label, task, part.samples, weight, digest(task)) for task in chosen]
+    return TaskList(envs, tuple(tasks), _hash(suite, tasks))
+
+
+def shortened(suite: Suite, *, tasks: int | None = None, samples: int | None = None) -> Suite:
+    """The suite with at most `tasks` tasks an environment and `samples` samples a task."""
+    parts = tuple(
+        part.model_copy(
+            update={
+                "tasks": part.tasks if tasks is None else min(tasks, part.tasks or tasks),
+                "samples": samples or part.samples,
+            }
+        )
+        for part in suite.env
+    )
+    return suite.model_copy(update={"env": parts})
+
+
+def digest(task: Task) -> str:
+    """A hash of everything in a task."""
+    return _sha(task.model_dump(mode="json"))
+
+
+def slice_values(task: Task, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """What a task has for each slice name: `{"rule": ("r1", "r2"), "info.tier": ("gold",)}`."""
+    found = {"rule": _texts(task.info.get("rules"))}
+    for name in names:
+        value: Any = task
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
+        found[name] = _texts(value)
+    return {name: values for name, values in found.items() if values}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if value is None or value == "":
+        return ()
+    return tuple(str(v) for v in value) if isinstance(value, list | tuple | set) else (str(value),)
+
+
+def _label(env_id: str) -> str:
+    return registry.spec(env_id).id
+
+
+def _choose(suite: Suite, part: EnvPart, label: str, env: Env) -> list[Task]:
+    ids = list(env.tasks.ids(part.split))
+    if not ids:
+        raise ConfigError(f"suite {suite.name}: {label} has no tasks in split {part.split!r}")
+    if part.tasks is None or part.tasks >= len(ids):
+        return [env.tasks.get(task_id) for task_id in ids]
+    drawn = generator(suite.seed, "suite", label, part.split).permutation(len(ids))[: part.tasks]
+    return [env.tasks.get(ids[i]) for i in sorted(drawn)]
+
+
+def _hash(suite: Suite, tasks: list[SuiteTask]) -> str:
+    """Over what is measured: tasks, weights, samples, arguments, sampling. Gates, prices and slices only read
+    the result."""
+    listed = [[t.env, t.task.id, t.digest, t.samples, t.weight] for t in tasks]
+    arguments = [part.args for part in suite.env]
+    return _sha([listed, arguments, suite.sampling.model_dump(mode="json")])
+
+
+def _sha(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Policies: what writes the actions. Engines around models, endpoints, and scripts for checks and baselines."""

@@ -1,0 +1,38 @@
+"""Choose the next token, and say how probable it was under the distribution it was drawn from."""
+
+import torch
+from torch import Tensor
+
+from vertigym.core.types import Sampling
+
+
+def choose(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """`(token [B], log-prob [B])` by inverse CDF: the first token at which the cumulated probability exceeds
+    a uniform number. Greedy (temperature 0) takes the largest logit; its log-prob is under temperature 1,
+    since under its own distribution it would always be 0.
+
+    Args:
+        logits_BV: float32.
+        uniform_B: float32 in [0, 1), one number a row.
+    """
+    if sampling.temperature == 0:
+        logp_BV = torch.log_softmax(logits_BV, -1)
+        logp_B, token_B = logp_BV.max(-1)
+        return token_B, logp_B
+    probs_BV = torch.softmax(logits_BV / sampling.temperature, -1)
+    if sampling.top_p < 1:
+        probs_BV = _nucleus(probs_BV, sampling.top_p)
+    cdf_BV = probs_BV.cumsum(-1)
+    target_B1 = (uniform_B * cdf_BV[:, -1])[:, None]
+    token_B1 = torch.searchsorted(cdf_BV, target_B1, right=True).clamp(max=logits_BV.shape[1] - 1)
+    logp_B = probs_BV.gather(1, token_B1)[:, 0].log()
+    return token_B1[:, 0], logp_B
+
+
+def _nucleus(probs_BV: Tensor, top_p: float) -> Tensor:
+    """Keep the smallest set of tokens that reaches `top_p` (Holtzman et al. 2020), renormalised."""
+    sorted_BV, order_BV = probs_BV.sort(-1, descending=True)
+    before_BV = sorted_BV.cumsum(-1) - sorted_BV
+    kept_BV = torch.where(before_BV < top_p, sorted_BV, 0.0)
+    kept_BV = torch.zeros_like(probs_BV).scatter(1, order_BV, kept_BV)
+    return kept_BV / kept_BV.sum(-1, keepdim=True)

@@ -1,0 +1,83 @@
+"""Scripted policies: for checks and baselines, and wherever a test needs a policy whose accuracy is known.
+
+expert      writes the task's own reference answer
+random      writes the reference answer of another task, by the prompt's seed
+constant    always writes one text
+echo        repeats the last message
+Scripted(f) calls your function
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+from vertigym.core.errors import UnknownNameError
+from vertigym.core.seeds import generator
+from vertigym.core.types import Completion, Prompt, Sampling, StopReason, Task
+
+
+class Scripted:
+    """A policy around a function of the prompt. It has no tokens, so nothing can be trained on what it writes;
+    usage counts words."""
+
+    def __init__(self, write: Callable[[Prompt], str]) -> None:
+        self._write = write
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """The function's text for each prompt; an exception becomes a Completion with `stop_reason` ERROR."""
+        return [self._one(prompt) for prompt in prompts]
+
+    def _one(self, prompt: Prompt) -> Completion:
+        try:
+            text = self._write(prompt)
+        except Exception as error:  # one prompt's failure must not lose the others
+            return Completion("", StopReason.ERROR, error=f"{type(error).__name__}: {error}")
+        asked = sum(len(message["content"].split()) for message in prompt.messages)
+        return Completion(text, prompt_tokens=asked, completion_tokens=len(text.split()))
+
+
+def reference_text(task: Task) -> str:
+    """The task's answer as a policy would write it: a string as it is, anything else as JSON."""
+    return task.answer if isinstance(task.answer, str) else json.dumps(task.answer, ensure_ascii=False)
+
+
+def expert() -> Scripted:
+    """Writes the reference answer."""
+    return Scripted(lambda prompt: reference_text(_task(prompt)))
+
+
+def constant(text: str) -> Scripted:
+    """Always writes `text`."""
+    return Scripted(lambda _: text)
+
+
+def echo() -> Scripted:
+    """Repeats the last message."""
+    return Scripted(lambda prompt: prompt.messages[-1]["content"])
+
+
+def random_answer(answers: Sequence[str]) -> Scripted:
+    """Writes one of `answers`, drawn with the prompt's seed."""
+    return Scripted(lambda prompt: answers[int(generator(prompt.seed, "random policy").integers(len(answers)))])
+
+
+def scripted(name: str) -> Scripted:
+    """The policy called `name`: `expert`, `echo` or `constant:TEXT`.
+
+    Raises:
+        UnknownNameError: no such policy.
+    """
+    kind, _, text = name.partition(":")
+    match kind:
+        case "expert":
+            return expert()
+        case "echo":
+            return echo()
+        case "constant":
+            return constant(text)
+    raise UnknownNameError("scripted policy", name, ["expert", "echo", "constant:TEXT"])
+
+
+def _task(prompt: Prompt) -> Task:
+    if prompt.task is None:
+        raise ValueError("the expert policy needs the task beside the prompt")
+    return prompt.task

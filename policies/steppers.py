@@ -1,0 +1,102 @@
+"""One decoding step at a time, over a batch: the fast decoder where it fits, any Hugging Face model elsewhere.
+
+A stepper holds a batch's cache. `prefill` reads left-padded prompts, `step` appends one token a row, `keep`
+drops or repeats rows. All give logits `[B, V]` in float32 for the next token.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vertigym.policies.decoder import Cache, Decoder
+
+_MASKED = -1e9  # finite, so that a fully masked (padding) row gives no NaN
+
+
+class Stepper(Protocol):
+    """A batch under way."""
+
+    def prefill(self, ids_BS: Tensor, pads_B: Tensor, room: int) -> Tensor:
+        """Read prompts with `pads_B` pads on the left; make room for `room` more tokens."""
+        ...
+
+    def keep(self, rows_R: Tensor) -> None:
+        """Go on with these rows, in this order; a row may repeat."""
+        ...
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Append one token a row."""
+        ...
+
+
+class DecoderStepper:
+    """Steps with `Decoder`."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def prefill(self, ids_BS: Tensor, pads_B: Tensor, room: int) -> Tensor:
+        """Read the prompts."""
+        B, S = ids_BS.shape
+        columns = torch.arange(S + room, device=ids_BS.device)
+        real_BT = columns >= pads_B[:, None]
+        self._bias_BT = torch.where(real_BT, 0.0, _MASKED).to(self._decoder.dtype)
+        causal_SS = columns[:S, None] >= columns[:S]
+        bias_BSS = torch.where(causal_SS & real_BT[:, None, :S], 0.0, _MASKED).to(self._decoder.dtype)
+        self._pads_B = pads_B
+        self._cache: Cache = self._decoder.new_cache(B, S + room)
+        positions_BS = (columns[:S] - pads_B[:, None]).clamp(min=0)
+        return self._decoder.logits(self._decoder.forward(ids_BS, positions_BS, bias_BSS, self._cache))
+
+    def keep(self, rows_R: Tensor) -> None:
+        """Go on with these rows."""
+        self._cache = self._cache.select(rows_R)
+        self._bias_BT, self._pads_B = self._bias_BT[rows_R], self._pads_B[rows_R]
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Append one token a row."""
+        length = self._cache.length
+        bias_B1T = self._bias_BT[:, None, : length + 1]
+        positions_B1 = (length - self._pads_B)[:, None]
+        hidden_BH = self._decoder.forward(tokens_B[:, None], positions_B1, bias_B1T, self._cache)
+        return self._decoder.logits(hidden_BH)
+
+
+class ModelStepper:
+    """Steps with the model's own forward pass and cache."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def prefill(self, ids_BS: Tensor, pads_B: Tensor, room: int) -> Tensor:
+        """Read the prompts."""
+        columns = torch.arange(ids_BS.shape[1], device=ids_BS.device)
+        self._mask_BT = (columns >= pads_B[:, None]).long()
+        self._pads_B = pads_B
+        self._cache: Any = None
+        return self._forward(ids_BS, (columns - pads_B[:, None]).clamp(min=0))
+
+    def keep(self, rows_R: Tensor) -> None:
+        """Go on with these rows."""
+        self._cache.batch_select_indices(rows_R)
+        self._mask_BT, self._pads_B = self._mask_BT[rows_R], self._pads_B[rows_R]
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Append one token a row."""
+        positions_B1 = (self._mask_BT.shape[1] - self._pads_B)[:, None]
+        self._mask_BT = torch.cat([self._mask_BT, torch.ones_like(tokens_B[:, None])], 1)
+        return self._forward(tokens_B[:, None], positions_B1)
+
+    def _forward(self, ids_BS: Tensor, positions_BS: Tensor) -> Tensor:
+        out = self._model(
+            input_ids=ids_BS,
+            attention_mask=self._mask_BT,
+            position_ids=positions_BS,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._cache = out.past_key_values
+        logits: Tensor = out.logits[:, -1].float()
+        return logits

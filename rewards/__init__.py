@@ -1,0 +1,1 @@
+"""Verifiers: something the policy wrote in, a Score out."""

@@ -1,0 +1,106 @@
+"""Verifiers of form: JSON that fits a schema; penalties for length and repetition."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vertigym.core.errors import ConfigError, MissingDependencyError
+from vertigym.core.types import Score
+from vertigym.rewards.calling import RewardFunction, bounded
+
+_LONGEST_JSON = 100_000  # characters; longer text is no answer
+
+
+def strict_json(text: str) -> Any:
+    """The JSON value `text` is.
+
+    Raises:
+        ValueError: not JSON, NaN or Infinity in it, a key twice in one object, too long or too deep.
+    """
+    if len(text) > _LONGEST_JSON:
+        raise ValueError(f"longer than {_LONGEST_JSON:,} characters")
+    try:
+        return json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a key twice in one object")
+    return table
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def json_schema(schema: Mapping[str, Any]) -> RewardFunction:
+    """1 when the whole reply is one JSON value that fits `schema` (draft 2020-12 unless it names another).
+
+    Raises:
+        MissingDependencyError: `jsonschema` is not installed. ConfigError: `schema` is not a schema.
+    """
+    try:
+        import jsonschema
+    except ImportError:
+        raise MissingDependencyError("jsonschema", "schema", "checking replies against a JSON schema") from None
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ConfigError(f"not a JSON schema: {error.message}") from None
+    validator = kind(schema)
+
+    @bounded
+    def json_schema(completion: str) -> Score:
+        try:
+            value = strict_json(completion)
+        except ValueError as error:
+            return Score(0.0, {}, {"json": str(error)})
+        fault = next(validator.iter_errors(value), None)
+        return Score(float(fault is None), {}, {"schema": fault.message[:200]} if fault else {})
+
+    return json_schema
+
+
+def length_penalty(free: int, limit: int, *, unit: str = "words") -> RewardFunction:
+    """0 up to `free` units, falling in a line to -1 at `limit` and beyond. `unit`: `words` or `characters`.
+
+    DAPO's soft overlong punishment (Yu et al. 2025, eq. 13).
+
+    Raises:
+        ConfigError: `limit` is not above `free`, or an unknown unit.
+    """
+    if not 0 <= free < limit:
+        raise ConfigError(f"length penalty: free = {free} must lie in [0, limit) with limit = {limit}")
+    if unit not in ("words", "characters"):
+        raise ConfigError(f"length penalty: unit = {unit!r}: use 'words' or 'characters'")
+
+    @bounded
+    def length_penalty(completion: str) -> float:
+        length = len(completion.split()) if unit == "words" else len(completion)
+        return -min(1.0, max(0.0, (length - free) / (limit - free)))
+
+    return length_penalty
+
+
+def repetition_penalty(n: int = 4) -> RewardFunction:
+    """Minus the share of `n`-word runs that occurred before in the reply: 0 for no repetition, towards -1.
+
+    Raises:
+        ConfigError: `n` is not positive.
+    """
+    if n < 1:
+        raise ConfigError(f"repetition penalty: n = {n} must be at least 1")
+
+    @bounded
+    def repetition_penalty(completion: str) -> float:
+        words = completion.split()
+        runs = len(words) - n + 1
+        if runs < 2:
+            return 0.0
+        return len({tuple(words[i : i + n]) for i in range(runs)}) / runs - 1.0
+
+    return repetition_penalty

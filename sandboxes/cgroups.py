@@ -1,0 +1,86 @@
+"""A memory cgroup for each worker, where one is writable: the only cap on what a whole process tree uses.
+
+Version 1 and version 2 hierarchies; ours is made below the cgroup this process is in (version 2: or beside it,
+where it is not allowed to hold processes and children at once). Names are `vertigym-PID-N`; those of dead
+processes are swept when a pool starts.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_PREFIX = "vertigym-"
+_counter = itertools.count()
+
+
+def create(memory_bytes: int) -> Path | None:
+    """A new cgroup with this memory limit, or None where none can be made."""
+    for parent, limit_file, swap_file in _parents():
+        folder = parent / f"{_PREFIX}{os.getpid()}-{next(_counter)}"
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            (folder / limit_file).write_text(str(memory_bytes))
+        except OSError:
+            folder.rmdir()
+            continue
+        _try_write(folder / swap_file, str(memory_bytes) if "memsw" in swap_file else "0")
+        return folder
+    return None
+
+
+def oom_kills(folder: Path) -> int:
+    """How many processes the kernel has killed here for want of memory."""
+    for name in ("memory.events", "memory.oom_control"):
+        try:
+            rows = (folder / name).read_text().splitlines()
+        except OSError:
+            continue
+        return next((int(row.split()[1]) for row in rows if row.startswith("oom_kill ")), 0)
+    return 0
+
+
+def remove(folder: Path) -> None:
+    """Remove an empty cgroup; nothing when it is gone or still in use."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+
+
+def sweep() -> None:
+    """Remove what pools that were killed have left."""
+    for parent, _, _ in _parents():
+        for folder in parent.glob(f"{_PREFIX}*"):
+            owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+            if owner.isdecimal() and not Path("/proc", owner).exists():
+                remove(folder)
+
+
+def _parents() -> Iterator[tuple[Path, str, str]]:
+    """Folders to try, each with its version's file names for the memory and the swap limit."""
+    try:
+        rows = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for row in rows:
+        _, controllers, path = row.split(":", 2)
+        if "memory" in controllers.split(","):
+            own = _ROOT / "memory" / path.lstrip("/")
+            yield own, "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+        elif not controllers:
+            own = _ROOT / path.lstrip("/")
+            yield own, "memory.max", "memory.swap.max"
+            if own != _ROOT:
+                yield own.parent, "memory.max", "memory.swap.max"
+
+
+def _try_write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text)
+    except OSError:
+        return

@@ -1,0 +1,295 @@
+"""The process that forks jobs. One is kept warm a core; it never sees what a job runs.
+
+A fork of a warm interpreter costs a tenth of starting one. The walls (`walls`) are built once, around this
+process: its jobs inherit mounts, network, Landlock and the system call filter at no cost. A job gets, for
+itself: a process namespace whose first process it is (so that nothing it starts outlives it), a user of its
+own, no capabilities, its limits, and fresh descriptors that the controller made and this process only passes
+on.
+
+Controller ⇄ server: one SOCK_SEQPACKET. Order: `ORDER` and the descriptors of each inmate. Reply: `REPLY` and
+one `INMATE` each. The controller's end closing is the order to stop, also in the middle of a job.
+Runs inside the wall: standard library only.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import shutil
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from vertigym.sandboxes import inmate, kernel, syscalls, walls
+
+# sequence number, CPU seconds, wall seconds, memory bytes, file bytes, processes, inmates, keep files
+ORDER = struct.Struct("<QddQQIB?")
+REPLY = struct.Struct("<Qd?")  # sequence number, wall seconds, whether the server should be replaced
+INMATE = struct.Struct("<idQ?")  # wait status, CPU seconds, peak resident bytes, killed at the wall limit
+_FIRST_RECEIVED = 10  # received descriptors are above every number an inmate uses
+_KINDS = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
+_TMP = "/tmp"  # noqa: S108
+
+# What programs commonly import: in the server once, not in every job.
+_COMMON = """
+abc array ast base64 bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime
+decimal enum fractions functools hashlib heapq io itertools json math numbers operator queue random re
+statistics string sys textwrap time typing unicodedata uuid
+"""
+
+
+@dataclass(slots=True)
+class _Child:
+    """One inmate under way."""
+
+    pid: int
+    pidfd: int
+    ended: bool = False
+    killed: bool = False
+
+
+def main(table: dict[str, Any]) -> NoReturn:
+    """Build the walls as `table` says (`walls.Config`) and serve until the controller hangs up."""
+    config = walls.Config(**table)
+    control = socket.socket(fileno=config.extra["control"])
+    try:
+        if config.level == "namespaced":
+            _supervised(config, control)
+        else:
+            _prepare(config, control, 0)
+    except BaseException as error:
+        control.send(f"error {type(error).__name__}: {error}".encode())
+    os._exit(1)
+
+
+def _supervised(config: walls.Config, control: socket.socket) -> None:
+    """Fork the server as the first process of new namespaces, and clean up after it."""
+    first_uid = walls.first_uid()
+    walls.leave_namespaces()
+    server = os.fork()
+    if server:
+        control.close()
+        os.waitpid(server, 0)
+        _remove_cgroup(config.cgroup)
+        os._exit(0)
+    kernel.die_with_parent()
+    if config.cgroup:
+        with open(f"{config.cgroup}/cgroup.procs", "w") as file:
+            file.write("0")
+    _prepare(config, control, first_uid)
+
+
+def _remove_cgroup(folder: str) -> None:
+    """The kernel lets go of an ended process's cgroup a little late, and the controller may be faster."""
+    for _ in range(100):
+        if not os.path.isdir(folder):
+            break
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+        time.sleep(0.01)
+
+
+def _prepare(config: walls.Config, control: socket.socket, first_uid: int) -> None:
+    """Import, wall in, warm up, say so, serve."""
+    sys.path[:] = config.sys_path or sys.path
+    for module in (*_COMMON.split(), *config.preload):
+        importlib.import_module(module)
+    base = _address_space()
+    namespaced = config.level == "namespaced"
+    if namespaced:
+        walls.build_root(config)
+    walls.limit_for_good()
+    kernel.no_new_privileges()
+    locked = config.level != "unsafe-subprocess" and walls.restrict_files(config)
+    if config.level == "landlock" and not locked:
+        raise OSError("this kernel has no Landlock")
+    if first_uid:
+        os.setgroups([])
+        kernel.keep_capabilities(*walls.CAPABILITIES)
+    elif config.level in ("landlock", "docker"):
+        kernel.keep_capabilities()
+    flags = kernel.clone_flags(syscalls.CLONE_NEWPID if namespaced else 0)
+    if config.level != "unsafe-subprocess":
+        kernel.install_filter(syscalls.job_filter(processes=config.processes, clone_flags=flags))
+    _reserve_descriptors()
+    _warm_up()
+    control.send(b"ready landlock" if locked else b"ready")
+    _Server(config, control, flags, base, first_uid).serve()
+
+
+class _Server:
+    """The loop: one order at a time."""
+
+    def __init__(
+        self, config: walls.Config, control: socket.socket, flags: int, base: int, first_uid: int
+    ) -> None:
+        self._config = config
+        self._control = control
+        self._flags = flags
+        self._base = base
+        self._first_uid = first_uid
+        self._namespaced = config.level == "namespaced"
+        alone = config.level in ("landlock", "docker") and not config.processes
+        self._closing = syscalls.closing_filter() if alone else b""
+        self._most = [
+            sys.maxsize if (hard := resource.getrlimit(kind)[1]) == resource.RLIM_INFINITY else hard
+            for kind in _KINDS
+        ]
+        # An ordinary user's jobs, this server and its parent are one user. Without namespaces everything that
+        # user runs would count; there the filter forbids a second process.
+        self._others = 0 if first_uid else 3 if self._namespaced else sys.maxsize >> 1
+        self._clean_state = self._state_of_tmp()
+
+    def serve(self) -> NoReturn:
+        """Take orders until the controller hangs up."""
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(self._control, 256, 12)
+            if not message:
+                os._exit(0)
+            self._control.send(self._run(ORDER.unpack(message), descriptors))
+
+    def _run(self, order: tuple[Any, ...], descriptors: list[int]) -> bytes:
+        sequence, cpu_s, wall_s, memory, file_bytes, processes, count, keep = order
+        started = time.monotonic()
+        sets = [descriptors] if count == 1 else [descriptors[:6], [0, 0, 0, *descriptors[6:]]]
+        children = []
+        for index, mine in enumerate(sets):
+            pid, pidfd = kernel.clone(self._flags)
+            if pid == 0:
+                self._become_inmate(index, mine, (cpu_s, memory, file_bytes, processes))
+            children.append(_Child(pid, pidfd))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._watch(children, started + wall_s)
+        rows = [self._reap(child) for child in children]
+        replace = not keep and not self._clean()
+        return REPLY.pack(sequence, time.monotonic() - started, replace) + b"".join(rows)
+
+    def _become_inmate(self, index: int, mine: list[int], limits: tuple[float, int, int, int]) -> NoReturn:
+        """The child's side of the clone: shed everything, then run the job."""
+        status = 1
+        try:
+            for target, source in enumerate(mine):
+                os.dup2(source, target)
+            kernel.close_from(len(mine))
+            self._limit(*limits)
+            if self._first_uid:
+                uid = self._first_uid + index
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+            if self._namespaced:
+                kernel.drop_capabilities()
+            else:
+                kernel.die_with_parent()
+            if self._closing:
+                kernel.install_filter(self._closing)
+            os.chdir(_TMP if index == 0 and self._config.writable else "/")
+            gc.enable()
+            status = inmate.main()
+        finally:
+            os._exit(status)
+
+    def _limit(self, cpu_s: float, memory: int, file_bytes: int, processes: int) -> None:
+        """Soft and hard at once: a job is the first process of its namespace, and could ignore the soft one.
+        The kernel counts CPU by the tick, up to a quarter too much on a busy machine, and in whole seconds: one
+        more than asked for, so that what decides is the exact time measured at the end."""
+        set_limit = resource.setrlimit
+        wanted = (int(cpu_s + 0.999) + 1, self._base + memory, file_bytes, processes + self._others)
+        for kind, most, value in zip(_KINDS, self._most, wanted, strict=True):
+            value = min(value, most)
+            set_limit(kind, (value, value))
+
+    def _watch(self, children: list[_Child], deadline: float) -> None:
+        """Until all have ended: kill at the deadline, end with the controller, end a pair with its tests."""
+        poll = select.poll()
+        poll.register(self._control, 0)  # hang-up only: the next order may already wait
+        for child in children:
+            poll.register(child.pidfd, select.POLLIN)
+        while not all(child.ended for child in children):
+            left = deadline - time.monotonic()
+            ready = {descriptor for descriptor, _ in poll.poll(max(0, left) * 1000 + 1)}
+            if self._control.fileno() in ready:
+                os._exit(0)
+            for child in children:
+                if child.pidfd in ready:
+                    child.ended = True
+                    poll.unregister(child.pidfd)
+            if not ready:
+                for child in children:
+                    child.killed = not child.ended
+                    kernel.kill(child.pidfd)
+            elif children[-1].ended:
+                for child in children:
+                    kernel.kill(child.pidfd)
+
+    def _reap(self, child: _Child) -> bytes:
+        os.close(child.pidfd)
+        _, status, usage = os.wait4(child.pid, 0)
+        return INMATE.pack(status, usage.ru_utime + usage.ru_stime, int(usage.ru_maxrss) * 1024, child.killed)
+
+    def _clean(self) -> bool:
+        """Empty /tmp when a job touched it; False when that did not work."""
+        if self._state_of_tmp() == self._clean_state:
+            return True
+        try:
+            os.chmod(_TMP, 0o1777)  # noqa: S103
+            for entry in os.scandir(_TMP):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
+            os.utime(_TMP, ns=(0, 0))
+        except (OSError, RecursionError):
+            return False
+        self._clean_state = self._state_of_tmp()
+        return True
+
+    def _state_of_tmp(self) -> tuple[int, int]:
+        """Changes whenever anything in /tmp, or its mode, does."""
+        if not self._config.writable:
+            return 0, 0
+        state = os.stat(_TMP)
+        return state.st_ctime_ns, state.st_mtime_ns
+
+
+def _reserve_descriptors() -> None:
+    """Fill the low numbers, so that a received descriptor never is one an inmate uses."""
+    null = os.open("/dev/null", os.O_RDWR)
+    while null < _FIRST_RECEIVED:
+        null = os.dup(null)
+    os.close(null)
+
+
+def _warm_up() -> None:
+    """Run a job here, so that what the interpreter sets up on first use is set up once. Freed memory stays
+    mapped, which saves the jobs page faults."""
+    source = (
+        "def f(x, y=1):\n    class A: pass\n    return [str(i) for i in range(x)], {y: (1.5, x)}, {*'ab'}\n"
+    )
+    for _ in range(3):
+        inmate.run({"mode": "call", "program": source, "call": "f", "inputs": '[[[3],{"dict":[]}]]'}, _drop)
+        inmate.run({"mode": "script", "program": "raise SystemExit"}, _drop)
+    sys.argv = [""]
+    random = sys.modules["random"]
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+
+
+def _drop(*row: Any) -> None:
+    json.dumps(row)
+
+
+def _address_space() -> int:
+    """Bytes of address space this process has now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()

@@ -1,0 +1,346 @@
+"""A pool of warm workers: jobs go in from any thread or coroutine, outcomes come out in order.
+
+with Pool() as pool:
+    outcome = pool.run(Job("print(input())", stdin="hi"))
+    outcomes = pool.run_many(jobs)             # side by side, one worker a core
+    outcome = await pool.arun(job)
+
+One thread of its own talks to all workers. Each is given its next job while it still runs the last, so that it
+never waits for Python here. A worker that is lost takes nothing with it: its jobs are tried again elsewhere,
+and what cannot be run after all is INFRA, never a verdict.
+"""
+
+import asyncio
+import atexit
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import count
+
+from vertigym.core.errors import SandboxError, UnknownNameError, VertigymError
+from vertigym.sandboxes import cgroups, wire
+from vertigym.sandboxes.contract import Job, Level, Outcome, Status
+from vertigym.sandboxes.levels import best_level, start_worker
+from vertigym.sandboxes.worker import Kind, Worker, kind_of
+
+# numpy loads `random` when first asked for it, which inside the walls may be too late.
+PROFILES: Mapping[str, tuple[str, ...]] = {"plain": (), "numpy": ("numpy", "numpy.random")}
+_TICK_S = 1.0
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """A job on its way."""
+
+    job: Job
+    kind: Kind
+    payloads: Sequence[bytes]
+    future: "Future[Outcome]"
+    lost: int = 0
+
+
+class Pool:
+    """Workers of one level.
+
+    `level`: which walls (default: the strongest this machine has that needs no daemon). `size`: workers, by
+    default one a core. `profiles`: name -> packages imported before the first job. `retries`: how often a job
+    whose worker was lost is tried again. `recycle_after`: jobs after which a worker is replaced.
+
+    Raises:
+        SandboxError: the level is not available; the message says why and what to do.
+    """
+
+    def __init__(
+        self,
+        level: Level | str | None = None,
+        *,
+        size: int | None = None,
+        profiles: Mapping[str, Sequence[str]] | None = None,
+        retries: int = 2,
+        recycle_after: int = 10_000,
+    ) -> None:
+        self.level = best_level() if level is None else Level(level)
+        self.size = size or os.cpu_count() or 1
+        self._profiles = {name: tuple(p) for name, p in {**PROFILES, **(profiles or {})}.items()}
+        self._retries = retries
+        self._recycle_after = recycle_after
+        self._workers: list[Worker] = []
+        self._waiting: dict[Kind, deque[_Ticket]] = {}
+        self._tickets: dict[int, _Ticket] = {}
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self._inbox: list[_Ticket] = []
+        self._closed = False
+        self._refused = 0
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        if self.level is Level.NAMESPACED:
+            cgroups.sweep()
+        self._thread = threading.Thread(target=self._serve, name="sandbox-pool", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=self._forked)
+
+    # What callers use.
+
+    def submit(self, job: Job) -> "Future[Outcome]":
+        """Start a job; the Future holds its Outcome, or SandboxError.
+
+        Raises:
+            SandboxError: the pool is closed or weaker than the job's `min_level`. InputError: an input without
+                a data form. UnknownNameError: no such profile.
+        """
+        return self._submit([job])[0]
+
+    def run(self, job: Job) -> Outcome:
+        """Run a job and wait for it.
+
+        Raises:
+            SandboxError: no sandbox could finish it, however often tried.
+        """
+        return self.submit(job).result()
+
+    def run_many(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Run jobs side by side; Outcomes in their order. One that no sandbox could finish has status INFRA, so
+        that the others are not lost with it."""
+        return [self._settled(future) for future in self._submit(jobs)]
+
+    async def arun(self, job: Job) -> Outcome:
+        """`run`, for coroutines."""
+        return await asyncio.wrap_future(self.submit(job))
+
+    async def arun_many(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """`run_many`, for coroutines."""
+        futures = self._submit(jobs)
+        await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        return [self._settled(future) for future in futures]
+
+    def close(self) -> None:
+        """End all workers. What is still waiting fails with SandboxError."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        self._wake()
+        self._thread.join()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _submit(self, jobs: Sequence[Job]) -> list["Future[Outcome]"]:
+        tickets = [self._ticket(job) for job in jobs]
+        with self._lock:
+            if self._closed:
+                raise SandboxError("the sandbox pool is closed (a forked process needs a pool of its own)")
+            self._inbox += tickets
+        self._wake()
+        return [ticket.future for ticket in tickets]
+
+    def _ticket(self, job: Job) -> _Ticket:
+        if job.min_level.rank > self.level.rank:
+            raise SandboxError(f"the job asks for {job.min_level}, this pool gives {self.level}")
+        if job.files and self.level is Level.LANDLOCK:
+            raise SandboxError(
+                "a job with files needs the level namespaced or docker: landlock cannot cap disk"
+            )
+        if job.limits.processes > 1 and self.level is Level.LANDLOCK:
+            raise SandboxError("a job with processes needs namespaced or docker: landlock cannot end them")
+        if job.profile not in self._profiles:
+            raise UnknownNameError("sandbox profile", job.profile, self._profiles)
+        kind = kind_of(job, self.level, self._profiles[job.profile])
+        return _Ticket(job, kind, wire.payloads(job), Future())
+
+    def _settled(self, future: "Future[Outcome]") -> Outcome:
+        try:
+            return future.result()
+        except SandboxError as error:
+            return Outcome(Status.INFRA, stderr=str(error), level=self.level)
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"x")
+        except BlockingIOError:
+            return  # it is about to wake anyway
+
+    def _forked(self) -> None:
+        """In a forked copy: let go of the workers, which belong to the parent."""
+        self._closed = True
+        for worker in self._workers:
+            worker.let_go()
+
+    # The pool's thread.
+
+    def _serve(self) -> None:
+        try:
+            while self._turn():
+                pass
+        finally:
+            self._end()
+
+    def _turn(self) -> bool:
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        by_descriptor = {worker.fileno(): worker for worker in self._workers}
+        for descriptor in by_descriptor:
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            busy = any(worker.outstanding or not worker.ready for worker in self._workers)
+            before = list(self._workers)
+            for descriptor, _ in poll.poll(_TICK_S * 1000 if busy else None):
+                if descriptor == self._wake_read:
+                    self._take_in()
+                else:
+                    self._hear(by_descriptor[descriptor])
+            if self._closed:
+                return False
+            for worker in [worker for worker in self._workers if worker.overdue]:
+                self._lose(worker, SandboxError(f"a {self.level} sandbox stopped answering"))
+            self._hand_out()
+            if self._workers != before:
+                return True
+
+    def _take_in(self) -> None:
+        os.read(self._wake_read, 4096)
+        with self._lock:
+            tickets, self._inbox = self._inbox, []
+        for ticket in tickets:
+            self._waiting.setdefault(ticket.kind, deque()).append(ticket)
+
+    def _hear(self, worker: Worker) -> None:
+        if worker not in self._workers:  # lost earlier in this turn
+            return
+        try:
+            heard = worker.receive()
+        except SandboxError as error:
+            self._lose(worker, error)
+            return
+        self._refused = 0
+        if heard is None:
+            return
+        number, raw = heard
+        ticket = self._tickets.pop(number)
+        self._finish(ticket, wire.outcome(ticket.job, raw, self.level))
+        if (worker.worn or worker.jobs_done >= self._recycle_after) and not worker.outstanding:
+            self._drop(worker)
+
+    def _finish(self, ticket: _Ticket, result: Outcome | Exception) -> None:
+        if ticket.future.cancelled():
+            return
+        if isinstance(result, Outcome):
+            ticket.future.set_result(result)
+        else:
+            ticket.future.set_exception(result)
+
+    def _lose(self, worker: Worker, error: SandboxError) -> None:
+        """Give a dead worker's jobs back. Only the one it ran may be at fault; if the kernel shot the worker
+        for want of memory, that job's memory was the want."""
+        started = worker.ready
+        tickets = [self._tickets.pop(number) for number in worker.outstanding]
+        starved = worker.oom_killed()
+        self._drop(worker)
+        if tickets and starved:
+            first = tickets.pop(0)
+            self._finish(first, Outcome(Status.MEMORY, level=self.level))
+        elif tickets and started:
+            tickets[0].lost += 1
+            if tickets[0].lost > self._retries:
+                self._finish(tickets.pop(0), error)
+        for ticket in reversed(tickets):
+            self._waiting.setdefault(ticket.kind, deque()).appendleft(ticket)
+        if not started:
+            self._refuse(error)
+
+    def _refuse(self, error: SandboxError) -> None:
+        """A worker could not start: after a few in a row nothing that waits can be run."""
+        self._refused += 1
+        if self._refused > self._retries:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        for tickets in self._waiting.values():
+            while tickets:
+                self._finish(tickets.popleft(), error)
+        self._refused = 0
+
+    def _drop(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        worker.close()
+
+    def _hand_out(self) -> None:
+        for kind, tickets in list(self._waiting.items()):
+            while tickets:
+                worker = self._free_worker(kind)
+                if worker is None:
+                    break
+                if self._give(worker, tickets[0]):
+                    tickets.popleft()
+        for kind in [kind for kind, tickets in self._waiting.items() if not tickets]:
+            del self._waiting[kind]
+
+    def _free_worker(self, kind: Kind) -> Worker | None:
+        """The least busy worker of this kind with room; a new one while there is room for it."""
+        mine = [w for w in self._workers if w.kind == kind and not w.worn]
+        mine = [w for w in mine if w.jobs_done + len(w.outstanding) < self._recycle_after]
+        best = min(mine, key=lambda worker: len(worker.outstanding), default=None)
+        if best is not None and not best.outstanding:
+            return best
+        idle = [w for w in self._workers if w.kind != kind and not w.outstanding and w.ready]
+        if len(self._workers) >= self.size and idle and not best:
+            self._drop(idle[0])
+        if len(self._workers) < self.size:
+            return self._start(kind)
+        return best if best is not None and len(best.outstanding) < best.ahead else None
+
+    def _start(self, kind: Kind) -> Worker | None:
+        try:
+            worker = start_worker(kind)
+        except (VertigymError, OSError) as error:
+            self._give_up(error)
+            return None
+        self._workers.append(worker)
+        return worker
+
+    def _give(self, worker: Worker, ticket: _Ticket) -> bool:
+        number = next(self._numbers)
+        try:
+            worker.send(number, ticket.payloads, ticket.job)
+        except OSError as error:
+            self._lose(worker, SandboxError(f"a {self.level} sandbox was lost: {error}"))
+            return False
+        self._tickets[number] = ticket
+        return True
+
+    def _end(self) -> None:
+        with self._lock:
+            self._closed = True
+            left, self._inbox = self._inbox, []
+        for worker in list(self._workers):
+            self._drop(worker)
+        os.close(self._wake_read)
+        error = SandboxError("the sandbox pool was closed")
+        for ticket in (*self._tickets.values(), *left, *(t for w in self._waiting.values() for t in w)):
+            self._finish(ticket, error)
+
+
+_shared: dict[tuple[int, Level | None], Pool] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_pool(level: Level | str | None = None) -> Pool:
+    """This process's pool of a level, started on first use and ended with the process.
+
+    Raises:
+        SandboxError: the level is not available.
+    """
+    key = (os.getpid(), None if level is None else Level(level))
+    with _shared_lock:
+        if key not in _shared:
+            _shared[key] = Pool(level)
+        return _shared[key]

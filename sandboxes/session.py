@@ -1,0 +1,115 @@
+"""A sandbox that lives: a folder that commands read and change one after another, until it is closed.
+
+with Session({"shop/prices.py": source}) as session:
+    session.run(["bash", "-c", "ls -R"]).stdout
+    session.write("shop/prices.py", better)
+    tree = session.snapshot()
+
+Every command is a job of its own inside the same walls: what it starts ends with it, what it writes stays.
+"""
+
+import os
+import select
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from vertigym.core.errors import SandboxError
+from vertigym.sandboxes import wire
+from vertigym.sandboxes.contract import MIB, Job, Level, Limits, Outcome
+from vertigym.sandboxes.levels import best_level, start_worker
+from vertigym.sandboxes.worker import interpreter, kind_of
+
+FOLDER = "/tmp/work"  # noqa: S108
+LIMITS = Limits(
+    cpu_s=20, wall_s=60, memory_bytes=1024 * MIB, processes=64, disk_bytes=64 * MIB, disk_inodes=8192
+)
+
+
+class Session:
+    """One worker for one episode, with `files` in its folder. Not thread-safe.
+
+    Raises:
+        SandboxError: the level is not available, or cannot hold files.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, str | bytes] | None = None,
+        *,
+        level: Level | str | None = None,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self.level = best_level() if level is None else Level(level)
+        if self.level not in (Level.NAMESPACED, Level.DOCKER):
+            raise SandboxError(f"a session needs namespaced or docker: {self.level} has no folder to work in")
+        self.limits = limits
+        self._numbers = count(1)
+        self._closed = False
+        self._worker = start_worker(kind_of(Job(limits=limits), self.level, ()))
+        try:
+            while not self._worker.ready:
+                self._receive()
+            self.run(["true"], files=files or {})
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, argv: Sequence[str], *, files: Mapping[str, str | bytes] | None = None) -> Outcome:
+        """Run a command in the folder, after writing `files`.
+
+        Raises:
+            SandboxError: the sandbox was lost.
+        """
+        path = f"{os.path.dirname(interpreter())}:/usr/local/bin:/usr/bin:/bin"
+        env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        job = Job(argv=argv, files=files or {}, limits=self.limits, env=env)
+        return wire.outcome(job, self._send(wire.payloads(job, FOLDER), job), self.level)
+
+    def write(self, path: str, content: str | bytes) -> None:
+        """Write one file, making its folders.
+
+        Raises:
+            InputError: the path leaves the folder. SandboxError: it could not be written.
+        """
+        outcome = self.run(["true"], files={path: content})
+        if outcome.exit_code:
+            raise SandboxError(f"{path} could not be written: {outcome.stderr or outcome.status}")
+
+    def snapshot(self) -> dict[str, bytes]:
+        """All regular files of the folder by relative path; links are left out.
+
+        Raises:
+            SandboxError: the sandbox was lost.
+        """
+        limits = Limits(result_bytes=4 * self.limits.disk_bytes, disk_bytes=4 * self.limits.disk_bytes)
+        job = Job(limits=limits)
+        return wire.collected(self._send([wire.collecting(FOLDER)], job))
+
+    def close(self) -> None:
+        """End it; everything in it is gone. A second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._worker.close()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _send(self, payloads: Sequence[bytes], job: Job) -> wire.Raw:
+        number = next(self._numbers)
+        try:
+            self._worker.send(number, payloads, job, keep=True)
+        except OSError as error:
+            raise SandboxError(f"the session's sandbox was lost: {error}") from None
+        while True:
+            heard = self._receive()
+            if heard is not None:
+                return heard[1]
+
+    def _receive(self) -> tuple[int, wire.Raw] | None:
+        while not select.select([self._worker], [], [], 1)[0]:
+            if self._worker.overdue:
+                raise SandboxError("the session's sandbox stopped answering")
+        return self._worker.receive()

@@ -1,0 +1,194 @@
+"""Between a Job and the bytes that cross the wall, both ways. No process is touched here.
+
+Out: one payload (JSON) an inmate; expected values are in none of them. Back: what each inmate wrote and how it
+ended, which becomes an Outcome. Everything that comes back is hostile until decoded: sizes are capped before
+parsing, and a line that is not in the protocol counts as no answer.
+"""
+
+import base64
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import WEXITSTATUS, WIFSIGNALED, WTERMSIG
+from typing import Any
+
+from vertigym.core.errors import InputError
+from vertigym.sandboxes import values
+from vertigym.sandboxes.contract import Job, Level, Limits, Outcome, Reply, Status
+from vertigym.sandboxes.inmate import OUT_OF_MEMORY
+
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
+
+
+@dataclass(frozen=True, slots=True)
+class Inmate:
+    """How one process of a job ended: `os.wait` status, CPU seconds, peak bytes, killed at the wall limit."""
+
+    status: int
+    cpu_s: float
+    peak_bytes: int
+    killed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What came back, as bytes (each cut at its limit plus one)."""
+
+    inmates: Sequence[Inmate]
+    wall_s: float
+    stdout: bytes
+    stderr: bytes
+    results: Sequence[bytes]
+    oom: bool = False
+
+
+def payloads(job: Job, cwd: str = "") -> list[bytes]:
+    """The payload of each inmate: one, or the program's and the tests'.
+
+    Raises:
+        InputError: an input has no data form.
+    """
+    program = {"program": job.program, "files": _files(job), "cwd": cwd}
+    if job.tests:
+        tests = {
+            "mode": "check",
+            "tests": list(job.tests),
+            "exports": dict(job.exports),
+            "modules": list(job.modules),
+        }
+        return [_dump({**program, "mode": "served"}), _dump(tests)]
+    if job.argv:
+        return [
+            _dump({**program, "mode": "command", "argv": list(job.argv), "env": _ENVIRONMENT | dict(job.env)})
+        ]
+    if job.call:
+        return [_dump({**program, "mode": "call", "call": job.call, "inputs": _inputs(job)})]
+    return [_dump({**program, "mode": "script"})]
+
+
+def collecting(cwd: str) -> bytes:
+    """The payload that asks for all files below `cwd`."""
+    return _dump({"mode": "collect", "cwd": cwd})
+
+
+def outcome(job: Job, raw: Raw, level: Level) -> Outcome:
+    """Judge how the job ended; its result is decoded, not compared."""
+    limits = job.limits
+    program = raw.inmates[0]
+    failure, _ = _decode(raw.results[0][: limits.result_bytes], 0)
+    failure_of_tests = None
+    replies: tuple[Reply, ...] = ()
+    if job.tests:
+        failure_of_tests, replies = _decode(raw.results[1][: limits.result_bytes], len(job.tests) - 1)
+    elif job.call:
+        _, replies = _decode(raw.results[0][: limits.result_bytes], len(job.inputs))
+    cut = len(raw.stdout) > limits.output_bytes or len(raw.stderr) > limits.output_bytes
+    flooded = len(raw.stdout) > limits.output_bytes or any(len(r) > limits.result_bytes for r in raw.results)
+    return Outcome(
+        status=_status(raw, limits, flooded, failure or failure_of_tests, paired=bool(job.tests)),
+        result=replies,
+        failure=failure or failure_of_tests,
+        stdout=raw.stdout[: limits.output_bytes].decode("utf-8", "replace"),
+        stderr=raw.stderr[: limits.output_bytes].decode("utf-8", "replace"),
+        truncated=cut or flooded,
+        exit_code=-WTERMSIG(program.status) if WIFSIGNALED(program.status) else WEXITSTATUS(program.status),
+        cpu_s=sum(inmate.cpu_s for inmate in raw.inmates),
+        wall_s=raw.wall_s,
+        peak_bytes=max(inmate.peak_bytes for inmate in raw.inmates),
+        level=level,
+    )
+
+
+def collected(raw: Raw) -> dict[str, bytes]:
+    """The files that a `collecting` payload gave."""
+    files = {}
+    for row in _rows(raw.results[0]):
+        match row:
+            case ["file", str(path), str(content)]:
+                files[path] = base64.b64decode(content)
+    return files
+
+
+def _status(raw: Raw, limits: Limits, flooded: bool, failure: Reply | None, *, paired: bool) -> Status:
+    """The program's own end decides; in a pair it is killed when its tests are done, which is no fault, and the
+    tests can be drowned by what the program answers."""
+    if flooded:
+        return Status.OUTPUT
+    program, tests = raw.inmates[0], raw.inmates[-1]
+    if any(_spent(inmate, limits.cpu_s, raw.oom) for inmate in raw.inmates):
+        return Status.CPU
+    if any(inmate.killed for inmate in raw.inmates):
+        return Status.WALL
+    stopped_by_us = paired and WIFSIGNALED(program.status) and WTERMSIG(program.status) == signal.SIGKILL
+    for inmate in (tests,) if stopped_by_us and not raw.oom else (program, tests):
+        if WIFSIGNALED(inmate.status):
+            return _death(WTERMSIG(inmate.status), raw.oom)
+        if WEXITSTATUS(inmate.status) == OUT_OF_MEMORY:
+            return Status.MEMORY
+    if failure is not None or (not paired and WEXITSTATUS(program.status)):
+        return Status.ERROR
+    return Status.OK
+
+
+def _spent(inmate: Inmate, cpu_s: float, oom: bool) -> bool:
+    """Over its CPU seconds; also when the kernel, which counts by the tick, shot it a little before."""
+    shot = WIFSIGNALED(inmate.status) and WTERMSIG(inmate.status) == signal.SIGKILL
+    return inmate.cpu_s > cpu_s or (shot and not (oom or inmate.killed) and inmate.cpu_s > 0.5 * cpu_s)
+
+
+def _death(number: int, oom: bool) -> Status:
+    if number == signal.SIGXCPU:
+        return Status.CPU
+    return Status.MEMORY if oom and number == signal.SIGKILL else Status.CRASH
+
+
+def _decode(data: bytes, expected: int) -> tuple[Reply | None, tuple[Reply, ...]]:
+    """(why it failed to load, replies): at most `expected`, whatever was written."""
+    failure: Reply | None = None
+    replies: list[Reply] = []
+    for row in _rows(data):
+        match row:
+            case ["failed", str(kind), str(message)]:
+                failure = Reply(error=kind, message=message)
+            case ["value", str(tagged)]:
+                replies.append(_value(tagged))
+            case ["raised", str(kind), str(message)]:
+                replies.append(Reply(error=kind, message=message))
+    return failure, tuple(replies[:expected])
+
+
+def _rows(data: bytes) -> list[Any]:
+    """The lines that are JSON; the last is dropped when it was cut."""
+    rows = []
+    for line in data.split(b"\n")[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError):
+            continue
+    return rows
+
+
+def _value(tagged: str) -> Reply:
+    try:
+        return Reply(value=values.loads(tagged))
+    except ValueError as error:
+        return Reply(error="ValueError", message=str(error))
+
+
+def _inputs(job: Job) -> str:
+    try:
+        return values.dumps([(list(one.args), dict(one.kwargs)) for one in job.inputs])
+    except RecursionError as error:
+        raise InputError(f"an input of the job has no data form: {error}") from None
+
+
+def _files(job: Job) -> list[list[str]]:
+    return [
+        [path, base64.b64encode(content.encode() if isinstance(content, str) else content).decode()]
+        for path, content in job.files.items()
+    ]
+
+
+def _dump(payload: dict[str, Any]) -> bytes:
+    return json.dumps(payload).encode()

@@ -1,0 +1,288 @@
+"""The controller's end of one fork-server: start it, hand it jobs, take back what they left.
+
+The server runs none of this package's files: it is sent their source, and walls itself in before it says that
+it is ready. From then on the only thing it gets from here is orders and descriptors (`parcel`).
+"""
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import sysconfig
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from vertigym.core.errors import MissingDependencyError, SandboxError
+from vertigym.sandboxes import cgroups
+from vertigym.sandboxes.contract import MIB, Job, Level, Limits
+from vertigym.sandboxes.forkserver import INMATE, ORDER, REPLY
+from vertigym.sandboxes.parcel import Parcel
+from vertigym.sandboxes.walls import Config
+from vertigym.sandboxes.wire import Inmate, Raw
+
+INSIDE = ("syscalls", "kernel", "values", "pair", "inmate", "walls", "forkserver")
+FLAGS = ("-s", "-S", "-B", "-P")
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"} | {
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
+}
+_START_S = 60.0
+GRACE_S = 10.0  # beyond the wall limits of what it has been given, a silent worker counts as lost
+ROOM_BYTES = 64 * MIB  # what the fork-server itself and its tmpfs may take of the worker's cgroup
+
+# Run first inside: turn the sources that were sent into modules. The package is not importable in there.
+BOOT = """
+import json, os, sys, types
+
+def load(sources, entry, table):
+    for name in ("vertigym", "vertigym.sandboxes"):
+        sys.modules[name] = types.ModuleType(name)
+    for name, source in sources:
+        full = "vertigym.sandboxes." + name
+        module = sys.modules[full] = types.ModuleType(full)
+        setattr(sys.modules["vertigym.sandboxes"], name, module)
+        exec(compile(source, name + ".py", "exec"), module.__dict__)
+    for name in [name for name in sys.modules if name.split(".")[0] == "vertigym"]:
+        del sys.modules[name]
+    getattr(module, entry)(table)
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a worker is made for; a job runs in a worker of its kind."""
+
+    level: Level
+    profile: str = "plain"
+    packages: tuple[str, ...] = ()
+    processes: bool = False
+    memory_bytes: int = 512 * MIB
+    disk_bytes: int = 16 * MIB
+    disk_inodes: int = 1024
+    tasks: int = 1  # processes and threads of a job, where the container counts them
+
+
+def kind_of(job: Job, level: Level, packages: tuple[str, ...]) -> Kind:
+    """The kind of worker that `job` needs at `level`."""
+    limits = job.limits
+    return Kind(
+        level,
+        job.profile,
+        packages,
+        limits.processes > 1,
+        limits.memory_bytes,
+        limits.disk_bytes,
+        limits.disk_inodes,
+        limits.processes if level is Level.DOCKER else 1,
+    )
+
+
+class Worker:
+    """One fork-server. Not thread-safe: the pool's own thread is its only user.
+
+    Raises:
+        SandboxError: it did not start; the message has the reason it gave.
+    """
+
+    ahead = 2  # jobs it may hold: the one it runs and the next
+
+    def __init__(self, kind: Kind) -> None:
+        cgroup = cgroups.create(kind.memory_bytes + ROOM_BYTES) if kind.level is Level.NAMESPACED else None
+        self._start(kind, cgroup)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control = ours
+        with theirs:
+            self._process = _spawn(kind, cgroup, theirs)
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    def _start(self, kind: Kind, cgroup: Path | None) -> None:
+        self.kind = kind
+        self.cgroup = cgroup
+        self.ready = False
+        self.jobs_done = 0
+        self.note = ""  # what the worker said of itself: "landlock" where that wall stands too
+        self.worn = False  # it asked to be replaced
+        self._held: OrderedDict[int, tuple[Parcel, Limits]] = OrderedDict()
+        self._deadline = time.monotonic() + _START_S
+        self._oom_seen = 0
+
+    def fileno(self) -> int:
+        """The descriptor to wait on for `receive`."""
+        return self._control.fileno()
+
+    @property
+    def outstanding(self) -> list[int]:
+        """Sequence numbers of what it has been given and not returned; the first is the one running."""
+        return list(self._held)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it has been silent for longer than everything it was given may take."""
+        return (bool(self.outstanding) or not self.ready) and time.monotonic() > self._deadline
+
+    def send(self, sequence: int, payloads: Sequence[bytes], job: Job, *, keep: bool = False) -> None:
+        """Hand over one job. With `keep`, what it leaves in its folder stays for the next.
+
+        Raises:
+            OSError: the worker is gone.
+        """
+        limits = job.limits
+        stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
+        parcel = Parcel(payloads, stdin, self._null)
+        try:
+            socket.send_fds(self._control, [order(sequence, limits, len(payloads), keep)], parcel.passed)
+        except BaseException:
+            parcel.close()
+            raise
+        parcel.handed_over()
+        start = max(self._deadline, time.monotonic()) if self._held else time.monotonic() + GRACE_S
+        self._deadline = start + limits.wall_s
+        self._held[sequence] = (parcel, limits)
+
+    def receive(self) -> tuple[int, Raw] | None:
+        """The next finished job; None for a message that was only about the worker.
+
+        Raises:
+            SandboxError: the worker is gone, or could not start.
+        """
+        try:
+            message = self._control.recv(4096)
+        except OSError as error:
+            raise SandboxError(f"a {self.kind.level} sandbox was lost: {error}") from None
+        if not message:
+            raise SandboxError(f"a {self.kind.level} sandbox was lost")
+        if not self.ready:
+            self._greet(message.decode("utf-8", "replace"))
+            return None
+        sequence, wall_s, replace = REPLY.unpack_from(message)
+        parcel, limits = self._held.pop(sequence)
+        inmates = [Inmate(*row) for row in struct.iter_unpack(INMATE.format, message[REPLY.size :])]
+        stdout, stderr, results = parcel.read(limits.output_bytes, limits.result_bytes)
+        parcel.close()
+        self.jobs_done += 1
+        self.worn = self.worn or replace
+        return sequence, Raw(inmates, wall_s, stdout, stderr, results, self._ran_out_of_memory(inmates))
+
+    def oom_killed(self) -> bool:
+        """Whether the kernel killed something here for want of memory since this was last asked."""
+        if self.cgroup is None:
+            return False
+        seen, self._oom_seen = self._oom_seen, cgroups.oom_kills(self.cgroup)
+        return self._oom_seen > seen
+
+    def close(self) -> None:
+        """End it and everything in it, and remove its cgroup."""
+        self._control.close()
+        os.close(self._null)
+        for parcel, _ in self._held.values():
+            parcel.close()
+        self._held.clear()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self.cgroup is not None:
+            cgroups.remove(self.cgroup)
+
+    def let_go(self) -> None:
+        """Close our end in a forked copy of this process, so that it does not keep the worker alive."""
+        self._control.close()
+
+    def _greet(self, message: str) -> None:
+        kind, _, text = message.partition(" ")
+        if kind != "ready":
+            raise SandboxError(f"a {self.kind.level} sandbox could not start: {text}")
+        self.ready, self.note = True, text
+
+    def _ran_out_of_memory(self, inmates: Sequence[Inmate]) -> bool:
+        killed = any(os.WIFSIGNALED(i.status) and os.WTERMSIG(i.status) == signal.SIGKILL for i in inmates)
+        return killed and self.oom_killed()
+
+
+def boot(entry: str, modules: Sequence[str], table: dict[str, Any]) -> bytes:
+    """What a process inside is started with: the sources of `modules`, in the order they import each other, and
+    the table for the last one's `entry`."""
+    folder = Path(__file__).parent
+    sources = [(name, (folder / f"{name}.py").read_text(encoding="utf-8")) for name in modules]
+    return json.dumps({"sources": sources, "entry": entry, "table": table}).encode()
+
+
+def interpreter() -> str:
+    """The Python that runs jobs: the one this environment was made from."""
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def table_for(kind: Kind, cgroup: Path | None = None, **extra: Any) -> dict[str, Any]:
+    """The `walls.Config` of a worker, as data."""
+    library = [sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED")]
+    packages = sorted({_folder_of(package) for package in kind.packages})
+    prefix = [sys.base_prefix] if kind.processes and sys.base_prefix != "/usr" else []
+    return asdict(
+        Config(
+            level=kind.level.value,
+            processes=kind.processes,
+            writable=kind.level in (Level.NAMESPACED, Level.DOCKER),
+            disk_bytes=kind.disk_bytes,
+            disk_inodes=kind.disk_inodes,
+            python=[os.path.realpath(path) for path in (*prefix, *library, *packages)],
+            sys_path=[os.path.realpath(path) for path in (*library, *packages)],
+            preload=list(kind.packages),
+            cgroup=str(cgroup or ""),
+            extra=extra,
+        )
+    )
+
+
+def _spawn(kind: Kind, cgroup: Path | None, control: socket.socket) -> "subprocess.Popen[bytes]":
+    table = table_for(kind, cgroup, control=control.fileno())
+    sent = os.memfd_create("boot")
+    try:
+        os.write(sent, boot("main", INSIDE, table))
+        os.lseek(sent, 0, os.SEEK_SET)
+        start = f"{BOOT}\nsent = json.load(os.fdopen({sent}))\nload(**sent)"
+        return subprocess.Popen(  # noqa: S603
+            [interpreter(), *FLAGS, "-c", start],
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(control.fileno(), sent),
+            start_new_session=True,
+            cwd="/",
+        )
+    finally:
+        os.close(sent)
+
+
+@cache
+def _folder_of(package: str) -> str:
+    """The folder a package is imported from."""
+    found = find_spec(package.partition(".")[0])
+    if found is None or found.origin is None:
+        raise MissingDependencyError(package, "numpy", f"the sandbox profile that preloads {package}")
+    return str(Path(found.origin).parents[1])
+
+
+def order(sequence: int, limits: Limits, inmates: int, keep: bool) -> bytes:
+    """What the fork-server is told of a job."""
+    file_bytes = max(limits.disk_bytes, limits.output_bytes, limits.result_bytes)
+    return ORDER.pack(
+        sequence,
+        limits.cpu_s,
+        limits.wall_s,
+        limits.memory_bytes,
+        file_bytes,
+        limits.processes,
+        inmates,
+        keep,
+    )

@@ -1,0 +1,17 @@
+"""The examples run as they are."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_the_four_verbs_learn(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "low_level.py")]
+    single = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=single)
+    rewards = [float(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if "mean reward" in line]
+    assert rewards[0] < 0.6
+    assert rewards[-1] > 0.9

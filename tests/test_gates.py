@@ -1,0 +1,226 @@
+"""Gates decide on evidence, say why, and keep every number."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from vertigym.core.errors import ConfigError
+from vertigym.core.seeds import generator
+from vertigym.evals.gate import combine, decide
+from vertigym.evals.metrics import Row
+from vertigym.evals.report import Report, make_report
+from vertigym.evals.suite import Suite
+
+Score = Callable[[int], float | None]
+
+
+def suite(*gates: Mapping[str, object], **changes: object) -> Suite:
+    return Suite.model_validate({"name": "s", "env": [{"id": "a/B-v0"}], "gate": gates, **changes})
+
+
+def report(
+    score: Score,
+    *,
+    of: Suite | None = None,
+    tasks: int = 200,
+    clusters: int = 200,
+    tokens: int = 5,
+    model: str = "m",
+) -> Report:
+    rows = [
+        Row(
+            env="e" if i % 2 else "f",
+            task=str(i),
+            digest="",
+            cluster=f"c{i % clusters}",
+            weight=1 / tasks,
+            slices={"rule": (f"r{i % 4}",)},
+            scores=(score(i),),
+            parts={"half": (score(i) or 0) / 2},
+            prompt_tokens=(10,),
+            completion_tokens=(tokens + i % 3,),
+            latency_s=(i / 100,),
+        )
+        for i in range(tasks)
+    ]
+    return make_report(suite(), "hash", rows, model=model, seed=0, started="")
+
+
+def right_below(count: int) -> Score:
+    return lambda i: float(i < count)
+
+
+def in_r2_below(count: int) -> Score:
+    return lambda i: float(i % 4 == 2 and i < count)
+
+
+IMPROVES = {"rule": "improves"}
+NOT_WORSE = {"rule": "not_worse", "margin": 0.02}
+
+
+def test_a_clear_gain_improves_and_the_reason_has_the_numbers() -> None:
+    decision = decide(suite(IMPROVES), report(right_below(150)), report(right_below(100), model="old"), step=20)
+    assert decision.passed
+    assert decision.verdict == "promoted"
+    assert "0.750 against 0.500, difference +0.250 [" in decision.reason
+    assert decision.context == {"step": 20}
+    check = decision.checks[1]
+    assert check.difference is not None
+    assert (check.difference.wins, check.difference.losses) == (50, 0)
+    assert decision.champion == "old"
+
+
+def test_a_small_gain_is_not_shown_and_the_reason_says_what_could_be() -> None:
+    def noisy(salt: str, share: float) -> Score:
+        return lambda i: float(generator(salt, i).random() < share)
+
+    decision = decide(suite(IMPROVES), report(noisy("a", 0.52)), report(noisy("b", 0.5)))
+    assert not decision.passed
+    assert "not shown to be better" in decision.reason
+    assert "this comparison sees 0.1" in decision.reason
+
+
+def test_the_bound_of_a_margin_is_recorded_on_its_own_side() -> None:
+    pair = report(right_below(100)), report(right_below(100))
+    (_, check) = decide(suite(NOT_WORSE), *pair).checks
+    assert check.bound == -0.02
+    (_, check) = decide(suite({**IMPROVES, "margin": 0.1}), report(right_below(150)), pair[1]).checks
+    assert (check.bound, check.passed) == (0.1, True)
+    assert not decide(suite({**IMPROVES, "margin": 0.2}), report(right_below(150)), pair[1]).passed
+
+
+def test_a_loss_is_called_worse() -> None:
+    assert ": worse: " in decide(suite(IMPROVES), report(right_below(50)), report(right_below(100))).reason
+    assert ": worse: " in decide(suite(NOT_WORSE), report(right_below(50)), report(right_below(100))).reason
+
+
+@pytest.mark.parametrize(("tasks", "passes"), [(300, True), (20, False)])
+def test_agreeing_everywhere_proves_little_on_a_small_suite(tasks: int, passes: bool) -> None:
+    same = report(right_below(10), tasks=tasks)
+    assert decide(suite(NOT_WORSE), same, same).passed is passes
+    assert not decide(suite(IMPROVES), same, same).passed
+
+
+def test_four_wins_without_a_loss_are_not_enough() -> None:
+    """The exact test says p = 1/8; a percentile interval alone would have promoted."""
+    assert not decide(suite(IMPROVES), report(right_below(104)), report(right_below(100))).passed
+    assert decide(suite(IMPROVES), report(right_below(108)), report(right_below(100))).passed
+
+
+def test_one_cluster_can_prove_nothing() -> None:
+    decision = decide(suite(IMPROVES), report(right_below(200), clusters=1), report(right_below(0), clusters=1))
+    assert not decision.passed
+    assert "one cluster is too few" in decision.reason
+
+
+def test_thresholds_are_held_against_the_end_of_the_interval() -> None:
+    half = report(right_below(100))
+    for rule, threshold, passes in [
+        ("at_least", 0.4, True),
+        ("at_least", 0.49, False),
+        ("at_most", 0.6, True),
+        ("at_most", 0.51, False),
+    ]:
+        assert decide(suite({"rule": rule, "threshold": threshold}), half).passed is passes
+
+
+def test_budgets_are_quantiles_of_samples_or_means_of_tasks() -> None:
+    one = report(right_below(100))  # latencies 0.00 to 1.99 s, 5 to 7 tokens
+    assert decide(suite({"rule": "at_most", "metric": "latency_p95", "threshold": 1.9}), one).passed
+    assert not decide(suite({"rule": "at_most", "metric": "latency_p95", "threshold": 1.8}), one).passed
+    assert decide(suite({"rule": "at_most", "metric": "tokens", "threshold": 6.2}), one).passed
+
+
+def test_fewer_tokens_are_an_improvement() -> None:
+    short, long = report(right_below(100), tokens=5), report(right_below(100), tokens=9)
+    gate = {"rule": "improves", "metric": "tokens"}
+    assert decide(suite(gate), short, long).passed
+    assert not decide(suite(gate), long, short).passed
+    assert decide(suite(gate), short, long).checks[1].value == pytest.approx(5.995)
+
+
+def test_a_gate_on_a_slice_sees_only_that_slice() -> None:
+    forgets_r1 = report(lambda i: float(i % 4 != 1))
+    before = report(lambda i: float(i % 4 == 1))
+    assert decide(suite(IMPROVES), forgets_r1, before).passed
+    rejected = decide(
+        suite(IMPROVES, {"rule": "not_worse", "margin": 0.1, "slice": "rule"}), forgets_r1, before
+    )
+    assert not rejected.passed
+    assert rejected.reason.startswith("not_worse(0.1) on score of rule=r1: worse: 0.000 against 1.000")
+    assert len(rejected.checks) == 6
+    env = {**IMPROVES, "env": "f"}
+    difference = decide(suite(env), forgets_r1, before).checks[1].difference
+    assert difference is not None
+    assert difference.tasks == 100
+
+
+def test_any_needs_one_gate_and_pays_for_the_choice() -> None:
+    champion = report(lambda i: 0.0)
+    for wins, alone, chosen_of_four in [(9, True, True), (6, True, False), (5, False, False)]:
+        challenger = report(in_r2_below(4 * wins))
+        assert decide(suite({**IMPROVES, "slice": "rule=r2"}), challenger, champion).passed is alone
+        each = {**IMPROVES, "slice": "rule"}
+        assert not decide(suite(each), challenger, champion).passed
+        decision = decide(suite(each, combine="any"), challenger, champion)
+        assert decision.passed is chosen_of_four
+        r2 = next(check for check in decision.checks if "r2" in check.gate)
+        assert r2.p is not None
+        assert r2.p_adjusted == pytest.approx(4 * r2.p)
+
+
+def test_tasks_not_scored_in_one_report_leave_the_pair() -> None:
+    holes = report(lambda i: None if i in (3, 4) else 1.0)
+    decision = decide(suite(IMPROVES), holes, report(lambda i: None if i == 5 else 0.0))
+    assert decision.checks[1].difference is not None
+    assert decision.checks[1].difference.tasks == 197
+
+
+def test_a_changed_suite_is_never_compared() -> None:
+    other = report(right_below(5)).model_copy(update={"suite_hash": "other", "model": "old"})
+    with pytest.raises(ConfigError, match="old on s other: the tasks, samples or sampling differ"):
+        decide(suite(IMPROVES), report(right_below(5)), other)
+
+
+def test_gates_that_cannot_be_applied_say_so() -> None:
+    one = report(right_below(5))
+    faults: list[tuple[list[Mapping[str, object]], str]] = [
+        ([], "no \\[\\[gate\\]\\]"),
+        ([IMPROVES], "compares with a champion"),
+        ([{**IMPROVES, "env": "g"}], "no task in g"),
+        ([{"rule": "at_least", "threshold": 1, "metric": "hafl"}], "no metric 'hafl'"),
+        ([{**IMPROVES, "slice": "tier"}], "no task has a slice 'tier'"),
+    ]
+    for gates, message in faults:
+        with pytest.raises(ConfigError, match=message):
+            decide(suite(*gates), one)
+
+
+def test_small_losses_cannot_add_up_against_the_start() -> None:
+    gate = {"rule": "not_worse", "margin": 0.1, "against": "start"}
+    start, champion, challenger = (report(right_below(n)) for n in (150, 140, 130))
+    assert decide(suite({**gate, "against": "champion"}), challenger, champion, start=start).passed
+    rejected = decide(suite(gate), challenger, champion, start=start)
+    assert not rejected.passed
+    assert rejected.reason.startswith("not_worse(0.1) on score against the start: worse: 0.650 against 0.750")
+    assert decide(
+        suite(gate), challenger, champion
+    ).passed  # outside training there is only one to compare with
+    with pytest.raises(ConfigError, match="run both on one suite"):
+        decide(suite(gate), challenger, champion, start=start.model_copy(update={"suite_hash": "x"}))
+
+
+def test_several_suites_must_all_pass() -> None:
+    good = decide(suite(IMPROVES), report(right_below(150)), report(right_below(100)))
+    bad = decide(suite(NOT_WORSE, name="other"), report(right_below(50)), report(right_below(100)))
+    assert combine([good]) == (True, good.reason)
+    passed, reason = combine([good, bad])
+    assert not passed
+    assert reason.startswith("suite other: not_worse(0.02) on score: worse")
+
+
+def test_decisions_repeat_and_survive_json() -> None:
+    pair = report(right_below(150)), report(right_below(100))
+    first = decide(suite(IMPROVES), *pair)
+    assert first == decide(suite(IMPROVES), *pair)
+    assert type(first).model_validate_json(first.model_dump_json()) == first

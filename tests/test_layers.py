@@ -1,0 +1,59 @@
+"""The rooms import downwards only (the table is in docs/architecture.md), and the package list is complete."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ALLOWED: dict[str, set[str]] = {
+    "core": set(),
+    "kernels": set(),
+    "sandboxes": {"core"},
+    "rewards": {"core", "sandboxes"},
+    "envs": {"core", "sandboxes", "rewards"},
+    "policies": {"core", "kernels"},
+    "evals": {"core", "envs", "policies"},
+    "trainer": {"core", "envs", "policies", "kernels", "evals"},
+}
+
+
+def imported_modules(file: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports relatively; use the full name"
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    for file in (ROOT / room).rglob("*.py"):
+        used = {m.split(".")[1] for m in imported_modules(file) if m.startswith("vertigym.")} & set(ALLOWED)
+        upward = used - ALLOWED[room] - {room}
+        assert not upward, f"{file.relative_to(ROOT)} imports {', '.join(sorted(upward))}, which is above it"
+
+
+def test_nothing_in_the_package_imports_the_command_line() -> None:
+    for room in ALLOWED:
+        for file in (ROOT / room).rglob("*.py"):
+            assert not any(m.startswith("vertigym.cli") for m in imported_modules(file)), file
+
+
+def test_every_folder_with_modules_is_packaged() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {"vertigym"}
+    for room in ALLOWED:
+        for file in (ROOT / room).rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                found.add(".".join(("vertigym", *file.relative_to(ROOT).parent.parts)))
+    assert listed == found
+
+
+def test_kernels_is_a_bare_folder() -> None:
+    """With an `__init__.py` the root would shadow the `kernels` package that transformers imports."""
+    assert not (ROOT / "kernels" / "__init__.py").exists()

@@ -1,0 +1,232 @@
+"""The learner: gradients equal a slow reference, and padding, order and micro-batches change nothing."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vertigym.policies import tiny
+from vertigym.policies.engine import load_model
+from vertigym.trainer import learner as learner_module
+from vertigym.trainer.batch import Batch, Sample, collate, microbatches, rows
+from vertigym.trainer.config import OptimizerConfig
+from vertigym.trainer.learner import Learner, Loss, tokenwise
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    size = tiny.TinySize(hidden=16, layers=2, heads=2, key_heads=1, ffn=24, context=64, init_std=0.3)
+    tiny.build(["a b c"] * 2, path, size=size)
+    return path
+
+
+SAMPLES = [
+    Sample([3, 4, 5, 6], [0, 0, 1, 1], {"w": [1.0, -2.0]}),
+    Sample([7, 8, 9, 10, 11, 12, 13], [0, 1, 1, 0, 0, 1, 0], {"w": [0.5, 0.0, 3.0]}),
+    Sample([20, 21], [0, 1], {"w": [1.5]}),
+]
+
+
+def weighted(logp_T: Tensor, _: Tensor | None, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    return -(batch.columns["w"] * logp_T).sum(), {"w": batch.columns["w"].sum()}
+
+
+def learner(folder: Path, **kwargs: Any) -> Learner:
+    model, _ = load_model(folder)
+    return Learner(model, OptimizerConfig(lr=1e-2), total_steps=10, **kwargs)
+
+
+def gradients(some: Learner, samples: list[Sample], **kwargs: Any) -> tuple[dict[str, float], list[Tensor]]:
+    got = some.forward_backward(samples, weighted, **kwargs)
+    return got, [p.grad.clone() for p in some.model.parameters() if p.grad is not None]
+
+
+def reference(folder: Path, temperature: float) -> tuple[float, list[Tensor]]:
+    """One row at a time, no padding, float64 log-softmax over the whole row."""
+    model, _ = load_model(folder)
+    total = sum(sample.trained for sample in SAMPLES)
+    loss: Any = 0.0
+    for sample in SAMPLES:
+        logits = model(torch.tensor([sample.token_ids])).logits[0].double() / temperature
+        logp = torch.log_softmax(logits, -1)
+        weights = iter(sample.columns["w"])
+        for place, (token, trained) in enumerate(zip(sample.token_ids, sample.loss_mask, strict=True)):
+            if trained:
+                loss = loss - next(weights) * logp[place - 1, token]
+    (loss / total).backward()
+    return float(loss.detach() / total), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_loss_and_gradient_equal_a_slow_reference(folder: Path, temperature: float) -> None:
+    got, grads = gradients(learner(folder, temperature=temperature), SAMPLES)
+    expected, expected_grads = reference(folder, temperature)
+    assert got["loss"] == pytest.approx(expected, abs=1e-6)
+    assert got["w"] == pytest.approx(4.0 / 6)
+    for ours, theirs in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 1000])
+def test_micro_batches_and_order_change_nothing(folder: Path, tokens: int) -> None:
+    _, whole = gradients(learner(folder), SAMPLES)
+    _, split = gradients(learner(folder, microbatch_tokens=tokens), SAMPLES[::-1])
+    for a, b in zip(whole, split, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_accumulating_over_calls_equals_one_call(folder: Path) -> None:
+    _, whole = gradients(learner(folder), SAMPLES)
+    some = learner(folder)
+    some.forward_backward(SAMPLES[:1], weighted, normalizer=6)
+    _, both = gradients(some, SAMPLES[1:], normalizer=6)
+    for a, b in zip(whole, both, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_gradients_taken_with_the_logits_at_hand_are_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @tokenwise
+    def loss(logp_T: Tensor, entropy_T: Tensor | None, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        assert entropy_T is not None
+        return -(batch.columns["w"] * logp_T.exp()).sum() - 0.1 * entropy_T.sum(), {}
+
+    def run() -> tuple[dict[str, float], list[Tensor]]:
+        some = learner(folder)
+        got = some.forward_backward(SAMPLES, loss, entropy=True)
+        return got, [p.grad.clone() for p in some.model.parameters() if p.grad is not None]
+
+    asked: list[int] = []
+    expected, plain = run()
+    foretell = learner_module._upstream
+    monkeypatch.setattr(learner_module, "_LARGE_VOCABULARY", 1)
+
+    def spied(loss: Loss, batch: Batch) -> Any:
+        asked.append(len(batch.targets_T))
+        return foretell(loss, batch)
+
+    monkeypatch.setattr(learner_module, "_upstream", spied)
+    got, eager = run()
+    assert asked, "the kernel must have been told the gradients"
+    assert got == pytest.approx(expected, abs=1e-6)
+    for a, b in zip(plain, eager, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_tokens_outside_the_mask_get_no_gradient(folder: Path) -> None:
+    """Only position 0 predicts a trained token, so what stands after it cannot matter."""
+    a = [Sample([3, 4, 5, 6], [0, 1, 0, 0], {"w": [1.0]})]
+    b = [Sample([3, 4, 30, 31], [0, 1, 0, 0], {"w": [1.0]})]
+    for x, y in zip(gradients(learner(folder), a)[1], gradients(learner(folder), b)[1], strict=True):
+        assert torch.equal(x, y)
+
+
+def test_score_gives_each_samples_log_probs_in_the_order_asked(folder: Path) -> None:
+    some = learner(folder, microbatch_tokens=8)
+    rows = some.score(SAMPLES)
+    assert [len(row) for row in rows] == [2, 3, 1]
+    alone = [some.score([sample])[0] for sample in SAMPLES]
+    for a, b in zip(rows, alone, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_microbatches_hold_every_sample_once_within_the_budget() -> None:
+    parts = list(microbatches(SAMPLES, 8, share=True))
+    assert sorted(id(s) for part in parts for row in part for s in row.samples) == sorted(map(id, SAMPLES))
+    assert all(len(part) == 1 or collate(part).ids_BS.numel() <= 8 for part in parts)
+
+
+PROMPT = [3, 4, 5, 6, 7]
+GROUP = [
+    Sample([*PROMPT, 8, 9, 10], [0] * 5 + [1, 1, 1], {"w": [1.0, -1.0, 0.5]}),
+    Sample([*PROMPT, 11], [0] * 5 + [1], {"w": [2.0]}),  # nothing of its own is fed
+    Sample([*PROMPT, 8, 20, 21, 12, 13], [0] * 5 + [1, 0, 0, 1, 0], {"w": [-0.5, 3.0]}),
+    Sample([9, 8, 7], [0, 1, 1], {"w": [1.0, 1.0]}),
+]
+
+
+def test_a_shared_prompt_is_computed_once_and_changes_nothing(folder: Path) -> None:
+    shared, alone = learner(folder), learner(folder)
+    alone._share = False
+    assert [len(row.samples) for row in rows(GROUP, share=True)] == [3, 1]
+    assert shared._share, "the tiny model must use the attention that takes a mask"
+    (got, grads), (expected, expected_grads) = gradients(shared, GROUP), gradients(alone, GROUP)
+    assert got == pytest.approx(expected, abs=1e-6)
+    for a, b in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    for a_row, b_row in zip(shared.score(GROUP), alone.score(GROUP), strict=True):
+        assert a_row == pytest.approx(b_row, abs=1e-5)
+
+
+def test_branches_stand_at_their_own_positions_and_never_see_each_other() -> None:
+    batch = collate(rows(GROUP[:3], share=True))
+    assert batch.positions_BS is not None
+    assert batch.mask_B1SS is not None
+    assert batch.ids_BS.tolist() == [[3, 4, 5, 6, 7, 8, 9, 8, 20, 21]]
+    assert batch.positions_BS.tolist() == [[0, 1, 2, 3, 4, 5, 6, 5, 6, 7]]
+    assert batch.places_T.tolist() == [4, 5, 6, 4, 4, 9]
+    assert batch.targets_T.tolist() == [8, 9, 10, 11, 8, 12]
+    assert batch.mask_B1SS[0, 0, 8].tolist() == [True] * 5 + [False, False, True, True, False]
+
+
+def test_long_branches_over_a_short_prompt_are_not_put_into_one_row() -> None:
+    long = [Sample([1, 2, *range(3, 13)], [0, 0] + [1] * 10) for _ in range(3)]
+    assert [len(row.samples) for row in rows(long, share=True)] == [1, 1, 1]
+
+
+def test_a_trained_first_token_is_refused() -> None:
+    with pytest.raises(AssertionError, match="first token"):
+        Sample([1, 2], [1, 0])
+
+
+def test_learning_rate_warms_up_and_then_follows_its_schedule(folder: Path) -> None:
+    model, _ = load_model(folder)
+    cosine = OptimizerConfig(lr=1.0, schedule="cosine", warmup_steps=2, final_lr=0.1)
+    rates = [Learner(model, cosine, total_steps=10).learning_rate(s) for s in range(11)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[6] == pytest.approx(0.55)
+    assert rates[10] == pytest.approx(0.1)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    constant = OptimizerConfig(lr=0.3)
+    assert {Learner(model, constant, total_steps=10).learning_rate(s) for s in range(5)} == {0.3}
+
+
+def test_a_resumed_optimizer_goes_on_to_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    straight = learner(folder)
+    for _ in range(2):
+        straight.forward_backward(SAMPLES, weighted)
+        straight.optim_step()
+    straight.save_state(tmp_path)
+    straight.model.save_pretrained(tmp_path)
+    model, _ = load_model(folder)
+    model.load_state_dict(straight.model.state_dict())
+    resumed = Learner(model, OptimizerConfig(lr=1e-2), total_steps=10)
+    resumed.load_state(tmp_path)
+    for some in (straight, resumed):
+        some.forward_backward(SAMPLES, weighted)
+        some.optim_step()
+    for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_reported(folder: Path) -> None:
+    some = learner(folder)
+    some.forward_backward(SAMPLES, weighted, normalizer=1e-3)
+    before = [p.detach().clone() for p in some.model.parameters()]
+    reported = some.optim_step()
+    assert reported["grad_norm"] > 1.0
+    assert any(not torch.equal(a, b) for a, b in zip(before, some.model.parameters(), strict=True))
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(folder: Path) -> None:
+    some = learner(folder)
+    some.forward_backward(SAMPLES, lambda logp, _, __: ((logp * float("nan")).sum(), {}))
+    before = [p.detach().clone() for p in some.model.parameters()]
+    assert not math.isfinite(some.optim_step()["grad_norm"])
+    assert all(torch.equal(a, b) for a, b in zip(before, some.model.parameters(), strict=True))

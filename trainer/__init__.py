@@ -1,0 +1,1 @@
+"""Training: advantages, losses, the loop, checkpoints, runs."""

@@ -1,0 +1,57 @@
+"""Checkpoints: a plain Hugging Face model folder, the trainer's state beside it, and a manifest of digests.
+
+    step-000100/
+      config.json, model.safetensors, tokenizer.json, …   loads with transformers as it is
+      trainer/state.pt                                      what resuming needs: optimizer, adapters
+      trainer/critic/                                       the critic of PPO, likewise
+      manifest.json                                         step, and the sha256 of every file
+
+All random numbers of a run are derived from its seed and the step, so there is no generator state to keep.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vertigym.core.errors import DataError
+from vertigym.core.files import read_json, sha256, whole_folder, write_json
+from vertigym.policies.lora import merged_state
+from vertigym.trainer.learner import Learner
+
+MANIFEST = "manifest.json"
+
+
+def save(folder: Path, model: Any, tokenizer: Any, learners: Mapping[str, Learner], *, step: int) -> None:
+    """Write a checkpoint, whole or not at all. `learners`: whose state to keep, by sub-folder of `trainer/`."""
+    with whole_folder(folder) as beside:
+        model.save_pretrained(beside, state_dict=merged_state(model))
+        tokenizer.save_pretrained(beside)
+        for name, learner in learners.items():
+            learner.save_state(beside / "trainer" / name)
+        files = sorted(file for file in beside.rglob("*") if file.is_file())
+        digests = {str(file.relative_to(beside)): sha256(file) for file in files}
+        write_json(beside / MANIFEST, {"step": step, "sha256": digests})
+
+
+def verify(folder: Path) -> int:
+    """The checkpoint's step, once every file matches its digest.
+
+    Raises:
+        DataError: a file is missing or damaged (names it).
+    """
+    manifest = read_json(folder / MANIFEST)
+    for name, digest in manifest["sha256"].items():
+        file = folder / name
+        if not file.is_file():
+            raise DataError(f"checkpoint {folder}: {name} is missing")
+        if sha256(file) != digest:
+            raise DataError(f"checkpoint {folder}: {name} is damaged (its sha256 differs from the manifest)")
+    return int(manifest["step"])
+
+
+def prune(folder: Path, *, keep: int, spared: set[str]) -> None:
+    """Delete all but the first, the `keep` latest, and the `spared` checkpoints of a run."""
+    names = sorted(path.name for path in folder.glob("step-*"))
+    for name in set(names) - {names[0], *names[-keep:]} - spared if names else ():
+        shutil.rmtree(folder / name)

@@ -1,0 +1,185 @@
+"""The learner: a model and its optimizer behind four verbs, on which every training loop is written.
+
+    forward_backward(samples, loss)   accumulate gradients
+    optim_step(scale)                 clip and apply them
+    save_state(folder)                what a resumed run needs besides the model folder
+    load_state(folder)
+
+A loss is a function of the log-probs and entropies of the trained tokens that returns a *sum* over tokens;
+the learner divides by the normaliser of the whole accumulated batch, so the result does not depend on how
+samples were split into micro-batches.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vertigym.kernels.linear_logprob import linear_logprob
+from vertigym.trainer.batch import Batch, Sample, collate, microbatches
+from vertigym.trainer.config import OptimizerConfig
+
+STATE = "state.pt"
+_LARGE_VOCABULARY = 8192  # below it the logits of a micro-batch fit into the kernel's budget
+
+# (log-probs [T], entropies [T] or None, the batch) -> (sum over tokens, sums to report)
+Loss = Callable[[Tensor, Tensor | None, Batch], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+class Learner:
+    """Trains `model` in place.
+
+    Args:
+        temperature: log-probs are of the distribution at this temperature, which must be the sampler's.
+        microbatch_tokens: tokens in one forward and backward pass.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        config: OptimizerConfig,
+        *,
+        total_steps: int,
+        temperature: float = 1.0,
+        microbatch_tokens: int = 16384,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.total_steps = total_steps
+        self.temperature = temperature
+        self.microbatch_tokens = microbatch_tokens
+        self.steps = 0
+        self._device = next(model.parameters()).device
+        # Only this attention takes an arbitrary mask without a copy of it in another type.
+        self._share = getattr(model.config, "_attn_implementation", "") == "sdpa"
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    def logprobs(
+        self, batch: Batch, *, entropy: bool = False, foretold: Loss | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probs (and entropies) of the batch's trained tokens, `[T]` each, float32.
+
+        `foretold`: a loss that looks at each token by itself and will be taken of the result. Over a large
+        vocabulary the gradients are then taken while the logits are at hand.
+        """
+        head = self.model.get_output_embeddings()
+        logp_T, entropy_T = linear_logprob(
+            self.hidden(batch),
+            head.weight,
+            batch.targets_T,
+            bias=getattr(head, "bias", None),
+            temperature=self.temperature,
+            softcap=getattr(self.model.config, "final_logit_softcapping", None),
+            entropy=entropy,
+            upstream=_upstream(foretold, batch) if foretold and len(head.weight) >= _LARGE_VOCABULARY else None,
+        )
+        return logp_T, entropy_T
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The hidden states that predict the batch's trained tokens, `[T, H]`."""
+        states: Tensor = self.model.base_model(
+            input_ids=batch.ids_BS,
+            position_ids=batch.positions_BS,
+            attention_mask=batch.mask_B1SS,
+            use_cache=False,
+        ).last_hidden_state
+        return states.flatten(0, 1)[batch.places_T]
+
+    @torch.no_grad()
+    def score(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """Log-probs of each sample's trained tokens, without gradients, in the order of `samples`."""
+        self.model.eval()
+        found: dict[int, list[float]] = {}
+        for part in microbatches(samples, self.microbatch_tokens, share=self._share):
+            logp_T, _ = self.logprobs(collate(part).to(self._device))
+            scored = [sample for row in part for sample in row.samples]
+            split = logp_T.split([sample.trained for sample in scored])
+            found |= {id(sample): logps.tolist() for sample, logps in zip(scored, split, strict=True)}
+        return [found[id(sample)] for sample in samples]
+
+    def forward_backward(
+        self, samples: Sequence[Sample], loss: Loss, *, normalizer: float | None = None, entropy: bool = False
+    ) -> dict[str, float]:
+        """Accumulate the gradient of `sum of loss / normalizer`; reported sums are divided by it too.
+
+        `normalizer` defaults to the number of trained tokens in `samples`.
+        """
+        self.model.train()
+        total = normalizer or float(sum(sample.trained for sample in samples))
+        sums: dict[str, float] = defaultdict(float)
+        for part in microbatches(samples, self.microbatch_tokens, share=self._share):
+            batch = collate(part).to(self._device)
+            foretold = loss if getattr(loss, "tokenwise", False) else None
+            value, reported = loss(*self.logprobs(batch, entropy=entropy, foretold=foretold), batch)
+            (value / total).backward()
+            for name, number in {"loss": value, **reported}.items():
+                sums[name] += float(number.detach())
+        return {name: number / total for name, number in sums.items()}
+
+    def optim_step(self) -> dict[str, float]:
+        """Clip the accumulated gradient, apply it, clear it."""
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip_norm))
+        lr = self.learning_rate(self.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        if math.isfinite(norm):  # a step with a broken gradient would end the model; the caller sees the norm
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return {"grad_norm": norm, "lr": lr}
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then constant or a cosine down to `final_lr * lr` at the last step."""
+        config = self.config
+        if step < config.warmup_steps:
+            return config.lr * (step + 1) / config.warmup_steps
+        if config.schedule == "constant":
+            return config.lr
+        span = max(1, self.total_steps - config.warmup_steps)
+        done = min(1.0, (step - config.warmup_steps) / span)
+        return config.lr * (config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2)
+
+    def save_state(self, folder: Path) -> None:
+        """Write the optimizer's state to `folder`, and the adapters, which the exported model has merged."""
+        folder.mkdir(parents=True, exist_ok=True)
+        adapters = {name: value for name, value in self.model.state_dict().items() if ".lora_" in name}
+        state = {"optimizer": self._optimizer.state_dict(), "steps": self.steps, "adapters": adapters}
+        torch.save(state, folder / STATE)
+
+    def load_state(self, folder: Path) -> None:
+        """Take over what `save_state` wrote to `folder`."""
+        state = torch.load(folder / STATE, weights_only=True, map_location=self._device)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.model.load_state_dict(state["adapters"], strict=False)
+        self.steps = state["steps"]
+
+
+def tokenwise(loss: Loss) -> Loss:
+    """Mark a loss as a sum of terms that each depend on one token's log-prob and entropy alone."""
+    loss.tokenwise = True  # type: ignore[attr-defined]
+    return loss
+
+
+def _upstream(loss: Loss, batch: Batch) -> Any:
+    """The gradients that `loss` will send back to some tokens' log-probs and entropies."""
+
+    def gradients(logp_N: Tensor, entropy_N: Tensor | None, tokens_N: Tensor) -> tuple[Tensor, Tensor | None]:
+        inputs = [part.detach().requires_grad_() for part in (logp_N, entropy_N) if part is not None]
+        with torch.enable_grad():
+            value, _ = loss(inputs[0], inputs[1] if len(inputs) > 1 else None, batch.at(tokens_N))
+        found = torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+        return found[0], found[1] if len(found) > 1 else None
+
+    return gradients

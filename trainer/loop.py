@@ -1,0 +1,290 @@
+"""The loop every algorithm shares: step, log, and every K steps checkpoint, eval, and decide what ships.
+
+    train(config)                one run, from its config to its promoted checkpoint
+    plan(config)                 what `--dry-run` shows: everything is opened, nothing is written
+
+What ships is the gatekeeper's business; this loop asks it, and may go on from the champion when it says no.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from vertigym import envs
+from vertigym.core.errors import ConfigError, RunError
+from vertigym.core.files import read_jsonl
+from vertigym.core.seeds import derive
+from vertigym.core.types import SPLITS
+from vertigym.evals.suite import Suite
+from vertigym.policies import tiny
+from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.lora import add_lora
+from vertigym.policies.scripted import reference_text
+from vertigym.trainer import checkpoints
+from vertigym.trainer.alarms import Alarms
+from vertigym.trainer.config import RunConfig
+from vertigym.trainer.critic import Critic
+from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
+from vertigym.trainer.learner import Learner
+from vertigym.trainer.policy_gradient import PolicyGradient
+from vertigym.trainer.run import Rollout, Run
+from vertigym.trainer.sft import SFT
+
+
+class Algorithm(Protocol):
+    """What the loop runs."""
+
+    def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
+        """One step of training; its metrics, and the rollouts it was trained on."""
+        ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a caller may watch."""
+
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+    on_eval: Callable[[Evaluation], None] = lambda evaluation: None
+    on_note: Callable[[str], None] = lambda text: None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a run. `promoted` is None where no checkpoint beat the champion it started from."""
+
+    run: Run
+    last: Path
+    promoted: Path | None
+    evaluations: Sequence[Evaluation] = ()
+
+
+def train(config: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> Outcome:
+    """Run (or go on with) the training that `config` describes.
+
+    Raises:
+        InputError: something the config names is missing or does not fit. RunError: the run cannot go on.
+    """
+    progress = progress or Progress()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    env = envs.make(config.env)
+    suites = open_suites(config.eval)  # before the run: a fault in a suite is to leave nothing behind
+    run, checkpoint = Run.resume(config) if resume else (Run.start(config), None)
+    for warning in run.warnings:
+        progress.on_note(warning)
+    try:
+        session = _Session(config, run, env, suites, checkpoint, progress)
+        return session.go()
+    finally:
+        run.close()
+
+
+def plan(config: RunConfig) -> dict[str, Any]:
+    """Open everything the run needs and describe it; writes nothing.
+
+    Raises:
+        InputError: as in `train`.
+    """
+    env = envs.make(config.env)
+    suites = open_suites(config.eval)
+    if config.model != "tiny":
+        load_model(config.model)
+    if config.sft:
+        read_jsonl(config.sft.data)
+    rows = config.rollout
+    return {
+        "run": str(config.output / config.name),
+        "environment": config.env,
+        "tasks": {split: len(env.tasks.ids(split)) for split in SPLITS},
+        "model": config.model,
+        "algorithm": config.algorithm,
+        "steps": config.steps,
+        "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,
+        "suites": [suite.name for suite in suites],
+    }
+
+
+class _Session:
+    """One call of `train`: the objects of a run, opened at a step."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: Run,
+        env: envs.Env,
+        suites: Sequence[Suite],
+        checkpoint: Path | None,
+        progress: Progress,
+    ) -> None:
+        self.config, self.run, self.env, self.progress = config, run, env, progress
+        if checkpoint is None and config.model == "tiny":
+            tiny.build(_texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
+        # With adapters the base model is always the one the run started from; a checkpoint's is merged.
+        folder = checkpoint if checkpoint and not config.lora else self._starting_model()
+        model, tokenizer = load_model(folder)
+        if config.lora:
+            add_lora(model, config.lora, seed=config.seed)
+        self.engine = TransformersEngine(model, tokenizer, dtype=config.rollout.dtype)
+        self.learner = self._learner(model)
+        self.learners: dict[str, Learner] = {"": self.learner}
+        self.algorithm = self._algorithm()
+        self.start = 0
+        if checkpoint:
+            self._load_learners(checkpoint)
+            self.start = checkpoints.verify(checkpoint)
+            self.engine.refresh(self.start)
+        self.alarms = Alarms(config.alarms)
+        self.gatekeeper: Gatekeeper | None = None
+        if config.eval:
+            self.gatekeeper = Gatekeeper(
+                suites, config.eval, run, self.engine, seed=derive(config.seed, "eval")
+            )
+        self.evaluations: list[Evaluation] = []
+
+    def go(self) -> Outcome:
+        """Run the steps that are left."""
+        config = self.config
+        if self.start == 0:
+            self._checkpoint(0)
+        self._gate(self.start)
+        done = self.start
+        while done < config.steps and not (self.gatekeeper and self.gatekeeper.is_hopeless()):
+            metrics, rollouts = self.algorithm.step(done)
+            done += 1
+            last = done == config.steps
+            if rollouts and (last or self._due(done, config.rollout.save_every)):
+                self.run.save_rollouts(done, rollouts)
+            self.run.log(done, metrics)
+            self.progress.on_step(done, metrics)
+            self._sound_alarms(done, metrics)
+            evaluating = config.eval is not None and (last or self._due(done, config.eval.every))
+            if last or evaluating or self._due(done, config.checkpoint.every):
+                self._checkpoint(done)
+            if evaluating:
+                self._gate(done)
+        return Outcome(self.run, self.run.checkpoint(done), self.run.promoted(), self.evaluations)
+
+    def _sound_alarms(self, step: int, metrics: dict[str, float]) -> None:
+        """Warn, or end the run where the config says so.
+
+        Raises:
+            RunError: an alarm named in `alarms.stop`.
+        """
+        for kind, text in self.alarms.watch(metrics).items():
+            self.progress.on_note(f"step {step}: alarm: {text}")
+            if kind in self.config.alarms.stop:
+                raise RunError(f"step {step}: stopped by the alarm {text}")
+
+    def _learner(self, model: Any) -> Learner:
+        config = self.config
+        return Learner(
+            model,
+            config.optimizer,
+            total_steps=config.steps * self._updates(),
+            temperature=1.0 if config.sft else config.rollout.temperature,
+            microbatch_tokens=config.microbatch_tokens,
+        )
+
+    def _critic(self) -> Critic:
+        config = self.config
+        return Critic(
+            load_model(self._starting_model())[0],
+            config.critic.optimizer,
+            total_steps=config.steps * self._updates(),
+            microbatch_tokens=config.microbatch_tokens,
+        )
+
+    def _updates(self) -> int:
+        """Optimizer steps a step."""
+        return 1 if self.config.sft else self.config.policy.minibatches * self.config.policy.epochs
+
+    def _algorithm(self) -> Algorithm:
+        config = self.config
+        if config.sft:
+            return SFT(
+                self.learner, self.engine.renderer, config.sft.data, batch=config.sft.batch, seed=config.seed
+            )
+        reference = self._learner(load_model(self._starting_model())[0]) if config.policy.kl else None
+        teacher = (self._teacher(config.distill.teacher), config.distill) if config.distill else None
+        critic = None
+        if config.algorithm == "ppo":
+            self.learners["critic"] = critic = self._critic()
+        return PolicyGradient(
+            self.learner,
+            self.engine,
+            self.env,
+            config.rollout,
+            config.policy,
+            seed=config.seed,
+            critic=(critic, config.critic) if critic else None,
+            reference=reference,
+            teacher=teacher,
+        )
+
+    def _teacher(self, folder: Path) -> Learner:
+        """A model that only scores.
+
+        Raises:
+            ConfigError: its tokens are not the policy's.
+        """
+        model, tokenizer = load_model(folder)
+        if tokenizer.get_vocab() != self.engine.tokenizer.get_vocab():
+            raise ConfigError(f"distill.teacher {folder}: its tokenizer is not the policy's")
+        return self._learner(model)
+
+    def _starting_model(self) -> Path:
+        return self.run.folder / "model" if self.config.model == "tiny" else Path(self.config.model)
+
+    def _due(self, step: int, every: int) -> bool:
+        return every > 0 and step % every == 0
+
+    def _checkpoint(self, step: int) -> None:
+        checkpoints.save(
+            self.run.checkpoint(step), self.engine.model, self.engine.tokenizer, self.learners, step=step
+        )
+        promoted = self.run.promoted()
+        spared = {promoted.name} if promoted else set()
+        checkpoints.prune(self.run.folder / "checkpoints", keep=self.config.checkpoint.keep, spared=spared)
+
+    def _gate(self, step: int) -> None:
+        """Let the gatekeeper judge the current weights; a rejected challenger may have to make way."""
+        if not self.gatekeeper:
+            return
+        self.engine.refresh(step)
+        evaluation = self.gatekeeper.evaluate(step, self.progress.on_eval)
+        if evaluation:
+            self.evaluations.append(evaluation)
+        if self.config.eval and self.config.eval.roll_back and self.gatekeeper.was_rejected(step):
+            self._roll_back(self.gatekeeper.champion())
+            self.engine.refresh(step)
+
+    def _roll_back(self, checkpoint: Path) -> None:
+        """Take over the weights and the optimizer of an earlier checkpoint."""
+        self.progress.on_note(f"rolled back to {checkpoint}")
+        if not self.config.lora:  # with adapters they are part of the learner's state
+            self.engine.model.load_state_dict(load_model(checkpoint)[0].state_dict())
+        self._load_learners(checkpoint)
+
+    def _load_learners(self, checkpoint: Path) -> None:
+        for name, learner in self.learners.items():
+            learner.load_state(checkpoint / "trainer" / name)
+
+
+def _texts(config: RunConfig, env: envs.Env) -> list[str]:
+    """What a tiny model's tokenizer is made from: the training tasks, their answers, and the rows of [sft].
+
+    Raises:
+        ConfigError: the environment has no training tasks.
+    """
+    tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
+    if not tasks:
+        raise ConfigError(
+            f"model 'tiny' is made from the environment's text, and {config.env} has no training tasks"
+        )
+    texts = [m["content"] for task in tasks for m in task.messages()] + [reference_text(task) for task in tasks]
+    if config.sft:
+        texts += [m["content"] for row in read_jsonl(config.sft.data) for m in row.get("messages", [])]
+    return texts

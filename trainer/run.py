@@ -1,0 +1,212 @@
+"""The run folder: everything a run leaves behind, and what a killed run resumes from.
+
+runs/NAME/
+  config.toml           resolved, with versions, seed and the git state
+  metrics.jsonl         one row a step
+  rollouts/             step-000100.jsonl
+  checkpoints/          step-000100/
+  evals/SUITE/          step-000100.json
+  gates.jsonl           every decision: the rules, the numbers, the verdict
+  promoted.json         the checkpoint that ships, and why
+  tensorboard/
+"""
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from vertigym import __version__
+from vertigym.core.config import read_toml
+from vertigym.core.errors import ConfigError, DataError
+from vertigym.core.files import (
+    append_jsonl,
+    jsonable,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from vertigym.core.types import Trajectory
+from vertigym.trainer.checkpoints import verify
+from vertigym.trainer.config import RunConfig
+
+_VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "gymnasium", "zen-engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """An episode and the advantage it was trained with."""
+
+    trajectory: Trajectory
+    advantage: float
+
+
+def step_name(step: int) -> str:
+    """`step-000100`: names sort by step."""
+    return f"step-{step:06d}"
+
+
+class Run:
+    """Reads and writes one run folder. Open with `Run.start` or `Run.resume`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.warnings: list[str] = []
+        self._tensorboard: Any = None
+
+    @classmethod
+    def start(cls, config: RunConfig) -> "Run":
+        """A new folder.
+
+        Raises:
+            ConfigError: the folder already holds a run.
+        """
+        run = cls(config.output / config.name)
+        if (run.folder / "config.toml").exists():
+            raise ConfigError(
+                f"{run.folder} already holds a run: continue it with --resume, rename the new one, or delete it"
+            )
+        write_text(run.folder / "config.toml", _resolved(config))
+        return run
+
+    @classmethod
+    def resume(cls, config: RunConfig) -> tuple["Run", Path | None]:
+        """The folder of an interrupted run, cut back to its last sound checkpoint, and that checkpoint (None
+        where the run has not reached its first).
+
+        Raises:
+            DataError: there is no such run. ConfigError: the config differs from the run's.
+        """
+        run = cls(config.output / config.name)
+        run._clear_leftovers()
+        stored = run.folder / "config.toml"
+        if not stored.exists():
+            raise DataError(f"{run.folder} holds no run to resume: start it without --resume")
+        before = {k: v for k, v in read_toml(stored).items() if k != "environment"}
+        now = _plain(config)
+        if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
+            raise ConfigError(
+                f"{run.folder}: cannot resume with another {', '.join(changed)}: "
+                "give the run's own config, or start a run under another name"
+            )
+        checkpoint = run._last_sound_checkpoint()
+        run._cut_back(verify(checkpoint) if checkpoint else -1)
+        return run, checkpoint
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of `step` is."""
+        return self.folder / "checkpoints" / step_name(step)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append a row of metrics, and send the numbers to TensorBoard."""
+        append_jsonl(self.folder / "metrics.jsonl", {"step": step, **metrics})
+        if self._tensorboard is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every logged row."""
+        return read_rows(self.folder / "metrics.jsonl")
+
+    def save_rollouts(self, step: int, rollouts: Iterable[Rollout]) -> None:
+        """Write the step's rollouts."""
+        rows = (jsonable(asdict(r.trajectory) | {"advantage": r.advantage}) for r in rollouts)
+        write_jsonl(self.folder / "rollouts" / f"{step_name(step)}.jsonl", rows)
+
+    def eval_file(self, suite: str, step: int) -> Path:
+        """Where the report of a suite at `step` is."""
+        return self.folder / "evals" / suite / f"{step_name(step)}.json"
+
+    def record_gate(self, row: Mapping[str, Any]) -> None:
+        """Append a decision."""
+        append_jsonl(self.folder / "gates.jsonl", row)
+
+    def gates(self) -> list[dict[str, Any]]:
+        """Every decision so far."""
+        return read_rows(self.folder / "gates.jsonl")
+
+    def promote(self, step: int, reason: str) -> None:
+        """Name the checkpoint that ships."""
+        place = self.checkpoint(step).relative_to(self.folder)
+        write_json(self.folder / "promoted.json", {"step": step, "checkpoint": str(place), "reason": reason})
+
+    def promoted(self) -> Path | None:
+        """The checkpoint that ships, if any was promoted."""
+        file = self.folder / "promoted.json"
+        return self.folder / str(read_json(file)["checkpoint"]) if file.exists() else None
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _last_sound_checkpoint(self) -> Path | None:
+        for folder in sorted(self.folder.glob("checkpoints/step-*"), reverse=True):
+            try:
+                verify(folder)
+            except DataError as damage:
+                self.warnings.append(f"{damage}; taking the one before it")
+                continue
+            return folder
+        return None
+
+    def _clear_leftovers(self) -> None:
+        """Delete what a killed run was writing: names that begin with a dot, beside where it was to go."""
+        for path in [*self.folder.rglob(".*")]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def _cut_back(self, step: int) -> None:
+        """Forget what came after `step`: the resumed run writes it again."""
+        for name in ("metrics.jsonl", "gates.jsonl"):
+            if (self.folder / name).exists():
+                kept = [row for row in read_rows(self.folder / name) if row["step"] <= step]
+                write_jsonl(self.folder / name, kept)
+        for pattern in ("rollouts/step-*.jsonl", "evals/*/step-*.json"):
+            for file in self.folder.glob(pattern):
+                if int(file.stem.removeprefix("step-")) > step:
+                    file.unlink()
+        promotions = [row for row in self.gates() if row["verdict"] == "promoted"]
+        (self.folder / "promoted.json").unlink(missing_ok=True)
+        if promotions:
+            self.promote(promotions[-1]["step"], promotions[-1]["reason"])
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of an append-only file; none where it does not exist yet."""
+    return read_jsonl(file, torn_tail=True) if file.exists() else []
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """The config as TOML can say it: keys that are None are left out."""
+    return config.model_dump(mode="json", exclude_none=True)
+
+
+def _resolved(config: RunConfig) -> str:
+    versions = {name: version(name) for name in _VERSIONED}
+    about = {"vertigym": __version__, "python": platform.python_version(), "git": _git_state(), **versions}
+    return tomli_w.dumps({**_plain(config), "environment": about})
+
+
+def _git_state() -> str:
+    """The commit the run started from, `+changes` where the tree differs, or why it is not known."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return f"{commit}+changes" if _git("status", "--porcelain") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
+    return done.stdout.strip()

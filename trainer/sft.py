@@ -1,0 +1,47 @@
+"""Supervised fine-tuning: the negative log-likelihood of the assistant's tokens in logged chats."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vertigym.core.errors import DataError
+from vertigym.core.files import read_jsonl
+from vertigym.policies.chat import ChatRenderer
+from vertigym.trainer.batch import Batch, Sample
+from vertigym.trainer.learner import Learner, tokenwise
+from vertigym.trainer.run import Rollout
+from vertigym.trainer.stream import Shuffled
+
+
+class SFT:
+    """One step is one batch of rows, averaged over its trained tokens. Every epoch is a new permutation."""
+
+    def __init__(self, learner: Learner, renderer: ChatRenderer, data: Path, *, batch: int, seed: int) -> None:
+        self._learner = learner
+        self._batch = batch
+        self._samples = [_sample(row, renderer, f"{data}:{n}") for n, row in enumerate(read_jsonl(data), 1)]
+        if not self._samples:
+            raise DataError(f"{data}: no rows to train on")
+        self._order = Shuffled(len(self._samples), seed, "sft")
+
+    def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
+        """Train on the step's batch; there are no rollouts."""
+        samples = [self._samples[self._order[step * self._batch + i]] for i in range(self._batch)]
+        metrics = self._learner.forward_backward(samples, _negative_log_likelihood)
+        return metrics | self._learner.optim_step() | {"tokens": sum(len(s.token_ids) for s in samples)}, []
+
+
+@tokenwise
+def _negative_log_likelihood(
+    logp_T: Tensor, _: Tensor | None, __: Batch
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    return -logp_T.sum(), {}
+
+
+def _sample(row: Any, renderer: ChatRenderer, where: str) -> Sample:
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(messages, list) or not any(m.get("role") == "assistant" for m in messages):
+        raise DataError(f'{where}: a row is {{"messages": [...]}} with at least one assistant message')
+    return Sample(*renderer.training_row(messages))
