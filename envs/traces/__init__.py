@@ -1,0 +1,1 @@
+"""Traces: the calls a product logged, as rows, cleaned, split and ready to become environments."""

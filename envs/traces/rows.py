@@ -1,0 +1,126 @@
+"""The row everything speaks: a Trace is one call to a model, with what came of it.
+
+One JSON object a line. `vertigym serve` writes such rows, `vertigym traces import` reads them (and other
+people's logs) and writes cleaned ones, environments are built over them:
+
+    {"id": "c-17", "time": 1767225600.0, "messages": [{"role": "user", "content": "Where is my parcel?"}],
+     "completion": "shipping", "model": "intent", "version": "step-000050", "customer": "acme",
+     "feedback": {"thumb": "down", "edit": "returns"}}
+
+A folder that was imported:
+
+    train.jsonl, eval.jsonl, test.jsonl   Trace rows
+    rejected.jsonl                        what could not be read: file, number, reason, the start of the line
+    report.json, traces.toml              what was done, with counts; the settings it was done with
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from vertigym.core.errors import DataError
+from vertigym.core.files import dumps, read_text
+from vertigym.core.types import Message
+
+
+def epoch(value: Any) -> Any:
+    """Seconds since 1970 UTC out of ISO 8601 text (without a zone: UTC); numbers and None pass through.
+
+    Raises:
+        ValueError: text that is neither a date nor a number.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError(f"{value!r} is neither ISO 8601 nor seconds since 1970") from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+class Row(BaseModel):
+    """Base of the rows: frozen, unknown keys refused, NaN and infinities too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Document(Row):
+    """A passage the model was shown. `id` is what a citation names."""
+
+    id: str = Field(min_length=1)
+    text: str
+
+
+class Feedback(Row):
+    """What people said of a completion, or did with it; keys of your own are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    thumb: Literal["up", "down"] | None = None
+    edit: str | None = Field(None, description="what a person made of the completion before using it")
+    resolved: bool | None = Field(None, description="True: the matter was closed; False: it came back")
+
+
+class Trace(Row):
+    """One call.
+
+    `messages` is the chat that went in, `completion` the assistant's text that came out. `label` is the class
+    or value known to be right, where the log has one; `outcome` what happened afterwards, in the product's own
+    word. `customer` and `cluster` (a template, a queue) say what belongs together, and never lies on two sides
+    of a split. `time` is in seconds since 1970 UTC; ISO 8601 text is read as well.
+    """
+
+    id: str = Field(min_length=1)
+    time: Annotated[float | None, BeforeValidator(epoch)] = None
+    messages: tuple[Message, ...] = Field(min_length=1)
+    completion: str
+    model: str = ""
+    version: str = Field("", description="the model's version, for example its checkpoint")
+    label: str | None = None
+    outcome: str | None = None
+    customer: str = ""
+    cluster: str = ""
+    feedback: Feedback | None = None
+    documents: tuple[Document, ...] = ()
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """The last thing the user said."""
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
+
+    def line(self) -> str:
+        """The row as one line of JSON, with its newline; what is at its default is left out."""
+        return dumps(self.model_dump(mode="json", exclude_defaults=True)) + "\n"
+
+
+def read_traces(path: Path) -> Iterator[Trace]:
+    """The traces of a JSONL file, one at a time; blank lines are skipped.
+
+    Raises:
+        DataError: missing, or a line that is not a Trace (names file, line and field).
+    """
+    if not path.is_file():
+        read_text(path)  # says what is wrong
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield Trace.model_validate_json(line)
+                except ValidationError as error:
+                    raise DataError(f"{path}:{number}: not a trace: {reason(error)}") from None
+
+
+def reason(error: ValidationError) -> str:
+    """A validation error in one line: where, and what is wrong."""
+    fault = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
