@@ -1,7 +1,8 @@
 """A memory cgroup for each worker, where one is writable: the only cap on what a whole process tree uses.
 
 Version 1 and version 2 hierarchies; ours is made below the cgroup this process is in (version 2: or beside it,
-where it is not allowed to hold processes and children at once). Names are `vertigym-PID-N`; those of dead
+where it is not allowed to hold processes and children at once), or below the nearest one above it that is
+mounted here. Names are `vertigym-PID-N`; those of dead
 processes are swept when a pool starts.
 """
 
@@ -70,13 +71,21 @@ def _parents() -> Iterator[tuple[Path, str, str]]:
     for row in rows:
         _, controllers, path = row.split(":", 2)
         if "memory" in controllers.split(","):
-            own = _ROOT / "memory" / path.lstrip("/")
+            own = _mounted(_ROOT / "memory", path)
             yield own, "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
         elif not controllers:
-            own = _ROOT / path.lstrip("/")
+            own = _mounted(_ROOT, path)
             yield own, "memory.max", "memory.swap.max"
             if own != _ROOT:
                 yield own.parent, "memory.max", "memory.swap.max"
+
+
+def _mounted(hierarchy: Path, path: str) -> Path:
+    """The folder of a cgroup; the nearest one above it where it is named from outside this mount."""
+    folder = hierarchy / path.lstrip("/")
+    while folder != hierarchy and not folder.is_dir():
+        folder = folder.parent
+    return folder
 
 
 def _try_write(file: Path, text: str) -> None:

@@ -29,7 +29,6 @@ from vertigym.sandboxes.worker import Kind, Worker, kind_of
 
 # numpy loads `random` when first asked for it, which inside the walls may be too late.
 PROFILES: Mapping[str, tuple[str, ...]] = {"plain": (), "numpy": ("numpy", "numpy.random")}
-_TICK_S = 1.0
 
 
 @dataclass(slots=True)
@@ -191,15 +190,17 @@ class Pool:
         for descriptor in by_descriptor:
             poll.register(descriptor, select.POLLIN)
         while True:
-            busy = any(worker.outstanding or not worker.ready for worker in self._workers)
+            busy = [worker.patience_s for worker in self._workers if worker.outstanding or not worker.ready]
             before = list(self._workers)
-            for descriptor, _ in poll.poll(_TICK_S * 1000 if busy else None):
+            for descriptor, _ in poll.poll(min(busy) * 1000 if busy else None):
                 if descriptor == self._wake_read:
                     self._take_in()
                 else:
                     self._hear(by_descriptor[descriptor])
             if self._closed:
                 return False
+            for worker in self._workers:
+                worker.look()
             for worker in [worker for worker in self._workers if worker.overdue]:
                 self._lose(worker, SandboxError(f"a {self.level} sandbox stopped answering"))
             self._hand_out()

@@ -5,7 +5,8 @@ with Session({"shop/prices.py": source}) as session:
     session.write("shop/prices.py", better)
     tree = session.snapshot()
 
-Every command is a job of its own inside the same walls: what it starts ends with it, what it writes stays.
+Every command is a job of its own inside the same walls: what it writes stays, and what it starts ends with it
+(`namespaced`: each has a process namespace) or with the session (`docker`).
 """
 
 import os
@@ -109,7 +110,8 @@ class Session:
                 return heard[1]
 
     def _receive(self) -> tuple[int, wire.Raw] | None:
-        while not select.select([self._worker], [], [], 1)[0]:
+        while not select.select([self._worker], [], [], self._worker.patience_s)[0]:
+            self._worker.look()
             if self._worker.overdue:
                 raise SandboxError("the session's sandbox stopped answering")
         return self._worker.receive()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from vertigym.core.errors import MissingDependencyError, SandboxError
-from vertigym.sandboxes import cgroups
+from vertigym.sandboxes import cgroups, usage
 from vertigym.sandboxes.contract import MIB, Job, Level, Limits
 from vertigym.sandboxes.forkserver import INMATE, ORDER, REPLY
 from vertigym.sandboxes.parcel import Parcel
@@ -36,6 +36,7 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"} | {
 }
 _START_S = 60.0
 GRACE_S = 10.0  # beyond the wall limits of what it has been given, a silent worker counts as lost
+LOOK_S = 0.005  # between two looks at what no cgroup caps
 ROOM_BYTES = 64 * MIB  # what the fork-server itself and its tmpfs may take of the worker's cgroup
 
 # Run first inside: turn the sources that were sent into modules. The package is not importable in there.
@@ -103,6 +104,7 @@ class Worker:
         with theirs:
             self._process = _spawn(kind, cgroup, theirs)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._uncapped = kind.processes and cgroup is None
 
     def _start(self, kind: Kind, cgroup: Path | None) -> None:
         self.kind = kind
@@ -114,6 +116,8 @@ class Worker:
         self._held: OrderedDict[int, tuple[Parcel, Limits]] = OrderedDict()
         self._deadline = time.monotonic() + _START_S
         self._oom_seen = 0
+        self._uncapped = False
+        self._overfull = False
 
     def fileno(self) -> int:
         """The descriptor to wait on for `receive`."""
@@ -128,6 +132,23 @@ class Worker:
     def overdue(self) -> bool:
         """Whether it has been silent for longer than everything it was given may take."""
         return (bool(self.outstanding) or not self.ready) and time.monotonic() > self._deadline
+
+    @property
+    def patience_s(self) -> float:
+        """How long one may wait for it without a `look`."""
+        return LOOK_S if self._uncapped and self.outstanding else 1.0
+
+    def look(self) -> None:
+        """End the job whose processes together use more than it may, where no cgroup does that."""
+        if not self._uncapped or not self.outstanding:
+            return
+        server = self._process.pid
+        if self.kind.level is Level.NAMESPACED:  # below the process that cleans up after it
+            server = next(iter(usage.children(server)), 0)
+        jobs = [pid for job in usage.children(server) for pid in usage.tree(job)]
+        if usage.exceeds(jobs, self.kind.memory_bytes):
+            self._overfull = True
+            usage.kill(jobs)
 
     def send(self, sequence: int, payloads: Sequence[bytes], job: Job, *, keep: bool = False) -> None:
         """Hand over one job. With `keep`, what it leaves in its folder stays for the next.
@@ -173,9 +194,10 @@ class Worker:
         return sequence, Raw(inmates, wall_s, stdout, stderr, results, self._ran_out_of_memory(inmates))
 
     def oom_killed(self) -> bool:
-        """Whether the kernel killed something here for want of memory since this was last asked."""
+        """Whether something here was killed for want of memory since this was last asked."""
         if self.cgroup is None:
-            return False
+            killed, self._overfull = self._overfull, False
+            return killed
         seen, self._oom_seen = self._oom_seen, cgroups.oom_kills(self.cgroup)
         return self._oom_seen > seen
 

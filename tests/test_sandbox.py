@@ -7,12 +7,13 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vertigym.core.errors import InputError, SandboxError, UnknownNameError
-from vertigym.sandboxes import Job, Level, Limits, Pool, Reply, Status, call, levels
+from vertigym.sandboxes import Job, Level, Limits, Pool, Reply, Status, call, cgroups, levels, session
 from vertigym.sandboxes.session import Session
 
 AVAILABLE = {row.name: row for row in levels()}
@@ -232,3 +233,41 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups env -i PYTHONPATH=/mnt/p
     ran = subprocess.run(["unshare", "-m", "bash", "-c", view], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.split() == ["42", "no", "error", "error", "held", "clean"]
+
+
+TREE = """
+import os, time
+held = bytearray(200 << 20); held[::4096] = b'1' * len(held[::4096])
+for _ in range(4):
+    if os.fork() == 0:
+        mine = bytearray({each} << 20); mine[::4096] = b'1' * len(mine[::4096])
+        time.sleep(0.5); os._exit(0)
+for _ in range(4): os.wait()
+print("done")
+"""
+
+
+@pytest.fixture
+def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "create", lambda memory_bytes: None)
+
+
+@needs_namespaces
+@pytest.mark.usefixtures("no_cgroups")
+@pytest.mark.parametrize(("each", "status"), [(10, Status.OK), (120, Status.MEMORY)])
+def test_without_a_cgroup_a_tree_of_processes_is_still_capped(each: int, status: Status) -> None:
+    """Pages that forked processes share count once."""
+    tree = Job(TREE.format(each=each), limits=Limits(processes=8, wall_s=60))
+    with Pool(Level.NAMESPACED, size=1) as pool:
+        outcome = pool.run(tree)
+        assert outcome.status is status, outcome
+        assert pool.run(Job("print(1)", limits=tree.limits)).stdout == "1\n"
+
+
+@needs_namespaces
+@pytest.mark.usefixtures("no_cgroups")
+def test_without_a_cgroup_a_session_outlives_a_command_over_its_memory() -> None:
+    limits = replace(session.LIMITS, memory_bytes=512 << 20)
+    with Session({"tree.py": TREE.format(each=120)}, level=Level.NAMESPACED, limits=limits) as made:
+        assert made.run(["python3", "tree.py"]).status is Status.MEMORY
+        assert made.run(["ls"]).stdout == "tree.py\n"
