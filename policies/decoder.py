@@ -71,9 +71,11 @@ class Decoder:
 
     The output head stays in float32 whatever `dtype` is: rounding logits to bfloat16 moves probability
     ratios by several percent.
+
+    Weights that need no change are the model's own tensors, unless `copy` asks for others.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype, *, copy: bool = False) -> None:
         assert supports(model)
         config = model.config
         self.dtype = dtype
@@ -81,7 +83,7 @@ class Decoder:
         self.heads = int(config.num_attention_heads)
         self.key_heads = int(config.num_key_value_heads)
         self.head_size = int(getattr(config, "head_dim", None) or config.hidden_size // self.heads)
-        self._model = model
+        self._model, self._copy = model, copy
         self.refresh()
 
     @torch.no_grad()
@@ -91,13 +93,13 @@ class Decoder:
         self.layers = [self._fuse(block) for block in body.layers]
         self.embed_VH = self._cast(body.embed_tokens.weight)
         self.norm_H = self._cast(body.norm.weight)
-        self.head_VH = self._model.lm_head.weight.detach().float()
+        self.head_VH = self._model.lm_head.weight.detach().to(torch.float32, copy=self._copy)
         rotary = body.rotary_emb
         self.frequencies = rotary.inv_freq.float()
         self.rope_scale = float(rotary.attention_scaling)
 
     def _cast(self, weight: Tensor) -> Tensor:
-        return weight.detach().to(self.dtype)
+        return weight.detach().to(self.dtype, copy=self._copy)
 
     def _maybe(self, module: Any, name: str = "weight") -> Tensor | None:
         weight = getattr(module, name, None)

@@ -31,6 +31,7 @@ class TransformersEngine:
         model: a causal model; its weights are read at construction and at every `refresh`.
         dtype: what to decode in. `auto` is bfloat16 where the processor multiplies it natively.
         max_batch: rows decoded at once.
+        copy: keep weights of its own, so that the model may change while it decodes.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class TransformersEngine:
         *,
         dtype: DType = "float32",
         max_batch: int = 512,
+        copy: bool = False,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -49,7 +51,10 @@ class TransformersEngine:
         self.device = next(model.parameters()).device
         self.context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
         self._stop = torch.tensor(sorted(stop_ids(model, tokenizer)), device=self.device)
-        self._decoder = Decoder(model, resolve_dtype(dtype, self.device)) if supports(model) else None
+        self._decoder = (
+            Decoder(model, resolve_dtype(dtype, self.device), copy=copy) if supports(model) else None
+        )
+        self.has_copy = copy and self._decoder is not None
 
     @classmethod
     def load(cls, folder: str | Path, **kwargs: Any) -> "TransformersEngine":

@@ -19,6 +19,7 @@ from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.rollout import Episode, rollout
 from vertigym.trainer import checkpoints
 from vertigym.trainer.batch import Sample
+from vertigym.trainer.clock import repeatable
 from vertigym.trainer.config import OptimizerConfig, PolicyConfig, RunConfig
 from vertigym.trainer.credit import column, earned, played, set_column, turn_ends
 from vertigym.trainer.critic import Critic, critic_loss
@@ -258,7 +259,7 @@ def done(warm: Outcome, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 def timeless(outcome: Outcome) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = read_jsonl(outcome.run.folder / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+    return [repeatable(row) for row in rows]
 
 
 def files(outcome: Outcome) -> dict[str, str]:

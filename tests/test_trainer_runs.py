@@ -19,6 +19,7 @@ from vertigym.policies.engine import TransformersEngine
 from vertigym.policies.scripted import reference_text
 from vertigym.rewards.rubric import Rubric
 from vertigym.trainer import loop
+from vertigym.trainer.clock import repeatable
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
 
@@ -85,7 +86,7 @@ def done(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 def timeless(run: Path) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = read_jsonl(run / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+    return [repeatable(row) for row in rows]
 
 
 def weights(checkpoint: Path) -> str:

@@ -4,6 +4,7 @@
       config.json, model.safetensors, tokenizer.json, …   loads with transformers as it is
       trainer/state.pt                                      what resuming needs: optimizer, adapters
       trainer/critic/                                       the critic of PPO, likewise
+      trainer/ahead/                                        rollouts that wait to be trained on
       manifest.json                                         step, and the sha256 of every file
 
 All random numbers of a run are derived from its seed and the step, so there is no generator state to keep.
@@ -12,23 +13,30 @@ All random numbers of a run are derived from its seed and the step, so there is 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_json, sha256, whole_folder, write_json
 from vertigym.policies.lora import merged_state
-from vertigym.trainer.learner import Learner
 
 MANIFEST = "manifest.json"
 
 
-def save(folder: Path, model: Any, tokenizer: Any, learners: Mapping[str, Learner], *, step: int) -> None:
-    """Write a checkpoint, whole or not at all. `learners`: whose state to keep, by sub-folder of `trainer/`."""
+class Stateful(Protocol):
+    """What has a state to keep: a learner, the rollouts sampled ahead."""
+
+    def save_state(self, folder: Path) -> None:
+        """Write it to `folder`."""
+        ...
+
+
+def save(folder: Path, model: Any, tokenizer: Any, parts: Mapping[str, Stateful], *, step: int) -> None:
+    """Write a checkpoint, whole or not at all. `parts`: whose state to keep, by sub-folder of `trainer/`."""
     with whole_folder(folder) as beside:
         model.save_pretrained(beside, state_dict=merged_state(model))
         tokenizer.save_pretrained(beside)
-        for name, learner in learners.items():
-            learner.save_state(beside / "trainer" / name)
+        for name, part in parts.items():
+            part.save_state(beside / "trainer" / name)
         files = sorted(file for file in beside.rglob("*") if file.is_file())
         digests = {str(file.relative_to(beside)): sha256(file) for file in files}
         write_json(beside / MANIFEST, {"step": step, "sha256": digests})

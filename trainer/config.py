@@ -48,6 +48,9 @@ class RolloutConfig(Config):
     max_tokens: int = Field(256, ge=1, description="a turn")
     batch: int = Field(512, ge=1, description="episodes played at once")
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    staleness: int = Field(
+        0, ge=0, description="sample so many steps ahead, beside training, from weights as many steps old"
+    )
     max_unscored: float = Field(0.1, ge=0, le=1, description="a larger share of unscored episodes ends the run")
     save_every: int = Field(10, ge=0, description="save every k-th step's rollouts; 0 saves none")
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vertigym.kernels.linear_logprob import linear_logprob
 from vertigym.trainer.batch import Batch, Sample, collate, microbatches
+from vertigym.trainer.clock import Clock
 from vertigym.trainer.config import OptimizerConfig
 
 STATE = "state.pt"
@@ -53,6 +54,7 @@ class Learner:
         self.temperature = temperature
         self.microbatch_tokens = microbatch_tokens
         self.steps = 0
+        self.clock = Clock()
         self._device = next(model.parameters()).device
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self._share = getattr(model.config, "_attn_implementation", "") == "sdpa"
@@ -103,7 +105,8 @@ class Learner:
         self.model.eval()
         found: dict[int, list[float]] = {}
         for part in microbatches(samples, self.microbatch_tokens, share=self._share):
-            logp_T, _ = self.logprobs(collate(part).to(self._device))
+            with self.clock("logprobs"):
+                logp_T, _ = self.logprobs(collate(part).to(self._device))
             scored = [sample for row in part for sample in row.samples]
             split = logp_T.split([sample.trained for sample in scored])
             found |= {id(sample): logps.tolist() for sample, logps in zip(scored, split, strict=True)}
@@ -122,21 +125,24 @@ class Learner:
         for part in microbatches(samples, self.microbatch_tokens, share=self._share):
             batch = collate(part).to(self._device)
             foretold = loss if getattr(loss, "tokenwise", False) else None
-            value, reported = loss(*self.logprobs(batch, entropy=entropy, foretold=foretold), batch)
-            (value / total).backward()
+            with self.clock("logprobs"):
+                value, reported = loss(*self.logprobs(batch, entropy=entropy, foretold=foretold), batch)
+            with self.clock("backward"):
+                (value / total).backward()
             for name, number in {"loss": value, **reported}.items():
                 sums[name] += float(number.detach())
         return {name: number / total for name, number in sums.items()}
 
     def optim_step(self) -> dict[str, float]:
         """Clip the accumulated gradient, apply it, clear it."""
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip_norm))
-        lr = self.learning_rate(self.steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        if math.isfinite(norm):  # a step with a broken gradient would end the model; the caller sees the norm
-            self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        with self.clock("optimizer"):
+            norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip_norm))
+            lr = self.learning_rate(self.steps)
+            for group in self._optimizer.param_groups:
+                group["lr"] = lr
+            if math.isfinite(norm):  # a broken gradient would end the model; the caller sees the norm
+                self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
         self.steps += 1
         return {"grad_norm": norm, "lr": lr}
 

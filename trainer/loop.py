@@ -24,6 +24,7 @@ from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.lora import add_lora
 from vertigym.policies.scripted import reference_text
 from vertigym.trainer import checkpoints
+from vertigym.trainer.ahead import Ahead
 from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.critic import Critic
@@ -32,6 +33,8 @@ from vertigym.trainer.learner import Learner
 from vertigym.trainer.policy_gradient import PolicyGradient
 from vertigym.trainer.run import Rollout, Run
 from vertigym.trainer.sft import SFT
+
+AHEAD = "ahead"
 
 
 class Algorithm(Protocol):
@@ -127,13 +130,18 @@ class _Session:
         model, tokenizer = load_model(folder)
         if config.lora:
             add_lora(model, config.lora, seed=config.seed)
-        self.engine = TransformersEngine(model, tokenizer, dtype=config.rollout.dtype)
+        self.engine = TransformersEngine(
+            model, tokenizer, dtype=config.rollout.dtype, copy=config.rollout.staleness > 0
+        )
         self.learner = self._learner(model)
         self.learners: dict[str, Learner] = {"": self.learner}
+        self.ahead: Ahead | None = None
         self.algorithm = self._algorithm()
         self.start = 0
         if checkpoint:
             self._load_learners(checkpoint)
+            if self.ahead:
+                self.ahead.load_state(checkpoint / "trainer" / AHEAD)
             self.start = checkpoints.verify(checkpoint)
             self.engine.refresh(self.start)
         self.alarms = Alarms(config.alarms)
@@ -212,17 +220,20 @@ class _Session:
         critic = None
         if config.algorithm == "ppo":
             self.learners["critic"] = critic = self._critic()
-        return PolicyGradient(
+        policy_gradient = PolicyGradient(
             self.learner,
             self.engine,
             self.env,
             config.rollout,
             config.policy,
             seed=config.seed,
+            steps=config.steps,
             critic=(critic, config.critic) if critic else None,
             reference=reference,
             teacher=teacher,
         )
+        self.ahead = policy_gradient.ahead if config.rollout.staleness else None
+        return policy_gradient
 
     def _teacher(self, folder: Path) -> Learner:
         """A model that only scores.
@@ -242,9 +253,10 @@ class _Session:
         return every > 0 and step % every == 0
 
     def _checkpoint(self, step: int) -> None:
-        checkpoints.save(
-            self.run.checkpoint(step), self.engine.model, self.engine.tokenizer, self.learners, step=step
-        )
+        parts: dict[str, checkpoints.Stateful] = {**self.learners}
+        if self.ahead:
+            parts[AHEAD] = self.ahead
+        checkpoints.save(self.run.checkpoint(step), self.engine.model, self.engine.tokenizer, parts, step=step)
         promoted = self.run.promoted()
         spared = {promoted.name} if promoted else set()
         checkpoints.prune(self.run.folder / "checkpoints", keep=self.config.checkpoint.keep, spared=spared)

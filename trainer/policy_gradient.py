@@ -11,34 +11,34 @@ carry no gradient) or a critic's value (PPO). Which advantage, loss, normaliser,
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from vertigym.core.errors import RunError
-from vertigym.core.seeds import derive, generator
-from vertigym.core.types import Sampling, Score, StopReason, Trajectory
+from vertigym.core.seeds import generator
 from vertigym.envs.env import Env
 from vertigym.policies.engine import TransformersEngine
-from vertigym.policies.rollout import Episode, rollout
 from vertigym.trainer import losses
-from vertigym.trainer.advantages import with_variance
+from vertigym.trainer.ahead import Ahead
 from vertigym.trainer.batch import Sample
+from vertigym.trainer.clock import peak_memory, phases
+from vertigym.trainer.collect import Collector
 from vertigym.trainer.config import CriticConfig, DistillConfig, PolicyConfig, RolloutConfig
-from vertigym.trainer.credit import Played, column, earned, played, samples_of, set_column
+from vertigym.trainer.credit import Played, column, earned, samples_of, set_column
 from vertigym.trainer.critic import Critic, critic_loss
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.objective import informative, policy_loss, token_advantages, token_weights
 from vertigym.trainer.run import Rollout
-from vertigym.trainer.stream import Shuffled
 
 
 class PolicyGradient:
     """The algorithm's state is its learners'; everything else follows from the seed and the step.
 
     Args:
+        steps: how many the run has.
         critic: for PPO, with its settings.
         reference: the starting model, for the KL term; None where its weight is 0.
         teacher: for distillation, with its settings.
@@ -53,106 +53,51 @@ class PolicyGradient:
         config: PolicyConfig,
         *,
         seed: int,
+        steps: int,
         critic: tuple[Critic, CriticConfig] | None = None,
         reference: Learner | None = None,
         teacher: tuple[Learner, DistillConfig] | None = None,
     ) -> None:
-        self._learner, self._engine, self._env = learner, engine, env
+        self._learner, self._engine = learner, engine
         self._rollouts, self._config, self._seed = rollouts, config, seed
+        self._collector = Collector(engine, env, rollouts, config, seed=seed)
+        self.ahead = Ahead(
+            self._collector.sample, staleness=rollouts.staleness, steps=steps, overlap=engine.has_copy
+        )
         self._critic: Critic | None
         self._critic, self._critic_config = critic or (None, CriticConfig())
         self._reference = reference
         self._teacher = teacher
         self._loss = policy_loss(config)
-        self._ids = list(env.tasks.ids("train"))
-        if not self._ids:
-            raise RunError("the environment has no tasks in its train split")
-        self._order = Shuffled(len(self._ids), seed, "tasks")
 
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
         """Sample, reward, train."""
         began = time.perf_counter()
-        trajectories, plays, metrics = self._collect(step)
-        sampled = time.perf_counter()
-        groups = self._weigh(plays)
-        metrics |= self._train(step, groups)
+        rounds = self.ahead.take(step)
+        taken = time.perf_counter()
+        trajectories, plays, metrics = self._collector.judge(step, rounds)
+        metrics |= self._train(step, self._weigh(plays))
+        metrics["seconds_training"] = time.perf_counter() - taken
+        self.ahead.settle()
         self._engine.refresh(version=step + 1)
-        metrics["seconds_sampling"] = sampled - began
-        metrics["seconds_training"] = time.perf_counter() - sampled
         worth = {play.index: float(column([play], "advantage").mean()) for play in plays}
+        metrics |= self._performance(plays) | {"seconds": time.perf_counter() - began}
         return metrics, [Rollout(t, worth.get(i, 0.0)) for i, t in enumerate(trajectories)]
 
-    # Sampling.
+    def _performance(self, plays: Sequence[Played]) -> dict[str, float]:
+        """Time by phase, speed, memory. Sampling beside training is part of no other phase."""
+        found = phases([learner.clock for learner in self._learners()])
+        fed = sum(len(sample.token_ids) for play in plays for sample in play.samples)
+        found["tokens_per_second_training"] = fed / max(sum(found.values()), 1e-9)
+        seconds, tokens = self.ahead.spent()
+        if tokens:
+            found |= {"seconds_sampling": seconds, "tokens_per_second_sampling": tokens / seconds}
+        return found | {"memory_mib": peak_memory()}
 
-    def _collect(self, step: int) -> tuple[list[Trajectory], list[Played], dict[str, float]]:
-        """The step's episodes, those of them that can be trained on, and what they were like.
-
-        With `rollout.rounds`, tasks are sampled until `rollout.tasks` groups have variance, or the rounds are
-        used up (Yu et al. 2025, DAPO, eq. 11).
-
-        Raises:
-            RunError: too many episodes could not be scored; or no group of any round has variance.
-        """
-        rows, size = self._rollouts, self._rollouts.group_size
-        trajectories: list[Trajectory] = []
-        scores: list[Score] = []
-        varied: set[int] = set()
-        for number in range(rows.rounds):
-            new = self._sample(step, number)
-            scores += self._scores(step, number, new)
-            trajectories += new
-            rewards = torch.tensor([math.nan if s.value is None else s.value for s in scores])
-            groups_N = torch.arange(len(scores)) // size
-            varied = set(with_variance(rewards, groups_N).nonzero()[:, 0].tolist())
-            if len(varied) >= rows.tasks:
-                break
-        metrics = _describe(trajectories, scores) | {"groups_with_variance": len(varied) * size / len(scores)}
-        if rows.rounds > 1:
-            metrics["sampling_rounds"] = float(number + 1)
-            if not varied:
-                raise RunError(
-                    f"step {step}: {rows.rounds} rounds of {rows.tasks} tasks gave no group whose samples "
-                    f"score differently (mean reward {metrics['reward']:.3f}): the tasks are all solved or "
-                    "all too hard by now; stop here, change the tasks, or set rollout.rounds = 1"
-                )
-        plays = [
-            played(t, score, self._config, index=i, group=i // size, max_tokens=rows.max_tokens)
-            for i, (t, score) in enumerate(zip(trajectories, scores, strict=True))
-        ]
-        return trajectories, [play for play in plays if play], metrics
-
-    def _sample(self, step: int, number: int) -> list[Trajectory]:
-        """One round of groups."""
-        rows = self._rollouts
-        first = (step * rows.rounds + number) * rows.tasks
-        chosen = [self._ids[self._order[first + i]] for i in range(rows.tasks)]
-        name = (step,) if number == 0 else (step, number)
-        episodes = [
-            Episode(task, derive(self._seed, "rollout", *name, task, place, sample))
-            for place, task in enumerate(chosen)
-            for sample in range(rows.group_size)
-        ]
-        sampling = Sampling(temperature=rows.temperature, max_tokens=rows.max_tokens)
-        return rollout(self._engine, self._env, episodes, sampling, batch=rows.batch)
-
-    def _scores(self, step: int, number: int, trajectories: Sequence[Trajectory]) -> list[Score]:
-        """One an episode; under the control `shuffle_rewards`, somebody else's.
-
-        Raises:
-            RunError: too many could not be scored.
-        """
-        unscored = [t for t in trajectories if t.score.value is None]
-        if len(unscored) > self._rollouts.max_unscored * len(trajectories):
-            raise RunError(
-                f"step {step}: {len(unscored)} of {len(trajectories)} episodes could not be scored, more than "
-                f"rollout.max_unscored = {self._rollouts.max_unscored}; the last said: "
-                f"{unscored[-1].score.evidence.get('reason', unscored[-1].score.evidence)}"
-            )
-        scores = [t.score for t in trajectories]
-        if self._config.shuffle_rewards:
-            order = generator(self._seed, "shuffle", step, number).permutation(len(scores))
-            scores = [scores[i] for i in order]
-        return scores
+    def _learners(self) -> Iterator[Learner]:
+        """Every model that works in a step."""
+        yield self._learner
+        yield from filter(None, (self._critic, self._reference, self._teacher and self._teacher[0]))
 
     # Credit.
 
@@ -251,18 +196,3 @@ def _score(learner: Learner, samples: Sequence[Sample], name: str) -> None:
     """Add what a learner says of each trained token as a column."""
     for sample, values in zip(samples, learner.score(samples), strict=True):
         sample.columns[name] = values
-
-
-def _describe(trajectories: Sequence[Trajectory], scores: Sequence[Score]) -> dict[str, float]:
-    """What the sampled episodes were like."""
-    scored = [score for score in scores if score.value is not None]
-    parts = sorted({name for score in scored for name in score.parts})
-    turns = [t.turns for t in trajectories]
-    return {
-        "reward": fmean(score.value or 0.0 for score in scored) if scored else math.nan,
-        **{f"reward/{name}": fmean(score.parts.get(name, 0.0) for score in scored) for name in parts},
-        "unscored": 1 - len(scored) / len(trajectories),
-        "truncated": fmean(t.stop_reason is StopReason.LENGTH for t in trajectories),
-        "completion_tokens": fmean(t.completion_tokens for t in trajectories),
-        **({"turns": fmean(turns)} if max(turns) > 1 else {}),
-    }

@@ -1,0 +1,108 @@
+"""Rollouts sampled ahead of the step that trains on them, while an earlier step is being trained on.
+
+With staleness k, the rollouts of step n are sampled from the weights before step n - k (the first k steps' from
+the starting weights), beside that step's training:
+
+    k = 1     sample 0 │ train 0 + sample 1 │ train 1 + sample 2 │ …
+
+How old a step's rollouts are is thus fixed, not a matter of who is faster, and a run repeats to the bit. What
+is sampled but not yet trained on is part of a checkpoint: the weights it came from are gone.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vertigym.core.files import jsonable, read_jsonl, write_jsonl
+from vertigym.core.types import Score, Segment, StopReason, Trajectory
+from vertigym.trainer.collect import Rounds
+
+FILE = "rollouts.jsonl"
+
+
+class Ahead:
+    """Gives each step its rollouts.
+
+    Args:
+        sample: gives a step's rollouts from the engine's current weights.
+        staleness: how many steps ahead; 0 samples when asked.
+        steps: none are sampled for steps past the last.
+        overlap: sample beside training; the engine's weights must then be a copy. Else before it, with the same
+            result.
+    """
+
+    def __init__(
+        self, sample: Callable[[int], Rounds], *, staleness: int, steps: int, overlap: bool = True
+    ) -> None:
+        self._sample, self._staleness, self._steps = sample, staleness, steps
+        self._ready: dict[int, Rounds] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampling") if staleness and overlap else None
+        self._running: tuple[int, Future[Rounds]] | None = None
+        self._spent = (0.0, 0)
+
+    def take(self, step: int) -> Rounds:
+        """The rollouts of `step`; begins to sample those of `step + staleness`. To be followed by `settle`."""
+        last = min(step + self._staleness, self._steps - 1)
+        for number in range(step, last + 1):
+            if number in self._ready:
+                continue
+            if number == last > step and self._thread:
+                self._running = number, self._thread.submit(self._timed, number)
+            else:
+                self._ready[number] = self._timed(number)
+        return self._ready.pop(step)
+
+    def settle(self) -> None:
+        """Wait until nothing is being sampled: the engine's weights may change."""
+        if self._running:
+            number, rounds = self._running
+            self._running = None
+            self._ready[number] = rounds.result()
+
+    def spent(self) -> tuple[float, int]:
+        """`(seconds, tokens)` of sampling, beside training or not, since the last call; settled."""
+        taken, self._spent = self._spent, (0.0, 0)
+        return taken
+
+    def save_state(self, folder: Path) -> None:
+        """Write what waits to be trained on to `folder`."""
+        rows = (
+            {"step": step, "round": number, **jsonable(asdict(trajectory))}
+            for step, rounds in sorted(self._ready.items())
+            for number, one in enumerate(rounds)
+            for trajectory in one
+        )
+        write_jsonl(folder / FILE, rows)
+
+    def load_state(self, folder: Path) -> None:
+        """Take over what `save_state` wrote to `folder`."""
+        self._ready = {}
+        for row in read_jsonl(folder / FILE):
+            rounds = self._ready.setdefault(row.pop("step"), [])
+            number = row.pop("round")
+            rounds.extend([] for _ in range(number + 1 - len(rounds)))
+            rounds[number].append(_trajectory(row))
+
+    def _timed(self, step: int) -> Rounds:
+        began = time.perf_counter()
+        rounds = self._sample(step)
+        seconds, tokens = self._spent
+        wrote = sum(trajectory.completion_tokens for one in rounds for trajectory in one)
+        self._spent = seconds + time.perf_counter() - began, tokens + wrote
+        return rounds
+
+
+def _trajectory(row: dict[str, Any]) -> Trajectory:
+    """Back from JSON, which has no NaN."""
+    return Trajectory(
+        **row
+        | {
+            "score": Score(**row["score"]),
+            "segments": tuple(Segment(**segment) for segment in row["segments"]),
+            "stop_reason": StopReason(row["stop_reason"]),
+            "turn_rewards": tuple(float("nan") if r is None else r for r in row["turn_rewards"]),
+        }
+    )

@@ -1,0 +1,137 @@
+"""The sampling half of a policy-gradient step: which tasks, how many rounds, and what may be trained on.
+
+A step's rollouts follow from the seed, the step and the engine's weights, whoever asks for them and when.
+Nothing here looks at the trainer, so a step can be sampled while another is trained on (`ahead`).
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+
+import torch
+
+from vertigym.core.errors import RunError
+from vertigym.core.seeds import derive, generator
+from vertigym.core.types import Sampling, Score, StopReason, Trajectory
+from vertigym.envs.env import Env
+from vertigym.policies.engine import TransformersEngine
+from vertigym.policies.rollout import Episode, rollout
+from vertigym.trainer.advantages import with_variance
+from vertigym.trainer.config import PolicyConfig, RolloutConfig
+from vertigym.trainer.credit import Played, played
+from vertigym.trainer.stream import Shuffled
+
+Rounds = list[list[Trajectory]]  # a step's episodes by round of dynamic sampling; one round without it
+
+
+class Collector:
+    """Samples the episodes of a step, and says what they are worth."""
+
+    def __init__(
+        self, engine: TransformersEngine, env: Env, rollouts: RolloutConfig, config: PolicyConfig, *, seed: int
+    ) -> None:
+        self._engine, self._env = engine, env
+        self._rollouts, self._config, self._seed = rollouts, config, seed
+        self._ids = list(env.tasks.ids("train"))
+        if not self._ids:
+            raise RunError("the environment has no tasks in its train split")
+        self._order = Shuffled(len(self._ids), seed, "tasks")
+
+    def sample(self, step: int) -> Rounds:
+        """The step's episodes. With `rollout.rounds`, tasks are sampled until `rollout.tasks` groups have
+        variance, or the rounds are used up (Yu et al. 2025, DAPO, eq. 11).
+
+        Raises:
+            RunError: too many episodes could not be scored.
+        """
+        rounds: Rounds = []
+        for number in range(self._rollouts.rounds):
+            rounds.append(self._sample(step, number))
+            if len(self._varied(self._scores(step, rounds))) >= self._rollouts.tasks:
+                break
+        return rounds
+
+    def judge(self, step: int, rounds: Rounds) -> tuple[list[Trajectory], list[Played], dict[str, float]]:
+        """The step's episodes, those of them that can be trained on, and what they were like.
+
+        Raises:
+            RunError: no group of any round has variance.
+        """
+        rows, size = self._rollouts, self._rollouts.group_size
+        trajectories = [t for one in rounds for t in one]
+        scores = self._scores(step, rounds)
+        varied = self._varied(scores)
+        metrics = _describe(trajectories, scores) | {"groups_with_variance": len(varied) * size / len(scores)}
+        if rows.rounds > 1:
+            metrics["sampling_rounds"] = float(len(rounds))
+            if not varied:
+                raise RunError(
+                    f"step {step}: {rows.rounds} rounds of {rows.tasks} tasks gave no group whose samples "
+                    f"score differently (mean reward {metrics['reward']:.3f}): the tasks are all solved or "
+                    "all too hard by now; stop here, change the tasks, or set rollout.rounds = 1"
+                )
+        if rows.staleness:
+            metrics["staleness"] = fmean(step - t.policy_version for t in trajectories)
+        plays = [
+            played(t, score, self._config, index=i, group=i // size, max_tokens=rows.max_tokens)
+            for i, (t, score) in enumerate(zip(trajectories, scores, strict=True))
+        ]
+        return trajectories, [play for play in plays if play], metrics
+
+    def _sample(self, step: int, number: int) -> list[Trajectory]:
+        """One round of groups.
+
+        Raises:
+            RunError: too many could not be scored.
+        """
+        rows = self._rollouts
+        first = (step * rows.rounds + number) * rows.tasks
+        chosen = [self._ids[self._order[first + i]] for i in range(rows.tasks)]
+        name = (step,) if number == 0 else (step, number)
+        episodes = [
+            Episode(task, derive(self._seed, "rollout", *name, task, place, sample))
+            for place, task in enumerate(chosen)
+            for sample in range(rows.group_size)
+        ]
+        sampling = Sampling(temperature=rows.temperature, max_tokens=rows.max_tokens)
+        trajectories = rollout(self._engine, self._env, episodes, sampling, batch=rows.batch)
+        unscored = [t for t in trajectories if t.score.value is None]
+        if len(unscored) > rows.max_unscored * len(trajectories):
+            raise RunError(
+                f"step {step}: {len(unscored)} of {len(trajectories)} episodes could not be scored, more than "
+                f"rollout.max_unscored = {rows.max_unscored}; the last said: "
+                f"{unscored[-1].score.evidence.get('reason', unscored[-1].score.evidence)}"
+            )
+        return trajectories
+
+    def _scores(self, step: int, rounds: Rounds) -> list[Score]:
+        """One an episode; under the control `shuffle_rewards`, somebody else's of its round."""
+        found: list[Score] = []
+        for number, trajectories in enumerate(rounds):
+            scores = [t.score for t in trajectories]
+            if self._config.shuffle_rewards:
+                order = generator(self._seed, "shuffle", step, number).permutation(len(scores))
+                scores = [scores[i] for i in order]
+            found += scores
+        return found
+
+    def _varied(self, scores: Sequence[Score]) -> set[int]:
+        """Groups whose samples do not all score the same."""
+        rewards = torch.tensor([math.nan if s.value is None else s.value for s in scores])
+        groups_N = torch.arange(len(scores)) // self._rollouts.group_size
+        return set(with_variance(rewards, groups_N).nonzero()[:, 0].tolist())
+
+
+def _describe(trajectories: Sequence[Trajectory], scores: Sequence[Score]) -> dict[str, float]:
+    """What the sampled episodes were like."""
+    scored = [score for score in scores if score.value is not None]
+    parts = sorted({name for score in scored for name in score.parts})
+    turns = [t.turns for t in trajectories]
+    return {
+        "reward": fmean(score.value or 0.0 for score in scored) if scored else math.nan,
+        **{f"reward/{name}": fmean(score.parts.get(name, 0.0) for score in scored) for name in parts},
+        "unscored": 1 - len(scored) / len(trajectories),
+        "truncated": fmean(t.stop_reason is StopReason.LENGTH for t in trajectories),
+        "completion_tokens": fmean(t.completion_tokens for t in trajectories),
+        **({"turns": fmean(turns)} if max(turns) > 1 else {}),
+    }
