@@ -6,7 +6,7 @@ DECISION ?=
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup demo test test-all lint types format clean
+.PHONY: help setup setup-all demo test test-all lint types format clean
 
 help:
 	@echo "make demo              train and gate a model against a decision model, on a CPU"
@@ -24,13 +24,20 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# The heavy extras, which only the slow tests need.
+setup-all: $(VENV)/.done-all
+
+$(VENV)/.done-all: $(VENV)/.done
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docker,reasoning-gym,trl]'
+	@touch $@
+
 demo: setup
 	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)')
 
 test: lint types
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint types
+test-all: setup-all lint types
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -42,6 +42,7 @@ DEFAULT_IMAGE = "python:3.12-slim"
 LABEL = "vertigym.sandbox"
 _CHUNK = struct.Struct(">B3xI")  # what Docker puts before output: stream, length
 _STDOUT = 1
+_STARTS = 3  # how often a container is tried that the engine fails to start
 _OWN_TASKS = 4  # init, relay, fork-server, and a pair's second program
 
 _FROM_STREAM = """
@@ -74,16 +75,28 @@ class ContainerWorker(Worker):
         try:
             self._client = sdk.from_env(timeout=60)
             self._sweep()
-            self._container = self._create(kind)
-            self._attached = self._container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
-            self._stream: socket.socket = getattr(self._attached, "_sock", self._attached)
-            self._stream.settimeout(60)
-            self._arrivals = select.poll()
-            self._arrivals.register(self._stream, select.POLLIN)
-            self._container.start()
+            self._open(kind, sdk.errors.APIError)
             self._write(_greeting(kind))
         except (sdk.errors.DockerException, OSError) as error:
             raise SandboxError(f"no docker sandbox: {error}") from None
+
+    def _open(self, kind: Kind, failure: type[Any]) -> None:
+        """Make a container, attach to it and start it; again when the engine failed, as a busy one may."""
+        for left in reversed(range(_STARTS)):
+            self._container = self._create(kind)
+            self._attached = self._container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
+            self._stream: socket.socket = getattr(self._attached, "_sock", self._attached)
+            try:
+                self._container.start()
+            except failure as error:
+                self.close()
+                if not (left and error.is_server_error()):
+                    raise
+            else:
+                break
+        self._stream.settimeout(60)
+        self._arrivals = select.poll()
+        self._arrivals.register(self._stream, select.POLLIN)
 
     def _create(self, kind: Kind) -> Any:
         return self._client.containers.create(
@@ -106,8 +119,9 @@ class ContainerWorker(Worker):
         )
 
     def _sweep(self) -> None:
-        """Remove what killed controllers of this machine left: stopped, since their stream is gone."""
-        ended = {"label": f"{LABEL}.host={socket.gethostname()}", "status": "exited"}
+        """Remove what killed controllers of this machine left: stopped, since their stream is gone, or never
+        started."""
+        ended = {"label": f"{LABEL}.host={socket.gethostname()}", "status": ["created", "exited"]}
         for container in self._client.containers.list(filters=ended, ignore_removed=True):
             if not os.path.exists(f"/proc/{container.labels[LABEL]}"):
                 container.remove(force=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vertigym.core.errors import SandboxError
 from vertigym.sandboxes import Job, Level, Limits, Pool, Status, call, levels
 from vertigym.sandboxes.docker import IMAGE
 from vertigym.sandboxes.session import Session
@@ -133,4 +134,27 @@ def test_a_killed_controller_leaves_nothing_running(host: str) -> None:
     with Pool(Level.DOCKER, size=1) as pool:  # the next pool sweeps what is left of it
         pool.run(Job("pass"))
         assert container not in containers(host)
+    assert containers(host) == []
+
+
+def test_a_container_that_the_engine_fails_to_start_is_tried_again(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk, http = importlib.import_module("docker"), importlib.import_module("requests")
+    start, failures = sdk.models.containers.Container.start, [500, 502]
+
+    def failing(container: object) -> None:
+        if failures:
+            response = http.Response()
+            response.status_code = failures.pop()
+            raise sdk.errors.APIError("a container that was not started", response)
+        start(container)
+
+    monkeypatch.setattr(sdk.models.containers.Container, "start", failing)
+    with Pool(Level.DOCKER, size=1) as pool:
+        assert pool.run(Job("print(1)")).stdout == "1\n"
+        assert len(containers(host)) == 1
+        failures += [404]
+        with pytest.raises(SandboxError, match="404"):
+            pool.run(Job("print(1)", limits=Limits(processes=2)))
     assert containers(host) == []

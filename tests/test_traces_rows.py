@@ -40,7 +40,7 @@ def test_a_row_survives_writing_and_reading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("time", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01", "1767225600"])
 def test_dates_become_seconds(time: str) -> None:
-    assert Trace(**CALL, time=time).time == 1767225600.0  # type: ignore[arg-type]
+    assert Trace(**CALL, time=time).time == 1767225600.0
 
 
 def test_the_question_is_the_last_thing_the_user_said() -> None:
