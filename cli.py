@@ -94,6 +94,7 @@ def env_show(id: EnvId, as_json: Json = False) -> None:  # noqa: A002
                 "description": spec.description,
                 "tasks": counts,
                 "max_turns": env.max_turns,
+                "notes": list(env.notes),
                 "example": {"task": task, "messages": info["messages"]},
             }
         )
@@ -101,6 +102,8 @@ def env_show(id: EnvId, as_json: Json = False) -> None:  # noqa: A002
     print(f"{spec.id}  ({spec.source})\n{spec.description}".rstrip())
     print("tasks: " + ", ".join(f"{count} {split}" for split, count in counts.items()), end="")
     print(f"; at most {env.max_turns} turn{'s' if env.max_turns > 1 else ''}")
+    for note in env.notes:
+        print(f"note:  {note}")
     for message in info["messages"]:
         print(f"\n[{message['role']}]\n{message['content']}")
     answer = info["task"].answer

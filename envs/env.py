@@ -74,6 +74,7 @@ class Env(gymnasium.Env[str, str]):
     )
     tools: Sequence[Mapping[str, Any]] = ()
     answer_form: str = "{}"  # how an answer is written down; `{}` stands for it
+    notes: Sequence[str] = ()  # what was left out of the tasks, and why
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks

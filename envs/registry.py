@@ -39,8 +39,13 @@ SEARCH_PATH = "VERTIGYM_PATH"
 
 # Kind of a folder environment -> the function that opens the folder: `load(folder, **kwargs) -> Env`.
 FOLDER_KINDS: dict[str, str] = {
+    "cite": "vertigym.envs.traces.kinds:load_cite",
+    "classify": "vertigym.envs.traces.kinds:load_classify",
     "code": "vertigym.envs.code.env:load_folder",
     "decision": "vertigym.envs.business.env:load",
+    "extract": "vertigym.envs.traces.kinds:load_extract",
+    "outcome": "vertigym.envs.traces.kinds:load_outcome",
+    "rewrite": "vertigym.envs.traces.kinds:load_rewrite",
     "rows": "vertigym.envs.rows:load",
 }
 

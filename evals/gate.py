@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
-from vertigym.evals.metrics import Row, check_metric, is_quantile, less_is_better, task_value
+from vertigym.evals.metrics import Row, check_metric, is_quantile, less_is_better, task_values
 from vertigym.evals.power import smallest_difference
 from vertigym.evals.report import Report, estimate_metric, select
 from vertigym.evals.statistics import (
@@ -152,12 +152,13 @@ def compare_rows(
 ) -> tuple[Difference, float | None, float | None]:
     """The paired difference of a metric on tasks that both have it for, and both means on those tasks. Signed
     so that more is better."""
-    other_values = {row.key: task_value(row, metric, other_price) for row in others}
+    shared = {row.key for row in rows} & {row.key for row in others}
+    values = task_values([row for row in rows if row.key in shared], metric, price)
+    other_values = task_values([row for row in others if row.key in shared], metric, other_price)
     pairs = [
-        (row, mine, theirs)
+        (row, values[row.key], other_values[row.key])
         for row in rows
-        if (mine := task_value(row, metric, price)) is not None
-        and (theirs := other_values.get(row.key)) is not None
+        if row.key in values and row.key in other_values
     ]
     sign = -1.0 if less_is_better(metric) else 1.0
     first, second = [sign * mine for _, mine, _ in pairs], [sign * theirs for *_, theirs in pairs]

@@ -8,7 +8,12 @@ A *task metric* has a value for each task, so that it has a clustered error and 
     latency       seconds a sample
     cost          US dollars a sample, from the suite's price table
     unscored      share of samples without a verdict
+    macro_f1      the mean over true labels of F1, for environments that classify
     anything else is a part of the score, by name
+
+Parts whose name ends in `_cost` are better when they are less. `macro_f1` belongs to a set of tasks; a task's
+value is the set's F1 plus the task's influence on it (Hampel 1974), so that values average to the F1 exactly
+and its errors and paired differences are those of any other metric (the delta method).
 
 A *quantile metric* (`latency_p50`, `latency_p95`, `tokens_p95`) is taken over all samples.
 """
@@ -24,13 +29,15 @@ from scipy import stats
 from vertigym.core.errors import ConfigError
 from vertigym.evals.suite import Price, Suite
 
-LESS_IS_BETTER = re.compile(r"(latency|tokens|prompt_tokens|cost|unscored)(_p\d+)?")
+LESS_IS_BETTER = re.compile(r"(latency|tokens|prompt_tokens|cost|unscored)(_p\d+)?|.+_cost")
+MACRO_F1 = "macro_f1"
 _PASS = re.compile(r"pass([@^])(\d+)")
 _QUANTILE = re.compile(r"(latency|tokens)_p(\d{1,2})")
 
 
 class Row(BaseModel):
-    """One task of a report; the lists hold one entry a sample, in order. A score of None is *not scored*."""
+    """One task of a report; the lists hold one entry a sample, in order. A score of None is *not scored*.
+    `labels` are the (true, given) labels of the scored samples, in environments that classify."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,6 +53,7 @@ class Row(BaseModel):
     completion_tokens: tuple[int, ...]
     latency_s: tuple[float, ...]
     reasons: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -95,6 +103,44 @@ def task_value(row: Row, metric: str, price: Price | None = None) -> float | Non
     return row.parts.get(metric)
 
 
+def task_values(rows: Sequence[Row], metric: str, price: Price | None = None) -> dict[tuple[str, str], float]:
+    """The metric of each task that has it, by `Row.key`."""
+    if metric == MACRO_F1:
+        return _macro_f1(rows)
+    found = ((row.key, task_value(row, metric, price)) for row in rows)
+    return {key: value for key, value in found if value is not None}
+
+
+def _macro_f1(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """Macro-F1 of `rows` over their true labels, plus each task's influence on it.
+
+    F1 of a label is 2 Σ w·both / Σ w·(true + given) with a task's shares of samples; its derivative by the
+    weight of task i is (2·both_i - F1·(true_i + given_i)) / Σ w·(true + given), with weights that sum to 1.
+    """
+    rows = [row for row in rows if row.labels]
+    labels = sorted({true for row in rows for true, _ in row.labels})
+    if not labels:
+        return {}
+    weight_N = np.array([row.weight for row in rows])
+    weight_N = weight_N / weight_N.sum()
+    both_NL, sum_NL = (np.array([[side(row, one) for one in labels] for row in rows]) for side in (_both, _sum))
+    whole_L = weight_N @ sum_NL
+    f1_L = 2 * (weight_N @ both_NL) / whole_L
+    influence_NL = (2 * both_NL - f1_L * sum_NL) / whole_L
+    values = f1_L.mean() + influence_NL.mean(axis=1)
+    return {row.key: float(value) for row, value in zip(rows, values, strict=True)}
+
+
+def _both(row: Row, label: str) -> float:
+    """Share of samples that are truly and by the model `label`."""
+    return sum(true == given == label for true, given in row.labels) / len(row.labels)
+
+
+def _sum(row: Row, label: str) -> float:
+    """Share of samples that are truly `label`, plus the share that was given it."""
+    return sum((true == label) + (given == label) for true, given in row.labels) / len(row.labels)
+
+
 def quantile(rows: Iterable[Row], metric: str) -> float | None:
     """A quantile metric over all samples of `rows`."""
     found = _QUANTILE.fullmatch(metric)
@@ -135,7 +181,7 @@ def check_metric(metric: str, rows: Sequence[Row], price: Price | None) -> None:
     Raises:
         ConfigError: it is no metric of these rows (names those that are).
     """
-    if not rows or is_quantile(metric) or any(task_value(row, metric, price) is not None for row in rows):
+    if not rows or is_quantile(metric) or task_values(rows, metric, price):
         return
     if metric == "score" or not any(row.scored for row in rows):
         return  # nothing scored: the unscored share says so
@@ -146,6 +192,8 @@ def check_metric(metric: str, rows: Sequence[Row], price: Price | None) -> None:
     if _PASS.fullmatch(metric):
         most = max(len(row.scored) for row in rows)
         raise ConfigError(f"metric {metric!r} needs that many samples a task; this suite has {most}")
+    if metric == MACRO_F1:
+        raise ConfigError("metric 'macro_f1' needs an environment that classifies (evidence 'label')")
     parts = sorted({name for row in rows for name in row.parts})
     known = ["score", "pass@K", "pass^K", "tokens", "latency", "latency_p95", "cost", "unscored", *parts]
     raise ConfigError(f"no metric {metric!r}: there are {', '.join(known)}")

@@ -15,13 +15,14 @@ from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import read_text, write_text
 from vertigym.core.seeds import generator
 from vertigym.evals.metrics import (
+    MACRO_F1,
     Row,
     check_metric,
     is_quantile,
     less_is_better,
     price_of,
     quantile,
-    task_value,
+    task_values,
     total_cost,
 )
 from vertigym.evals.statistics import Estimate, Sample, estimate, variance_split
@@ -147,10 +148,10 @@ def estimate_metric(
     """One metric over `rows`, with environments as strata. Quantile metrics have a value and no error."""
     if is_quantile(metric):
         return Estimate(quantile(rows, metric), None, None, None, len(rows), 0, confidence, "quantile")
-    values = {row.key: value for row in rows if (value := task_value(row, metric, price)) is not None}
+    values = task_values(rows, metric, price)
     kept = [row for row in rows if row.key in values]
     rng = generator(0, "interval", metric)
-    share = metric == "unscored" or not less_is_better(metric)
+    share = metric == "unscored" or not (less_is_better(metric) or metric == MACRO_F1)
     return estimate(sample_of(kept, lambda row: values[row.key]), rng, confidence, share=share)
 
 

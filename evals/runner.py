@@ -194,7 +194,15 @@ def _row(suite: Suite, task: SuiteTask, records: Sequence[SampleRecord]) -> Row:
         completion_tokens=tuple(record.completion_tokens for record in records),
         latency_s=tuple(record.latency_s for record in records),
         reasons=tuple(record.reason for record in records if record.score is None),
+        labels=tuple(pair for record in scored if (pair := _label_pair(record.evidence.get("label")))),
     )
+
+
+def _label_pair(value: object) -> tuple[str, str] | None:
+    """The (true, given) labels that a classifier's verifier leaves as evidence."""
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(one, str) for one in value):
+        return value[0], value[1]
+    return None
 
 
 def _mean_part(records: Sequence[SampleRecord], name: str) -> float:

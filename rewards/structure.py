@@ -1,7 +1,7 @@
 """Verifiers of form: JSON that fits a schema; penalties for length and repetition."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vertigym.core.errors import ConfigError, MissingDependencyError
@@ -36,8 +36,9 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def json_schema(schema: Mapping[str, Any]) -> RewardFunction:
-    """1 when the whole reply is one JSON value that fits `schema` (draft 2020-12 unless it names another).
+def schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], str]:
+    """A function from a value to its first fault under `schema` (draft 2020-12 unless it names another); empty
+    where it fits.
 
     Raises:
         MissingDependencyError: `jsonschema` is not installed. ConfigError: `schema` is not a schema.
@@ -53,14 +54,29 @@ def json_schema(schema: Mapping[str, Any]) -> RewardFunction:
         raise ConfigError(f"not a JSON schema: {error.message}") from None
     validator = kind(schema)
 
+    def fault(value: Any) -> str:
+        found = next(validator.iter_errors(value), None)
+        return str(found.message) if found else ""
+
+    return fault
+
+
+def json_schema(schema: Mapping[str, Any]) -> RewardFunction:
+    """1 when the whole reply is one JSON value that fits `schema` (draft 2020-12 unless it names another).
+
+    Raises:
+        MissingDependencyError: `jsonschema` is not installed. ConfigError: `schema` is not a schema.
+    """
+    fits = schema_validator(schema)
+
     @bounded
     def json_schema(completion: str) -> Score:
         try:
             value = strict_json(completion)
         except ValueError as error:
             return Score(0.0, {}, {"json": str(error)})
-        fault = next(validator.iter_errors(value), None)
-        return Score(float(fault is None), {}, {"schema": fault.message[:200]} if fault else {})
+        fault = fits(value)
+        return Score(float(not fault), {}, {"schema": fault[:200]} if fault else {})
 
     return json_schema
 

@@ -62,7 +62,7 @@ def choice(options: Sequence[str] = (), *, where: str | Extractor = "last line")
         if str(answer) not in [str(one) for one in allowed]:
             return Score.unscored(f"the reference {answer!r} is not one of the options {list(allowed)}")
         found = find(completion)
-        named = _named_option(found or "", [str(one) for one in allowed])
+        named = named_option(found or "", [str(one) for one in allowed])
         return Score(float(named == str(answer)), {}, {"read": found, "option": named})
 
     return choice
@@ -71,7 +71,8 @@ def choice(options: Sequence[str] = (), *, where: str | Extractor = "last line")
 _LEAD = re.compile(r"^(the )?((final|correct|right|best) )?(answer|option|choice)( is)?\s*:?\s*", re.IGNORECASE)
 
 
-def _named_option(text: str, options: Sequence[str]) -> str | None:
+def named_option(text: str, options: Sequence[str]) -> str | None:
+    """The one of `options` that `text` names and nothing else; None where it names none or several."""
     bare = _LEAD.sub("", text.strip().strip("*")).strip().strip("*.:()[]").strip().casefold()
     return next((one for one in options if one.strip().strip("*.:()[]").casefold() == bare), None)
 

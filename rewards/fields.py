@@ -1,0 +1,83 @@
+"""The verifier of an extractor: one JSON object that fits a schema, scored field by field.
+
+A field that the reference leaves empty (null, or absent) earns nothing when it is rightly left empty, and
+counts against the reply when it is filled: else a record of nulls would be paid for every document that says
+little.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vertigym.core.errors import ConfigError, suggest
+from vertigym.core.types import Score
+from vertigym.rewards.calling import RewardFunction, bounded
+from vertigym.rewards.decision import DecisionVerifier, read_json
+from vertigym.rewards.structure import schema_validator
+
+
+def fields(
+    schema: Mapping[str, Any], *, weights: Mapping[str, float] | None = None, tolerance: float = 1e-6
+) -> RewardFunction:
+    """The weighted share of fields that are right, 0 unless the reply fits `schema`.
+
+    Nested fields have dotted names (`address.city`); lists are compared whole. Parts: `valid`, `exact`, and
+    `field.NAME` for each field that the reference fills. `weights`: by dotted name, 1 where it is not named.
+    `tolerance` is absolute and for numbers that are not whole.
+
+    Raises:
+        MissingDependencyError: `jsonschema` is not installed. ConfigError: not a schema, or a weight that is
+        not
+            positive or names no field.
+    """
+    fits = schema_validator(schema)
+    weigh = dict(weights or {})
+    known = set(_names(schema))
+    for name, weight in weigh.items():
+        if name not in known:
+            raise ConfigError(f"weights: the schema has no field {name!r}{suggest(name, known)}")
+        if not weight > 0:
+            raise ConfigError(f"weights.{name} = {weight}: a weight is above 0")
+    equal = DecisionVerifier(tolerance=tolerance).equal
+
+    @bounded
+    def fields(completion: str, answer: Any) -> Score:
+        if not isinstance(answer, Mapping):
+            return Score.unscored(f"the reference is a JSON object, got {type(answer).__name__}")
+        wanted = dict(_filled(answer))
+        names = {f"field.{name}": 0.0 for name in wanted}
+        try:
+            reply = read_json(completion)
+        except ValueError as error:
+            return Score(0.0, {"valid": 0.0, "exact": 0.0, **names}, {"reason": str(error)[:200]})
+        fault = fits(reply)
+        if fault or not isinstance(reply, Mapping):
+            reason = {"reason": (fault or "not a JSON object")[:200]}
+            return Score(0.0, {"valid": 0.0, "exact": 0.0, **names}, reason)
+        given = dict(_filled(reply))
+        right = [name for name, value in wanted.items() if name in given and equal(given[name], value)]
+        whole = sum(weigh.get(name, 1.0) for name in {**wanted, **given})
+        value = sum(weigh.get(name, 1.0) for name in right) / whole if whole else 1.0
+        exact = float(len(right) == len(wanted) == len(given))
+        parts = {"valid": 1.0, "exact": exact, **names, **{f"field.{name}": 1.0 for name in right}}
+        return Score(value, parts, {"wrong": sorted({*wanted, *given} - set(right))[:20]})
+
+    return fields
+
+
+def _filled(record: Mapping[str, Any], above: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of the fields that hold something."""
+    for key, value in record.items():
+        name = f"{above}.{key}" if above else str(key)
+        if isinstance(value, Mapping) and value and depth < 20:
+            yield from _filled(value, name, depth + 1)
+        elif value is not None and value != "" and value != [] and value != {}:
+            yield name, value
+
+
+def _names(schema: Mapping[str, Any], above: str = "", depth: int = 0) -> Iterator[str]:
+    """The dotted names of a schema's fields, objects included."""
+    for key, inner in (schema.get("properties") or {}).items():
+        name = f"{above}.{key}" if above else str(key)
+        yield name
+        if isinstance(inner, Mapping) and depth < 20:
+            yield from _names(inner, name, depth + 1)
