@@ -13,11 +13,11 @@ from vertigym.core.config import parse
 from vertigym.core.files import read_jsonl, sha256
 from vertigym.core.types import Message, Prompt, Sampling, Score, Segment, Trajectory
 from vertigym.policies.engine import TransformersEngine, load_model
-from vertigym.trainer import loop
 from vertigym.trainer.ahead import Ahead
 from vertigym.trainer.clock import repeatable
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
+from vertigym.trainer.policy_gradient import PolicyGradient
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ask_first"
 TASK: list[Message] = [{"role": "user", "content": "?"}]
@@ -84,7 +84,7 @@ def test_sampling_beside_training_changes_nothing(
     done: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: set[str] = set()
-    step = loop.PolicyGradient.step
+    step = PolicyGradient.step
     generate = TransformersEngine.generate
 
     def spied(self: Any, *args: Any) -> Any:
@@ -100,7 +100,7 @@ def test_sampling_beside_training_changes_nothing(
         self.ahead._thread = None
         return step(self, number)
 
-    monkeypatch.setattr(loop.PolicyGradient, "step", alone)
+    monkeypatch.setattr(PolicyGradient, "step", alone)
     again = train(config(tmp_path / "alone"))
     assert threads == {"MainThread"}
     assert metrics(again) == metrics(done)
