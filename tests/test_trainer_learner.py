@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from vertigym.policies import tiny
 from vertigym.policies.engine import load_model
 from vertigym.trainer import learner as learner_module
-from vertigym.trainer.batch import Batch, Sample, collate, microbatches, rows
+from vertigym.trainer.batch import Batch, Row, Sample, Tree, collate, microbatches, packed, rows
 from vertigym.trainer.config import OptimizerConfig
 from vertigym.trainer.learner import Learner, Loss, tokenwise
 
@@ -230,3 +232,125 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(folder: Path) ->
     before = [p.detach().clone() for p in some.model.parameters()]
     assert not math.isfinite(some.optim_step()["grad_norm"])
     assert all(torch.equal(a, b) for a, b in zip(before, some.model.parameters(), strict=True))
+
+
+# Packing.
+
+UNLIKE = [
+    Sample([3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [0, 0, 0, 0, 1, 1, 1, 1, 1, 1], {"w": [1, -1, 2, 0.5, 0.1, 1]}),
+    Sample([13, 14, 15], [0, 1, 1], {"w": [1.0, -0.5]}),
+    Sample([16, 17, 18, 19], [0, 1, 0, 1], {"w": [-2.0, 1.0]}),
+    Sample([16, 17, 20], [0, 1, 1], {"w": [0.3, 0.7]}),
+    Sample([21, 22], [0, 1], {"w": [1.5]}),
+]
+
+
+def test_unlike_samples_share_rows_where_that_saves_padding_and_nothing_changes(folder: Path) -> None:
+    (part,) = microbatches(UNLIKE, 1000, share=True)
+    assert [len(row.samples) for row in part] == [4, 1]
+    batch = collate(part)
+    assert batch.ids_BS.shape == (2, 9)
+    assert batch.positions_BS is not None
+    assert batch.positions_BS[0].tolist() == [0, 1, 2, 0, 1, 0, 1, 0, 0], "positions begin anew with each tree"
+    packed, alone = learner(folder), learner(folder)
+    alone._share = False
+    (got, grads), (expected, expected_grads) = gradients(packed, UNLIKE), gradients(alone, UNLIKE)
+    assert got == pytest.approx(expected, abs=1e-6)
+    for a, b in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    for a_row, b_row in zip(packed.score(UNLIKE), alone.score(UNLIKE), strict=True):
+        assert a_row == pytest.approx(b_row, abs=1e-5)
+
+
+def test_no_token_sees_another_tree() -> None:
+    trees = [Tree([UNLIKE[1]]), Tree([UNLIKE[2], UNLIKE[3]])]
+    mask_B1SS = collate([Row(trees), Row([Tree([UNLIKE[0]])])]).mask_B1SS
+    assert mask_B1SS is not None
+    #                     a a | p b b | c    (b, c: branches of p)
+    assert mask_B1SS[0, 0, :6, :6].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 1, 0],
+        [0, 0, 1, 0, 0, 1],
+    ]
+
+
+def test_rows_of_like_length_are_left_alone() -> None:
+    like = [Sample([i, i + 1, i + 2], [0, 0, 1], {}) for i in range(3, 9)]
+    (part,) = microbatches(like, 1000, share=True)
+    assert [len(row.samples) for row in part] == [1] * 6
+    assert collate(part).mask_B1SS is None, "they keep the attention that needs no mask"
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_packed_rows_hold_every_tree_once_and_are_no_longer_than_the_longest(lengths: list[int]) -> None:
+    laid = [Row([Tree([Sample([1] * (n + 1), [0] * n + [1], {})])]) for n in lengths]
+    tight = packed(laid)
+    assert sorted(id(tree) for row in tight for tree in row.trees) == sorted(id(row.trees[0]) for row in laid)
+    assert max(row.length for row in tight) == max(row.length for row in laid)
+    assert len(tight) <= len(laid)
+    half_empty = [row for row in tight if row.length <= max(lengths) / 2]
+    assert len(half_empty) <= 1, "two of them would have gone into one"
+
+
+# Cheaper passes.
+
+
+def test_bfloat16_passes_keep_weights_gradients_and_head_in_float32(folder: Path) -> None:
+    exact, coarse = learner(folder), learner(folder, dtype=torch.bfloat16)
+    seen: list[torch.dtype] = []
+    layer = coarse.model.model.layers[0].mlp.down_proj
+    layer.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    (got, grads), (expected, expected_grads) = gradients(coarse, SAMPLES), gradients(exact, SAMPLES)
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in coarse.model.parameters()} == {g.dtype for g in grads} == {torch.float32}
+    assert got["loss"] == pytest.approx(expected["loss"], rel=0.05)
+    assert got["loss"] != expected["loss"]
+    for a, b in zip(grads, expected_grads, strict=True):
+        assert float((a - b).norm()) <= 0.1 * float(b.norm())
+
+
+def test_under_bfloat16_passes_log_probs_are_those_of_a_float32_head(folder: Path) -> None:
+    some = learner(folder, dtype=torch.bfloat16)
+    (part,) = microbatches(SAMPLES, 1000, share=True)
+    batch = collate(part)
+    with torch.no_grad():
+        logp_T, _ = some.logprobs(batch)
+        logits_TV = some.hidden(batch).double() @ some.model.lm_head.weight.double().T
+    expected_T = torch.log_softmax(logits_TV, -1).gather(1, batch.targets_T[:, None])[:, 0]
+    torch.testing.assert_close(logp_T.double(), expected_T, atol=1e-5, rtol=0)
+
+
+def test_a_step_too_small_for_bfloat16_is_not_lost(folder: Path) -> None:
+    model, _ = load_model(folder)
+    some = Learner(model, OptimizerConfig(lr=1e-6), total_steps=10, dtype=torch.bfloat16)
+    norm = model.model.norm.weight
+    before = norm.detach().clone()
+    some.forward_backward(SAMPLES, weighted)
+    some.optim_step()
+    assert not torch.equal(norm, before)
+    assert torch.equal(norm.bfloat16(), before.bfloat16()), "in bfloat16 nothing would have happened"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_checkpointing_computes_layers_twice_and_changes_nothing(
+    folder: Path, dtype: torch.dtype
+) -> None:
+    calls: list[int] = []
+    results = []
+    for checkpointing in (False, True):
+        some = learner(folder, checkpointing=checkpointing, dtype=dtype)
+        layers = some.model.model.layers
+        for layer in layers:
+            layer.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+        results.append(gradients(some, GROUP))
+        assert len(calls) == len(layers) * (2 if checkpointing else 1)
+        calls.clear()
+        some.score(GROUP)
+        assert len(calls) == len(layers), "without a backward pass there is nothing to compute again"
+        calls.clear()
+    (plain, plain_grads), (again, again_grads) = results
+    assert again == plain
+    assert all(torch.equal(a, b) for a, b in zip(again_grads, plain_grads, strict=True))

@@ -7,12 +7,14 @@ tokens as a branch; a branch sees the prompt and itself, at the positions it wou
     positions  0 1 2 3 4 5 6 4 5 4 5 6 7
     branch     0 0 0 0 1 1 1 2 2 3 3 3 3
 
-Rows are padded on the right; under causal attention no token sees what stands to its right, so rows without
-branches need no mask at all, and padding changes nothing.
+Such a prompt with its branches is a tree; short trees stand in one row, unseen by each other, where that saves
+much padding. Rows are padded on the right; under causal attention no token sees what stands to its right, so
+rows of one sample need no mask at all, and padding changes nothing.
 
 Shapes: B rows, S row length, T trained tokens of the batch.
 """
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +27,8 @@ from vertigym.core.types import Completion
 # A row takes another branch while its branches hold at most this many tokens for each token of the shared
 # prompt: attention is quadratic in the row, so long branches over a short prompt are cheaper alone.
 _BRANCH_TOKENS_PER_SHARED = 2
+# Trees share rows where that leaves at most this share of the tokens: the mask they then need has its price.
+_PACKED_SHARE = 0.8
 
 
 @dataclass(slots=True)
@@ -69,8 +73,8 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Row:
-    """Samples in one row: their common prompt once, then each one's own tokens."""
+class Tree:
+    """Samples with a common prompt: it once, then each one's own tokens."""
 
     samples: list[Sample]
 
@@ -81,10 +85,27 @@ class Row:
 
 
 @dataclass(slots=True)
+class Row:
+    """Trees in one row."""
+
+    trees: list[Tree]
+
+    @property
+    def samples(self) -> list[Sample]:
+        """In the order of their tokens."""
+        return [sample for tree in self.trees for sample in tree.samples]
+
+    @property
+    def length(self) -> int:
+        """Tokens fed."""
+        return sum(tree.length for tree in self.trees)
+
+
+@dataclass(slots=True)
 class Batch:
     """Tensors of some rows. `places_T` indexes the hidden states `[B * S]` that predict `targets_T`;
     `sequences_T` counts the samples, so that tokens of one sample have one number; the columns are `[T]` too.
-    `mask_B1SS` and `positions_BS` are None where no row has branches."""
+    `mask_B1SS` and `positions_BS` are None where every row is one sample."""
 
     ids_BS: Tensor
     places_T: Tensor
@@ -119,31 +140,59 @@ class Batch:
 
 
 def rows(samples: Sequence[Sample], *, share: bool) -> list[Row]:
-    """Lay samples out; with `share`, those with one prompt share rows."""
+    """Lay samples out, a tree a row; with `share`, those with one prompt share trees."""
     if not share:
-        return [Row([sample]) for sample in samples]
+        return [Row([Tree([sample])]) for sample in samples]
     by_prompt: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
     for sample in samples:
         by_prompt[tuple(sample.token_ids[: sample.prompt])].append(sample)
-    return [row for prompt, members in by_prompt.items() for row in _branches(len(prompt), members)]
+    return [Row([tree]) for prompt, members in by_prompt.items() for tree in _trees(len(prompt), members)]
 
 
-def _branches(prompt: int, samples: Sequence[Sample]) -> Iterator[Row]:
-    row = Row([])
+def _trees(prompt: int, samples: Sequence[Sample]) -> Iterator[Tree]:
+    tree = Tree([])
     for sample in samples:
-        room = _BRANCH_TOKENS_PER_SHARED * prompt - sum(s.own for s in row.samples)
-        if row.samples and sample.own > room:
-            yield row
-            row = Row([])
-        row.samples.append(sample)
-    yield row
+        room = _BRANCH_TOKENS_PER_SHARED * prompt - sum(s.own for s in tree.samples)
+        if tree.samples and sample.own > room:
+            yield tree
+            tree = Tree([])
+        tree.samples.append(sample)
+    yield tree
 
 
-def microbatches(samples: Sequence[Sample], tokens: int, *, share: bool) -> Iterator[list[Row]]:
-    """Split so that each part, padded, holds at most `tokens` tokens (or is a single row). Rows are ordered by
-    length, which keeps padding small."""
+def packed(laid: Sequence[Row]) -> list[Row]:
+    """The same trees in fewer rows, none longer than the longest: the longest first, each into the row that it
+    fills best."""
+    longest = max(row.length for row in laid)
+    filled: list[Row] = []
+    room: list[tuple[int, int]] = []  # (tokens free, row), ascending
+    for row in sorted(laid, key=lambda row: -row.length):
+        length = row.length
+        best = bisect_left(room, (length, 0))
+        if best == len(room):
+            free, number = longest, len(filled)
+            filled.append(Row([]))
+        else:
+            free, number = room.pop(best)
+        filled[number].trees += row.trees
+        insort(room, (free - length, number))
+    return filled
+
+
+def microbatches(samples: Sequence[Sample], tokens: int, *, share: bool) -> list[list[Row]]:
+    """Split so that each part, padded, holds at most `tokens` tokens (or is a single row). `share`: attention
+    takes a mask, so that samples may share rows."""
+    apart = list(_parts(rows(samples, share=share), tokens))
+    if not share:
+        return apart
+    together = list(_parts(packed([row for part in apart for row in part]), tokens)) if apart else []
+    return together if _padded(together) <= _PACKED_SHARE * _padded(apart) else apart
+
+
+def _parts(laid: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
+    """Ordered by length, which keeps padding small."""
     part: list[Row] = []
-    for row in sorted(rows(samples, share=share), key=lambda row: row.length):
+    for row in sorted(laid, key=lambda row: row.length):
         if part and (len(part) + 1) * row.length > tokens:
             yield part
             part = []
@@ -152,25 +201,35 @@ def microbatches(samples: Sequence[Sample], tokens: int, *, share: bool) -> Iter
         yield part
 
 
+def _padded(parts: Sequence[list[Row]]) -> int:
+    """Tokens fed, padding included."""
+    return sum(len(part) * part[-1].length for part in parts)
+
+
 def collate(part: Sequence[Row]) -> Batch:
     """Tensors of some rows; trained tokens in the order of rows, then of samples."""
     B, S = len(part), max(row.length for row in part)
     ids_BS = torch.zeros(B, S, dtype=torch.long)
     positions_BS = torch.zeros(B, S, dtype=torch.long)
+    tree_BS = torch.full((B, S), -1)
     branch_BS = torch.zeros(B, S, dtype=torch.long)
     places: list[int] = []
     for b, row in enumerate(part):
-        at = prompt = row.samples[0].prompt
-        ids_BS[b, :at] = torch.tensor(row.samples[0].token_ids[:at])
-        positions_BS[b, :at] = torch.arange(at)
-        for number, sample in enumerate(row.samples, 1):
-            end = at + sample.own
-            ids_BS[b, at:end] = torch.tensor(sample.token_ids[prompt : prompt + sample.own])
-            positions_BS[b, at:end] = torch.arange(prompt, prompt + sample.own)
-            branch_BS[b, at:end] = number
-            fed = (i - 1 for i, trained in enumerate(sample.loss_mask) if trained)
-            places += (b * S + (i if i < prompt else at + i - prompt) for i in fed)
-            at = end
+        at = 0
+        for number, tree in enumerate(row.trees):
+            start, prompt = at, tree.samples[0].prompt
+            at += prompt
+            tree_BS[b, start : start + tree.length] = number
+            ids_BS[b, start:at] = torch.tensor(tree.samples[0].token_ids[:prompt])
+            positions_BS[b, start:at] = torch.arange(prompt)
+            for branch, sample in enumerate(tree.samples, 1):
+                end = at + sample.own
+                ids_BS[b, at:end] = torch.tensor(sample.token_ids[prompt : prompt + sample.own])
+                positions_BS[b, at:end] = torch.arange(prompt, prompt + sample.own)
+                branch_BS[b, at:end] = branch
+                fed = (i - 1 for i, trained in enumerate(sample.loss_mask) if trained)
+                places += (b * S + (start + i if i < prompt else at + i - prompt) for i in fed)
+                at = end
     samples = [sample for row in part for sample in row.samples]
     targets = [t for s in samples for t, trained in zip(s.token_ids, s.loss_mask, strict=True) if trained]
     columns = {
@@ -181,15 +240,16 @@ def collate(part: Sequence[Row]) -> Batch:
     sequences_T = torch.arange(len(samples)).repeat_interleave(trained)
     batch = Batch(ids_BS, torch.tensor(places), torch.tensor(targets), sequences_T, columns)
     if len(samples) > len(part):
-        batch.positions_BS, batch.mask_B1SS = positions_BS, _tree_mask(branch_BS)
+        batch.positions_BS, batch.mask_B1SS = positions_BS, _mask(tree_BS, branch_BS)
     return batch
 
 
-def _tree_mask(branch_BS: Tensor) -> Tensor:
-    """True where a token (third axis) sees another (fourth): not to its right, and of the prompt or its own
-    branch."""
+def _mask(tree_BS: Tensor, branch_BS: Tensor) -> Tensor:
+    """True where a token (third axis) sees another (fourth): not to its right, of its own tree, and of the
+    prompt or its own branch."""
     S = branch_BS.shape[1]
-    same_BSS = branch_BS[:, :, None] == branch_BS[:, None, :]
+    same_tree_BSS = tree_BS[:, :, None] == tree_BS[:, None, :]
+    same_branch_BSS = branch_BS[:, :, None] == branch_BS[:, None, :]
     prompt_BSS = (branch_BS == 0)[:, None, :]
     causal_SS = torch.ones(S, S, dtype=torch.bool).tril()
-    return (causal_SS & (same_BSS | prompt_BSS))[:, None]
+    return (causal_SS & same_tree_BSS & (same_branch_BSS | prompt_BSS))[:, None]

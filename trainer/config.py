@@ -236,6 +236,12 @@ class RunConfig(Config):
     output: Path = Path("runs")
     threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
     microbatch_tokens: int = Field(16384, ge=1, description="tokens in one forward and backward pass")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of forward and backward passes; weights and output head stay float32"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="keep fewer activations and compute them again: less memory, a third slower"
+    )
     tiny: TinySize = TinySize()
     lora: LoRAConfig | None = Field(None, description="train low-rank adapters instead of the whole model")
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -35,14 +35,11 @@ class Critic(Learner):
 
     Args:
         model: a causal model of the critic's own; its vocabulary head is not used.
+        passes: how forward and backward passes are run, as for the learner.
     """
 
-    def __init__(
-        self, model: Any, config: OptimizerConfig, *, total_steps: int, microbatch_tokens: int = 16384
-    ) -> None:
-        super().__init__(
-            ValueModel(model), config, total_steps=total_steps, microbatch_tokens=microbatch_tokens
-        )
+    def __init__(self, model: Any, config: OptimizerConfig, *, total_steps: int, **passes: Any) -> None:
+        super().__init__(ValueModel(model), config, total_steps=total_steps, **passes)
 
     def logprobs(
         self, batch: Batch, *, entropy: bool = False, foretold: Loss | None = None

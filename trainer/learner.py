@@ -8,6 +8,9 @@
 A loss is a function of the log-probs and entropies of the trained tokens that returns a *sum* over tokens;
 the learner divides by the normaliser of the whole accumulated batch, so the result does not depend on how
 samples were split into micro-batches.
+
+Only the passes through the trunk may be in bfloat16: the weights that the optimizer changes are the model's own
+and stay in float32, and so does the head, where rounding would move probability ratios by several percent.
 """
 
 import math
@@ -37,6 +40,8 @@ class Learner:
     Args:
         temperature: log-probs are of the distribution at this temperature, which must be the sampler's.
         microbatch_tokens: tokens in one forward and backward pass.
+        dtype: of the passes through the trunk.
+        checkpointing: keep no activations within a layer, and compute them again for the backward pass.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class Learner:
         total_steps: int,
         temperature: float = 1.0,
         microbatch_tokens: int = 16384,
+        dtype: torch.dtype = torch.float32,
+        checkpointing: bool = False,
     ) -> None:
         self.model = model
         self.config = config
@@ -56,6 +63,9 @@ class Learner:
         self.steps = 0
         self.clock = Clock()
         self._device = next(model.parameters()).device
+        self._dtype = dtype
+        if checkpointing:
+            model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self._share = getattr(model.config, "_attn_implementation", "") == "sdpa"
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -91,12 +101,13 @@ class Learner:
 
     def hidden(self, batch: Batch) -> Tensor:
         """The hidden states that predict the batch's trained tokens, `[T, H]`."""
-        states: Tensor = self.model.base_model(
-            input_ids=batch.ids_BS,
-            position_ids=batch.positions_BS,
-            attention_mask=batch.mask_B1SS,
-            use_cache=False,
-        ).last_hidden_state
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32):
+            states: Tensor = self.model.base_model(
+                input_ids=batch.ids_BS,
+                position_ids=batch.positions_BS,
+                attention_mask=batch.mask_B1SS,
+                use_cache=False,
+            ).last_hidden_state
         return states.flatten(0, 1)[batch.places_T]
 
     @torch.no_grad()

@@ -127,7 +127,7 @@ class _Session:
             tiny.build(_texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
         # With adapters the base model is always the one the run started from; a checkpoint's is merged.
         folder = checkpoint if checkpoint and not config.lora else self._starting_model()
-        model, tokenizer = load_model(folder)
+        model, tokenizer = _load(folder)
         if config.lora:
             add_lora(model, config.lora, seed=config.seed)
         self.engine = TransformersEngine(
@@ -193,17 +193,25 @@ class _Session:
             config.optimizer,
             total_steps=config.steps * self._updates(),
             temperature=1.0 if config.sft else config.rollout.temperature,
-            microbatch_tokens=config.microbatch_tokens,
+            **self._passes(),
         )
 
     def _critic(self) -> Critic:
         config = self.config
         return Critic(
-            load_model(self._starting_model())[0],
+            _load(self._starting_model())[0],
             config.critic.optimizer,
             total_steps=config.steps * self._updates(),
-            microbatch_tokens=config.microbatch_tokens,
+            **self._passes(),
         )
+
+    def _passes(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "microbatch_tokens": config.microbatch_tokens,
+            "dtype": getattr(torch, config.dtype),
+            "checkpointing": config.gradient_checkpointing,
+        }
 
     def _updates(self) -> int:
         """Optimizer steps a step."""
@@ -215,7 +223,7 @@ class _Session:
             return SFT(
                 self.learner, self.engine.renderer, config.sft.data, batch=config.sft.batch, seed=config.seed
             )
-        reference = self._learner(load_model(self._starting_model())[0]) if config.policy.kl else None
+        reference = self._learner(_load(self._starting_model())[0]) if config.policy.kl else None
         teacher = (self._teacher(config.distill.teacher), config.distill) if config.distill else None
         critic = None
         if config.algorithm == "ppo":
@@ -277,12 +285,18 @@ class _Session:
         """Take over the weights and the optimizer of an earlier checkpoint."""
         self.progress.on_note(f"rolled back to {checkpoint}")
         if not self.config.lora:  # with adapters they are part of the learner's state
-            self.engine.model.load_state_dict(load_model(checkpoint)[0].state_dict())
+            self.engine.model.load_state_dict(_load(checkpoint)[0].state_dict())
         self._load_learners(checkpoint)
 
     def _load_learners(self, checkpoint: Path) -> None:
         for name, learner in self.learners.items():
             learner.load_state(checkpoint / "trainer" / name)
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """A model to train, in float32 whatever the folder holds: bfloat16 is too coarse for small steps."""
+    model, tokenizer = load_model(folder)
+    return model.float(), tokenizer
 
 
 def _texts(config: RunConfig, env: envs.Env) -> list[str]:
