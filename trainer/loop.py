@@ -157,7 +157,8 @@ class _Session:
         config = self.config
         if self.start == 0:
             self._checkpoint(0)
-        self._gate(self.start)
+        if self._is_evaluated(self.start):
+            self._gate(self.start)
         done = self.start
         while done < config.steps and not (self.gatekeeper and self.gatekeeper.is_hopeless()):
             metrics, rollouts = self.algorithm.step(done)
@@ -168,10 +169,9 @@ class _Session:
             self.run.log(done, metrics)
             self.progress.on_step(done, metrics)
             self._sound_alarms(done, metrics)
-            evaluating = config.eval is not None and (last or self._due(done, config.eval.every))
-            if last or evaluating or self._due(done, config.checkpoint.every):
+            if last or self._is_evaluated(done) or self._due(done, config.checkpoint.every):
                 self._checkpoint(done)
-            if evaluating:
+            if self._is_evaluated(done):
                 self._gate(done)
         return Outcome(self.run, self.run.checkpoint(done), self.run.promoted(), self.evaluations)
 
@@ -256,6 +256,11 @@ class _Session:
 
     def _starting_model(self) -> Path:
         return self.run.folder / "model" if self.config.model == "tiny" else Path(self.config.model)
+
+    def _is_evaluated(self, step: int) -> bool:
+        """Whether the suites are run on the weights after this step."""
+        rules = self.config.eval
+        return rules is not None and (step in (0, self.config.steps) or self._due(step, rules.every))
 
     def _due(self, step: int, every: int) -> bool:
         return every > 0 and step % every == 0
