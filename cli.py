@@ -377,6 +377,36 @@ def report(
         _print_json(loaded.model_dump(mode="json")) if as_json else _show(report_tables(loaded))
 
 
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A model folder, or openai:MODEL@URL.", metavar="CHECKPOINT")],
+    record: Annotated[
+        Path, typer.Option("-o", "--record", help="Append every call and all feedback here.", metavar="FILE")
+    ] = Path("traces.jsonl"),
+    host: Annotated[str, typer.Option(help="Others than this machine need VERTIGYM_SERVE_KEY.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 8000,
+    name: Annotated[str, typer.Option(help="What clients call the model. Default: its run's name.")] = "",
+    rpm: Annotated[float, typer.Option(help="Requests a minute from one client; 0: no limit.", min=0)] = 600,
+    max_tokens: Annotated[int, typer.Option(help="At most so many tokens a reply.", min=1)] = 512,
+) -> None:
+    """Answer on an OpenAI-compatible endpoint, record every call as a trace, take feedback (POST /feedback)."""
+    from vertigym.serving.run import serve as run
+
+    def ready(url: str) -> None:
+        _note(f"serving on {url}, recording to {record} (Ctrl-C ends it)")
+
+    run(
+        model,
+        record,
+        host=host,
+        port=port,
+        name=name,
+        per_minute=rpm,
+        max_tokens=max_tokens,
+        on_ready=ready,
+    )
+
+
 @sandbox_app.command("doctor")
 def sandbox_doctor(as_json: Json = False) -> None:
     """Say which levels of isolation this machine has, and why not the others. Exit 1 where there is none."""

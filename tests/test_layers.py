@@ -14,6 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "rewards": {"core", "sandboxes"},
     "envs": {"core", "sandboxes", "rewards"},
     "policies": {"core", "kernels"},
+    "serving": {"core", "envs", "policies"},
     "evals": {"core", "envs", "policies"},
     "trainer": {"core", "envs", "policies", "kernels", "evals"},
 }

@@ -1,0 +1,238 @@
+"""The HTTP side of `vertigym serve`: chat completions, models, feedback; who may ask, how much, how often.
+
+Without a key a server listens on this machine only, answers only to this machine's names (so a web page cannot
+reach it by renaming itself) and only to JSON (so a form cannot). Every reply is on record, with the model's
+version, before it is sent.
+"""
+
+import hmac
+import ipaddress
+import json
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from vertigym.core.errors import ConfigError, EngineError
+from vertigym.core.files import dumps
+from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
+from vertigym.envs.traces.rows import Trace, reason
+from vertigym.serving.batcher import Batcher, Full
+from vertigym.serving.recorder import Recorder
+from vertigym.serving.wire import ChatRequest, FeedbackRequest, chunks, fault, reply
+
+M = TypeVar("M", bound=BaseModel)
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
+_CLIENTS = 10_000  # whose pace is remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for, and how often one client may ask. `per_minute` 0: no limit."""
+
+    body_bytes: int = 1_000_000
+    max_tokens: int = 512
+    per_minute: float = 600
+    waiting: int = 256
+    batch: int = 64
+
+
+class Refused(Exception):  # noqa: N818 (an answer, not a fault)
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, retry_s: int = 0) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_s = status, code, retry_s
+
+
+def check_address(host: str, key: str) -> None:
+    """Refuse an address that others can reach, without a key.
+
+    Raises:
+        ConfigError: `host` is not this machine's own and there is no key, or the key is short.
+    """
+    if key and len(key) < 16:
+        raise ConfigError("the key is shorter than 16 characters: make one with openssl rand -hex 24")
+    if not key and not is_loopback(host):
+        raise ConfigError(
+            f"host {host!r} can be reached by others, and there is no key: set VERTIGYM_SERVE_KEY, "
+            "or use 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Server:
+    """A policy, its name and version, the record of what it answered, and the rules of asking."""
+
+    def __init__(
+        self, policy: Policy, recorder: Recorder, *, name: str, version: str, key: str = "", limits: Limits
+    ) -> None:
+        self.name, self.version, self.limits = name, version, limits
+        self._key = key.encode()
+        self._batcher = Batcher(policy, most=limits.batch, waiting=limits.waiting)
+        self._recorder = recorder
+        self._known = recorder.known()
+        self._pace = Pace(limits.per_minute)
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        local = [] if self._key else [Middleware(TrustedHostMiddleware, allowed_hosts=list(_LOCAL_NAMES))]
+        routes = [
+            Route("/health", self._health, methods=["GET"]),
+            Route("/v1/models", self._answering(self._models), methods=["GET"]),
+            Route("/v1/chat/completions", self._answering(self._chat), methods=["POST"]),
+            Route("/feedback", self._answering(self._feedback), methods=["POST"]),
+        ]
+        return Starlette(routes=routes, middleware=local, lifespan=self._life)
+
+    @asynccontextmanager
+    async def _life(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        self._batcher.close()
+        self._recorder.close()
+
+    def _answering(
+        self, handle: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[..., Awaitable[Response]]:
+        """The handler behind the key and the pace, its refusals as errors."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                self._admit(request)
+                return await handle(request)
+            except Refused as no:
+                kind = "server_error" if no.status >= 500 else "invalid_request_error"
+                headers = {"Retry-After": str(no.retry_s)} if no.retry_s else None
+                return JSONResponse(fault(str(no), kind, no.code), no.status, headers)
+
+        return answer
+
+    def _admit(self, request: Request) -> None:
+        if self._key:
+            given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+            if not hmac.compare_digest(given, self._key):
+                raise Refused(401, "no key, or a wrong one: send Authorization: Bearer KEY", "invalid_api_key")
+        wait = self._pace.wait(request.client.host if request.client else "")
+        if wait:
+            raise Refused(429, f"more than {self.limits.per_minute:g} requests a minute", "rate_limit", wait)
+
+    async def _health(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _models(self, _: Request) -> Response:
+        known = {"id": self.name, "object": "model", "created": 0, "owned_by": "vertigym"}
+        return JSONResponse({"object": "list", "data": [known | {"version": self.version}]})
+
+    async def _chat(self, http: Request) -> Response:
+        request = await self._read(http, ChatRequest)
+        if request.model != self.name:
+            raise Refused(404, f"no model {request.model!r} here: this is {self.name!r}", "model_not_found")
+        began = time.time()
+        completion = await self._complete(request)
+        call = f"chatcmpl-{uuid.uuid4().hex}"
+        await self._record(self._trace(call, began, request, completion).line())
+        self._known.add(call)
+        if not request.stream:
+            return JSONResponse(reply(call, request, completion, self.version))
+        events = [*map(json.dumps, chunks(call, request, completion, self.version)), "[DONE]"]
+        return StreamingResponse((f"data: {event}\n\n" for event in events), media_type="text/event-stream")
+
+    async def _complete(self, request: ChatRequest) -> Completion:
+        limit = min(request.limit or self.limits.max_tokens, self.limits.max_tokens)
+        sampling = Sampling(temperature=request.temperature, top_p=request.top_p, max_tokens=limit)
+        try:
+            prompt = Prompt(request.messages, seed=request.seed % 2**63)
+            completion = await self._batcher.ask(prompt, sampling)
+        except Full:
+            raise Refused(503, "too many requests are waiting", "overloaded", 1) from None
+        except EngineError as error:
+            raise Refused(503, f"the engine failed: {error}", "engine") from None
+        if completion.stop_reason is StopReason.ERROR:
+            raise Refused(503, f"the engine failed: {completion.error}", "engine")
+        if completion.stop_reason is StopReason.LENGTH and not completion.completion_tokens:
+            raise Refused(400, "the messages fill the model's context", "context_length_exceeded")
+        return completion
+
+    async def _feedback(self, http: Request) -> Response:
+        said = await self._read(http, FeedbackRequest)
+        if said.id not in self._known:
+            raise Refused(404, f"no call {said.id!r} is on record here: give the id of a reply", "not_found")
+        await self._record(dumps(said.row()) + "\n")
+        return JSONResponse({"id": said.id, "recorded": True})
+
+    async def _record(self, line: str) -> None:
+        try:
+            await self._recorder.append(line)
+        except OSError as error:
+            raise Refused(500, f"it could not be recorded ({error.strerror}), so it is not answered") from None
+
+    async def _read(self, http: Request, model: type[M]) -> M:
+        """The request's body as a `model`, JSON within the limit."""
+        if http.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refused(415, "the body is JSON: send Content-Type: application/json")
+        body = bytearray()
+        async for chunk in http.stream():
+            body += chunk
+            if len(body) > self.limits.body_bytes:
+                raise Refused(413, f"the body is larger than {self.limits.body_bytes:,} bytes")
+        try:
+            return model.model_validate_json(bytes(body))
+        except ValidationError as error:
+            raise Refused(400, reason(error)) from None
+
+    def _trace(self, call: str, began: float, request: ChatRequest, completion: Completion) -> Trace:
+        usage = {
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "latency_s": round(time.time() - began, 4),
+            "temperature": request.temperature,
+        }
+        return Trace(
+            id=call,
+            time=began,
+            messages=request.messages,
+            completion=completion.text,
+            model=self.name,
+            version=self.version,
+            customer=request.user,
+            documents=request.documents,
+            meta={**request.metadata, "usage": usage},
+        )
+
+
+class Pace:
+    """Token buckets: each client may ask `per_minute` times a minute, all at once if it likes."""
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._most, self._clock = per_minute / 60, max(1.0, per_minute), clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait(self, client: str) -> int:
+        """0, or the whole seconds after which `client` may ask again."""
+        if not self._rate:
+            return 0
+        now = self._clock()
+        left, seen = self._left.pop(client, (self._most, now))
+        left = min(self._most, left + (now - seen) * self._rate)
+        self._left[client] = (left - 1 if left >= 1 else left, now)
+        if len(self._left) > _CLIENTS:
+            self._left.popitem(last=False)
+        return 0 if left >= 1 else max(1, round((1 - left) / self._rate + 0.5))

@@ -1,0 +1,83 @@
+"""`vertigym serve`: open the model and the record, listen, and answer until asked to stop."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from vertigym.core.errors import ConfigError, MissingDependencyError
+from vertigym.core.files import sha256
+from vertigym.policies.load import load_policy
+
+KEY_VARIABLE = "VERTIGYM_SERVE_KEY"
+
+
+def serve(
+    model: str,
+    record: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str = "",
+    per_minute: float = 600,
+    max_tokens: int = 512,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve `model` (whatever an eval takes: a folder, `openai:MODEL@URL`) until SIGINT or SIGTERM.
+
+    Calls and feedback are appended to `record`. `port` 0 takes a free one; `on_ready` is told the address. The
+    key, needed where others can reach `host`, is read from VERTIGYM_SERVE_KEY.
+
+    Raises:
+        MissingDependencyError: starlette or uvicorn is not installed. ConfigError: a reachable host without a
+        key,
+            a port that is taken, a record that another server writes. DataError: no such model.
+    """
+    try:
+        import uvicorn
+
+        from vertigym.serving.app import Limits, Server, check_address
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "starlette", "serve", "vertigym serve") from None
+    from vertigym.serving.recorder import Recorder
+
+    key = os.environ.get(KEY_VARIABLE, "")
+    check_address(host, key)
+    listening = _listen(host, port)
+    policy = load_policy(model)
+    called, version = name or default_name(model), version_of(model)
+    limits = Limits(per_minute=per_minute, max_tokens=max_tokens)
+    server = Server(policy, Recorder(record), name=called, version=version, key=key, limits=limits)
+    at, bound = listening.getsockname()[:2]
+    on_ready(f"http://{f'[{at}]' if ':' in at else at}:{bound}/v1")
+    config = uvicorn.Config(server.app(), log_level="warning", ws="none", http="h11", loop="asyncio")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def default_name(model: str) -> str:
+    """What clients call the model: the folder's name, or that of its run for a checkpoint."""
+    if ":" in model:
+        return model.partition(":")[2].partition("@")[0]
+    folder = Path(model).resolve()
+    return folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
+
+
+def version_of(model: str) -> str:
+    """`step-000050-1f0c55d2a9b1`: the folder's name and the start of its weights' SHA-256; what is no folder is
+    its own version."""
+    folder = Path(model)
+    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return f"{folder.resolve().name}-{sha256(weights[0])[:12]}" if weights else model
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+        listening.listen(2048)  # who connects before the model answers waits
+    except OSError as error:
+        listening.close()
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return listening

@@ -1,0 +1,378 @@
+"""`vertigym serve` over real HTTP: the official client, feedback, keys, limits, a kill in mid-write."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+
+from vertigym.core.errors import ConfigError, DataError, EngineError
+from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
+from vertigym.envs.traces.rows import Trace
+from vertigym.policies.scripted import Scripted, echo
+from vertigym.serving.app import Limits, Pace, Server, check_address
+from vertigym.serving.recorder import Recorder
+from vertigym.serving.run import default_name, serve, version_of
+
+KEY = "a-key-of-more-than-16"
+
+
+@contextmanager
+def serving(policy: Policy, record: Path, *, key: str = "", limits: Limits | None = None) -> Iterator[int]:
+    """A server on a thread; gives its port."""
+    made = Server(policy, Recorder(record), name="m", version="v1", key=key, limits=limits or Limits())
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(made.app(), log_level="error", ws="none", http="h11", loop="asyncio")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def client(port: int, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=0)
+
+
+def post(port: int, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    """Status and JSON (or text) of a request."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request("POST", path, data, {"Content-Type": "application/json", **(headers or {})})
+        response = connection.getresponse()
+        text = response.read().decode()
+        return response.status, json.loads(text) if text.startswith("{") else text
+    finally:
+        connection.close()
+
+
+def ask(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+
+
+def recorded(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_the_official_client_is_answered_and_every_call_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "t.jsonl"
+    with serving(echo(), file) as port, client(port) as api:
+        assert [model.id for model in api.models.list()] == ["m"]
+        reply = api.chat.completions.create(
+            model="m",
+            messages=[{"role": "system", "content": "s"}, {"role": "user", "content": "héllo\n\U0001f600"}],
+            user="acme",
+            metadata={"team": "x"},
+            extra_body={"documents": [{"id": "p1", "text": "the text"}]},
+        )
+        assert reply.choices[0].message.content == "héllo\n\U0001f600"
+        assert (reply.choices[0].finish_reason, reply.system_fingerprint) == ("stop", "v1")
+        assert reply.usage is not None
+        assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens > 0
+        streamed = api.chat.completions.create(**ask("again"), stream=True)
+        pieces = list(streamed)
+        assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == "again"
+        assert pieces[-1].choices[0].finish_reason == "stop"
+    first, second = (Trace.model_validate(row) for row in recorded(file))
+    assert (first.id, first.completion, first.model, first.version) == (
+        reply.id,
+        "héllo\n\U0001f600",
+        "m",
+        "v1",
+    )
+    assert (first.customer, first.meta["team"], first.documents[0].id) == ("acme", "x", "p1")
+    assert first.time is not None
+    assert abs(first.time - time.time()) < 600
+    assert second.id == pieces[0].id
+
+
+def test_feedback_is_recorded_for_calls_on_record_only(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    with serving(echo(), file) as port:
+        _, reply = post(port, "/v1/chat/completions", ask("q"))
+        said = {"id": reply["id"], "thumb": "down", "edit": "better", "outcome": "reopened", "stars": 2}
+        assert post(port, "/feedback", said) == (200, {"id": reply["id"], "recorded": True})
+        assert post(port, "/feedback", {"id": "other", "thumb": "up"})[0] == 404
+        assert post(port, "/feedback", {"id": reply["id"]})[0] == 400
+        assert post(port, "/feedback", {"id": reply["id"], "thumb": "sideways"})[0] == 400
+    row = recorded(file)[1]
+    assert row["feedback"] == {"thumb": "down", "edit": "better", "stars": 2}
+    assert (row["id"], row["outcome"], "label" in row) == (reply["id"], "reopened", False)
+    with serving(echo(), file) as port:  # a new server knows the old one's calls
+        assert post(port, "/feedback", {"id": reply["id"], "resolved": True})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (ask("q") | {"model": "gpt"}, 404, "no model 'gpt' here: this is 'm'"),
+        ({"model": "m", "messages": []}, 400, "messages: Tuple should have at least 1 item"),
+        (ask("q", n=2), 400, "n: Input should be 1"),
+        (ask("q", tools=[{}]), 400, "tools: Input should be null"),
+        (ask("q", temperature=-1), 400, "temperature"),
+        ({"model": "m", "messages": [{"role": "boss", "content": "q"}]}, 400, "role"),
+        (b"{not json", 400, "Invalid JSON"),
+        (b"[" * 100_000, 400, ""),
+        (b"\xff\xfe", 400, ""),
+        (b"x" * 2_000_000, 413, "larger than 1,000,000 bytes"),
+    ],
+)
+def test_wrong_requests_are_refused_in_one_line(body: Any, status: int, says: str, tmp_path: Path) -> None:
+    with serving(echo(), tmp_path / "t.jsonl") as port:
+        got, answer = post(port, "/v1/chat/completions", body)
+    assert got == status
+    assert says in answer["error"]["message"]
+    assert not recorded(tmp_path / "t.jsonl")
+
+
+def test_content_in_parts_is_read_as_text(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    with serving(echo(), tmp_path / "t.jsonl") as port:
+        body = {"model": "m", "messages": [{"role": "user", "content": parts}]}
+        assert post(port, "/v1/chat/completions", body)[1]["choices"][0]["message"]["content"] == "ab"
+        body["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": "x"}}]  # type: ignore[index]
+        assert post(port, "/v1/chat/completions", body)[0] == 400
+
+
+def test_without_a_key_web_pages_cannot_reach_it(tmp_path: Path) -> None:
+    with serving(echo(), tmp_path / "t.jsonl") as port:
+        assert post(port, "/v1/chat/completions", ask("q"), {"Host": "evil.example"})[0] == 400
+        assert post(port, "/v1/chat/completions", ask("q"), {"Content-Type": "text/plain"})[0] == 415
+    assert not recorded(tmp_path / "t.jsonl")
+
+
+def test_a_key_is_asked_for(tmp_path: Path) -> None:
+    with serving(echo(), tmp_path / "t.jsonl", key=KEY) as port:
+        assert post(port, "/v1/chat/completions", ask("q"))[0] == 401
+        assert post(port, "/feedback", {"id": "x", "thumb": "up"}, {"Authorization": "Bearer wrong"})[0] == 401
+        with client(port, KEY) as api:
+            assert api.chat.completions.create(**ask("q")).choices[0].message.content == "q"
+        with client(port, "wrong") as api, pytest.raises(openai.AuthenticationError):
+            api.models.list()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
+def test_others_reach_a_server_only_with_a_key(host: str) -> None:
+    with pytest.raises(ConfigError, match="can be reached by others, and there is no key"):
+        check_address(host, "")
+    check_address(host, KEY)
+    with pytest.raises(ConfigError, match="shorter than 16 characters"):
+        check_address(host, "short")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_this_machine_needs_no_key(host: str) -> None:
+    check_address(host, "")
+
+
+def test_a_client_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
+    now = [0.0]
+    pace = Pace(60, clock=lambda: now[0])
+    assert [pace.wait("a") for _ in range(61)] == [0] * 60 + [2]
+    assert pace.wait("b") == 0
+    now[0] = 1.5
+    assert [pace.wait("a"), pace.wait("a")] == [0, 1]
+    assert Pace(0).wait("a") == 0
+    with serving(echo(), tmp_path / "t.jsonl", limits=Limits(per_minute=2)) as port:
+        statuses = [post(port, "/v1/chat/completions", ask("q"))[0] for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        with client(port) as api, pytest.raises(openai.RateLimitError):
+            api.chat.completions.create(**ask("q"))
+
+
+class Gathering:
+    """Counts batches; the first waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+        self.go = threading.Event()
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        self.go.wait(30)
+        self.batches.append((len(prompts), sampling.max_tokens))
+        return [Completion(prompt.messages[-1]["content"], completion_tokens=1) for prompt in prompts]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to be")
+
+
+def test_waiting_requests_share_batches_and_each_gets_its_own_answer(tmp_path: Path) -> None:
+    policy = Gathering()
+    limits = Limits(max_tokens=50, batch=8)
+    with serving(policy, tmp_path / "t.jsonl", limits=limits) as port, ThreadPoolExecutor(20) as pool:
+        bodies = [ask(str(n), max_tokens=20 if n % 2 else 900) for n in range(20)]
+        asked = [pool.submit(post, port, "/v1/chat/completions", body) for body in bodies]
+        time.sleep(0.5)
+        policy.go.set()
+        texts = [one.result()[1]["choices"][0]["message"]["content"] for one in asked]
+    assert texts == [str(n) for n in range(20)]
+    assert sum(size for size, _ in policy.batches) == 20
+    assert max(size for size, _ in policy.batches) > 1
+    assert {most for _, most in policy.batches} == {20, 50}
+    assert max(size for size, _ in policy.batches) <= 8
+
+
+def test_too_many_waiting_requests_are_turned_away(tmp_path: Path) -> None:
+    policy = Gathering()
+    limits = Limits(waiting=2)
+    with serving(policy, tmp_path / "t.jsonl", limits=limits) as port, ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(post, port, "/v1/chat/completions", ask(str(n))) for n in range(12)]
+        until(lambda: any(one.done() for one in asked))
+        policy.go.set()
+        statuses = [one.result()[0] for one in asked]
+    assert set(statuses) == {200, 503}
+    assert len(recorded(tmp_path / "t.jsonl")) == statuses.count(200)
+
+
+def failing(prompts: Prompt) -> str:
+    raise OSError("gone")
+
+
+class Broken:
+    """Its engine fails as a whole."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        raise EngineError("out of memory")
+
+
+class Crowded:
+    """Has no room for the prompt."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        return [Completion("", StopReason.LENGTH) for _ in prompts]
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "says"),
+    [(Scripted(failing), 503, "OSError: gone"), (Broken(), 503, "out of memory"), (Crowded(), 400, "context")],
+)
+def test_a_failure_is_an_error_and_no_trace(policy: Policy, status: int, says: str, tmp_path: Path) -> None:
+    with serving(policy, tmp_path / "t.jsonl") as port:
+        for _ in range(2):  # the server outlives it
+            got, answer = post(port, "/v1/chat/completions", ask("q"))
+            assert got == status
+            assert says in answer["error"]["message"]
+    assert not recorded(tmp_path / "t.jsonl")
+
+
+def test_what_cannot_be_recorded_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "t.jsonl"
+    with serving(echo(), file) as port:
+        assert post(port, "/v1/chat/completions", ask("before"))[0] == 200
+        real = os.fsync
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left")))
+            got, answer = post(port, "/v1/chat/completions", ask("lost"))
+        assert os.fsync is real
+        assert (got, "No space left" in answer["error"]["message"]) == (500, True)
+        assert post(port, "/v1/chat/completions", ask("after"))[0] == 200
+    assert [row["completion"] for row in recorded(file)] == ["before", "after"]
+
+
+def test_one_server_a_record_and_a_torn_line_stays_alone(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"id": "a", "messages": []}\n{"id": "tor')
+    with serving(echo(), file) as port:
+        with pytest.raises(ConfigError, match="another server records there"):
+            Recorder(file)
+        post(port, "/v1/chat/completions", ask("q"))
+    lines = file.read_text().splitlines()
+    assert lines[1] == '{"id": "tor'
+    assert json.loads(lines[2])["completion"] == "q"
+    with pytest.raises(DataError, match="cannot record there"):
+        Recorder(tmp_path)
+
+
+@contextmanager
+def process(record: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`vertigym serve` in a process of its own, and its port."""
+    command = "from vertigym.cli import main; main()"
+    arguments = ["serve", "scripted:echo", "-o", str(record), "--port", "0", "--rpm", "0", *more]
+    started = subprocess.Popen([sys.executable, "-c", command, *arguments], stderr=subprocess.PIPE, text=True)
+    assert started.stderr is not None
+    try:
+        line = started.stderr.readline()
+        assert "serving on http://127.0.0.1:" in line, line + started.stderr.read()
+        yield started, int(line.partition("127.0.0.1:")[2].partition("/")[0])
+    finally:
+        started.kill()
+        started.wait()
+        started.stderr.close()
+
+
+def test_a_server_killed_in_mid_write_loses_no_acknowledged_call(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    acknowledged: list[str] = []
+
+    def keep_asking(port: int, number: int) -> None:
+        for count in range(10_000):
+            try:
+                _, reply = post(
+                    port, "/v1/chat/completions", ask(f"{number}-{count} " + "x" * 100_000) | {"model": "echo"}
+                )
+                acknowledged.append(reply["id"])
+            except (OSError, http.client.HTTPException, ValueError):
+                return
+
+    for _ in range(2):
+        with process(file) as (server, port), ThreadPoolExecutor(8) as pool:
+            before = len(acknowledged)
+            for number in range(8):
+                pool.submit(keep_asking, port, number)
+            until(lambda before=before: len(acknowledged) > before + 30)  # type: ignore[misc]
+            server.send_signal(signal.SIGKILL)
+    kept = set()
+    for line in file.read_text(errors="replace").splitlines():
+        try:
+            kept.add(json.loads(line)["id"])
+        except ValueError:
+            continue
+    assert set(acknowledged) <= kept
+    with process(file) as (server, port):  # and it is answered for afterwards
+        assert post(port, "/feedback", {"id": acknowledged[0], "thumb": "up"})[0] == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0 or server.returncode == -signal.SIGTERM
+
+
+def test_a_reachable_host_without_a_key_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VERTIGYM_SERVE_KEY", raising=False)
+    with pytest.raises(ConfigError, match="no key: set VERTIGYM_SERVE_KEY"):
+        serve("scripted:echo", tmp_path / "t.jsonl", host="0.0.0.0", port=0)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot listen on"):
+        serve("scripted:echo", tmp_path / "t.jsonl", port=taken.getsockname()[1])
+    assert not (tmp_path / "t.jsonl").exists()
+
+
+def test_a_version_names_the_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "intent" / "checkpoints" / "step-000050"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"1")
+    before = version_of(str(folder))
+    (folder / "model.safetensors").write_bytes(b"2")
+    assert before.startswith("step-000050-")
+    assert before != version_of(str(folder))
+    assert default_name(str(folder)) == "intent"
+    assert default_name("openai:big@http://x/v1") == version_of("big") == "big"
