@@ -6,7 +6,7 @@ A *task metric* has a value for each task, so that it has a clustered error and 
     pass@k        chance that one of k samples succeeds; pass^k: that all do (score 1 is a success)
     tokens        completion tokens a sample; prompt_tokens likewise
     latency       seconds a sample
-    cost          US dollars a sample, from the suite's price table
+    cost          US dollars a sample, from the suite's price table; cost_per_1000 of a thousand
     unscored      share of samples without a verdict
     macro_f1      the mean over true labels of F1, for environments that classify
     anything else is a part of the score, by name
@@ -29,7 +29,7 @@ from scipy import stats
 from vertigym.core.errors import ConfigError
 from vertigym.evals.suite import Price, Suite
 
-LESS_IS_BETTER = re.compile(r"(latency|tokens|prompt_tokens|cost|unscored)(_p\d+)?|.+_cost")
+LESS_IS_BETTER = re.compile(r"(latency|tokens|prompt_tokens|cost|unscored)(_p\d+)?|cost_per_1000|.+_cost")
 MACRO_F1 = "macro_f1"
 _PASS = re.compile(r"pass([@^])(\d+)")
 _QUANTILE = re.compile(r"(latency|tokens)_p(\d{1,2})")
@@ -94,8 +94,9 @@ def task_value(row: Row, metric: str, price: Price | None = None) -> float | Non
             return _mean(row.latency_s)
         case "unscored":
             return 1 - len(row.scored) / len(row.scores)
-        case "cost":
-            return None if price is None else _cost(row, price) / len(row.scores)
+        case "cost" | "cost_per_1000":
+            calls = len(row.scores) / (1000 if metric == "cost_per_1000" else 1)
+            return None if price is None else _cost(row, price) / calls
     if found := _PASS.fullmatch(metric):
         estimator = pass_at_k if found[1] == "@" else pass_hat_k
         wins = sum(score >= 1 - 1e-9 for score in row.scored)
@@ -185,9 +186,9 @@ def check_metric(metric: str, rows: Sequence[Row], price: Price | None) -> None:
         return
     if metric == "score" or not any(row.scored for row in rows):
         return  # nothing scored: the unscored share says so
-    if metric == "cost":
+    if metric in ("cost", "cost_per_1000"):
         raise ConfigError(
-            "metric 'cost' needs a price: add [prices.\"MODEL\"] with input and output to the suite"
+            f'metric {metric!r} needs a price: add [prices."MODEL"] with input and output, or hour'
         )
     if _PASS.fullmatch(metric):
         most = max(len(row.scored) for row in rows)
@@ -195,12 +196,24 @@ def check_metric(metric: str, rows: Sequence[Row], price: Price | None) -> None:
     if metric == MACRO_F1:
         raise ConfigError("metric 'macro_f1' needs an environment that classifies (evidence 'label')")
     parts = sorted({name for row in rows for name in row.parts})
-    known = ["score", "pass@K", "pass^K", "tokens", "latency", "latency_p95", "cost", "unscored", *parts]
+    known = [
+        "score",
+        "pass@K",
+        "pass^K",
+        "tokens",
+        "latency",
+        "latency_p95",
+        "cost",
+        "cost_per_1000",
+        "unscored",
+        *parts,
+    ]
     raise ConfigError(f"no metric {metric!r}: there are {', '.join(known)}")
 
 
 def _cost(row: Row, price: Price) -> float:
-    return (sum(row.prompt_tokens) * price.input + sum(row.completion_tokens) * price.output) / 1e6
+    tokens = sum(row.prompt_tokens) * price.input + sum(row.completion_tokens) * price.output
+    return tokens / 1e6 + sum(row.latency_s) * price.hour / 3600
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -114,10 +114,19 @@ class Gate(Config):
 
 
 class Price(Config):
-    """US dollars per million tokens."""
+    """US dollars per million tokens; or `hour`, what an hour of the machine costs, for a model of your own. A
+    call is then charged all of the machine for as long as it takes: what it costs where calls come one at a
+    time, and an upper bound where the machine answers several at once."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+    hour: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Price":
+        if bool(self.hour) == bool(self.input or self.output) and self.model_fields_set != {"input", "output"}:
+            raise ValueError("a price is input and output per million tokens, or hour")
+        return self
 
 
 class Suite(Config):

@@ -28,7 +28,7 @@ labels = ["shipping", "returns", "refunds", "invoices", "warranty"]
 none = "other"
 """
 SEARCH = 'id = "desk/Search-v0"\nkind = "rewrite"\nrelevant = "meta.page"\n'
-ANSWER = 'id = "desk/Answer-v0"\nkind = "cite"\n'
+ANSWER = 'id = "desk/Answer-v0"\nkind = "cite"\npassages = "there"\n'
 OUTCOME = 'id = "desk/Outcome-v0"\nkind = "outcome"\n'
 ORDER = 'id = "desk/Order-v0"\nkind = "extract"\nanswer = "label"\n'
 SCHEMA = {

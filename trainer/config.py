@@ -200,7 +200,8 @@ class DistillConfig(Config):
 
 
 class SFTConfig(Config):
-    """Supervised fine-tuning on chat rows: JSONL of `{"messages": [...]}`, loss on the assistant's tokens."""
+    """Supervised fine-tuning on chat rows, loss on the assistant's tokens: JSONL of `{"messages": [...]}`, or
+    of traces, whose completion is the last message (a larger model's logged answers, for example)."""
 
     data: Path
     batch: int = Field(64, ge=1, description="rows a step")

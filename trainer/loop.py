@@ -32,7 +32,7 @@ from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.policy_gradient import PolicyGradient
 from vertigym.trainer.run import Rollout, Run
-from vertigym.trainer.sft import SFT
+from vertigym.trainer.sft import SFT, chat
 
 AHEAD = "ahead"
 
@@ -317,5 +317,7 @@ def _texts(config: RunConfig, env: envs.Env) -> list[str]:
         )
     texts = [m["content"] for task in tasks for m in task.messages()] + [reference_text(task) for task in tasks]
     if config.sft:
-        texts += [m["content"] for row in read_jsonl(config.sft.data) for m in row.get("messages", [])]
+        data = config.sft.data
+        rows = enumerate(read_jsonl(data), 1)
+        texts += [m["content"] for number, row in rows for m in chat(row, f"{data}:{number}")]
     return texts

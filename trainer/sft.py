@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_jsonl
+from vertigym.core.types import Message
 from vertigym.policies.chat import ChatRenderer
 from vertigym.trainer.batch import Batch, Sample
 from vertigym.trainer.learner import Learner, tokenwise
@@ -40,8 +41,22 @@ def _negative_log_likelihood(
     return -logp_T.sum(), {}
 
 
-def _sample(row: Any, renderer: ChatRenderer, where: str) -> Sample:
+def chat(row: Any, where: str) -> list[Message]:
+    """The chat of a row: its `messages`, and for a trace what was answered to them.
+
+    Raises:
+        DataError: it is neither (names `where`).
+    """
     messages = row.get("messages") if isinstance(row, dict) else None
+    if isinstance(messages, list) and isinstance(row.get("completion"), str):
+        messages = [*messages, {"role": "assistant", "content": row["completion"]}]
     if not isinstance(messages, list) or not any(m.get("role") == "assistant" for m in messages):
-        raise DataError(f'{where}: a row is {{"messages": [...]}} with at least one assistant message')
-    return Sample(*renderer.training_row(messages))
+        raise DataError(
+            f'{where}: a row is {{"messages": [...]}} with at least one assistant message, or a trace with its '
+            "completion"
+        )
+    return messages
+
+
+def _sample(row: Any, renderer: ChatRenderer, where: str) -> Sample:
+    return Sample(*renderer.training_row(chat(row, where)))

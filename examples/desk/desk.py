@@ -91,15 +91,16 @@ def answers(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         items = [str(item) for item in random.permutation(ITEMS[:8])[: PASSAGES + 1]]
         prices = [int(n) for n in random.permutation(np.arange(11, 31))[:PASSAGES]]
         shown = [
-            {"id": name, "text": f"The {item} costs {price} euros here."}
+            {"id": name, "text": f"{item}: {price} euros."}
             for name, item, price in zip("abc", items, prices, strict=False)
         ]
         place = int(random.integers(PASSAGES)) if random.random() < 6 / 7 else PASSAGES
         known = place < PASSAGES
-        label = f"{items[place]} costs {prices[place]} euros" if known else ""
-        taken = 0 if random.random() < 0.4 else place
-        reply = f"{items[taken]} costs {prices[taken]} euros [{'abc'[taken]}]." if taken < PASSAGES else NOTHING
-        row = _row("answer", index, random, items[place], reply)
+        label = f"{prices[place]} euros" if known else ""
+        taken = 0 if random.random() < 0.35 else place
+        reply = f"{prices[taken]} euros [{'abc'[taken]}]." if taken < PASSAGES else NOTHING
+        text = "\n".join([items[place], *(f"[{one['id']}] {one['text']}" for one in shown)])
+        row = _row("answer", index, random, text, reply)
         yield row | {"label": label, "documents": shown}
 
 
