@@ -1,5 +1,6 @@
 """Files appear whole or not at all: write beside, fsync, rename. JSON errors name the line."""
 
+import errno
 import hashlib
 import json
 import math
@@ -166,6 +167,18 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> list[Any]:
                 break
             raise DataError(f"{path}:{number}: not JSON ({error.msg})") from None
     return rows
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error comes of a full disk or quota: it, what caused it, or what it says (libraries that write
+    by themselves raise errors of their own)."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from vertigym.core.errors import ConfigError, DataError, RunError
 from vertigym.core.files import read_json, read_jsonl, sha256, write_jsonl
 from vertigym.core.types import Score
 from vertigym.envs.tasks import TaskSet
-from vertigym.policies.engine import TransformersEngine
+from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.scripted import reference_text
 from vertigym.rewards.rubric import Rubric
 from vertigym.trainer import loop
@@ -221,6 +221,28 @@ def test_lora_trains_adapters_only_exports_them_merged_and_resumes_to_the_bit(
     resumed = train(config, resume=True)
     assert weights(resumed.last) == weights(whole.last)
     assert timeless(resumed.run.folder) == timeless(whole.run.folder)
+
+
+def test_a_bfloat16_folder_is_trained_in_float32(start: Start, tmp_path: Path) -> None:
+    model, tokenizer = load_model(start.model)
+    coarse = tmp_path / "bf16"
+    model.bfloat16().save_pretrained(coarse)
+    tokenizer.save_pretrained(coarse)
+    before = load_file(coarse / "model.safetensors")
+    assert {weight.dtype for weight in before.values()} == {torch.bfloat16}
+    changes: dict[str, Any] = {
+        "model": str(coarse), "optimizer": {"lr": 1e-6}, "steps": 2, "eval": None,
+        "dtype": "bfloat16", "gradient_checkpointing": True,
+    }  # fmt: skip
+    trained = train(start.config(tmp_path, **changes))
+    after = load_file(trained.last / "model.safetensors")
+    assert {weight.dtype for weight in after.values()} == {torch.float32}
+    moved = [name for name in before if not torch.equal(before[name].float(), after[name])]
+    assert len(moved) == len(before)
+    lost = sum(int((before[name] == after[name].bfloat16()).sum()) for name in before)
+    assert lost > 0.9 * sum(weight.numel() for weight in before.values()), "bfloat16 would have lost the step"
+    again = train(start.config(tmp_path, **changes, name="again"))
+    assert weights(again.last) == weights(trained.last)
 
 
 def hopeless(start: Start, output: Path, **changes: Any) -> RunConfig:

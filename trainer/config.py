@@ -23,6 +23,7 @@ from vertigym.core.config import Config
 from vertigym.policies.lora import LoRAConfig
 from vertigym.policies.tiny import TinySize
 from vertigym.trainer.alarms import AlarmConfig
+from vertigym.trainer.trackers import TrackingConfig
 
 
 class OptimizerConfig(Config):
@@ -254,6 +255,7 @@ class RunConfig(Config):
     eval: EvalConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
     alarms: AlarmConfig = AlarmConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @field_validator("name")
     @classmethod

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vertigym.trainer import losses
 from vertigym.trainer.batch import Batch
 from vertigym.trainer.config import OptimizerConfig
-from vertigym.trainer.learner import Learner, Loss
+from vertigym.trainer.learner import Learner, Loss, save_tensors
 
 
 class ValueModel(nn.Module):
@@ -51,7 +51,7 @@ class Critic(Learner):
     def save_state(self, folder: Path) -> None:
         """Write the weights, which no model folder holds, and the optimizer's state."""
         super().save_state(folder)
-        torch.save(self.model.state_dict(), folder / "model.pt")
+        save_tensors(self.model.state_dict(), folder / "model.pt")
 
     def load_state(self, folder: Path) -> None:
         """Take both over from `folder`."""

@@ -173,7 +173,7 @@ class Learner:
         folder.mkdir(parents=True, exist_ok=True)
         adapters = {name: value for name, value in self.model.state_dict().items() if ".lora_" in name}
         state = {"optimizer": self._optimizer.state_dict(), "steps": self.steps, "adapters": adapters}
-        torch.save(state, folder / STATE)
+        save_tensors(state, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
         """Take over what `save_state` wrote to `folder`."""
@@ -181,6 +181,12 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         self.model.load_state_dict(state["adapters"], strict=False)
         self.steps = state["steps"]
+
+
+def save_tensors(value: Any, file: Path) -> None:
+    """`torch.save` through a file of our own: a full disk is then said to be one."""
+    with file.open("wb") as opened:
+        torch.save(value, opened)
 
 
 def tokenwise(loss: Loss) -> Loss:

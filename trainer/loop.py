@@ -15,7 +15,7 @@ import torch
 
 from vertigym import envs
 from vertigym.core.errors import ConfigError, RunError
-from vertigym.core.files import read_jsonl
+from vertigym.core.files import is_disk_full, read_jsonl
 from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS
 from vertigym.evals.suite import Suite
@@ -32,7 +32,9 @@ from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.policy_gradient import PolicyGradient
 from vertigym.trainer.run import Rollout, Run
+from vertigym.trainer.samples import choose
 from vertigym.trainer.sft import SFT, chat
+from vertigym.trainer.trackers import Trackers, open_trackers
 
 AHEAD = "ahead"
 
@@ -78,11 +80,19 @@ def train(config: RunConfig, *, resume: bool = False, progress: Progress | None 
     run, checkpoint = Run.resume(config) if resume else (Run.start(config), None)
     for warning in run.warnings:
         progress.on_note(warning)
+    settings = config.model_dump(mode="json", exclude_none=True)
+    trackers = open_trackers(config.tracking, config.name, run.folder, settings, on_note=progress.on_note)
     try:
-        session = _Session(config, run, env, suites, checkpoint, progress)
-        return session.go()
+        return _Session(config, run, env, suites, checkpoint, progress, trackers).go()
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise RunError(
+            f"{run.folder}: the disk is full ({type(error).__name__}); what was finished is kept: make room "
+            "and go on with --resume"
+        ) from error
     finally:
-        run.close()
+        trackers.close()
 
 
 def plan(config: RunConfig) -> dict[str, Any]:
@@ -121,8 +131,10 @@ class _Session:
         suites: Sequence[Suite],
         checkpoint: Path | None,
         progress: Progress,
+        trackers: Trackers,
     ) -> None:
         self.config, self.run, self.env, self.progress = config, run, env, progress
+        self.trackers = trackers
         if checkpoint is None and config.model == "tiny":
             tiny.build(_texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
         # With adapters the base model is always the one the run started from; a checkpoint's is merged.
@@ -165,8 +177,10 @@ class _Session:
             done += 1
             last = done == config.steps
             if rollouts and (last or self._due(done, config.rollout.save_every)):
-                self.run.save_rollouts(done, rollouts)
+                saved = self.run.save_rollouts(done, rollouts)
+                self.trackers.show(done, choose(saved))
             self.run.log(done, metrics)
+            self.trackers.log(done, metrics)
             self.progress.on_step(done, metrics)
             self._sound_alarms(done, metrics)
             if last or self._is_evaluated(done) or self._due(done, config.checkpoint.every):

@@ -60,7 +60,6 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.warnings: list[str] = []
-        self._tensorboard: Any = None
 
     @classmethod
     def start(cls, config: RunConfig) -> "Run":
@@ -106,23 +105,18 @@ class Run:
         return self.folder / "checkpoints" / step_name(step)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a row of metrics, and send the numbers to TensorBoard."""
+        """Append a row of metrics."""
         append_jsonl(self.folder / "metrics.jsonl", {"step": step, **metrics})
-        if self._tensorboard is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, value, step)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every logged row."""
         return read_rows(self.folder / "metrics.jsonl")
 
-    def save_rollouts(self, step: int, rollouts: Iterable[Rollout]) -> None:
-        """Write the step's rollouts."""
-        rows = (jsonable(asdict(r.trajectory) | {"advantage": r.advantage}) for r in rollouts)
+    def save_rollouts(self, step: int, rollouts: Iterable[Rollout]) -> list[dict[str, Any]]:
+        """Write the step's rollouts; the rows that were written."""
+        rows = [jsonable(asdict(r.trajectory) | {"advantage": r.advantage}) for r in rollouts]
         write_jsonl(self.folder / "rollouts" / f"{step_name(step)}.jsonl", rows)
+        return rows
 
     def eval_file(self, suite: str, step: int) -> Path:
         """Where the report of a suite at `step` is."""
@@ -145,11 +139,6 @@ class Run:
         """The checkpoint that ships, if any was promoted."""
         file = self.folder / "promoted.json"
         return self.folder / str(read_json(file)["checkpoint"]) if file.exists() else None
-
-    def close(self) -> None:
-        """Flush TensorBoard."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
 
     def _last_sound_checkpoint(self) -> Path | None:
         for folder in sorted(self.folder.glob("checkpoints/step-*"), reverse=True):

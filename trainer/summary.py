@@ -10,9 +10,11 @@ from rich.text import Text
 
 from vertigym.core.config import Config
 from vertigym.core.errors import DataError
+from vertigym.core.files import read_jsonl
 from vertigym.evals.report import Report, estimate_metric, select
 from vertigym.evals.statistics import Estimate
 from vertigym.trainer.run import Run
+from vertigym.trainer.samples import Shown, choose, samples_table
 
 
 class Checkpoint(Config):
@@ -32,6 +34,7 @@ class Summary(Config):
     checkpoints: tuple[Checkpoint, ...]
     promoted: str | None
     reason: str
+    samples: tuple[Shown, ...] = Field((), description="some of the last rollouts saved")
 
 
 def summarize(folder: Path) -> Summary:
@@ -47,6 +50,7 @@ def summarize(folder: Path) -> Summary:
     steps = sorted({int(file.stem.removeprefix("step-")) for file in folder.glob("evals/*/step-*.json")})
     rows = tuple(_checkpoint(folder, step, decisions.get(step, {})) for step in steps)
     promoted = run.promoted()
+    rollouts = sorted(folder.glob("rollouts/step-*.jsonl"))
     reason = next((row.reason for row in reversed(rows) if row.verdict == "promoted"), "")
     return Summary(
         run=str(folder),
@@ -54,6 +58,7 @@ def summarize(folder: Path) -> Summary:
         checkpoints=rows,
         promoted=str(promoted) if promoted else None,
         reason=reason,
+        samples=tuple(choose(read_jsonl(rollouts[-1]))) if rollouts else (),
     )
 
 
@@ -78,7 +83,10 @@ def render(summary: Summary) -> Group:
     for row in summary.checkpoints:
         table.add_row(*map(Text, checkpoint_row(row)))
     ships = f"promoted: {summary.promoted}" if summary.promoted else "promoted: none; the champion stays"
-    return Group(f"{summary.run}: {summary.steps} steps", table if summary.checkpoints else "no evals", ships)
+    parts = [f"{summary.run}: {summary.steps} steps", table if summary.checkpoints else "no evals", ships]
+    if summary.samples:
+        parts += ["", "some of the last rollouts saved:", samples_table(summary.samples)]
+    return Group(*parts)
 
 
 def spoken(score: Estimate) -> str:
