@@ -82,6 +82,8 @@ class Env(gymnasium.Env[str, str]):
         self.action_space = AnyText()
         self._task: Task | None = None
         self._messages: list[Message] = []
+        self._shown: list[Message] = []  # copies, made once a message: what callers get to hold
+        self._tools: Sequence[Mapping[str, Any]] = ()
         self._turn = 0
         self._over = True
 
@@ -140,7 +142,9 @@ class Env(gymnasium.Env[str, str]):
         super().reset(seed=seed)
         self._task = self._choose(options or {})
         self._turn, self._over = 0, False
-        self._messages = [message.copy() for message in self.begin(self._task)]
+        self._messages, self._shown = [], []
+        self._say(self.begin(self._task))
+        self._tools = copy.deepcopy(self.tools)
         return self._messages[-1]["content"], self._info(None)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -150,9 +154,9 @@ class Env(gymnasium.Env[str, str]):
         if not isinstance(action, str):
             raise TypeError(f"an action is a string, got {type(action).__name__}")
         self._turn += 1
-        self._messages.append({"role": "assistant", "content": action})
+        self._say([{"role": "assistant", "content": action}])
         turn = self.respond(action)
-        self._messages += [message.copy() for message in turn.messages]
+        self._say(turn.messages)
         terminated = turn.score is not None
         truncated = not terminated and self._turn >= self.max_turns
         score = self.close_episode() if truncated else turn.score
@@ -161,13 +165,12 @@ class Env(gymnasium.Env[str, str]):
         observation = turn.messages[-1]["content"] if turn.messages else ""
         return observation, reward, terminated, truncated, self._info(score)
 
+    def _say(self, messages: Sequence[Message]) -> None:
+        self._messages += [message.copy() for message in messages]
+        self._shown += [message.copy() for message in messages]
+
     def _info(self, score: Score | None) -> dict[str, Any]:
-        return {
-            "task": self.task,
-            "messages": self.messages,
-            "tools": copy.deepcopy(self.tools),
-            "score": score,
-        }
+        return {"task": self.task, "messages": list(self._shown), "tools": self._tools, "score": score}
 
     def _choose(self, options: Mapping[str, Any]) -> Task:
         task = options.get("task")

@@ -39,6 +39,7 @@ SEARCH_PATH = "VERTIGYM_PATH"
 
 # Kind of a folder environment -> the function that opens the folder: `load(folder, **kwargs) -> Env`.
 FOLDER_KINDS: dict[str, str] = {
+    "agent": "vertigym.envs.business.agent:load",
     "cite": "vertigym.envs.traces.kinds:load_cite",
     "classify": "vertigym.envs.traces.kinds:load_classify",
     "code": "vertigym.envs.code.env:load_folder",

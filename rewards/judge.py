@@ -74,7 +74,7 @@ def judge(
             {"role": "user", "content": _as_data(question)},
         ]
         key = os.environ.get(key_variable, "")
-        reply = _post(
+        reply = ask_endpoint(
             f"{base_url.rstrip('/')}/chat/completions", {**settings, "messages": messages}, key, timeout_s
         )
         return _vote(reply, word)
@@ -124,14 +124,14 @@ def _vote(reply: str, word: str) -> Vote | None:
     return None
 
 
-def _post(url: str, body: Mapping[str, Any], key: str, timeout_s: float) -> str:
-    """The reply's text; busy and broken endpoints are tried again.
+def ask_endpoint(url: str, body: Mapping[str, Any], key: str, timeout_s: float) -> str:
+    """The text of a chat completion; busy and broken endpoints are tried again.
 
     Raises:
         InfrastructureError: no sound reply after three tries, or the endpoint refuses the request.
     """
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 (judge checked it)
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 (the caller checked it)
     problem = ""
     for attempt in range(_TRIES):
         if attempt:
@@ -146,7 +146,7 @@ def _post(url: str, body: Mapping[str, Any], key: str, timeout_s: float) -> str:
                 break
         except (OSError, ValueError, LookupError, TypeError) as error:
             problem = f"{type(error).__name__}: {error}"
-    raise InfrastructureError(f"the judge at {url} gave no answer: {problem}")
+    raise InfrastructureError(f"the model at {url} gave no answer: {problem}")
 
 
 class _Cache:

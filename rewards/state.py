@@ -8,13 +8,14 @@ nesting of dicts with JSON values; `sqlite_state` reads one from a database. A l
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from vertigym.core.types import Score
 
 _SHOWN = 10
+_LONGEST = 300  # characters of a value in the evidence
 
 
 class _Deleted:
@@ -33,32 +34,34 @@ def compare_states(
     goal: Mapping[str, Any],
     *,
     may_change: Sequence[str] = (),
+    equal: Callable[[Any, Any], bool] | None = None,
 ) -> Score:
     """1 when every path of `goal` has its value (`DELETED`: is gone) and every other path is as before, else 0.
 
     Paths are dotted (`orders.17.status`); a goal's value may be a dict, whose leaves are then the goals.
-    `may_change`: patterns (`*.updated_at`) of what is free to change. Parts: `reached`, the share of goals, and
-    `untouched`, 1 when nothing else changed. A goal that held before the first action is *not scored*: doing
-    nothing would be paid.
+    `may_change`: patterns (`*.updated_at`) of what is free to change; `equal`: what counts as the same value,
+    by default equality that tells true from 1. Parts: `reached`, the share of goals, and `untouched`, 1 when
+    nothing else changed. A goal that held before the first action is *not scored*: doing nothing would be paid.
 
     Raises:
         ValueError: `goal` is empty.
     """
+    same = equal or _same
     wanted = dict(_leaves(goal))
     if not wanted:
         raise ValueError(
             "a goal needs at least one path: leaving everything as it is can be done by doing nothing"
         )
     old, new = dict(_leaves(before)), dict(_leaves(after))
-    missed = [path for path, value in wanted.items() if not _holds(new, path, value)]
-    if all(_holds(old, path, value) for path, value in wanted.items()):
+    missed = [path for path, value in wanted.items() if not _holds(new, path, value, same)]
+    if all(_holds(old, path, value, same) for path, value in wanted.items()):
         return Score.unscored("the goal held before the first action", goal=list(wanted)[:_SHOWN])
     damaged = [
         path
         for path in {**old, **new}
         if path not in wanted
+        and not same(old.get(path, DELETED), new.get(path, DELETED))
         and not _inside_deleted(path, wanted)
-        and not _same(old.get(path, DELETED), new.get(path, DELETED))
         and not any(fnmatchcase(path, pattern) for pattern in may_change)
     ]
     parts = {"reached": 1 - len(missed) / len(wanted), "untouched": float(not damaged)}
@@ -112,11 +115,11 @@ def _inside_deleted(path: str, wanted: Mapping[str, Any]) -> bool:
     return any(value is DELETED and path.startswith(f"{goal}.") for goal, value in wanted.items())
 
 
-def _holds(state: Mapping[str, Any], path: str, value: Any) -> bool:
+def _holds(state: Mapping[str, Any], path: str, value: Any, same: Callable[[Any, Any], bool]) -> bool:
     """Whether `path` has `value` among a state's leaves; `DELETED`: neither it nor anything below is there."""
     if value is DELETED:
         return path not in state and not any(other.startswith(f"{path}.") for other in state)
-    return path in state and _same(state[path], value)
+    return path in state and same(state[path], value)
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -131,4 +134,5 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _difference(path: str, new: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    return f"{path}: {new.get(path, DELETED)!r}, should be {wanted.get(path, DELETED)!r}"
+    is_now, should_be = (repr(state.get(path, DELETED))[:_LONGEST] for state in (new, wanted))
+    return f"{path}: {is_now}, should be {should_be}"

@@ -7,7 +7,8 @@ import pytest
 
 from vertigym import envs
 from vertigym.core.types import SPLITS, Task
-from vertigym.envs.code.repository import RepositoryEnv, tool_call, write_call
+from vertigym.envs.calls import tool_call, write_call
+from vertigym.envs.code.repository import RepositoryEnv
 from vertigym.envs.tasks import TaskSet
 from vertigym.sandboxes import Level, levels
 

@@ -88,13 +88,14 @@ def read_tasks(folder: Path) -> TaskSet:
 
 def write_folder(
     folder: Path,
-    config: DecisionConfig,
+    config: str,
     decision: str,
     tasks: Mapping[Split, Sequence[Task]],
     readme: str,
     keep: Sequence[str] = (),
 ) -> None:
-    """Write the whole folder, or nothing. Files named in `keep` are carried over from the old one.
+    """Write the whole folder, or nothing; `config` is the text of `env.toml`. Files named in `keep` are carried
+    over from the old one.
 
     Raises:
         ConfigError: something that is not an environment stands in the way.
@@ -107,7 +108,7 @@ def write_folder(
         raise ConfigError(f"{folder}: exists and is not an environment folder; choose another one with -o")
     kept = {name: (folder / name).read_text("utf-8") for name in keep if (folder / name).is_file()}
     with whole_folder(folder) as new:
-        write_text(new / "env.toml", _toml(config))
+        write_text(new / "env.toml", config)
         write_text(new / "decision.json", decision)
         write_text(new / "README.md", readme)
         for name, text in kept.items():
@@ -116,7 +117,8 @@ def write_folder(
             write_jsonl(new / "tasks" / f"{split}.jsonl", map(_row, tasks[split]))
 
 
-def _toml(config: DecisionConfig) -> str:
+def config_text(config: DecisionConfig) -> str:
+    """`env.toml`."""
     return _TOML.format(
         id=dumps(config.id),
         description=dumps(config.description),

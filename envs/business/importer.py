@@ -12,7 +12,7 @@ from vertigym.core.files import dumps
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.envs.business.answers import WHOLE, computed_fields, project
-from vertigym.envs.business.folder import DecisionConfig, Rules, write_folder
+from vertigym.envs.business.folder import DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.business.model import Case, DecisionError, DecisionModel
 from vertigym.envs.business.render import case_prompt
 from vertigym.envs.business.sampler import Sample, Sampled, Sampler
@@ -109,7 +109,7 @@ def import_decision(
         evaluations=sampled.evaluations,
         warnings=tuple(warnings),
     )
-    write_folder(out, config, model.text, tasks, _readme(report, config), keep)
+    write_folder(out, config_text(config), model.text, tasks, _readme(report, config), keep)
     return report
 
 

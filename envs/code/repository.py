@@ -8,14 +8,13 @@ its functions through a data-only channel, so nothing in the tree can forge a pa
 Task: `info["files"]` (path -> text), `info["tests"]` (`rewards.code`), `info["solution"]` (path -> text).
 """
 
-import json
-import re
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vertigym.core.errors import VertigymError
 from vertigym.core.types import Message, Score, Task
+from vertigym.envs.calls import tool, tool_call, write_call
 from vertigym.envs.code.env import BUILT_IN
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import Tasks, TaskSet
@@ -23,8 +22,6 @@ from vertigym.rewards.code import ExitStatus, Parts, Verifier, parse_tests
 from vertigym.sandboxes import Limits
 from vertigym.sandboxes.session import LIMITS, Session
 
-_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
-_FENCED = re.compile(r"```(?:json)?\s*(\{.*?\})\s*```", re.DOTALL)
 _SHOWN = 8000  # characters of a tool's output that the policy sees
 _PATH = {"type": "string", "description": "relative to the repository's root"}
 
@@ -34,25 +31,12 @@ Tools: bash(command); read(path); edit(path, old, new), which replaces the one o
 empty old writes the whole file; submit(), when you are done."""
 
 
-def _tool(name: str, description: str, **properties: Mapping[str, str]) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": properties, "required": list(properties)}
-    return {
-        "type": "function",
-        "function": {"name": name, "description": description, "parameters": parameters},
-    }
-
-
+_TEXT = {"type": "string"}
 TOOLS = (
-    _tool("bash", "Run a shell command in the repository.", command={"type": "string"}),
-    _tool("read", "Read a text file.", path=_PATH),
-    _tool(
-        "edit",
-        "Replace the one occurrence of `old`.",
-        path=_PATH,
-        old={"type": "string"},
-        new={"type": "string"},
-    ),
-    _tool("submit", "Hand in the repository as it is."),
+    tool("bash", "Run a shell command in the repository.", {"command": _TEXT}),
+    tool("read", "Read a text file.", {"path": _PATH}),
+    tool("edit", "Replace the one occurrence of `old`.", {"path": _PATH, "old": _TEXT, "new": _TEXT}),
+    tool("submit", "Hand in the repository as it is.", {}),
 )
 
 
@@ -161,32 +145,6 @@ class RepositoryEnv(Env):
         if self._session is not None:
             self._session.close()
             self._session = None
-
-
-def tool_call(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and arguments of the first tool call in `text`.
-
-    Raises:
-        ValueError: there is none, or it is not JSON of the right shape.
-    """
-    found = _CALL.search(text) or _FENCED.search(text)
-    try:
-        call = json.loads(found.group(1) if found else text)
-    except (ValueError, RecursionError):
-        raise ValueError(
-            'no tool call found: write <tool_call>{"name": …, "arguments": {…}}</tool_call>'
-        ) from None
-    match call:
-        case {"name": str(name), "arguments": dict(arguments)}:
-            return name, arguments
-        case {"name": str(name)}:
-            return name, {}
-    raise ValueError('a tool call needs "name" (text) and "arguments" (an object)')
-
-
-def write_call(name: str, **arguments: str) -> str:
-    """A tool call as a policy would write it."""
-    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}</tool_call>"
 
 
 def load(**kwargs: Any) -> Env:

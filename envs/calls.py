@@ -1,0 +1,65 @@
+"""Tool calls as text: how a policy writes one, how an environment reads one, how a tool is described.
+
+    <tool_call>{"name": "read", "arguments": {"path": "shop/prices.py"}}</tool_call>
+
+A bare or fenced JSON object will do. Reading takes time linear in the text, whatever the text.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_FENCE = "```"
+
+
+def tool(name: str, description: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool as chat templates and endpoints want it described; every property (a JSON schema) is required."""
+    parameters = {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }
+
+
+def tool_call(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and arguments of the first tool call in `text`.
+
+    Raises:
+        ValueError: there is none, or it is not JSON of the right shape.
+    """
+    try:
+        call = json.loads(_body(text))
+    except (ValueError, RecursionError):
+        raise ValueError(f'no tool call found: write {OPEN}{{"name": …, "arguments": {{…}}}}{CLOSE}') from None
+    match call:
+        case {"name": str(name), "arguments": dict(arguments)}:
+            return name, arguments
+        case {"name": str(name)}:
+            return name, {}
+    raise ValueError('a tool call needs "name" (text) and "arguments" (an object)')
+
+
+def is_call(text: str) -> bool:
+    """Whether the text means to call a tool, well written or not; any other text speaks to somebody."""
+    return OPEN in text or text.lstrip().startswith(("{", "```"))
+
+
+def write_call(name: str, /, **arguments: Any) -> str:
+    """A tool call as a policy would write it."""
+    return f"{OPEN}{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}{CLOSE}"
+
+
+def _body(text: str) -> str:
+    """What stands in the first pair of tags, else in the first fence, else the whole text."""
+    for opening, closing in ((OPEN, CLOSE), (_FENCE, _FENCE)):
+        start = text.find(opening) + len(opening)
+        end = text.find(closing, start)
+        if len(opening) <= start < end:
+            return text[start:end].removeprefix("json")
+    return text
