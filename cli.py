@@ -127,13 +127,33 @@ def env_import(
         str | None,
         typer.Option(help="Fix the clock of a model that reads it, for example 2026-01-31T12:00:00Z."),
     ] = None,
+    mode: Annotated[
+        Literal["decision", "agent"],
+        typer.Option(
+            help="decision: one case in, one decision out. agent: the case lies in a database behind tools, "
+            "the customer can be asked, the final state is judged."
+        ),
+    ] = "decision",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="agent: a key of env.toml, for example database.cases=100.", metavar="KEY=VALUE"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
+    from vertigym.core.errors import ConfigError
+    from vertigym.envs.business.agent_import import import_agent
     from vertigym.envs.business.importer import import_decision
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
-    report = import_decision(file, id, folder, rules=rules, seed=seed, now=now)
+    if mode == "agent":
+        report = import_agent(file, id, folder, rules=rules, seed=seed, now=now, settings=settings or [])
+    elif settings:
+        raise ConfigError("--set is for --mode agent; edit the folder's env.toml instead")
+    else:
+        report = import_decision(file, id, folder, rules=rules, seed=seed, now=now)
     if as_json:
         _print_json(dataclasses.asdict(report) | {"coverage": report.coverage})
         return

@@ -83,6 +83,7 @@ class Env(gymnasium.Env[str, str]):
         self._task: Task | None = None
         self._messages: list[Message] = []
         self._shown: list[Message] = []  # copies, made once a message: what callers get to hold
+        self._copied: Sequence[Mapping[str, Any]] | None = None  # the tools that `_tools` is a copy of
         self._tools: Sequence[Mapping[str, Any]] = ()
         self._turn = 0
         self._over = True
@@ -144,7 +145,8 @@ class Env(gymnasium.Env[str, str]):
         self._turn, self._over = 0, False
         self._messages, self._shown = [], []
         self._say(self.begin(self._task))
-        self._tools = copy.deepcopy(self.tools)
+        if self._copied is not self.tools:
+            self._copied, self._tools = self.tools, copy.deepcopy(self.tools)
         return self._messages[-1]["content"], self._info(None)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:

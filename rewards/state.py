@@ -104,7 +104,10 @@ def _leaves(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
     """(dotted path, value) of everything that is not a dict; an empty dict is nothing."""
     for key, value in state.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if value is None or type(value) is str:  # most are; asking for Mapping takes long
+            yield path, value
+            continue
+        if type(value) is dict or isinstance(value, Mapping):
             yield from _leaves(value, f"{path}.")
         else:
             yield path, value

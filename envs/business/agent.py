@@ -65,7 +65,8 @@ class AgentEnv(Env):
     def begin(self, task: Task) -> Sequence[Message]:
         """Fill a database; the request."""
         self.close()
-        self._world = build(task, self._pool, self.config.database, self.config.seed)
+        if self._world is None or self._world.task != task.id:  # replayed tasks keep their world
+            self._world = build(task, self._pool, self.config.database, self.config.seed)
         self._database = Database(self._world)
         said: Mapping[str, str] = task.info["says"]
         self._customer = ScriptedCustomer(said)

@@ -49,8 +49,8 @@ class ToolConfig(Config):
 class DatabaseConfig(Config):
     """The size of an episode's database."""
 
-    customers: int = Field(20, ge=3)
-    cases: int = Field(40, ge=4)
+    customers: int = Field(20, ge=3, le=2000)
+    cases: int = Field(40, ge=4, le=100_000)
 
 
 class CustomerConfig(Config):

@@ -8,8 +8,9 @@ are real cases of the train split; decided ones hold the right decision.
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class World:
     (JSON or None). `other` is another open case of the same customer, `strangers` are cases of the two
     namesakes."""
 
+    task: str
     customers: Sequence[Row]
     cases: Sequence[Row]
     customer: str
@@ -89,8 +91,7 @@ CREATE INDEX cases_of ON cases (customer);
 def person(task_id: str, seed: int, attempt: int = 0) -> tuple[Person, str]:
     """The name and city of the customer who asks, and the day the case was opened; drawn by the task's id."""
     rng = generator(seed, "customer", task_id, attempt)
-    name, city = _someone(rng)
-    return (name, city), _day(rng)
+    return _someone(rng, 1)[0], next(_days(rng, 1))
 
 
 def pool_of(tasks: Sequence[Task], seed: int) -> list[Filed]:
@@ -103,26 +104,19 @@ def build(task: Task, pool: Sequence[Filed], size: DatabaseConfig, seed: int) ->
     of `input` are `withheld`."""
     rng = generator(seed, "world", task.id)
     info = task.info
-    me: Person = (info["name"], info["city"])
-    customers = [f"C{i + 1}" for i in rng.permutation(size.customers)]
     ids = [f"R{i + 1}" for i in rng.permutation(size.cases)]
-    people = [me, (me[0], _other(rng, CITIES, me[1])), (_nearly(rng, me[0]), me[1])]
-    while len(people) < size.customers:
-        someone = _someone(rng)
-        if someone not in people:
-            people.append(someone)
+    customers = [f"C{i + 1}" for i in rng.permutation(size.customers)]
+    others = [filed for filed in pool if filed.task != task.id]
     facts = without(info["input"], info["withheld"])
     rows: list[Row] = [
         (ids[0], customers[0], info["opened"], OPEN, dumps(facts), dumps(list(info["withheld"])), None)
     ]
-    others = [filed for filed in pool if filed.task != task.id]
-    drawn = rng.random((size.cases, 4))
-    for place in range(1, size.cases):
-        chance = drawn[place]
-        owner = (0, 1, 2)[place - 1] if place < 4 else int(chance[0] * size.customers)
-        day = info["opened"] if place in (2, 3) else _day(rng)
+    days = _days(rng, 2 * size.cases)
+    for place, chance in enumerate(rng.random((size.cases - 1, 4)).tolist(), 1):
+        owner = place - 1 if place < 4 else int(chance[0] * size.customers)
+        day = info["opened"] if place in (2, 3) else next(days)
         while owner == 0 and day == info["opened"]:
-            day = _day(rng)
+            day = next(days)
         filed = others[int(chance[1] * len(others))]
         done = place > 3 and chance[2] < _DONE
         whole = done or chance[3] >= _HIDDEN
@@ -137,8 +131,19 @@ def build(task: Task, pool: Sequence[Filed], size: DatabaseConfig, seed: int) ->
                 filed.decision if done else None,
             )
         )
+    people = _people(rng, (info["name"], info["city"]), size.customers)
     named = [(customers[i], *who) for i, who in enumerate(people)]
-    return World(sorted(named), sorted(rows), customers[0], ids[0], ids[1], (ids[2], ids[3]))
+    return World(task.id, sorted(named), sorted(rows), customers[0], ids[0], ids[1], (ids[2], ids[3]))
+
+
+@lru_cache(maxsize=1)
+def _empty() -> bytes:
+    """A database with the tables, to start from: the statements that make them take longer than the rows."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(_SCHEMA)
+    made = connection.serialize()
+    connection.close()
+    return made
 
 
 class Database:
@@ -146,7 +151,7 @@ class Database:
 
     def __init__(self, world: World) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self.connection.executescript(_SCHEMA)
+        self.connection.deserialize(_empty())
         self.connection.execute("BEGIN")
         self.connection.executemany("INSERT INTO customers VALUES (?, ?, ?)", world.customers)
         self.connection.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?)", world.cases)
@@ -219,9 +224,19 @@ def _filed(task: Task, seed: int) -> Filed:
     return Filed(task.id, dumps(case), dumps(without(case, hidden)), dumps(hidden), dumps(task.answer))
 
 
-def _someone(rng: np.random.Generator) -> Person:
-    first, last, city = rng.integers((len(FIRST), len(LAST), len(CITIES)))
-    return f"{FIRST[first]} {LAST[last]}", CITIES[city]
+def _people(rng: np.random.Generator, first: Person, count: int) -> list[Person]:
+    """The one who asks, the two namesakes, and others, all different."""
+    people = dict.fromkeys(
+        [first, (first[0], _other(rng, CITIES, first[1])), (_nearly(rng, first[0]), first[1])]
+    )
+    while len(people) < count:
+        people |= dict.fromkeys(_someone(rng, count - len(people)))
+    return list(people)
+
+
+def _someone(rng: np.random.Generator, count: int) -> list[Person]:
+    drawn = rng.integers((len(FIRST), len(LAST), len(CITIES)), size=(count, 3)).tolist()
+    return [(f"{FIRST[first]} {LAST[last]}", CITIES[city]) for first, last, city in drawn]
 
 
 def _nearly(rng: np.random.Generator, name: str) -> str:
@@ -241,6 +256,8 @@ def _other(rng: np.random.Generator, options: Sequence[str], than: str) -> str:
     return left[int(rng.integers(len(left)))]
 
 
-def _day(rng: np.random.Generator) -> str:
-    month, day = rng.integers((1, 1), (13, 29))
-    return f"2025-{month:02}-{day:02}"
+def _days(rng: np.random.Generator, batch: int) -> Iterator[str]:
+    """Days without end, drawn `batch` at a time."""
+    while True:
+        for month, day in rng.integers((1, 1), (13, 29), size=(batch, 2)).tolist():
+            yield f"2025-{month:02}-{day:02}"
