@@ -6,6 +6,7 @@ server's own `Retry-After`. What still fails comes back as a Completion with sto
 scored as wrong; only when nothing answers at all does the eval end, and it can be resumed.
 """
 
+import json
 import os
 import threading
 import time
@@ -102,12 +103,21 @@ class EndpointPolicy:
             return _failed(f"finish reason {choice.finish_reason!r}")
         usage = reply.usage
         return Completion(
-            text=choice.message.content or "",
+            text=(choice.message.content or "") + _called(choice.message),
             stop_reason=_STOPPED[choice.finish_reason],
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
             latency_s=elapsed,
         )
+
+
+def _called(message: Any) -> str:
+    """The tool calls that came beside the text, in the form that environments read."""
+    calls = [call.function for call in getattr(message, "tool_calls", None) or ()]
+    return "".join(
+        f'<tool_call>{{"name": {json.dumps(c.name)}, "arguments": {c.arguments or "{}"}}}</tool_call>'
+        for c in calls
+    )
 
 
 class _Pace:

@@ -1,6 +1,6 @@
 """Scripted policies: for checks and baselines, and wherever a test needs a policy whose accuracy is known.
 
-expert      writes the task's own reference answer
+expert      writes the task's own reference answer; over several turns, the task's `actions` in order
 random      writes the reference answer of another task, by the prompt's seed
 constant    always writes one text
 echo        repeats the last message
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from vertigym.core.errors import UnknownNameError
 from vertigym.core.seeds import generator
-from vertigym.core.types import Completion, Prompt, Sampling, StopReason, Task
+from vertigym.core.types import Completion, Message, Prompt, Sampling, StopReason, Task
 
 
 class Scripted:
@@ -41,8 +41,19 @@ def reference_text(task: Task) -> str:
 
 
 def expert() -> Scripted:
-    """Writes the reference answer."""
-    return Scripted(lambda prompt: reference_text(_task(prompt)))
+    """Writes the reference answer; where the task holds `actions`, the next of them."""
+    return Scripted(_next_action)
+
+
+def _next_action(prompt: Prompt) -> str:
+    task = _task(prompt)
+    actions: Sequence[str] = task.info.get("actions") or [reference_text(task)]
+    done = _replies(prompt.messages) - _replies(task.messages())
+    return actions[min(done, len(actions) - 1)]
+
+
+def _replies(messages: Sequence[Message]) -> int:
+    return sum(message["role"] == "assistant" for message in messages)
 
 
 def constant(text: str) -> Scripted:

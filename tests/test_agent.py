@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
-from vertigym.core.types import SPLITS, Score, Split, Task
+from vertigym.core.types import SPLITS, Sampling, Score, Split, Task
 from vertigym.envs import registry
 from vertigym.envs.business.agent import AgentEnv, load
 from vertigym.envs.business.agent_folder import DatabaseConfig, fits, schema_of
@@ -26,6 +26,11 @@ from vertigym.envs.business.model import DecisionModel
 from vertigym.envs.business.world import DECIDED, FIRST, LAST, Database, build, pool_of
 from vertigym.envs.calls import write_call
 from vertigym.envs.check import check
+from vertigym.policies import tiny
+from vertigym.policies.chat import ChatRenderer
+from vertigym.policies.engine import load_model
+from vertigym.policies.rollout import Episode, rollout
+from vertigym.policies.scripted import expert
 from vertigym.rewards.state import sqlite_state
 
 DECISION = folder_of(RETURNS) / "decision.json"
@@ -437,3 +442,35 @@ def test_a_model_plays_the_customer(folder: Path, monkeypatch: pytest.MonkeyPatc
         assert "no answer" in info["score"].evidence["reason"]
         server.shutdown()
     env.close()
+
+
+TOOL_TEMPLATE = (
+    "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</tools>{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_tools_reach_the_model_through_its_own_template(env: AgentEnv, tmp_path: Path) -> None:
+    texts = [m["content"] for task in tasks_of(env) for m in task.messages()]
+    tiny.build(texts, tmp_path / "m", size=tiny.TinySize(hidden=16, layers=1, heads=2, key_heads=2, ffn=16))
+    tokenizer = load_model(tmp_path / "m")[1]
+    tokenizer.chat_template = TOOL_TEMPLATE
+    renderer = ChatRenderer(tokenizer)
+    task = asking(env)
+    actions = list(env.reference(task) or [])
+    env.reset(seed=0, options={"task": task})
+    for action in actions:
+        *_, info = env.step(action)
+    assert '"name": "find_customer"' in renderer.text(info["messages"][:2], info["tools"])
+    ids, mask = renderer.training_row(info["messages"], info["tools"])
+    assert '"decide_case"' in tokenizer.decode(ids[: mask.index(1)])
+    learnt = tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
+    assert learnt == "<|im_end|>".join([*actions, ""])
+
+
+def test_the_scripted_expert_plays_several_turns(env: AgentEnv) -> None:
+    episodes = [Episode(task, seed) for seed, task in enumerate(tasks_of(env))]
+    played = rollout(expert(), env, episodes, Sampling())
+    assert {trajectory.score.value for trajectory in played} == {1.0}
+    assert len({trajectory.turns for trajectory in played}) > 3

@@ -14,6 +14,7 @@ import pytest
 from vertigym.core.errors import ConfigError, EngineError
 from vertigym.core.types import Prompt, Sampling, StopReason, Task
 from vertigym.envs import SingleTurnEnv, TaskSet
+from vertigym.envs.calls import tool_call
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import load_suite
 from vertigym.policies.endpoint import EndpointPolicy
@@ -103,6 +104,16 @@ def test_it_asks_and_reads_as_the_protocol_says(serve: Callable[[Answer], Server
     assert first.latency_s > 0
     sent = next(r for r in server.requests if r["messages"][-1]["content"] == "b")
     assert (sent["model"], sent["temperature"], sent["max_tokens"], sent["seed"]) == ("m", 0.5, 9, 1)
+
+
+def test_tool_calls_become_text_that_environments_read(serve: Callable[[Answer], Server]) -> None:
+    answer = reply("I look.", "tool_calls")
+    function = {"name": "get", "arguments": '{"case": "R1"}'}
+    answer["choices"][0]["message"]["tool_calls"] = [{"id": "1", "type": "function", "function": function}]
+    server = serve(lambda question, tries: (200, answer))
+    (completion,) = ask(EndpointPolicy("m", server.url), "?")
+    assert completion.text.startswith("I look.<tool_call>")
+    assert tool_call(completion.text) == ("get", {"case": "R1"})
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -59,4 +59,4 @@ def chat(row: Any, where: str) -> list[Message]:
 
 
 def _sample(row: Any, renderer: ChatRenderer, where: str) -> Sample:
-    return Sample(*renderer.training_row(chat(row, where)))
+    return Sample(*renderer.training_row(chat(row, where), row.get("tools") or ()))

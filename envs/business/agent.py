@@ -60,7 +60,7 @@ class AgentEnv(Env):
         self._done: set[str] = set()
         self._seen: set[str] = set()
         self._violations: list[str] = []
-        self._turns = 0
+        self._needless = 0
 
     def begin(self, task: Task) -> Sequence[Message]:
         """Fill a database; the request."""
@@ -75,14 +75,19 @@ class AgentEnv(Env):
         asked = {f"ask {name}" for name in task.info["withheld"] if name not in task.info["stated"]}
         search = set() if task.info["case_known"] else {"find", "list"}
         self._needed = frozenset({"get", "decide", "finish"} | asked | search)
-        self._done, self._seen, self._violations, self._turns = set(), set(), [], 0
+        self._done, self._seen, self._violations, self._needless = set(), set(), [], 0
         opening: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         return opening + task.messages()
 
     def respond(self, action: str) -> Turn:
         """What the tool gives, or what the customer says; the verdict at the end."""
-        self._turns += 1
-        action = action[:_LONGEST]
+        before = len(self._done & self._needed)
+        answer = self._answer(action[:_LONGEST])
+        self._needless += len(self._done & self._needed) == before
+        return answer if answer is not None else Turn(score=self._judge())
+
+    def _answer(self, action: str) -> Turn | None:
+        """The answer to an action; None where it ends the episode."""
         try:
             if not is_call(action):
                 return self._speak(action)
@@ -94,7 +99,7 @@ class AgentEnv(Env):
                 return _error(f"{name}: {fault}")
             if does == "finish":
                 self._done.add("finish")
-                return Turn(score=self._judge())
+                return None
             return getattr(self, f"_{does}")(**arguments)  # type: ignore[no-any-return]
         except InfrastructureError as error:
             return Turn(score=Score.unscored(f"{type(error).__name__}: {error}"))
@@ -213,15 +218,14 @@ class AgentEnv(Env):
         if score.value is None:
             return score
         looked = {name for name in self._needed if name not in ("decide", "finish")}
-        needless = self._turns - len(self._done & self._needed)
         punished = self.config.penalty if self._violations and self.config.violations == "punish" else 0.0
-        value = score.value * max(0.0, 1.0 - punished - self.config.needless_cost * needless)
+        value = score.value * max(0.0, 1.0 - punished - self.config.needless_cost * self._needless)
         parts = {
             "solved": score.value,
             **score.parts,
             "lookups": len(looked & self._done) / len(looked),
             "violations": float(len(self._violations)),
-            "needless": float(needless),
+            "needless": float(self._needless),
         }
         violated = {"violated": self._violations[:10]} if self._violations else {}
         return Score(value, parts, {**score.evidence, **violated})
