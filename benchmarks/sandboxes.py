@@ -9,7 +9,6 @@ it is the sturdier number on a shared machine.
 """
 
 import argparse
-import contextlib
 import ctypes
 import importlib.util
 import json
@@ -52,11 +51,12 @@ def timed(run: Callable[[Any], None], jobs: Sequence[Any], width: int) -> dict[s
         run(job)
         spans.append((time.perf_counter() - start) * 1e3)
 
+    ours = set(_children(os.getpid()))
     begin, cpu = time.perf_counter(), cpu_s()
     with ThreadPoolExecutor(width) as threads:
         list(threads.map(one, jobs))
     wall = time.perf_counter() - begin
-    collect_orphans()
+    collect_orphans(ours)
     return summary(spans, wall, cpu_s() - cpu)
 
 
@@ -76,11 +76,10 @@ def adopt_orphans() -> None:
     assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
-def collect_orphans() -> None:
-    """Wait for them, so that their CPU time counts as ours."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, 0)[0]:
-            pass
+def collect_orphans(ours: set[str]) -> None:
+    """Wait for all children but `ours`, so that their CPU time counts."""
+    for pid in set(_children(os.getpid())) - ours:
+        os.waitpid(int(pid), 0)
 
 
 def cpu_s() -> float:

@@ -189,12 +189,14 @@ def test_a_session_keeps_its_folder_and_ends_with_it() -> None:
 # An ordinary user.
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="already an ordinary user")
+as_nobody = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to become `nobody`, and setpriv"
+)
+
+
+@as_nobody
 def test_an_ordinary_user_has_the_same_walls(tmp_path: Path) -> None:
-    """The `namespaced` level through a user namespace: run the default tests' core as `nobody`."""
-    system = shutil.which("setpriv")
-    if system is None:
-        pytest.skip("no setpriv")
+    """The `namespaced` level through a user namespace."""
     script = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -214,6 +216,42 @@ with Pool(Level.NAMESPACED, size=1) as pool:
     print(pool.run(Job(bomb, limits=Limits(processes=8, wall_s=5))).stdout, end="")
     print(pool.run(Job("print('clean')")).stdout, end="")
 """
+    assert run_as_nobody(script, tmp_path).split() == ["42", "no", "error", "error", "held", "clean"]
+
+
+@pytest.mark.slow
+@as_nobody
+@pytest.mark.parametrize("level", [Level.NAMESPACED, Level.LANDLOCK])
+def test_every_attack_fails_for_an_ordinary_user(level: Level, tmp_path: Path) -> None:
+    script = f"""
+import os, subprocess, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/vertigym/tests"]
+import hostile
+from vertigym.sandboxes import *
+victim = subprocess.Popen(["sleep", "600"])
+facts = dict(secret="/etc/passwd", folder="/var/tmp", port=9, abstract="none", victim=victim.pid)
+print("here", len(hostile.ATTACKS))
+with Pool({level.value!r}, size=1) as pool:
+    for name, attack in hostile.ATTACKS.items():
+        if attack.processes > 1 and pool.level is Level.LANDLOCK:
+            continue
+        limits = Limits(cpu_s=attack.cpu_s, wall_s=4, processes=attack.processes)
+        outcome = pool.run(Job(hostile.fill(attack, **facts), limits=limits))
+        failed = "PWNED" not in outcome.stdout[:100] and outcome.status is not Status.INFRA
+        if not (failed or "flood" in name or "loop" in name):
+            print(name, outcome)
+        assert pool.run(Job("print(1)")).stdout == "1\\n", name
+assert victim.poll() is None
+victim.kill()
+victim.wait()
+"""
+    said = run_as_nobody(script, tmp_path).splitlines()
+    assert said[0].startswith("here ")
+    assert said[1:] == []
+
+
+def run_as_nobody(script: str, folder: Path) -> str:
+    """What `script` prints, run by `nobody` with the folder of the package as its argument."""
     # The interpreter and the packages, where anyone may read them: a private view of this machine's folders.
     home = Path(sys.base_prefix)
     packages = sysconfig.get_path("purelib")
@@ -224,15 +262,15 @@ mount --bind {home} /mnt/python; mount --bind {packages} /mnt/packages
 mount --bind {Path(__file__).parents[1]} /mnt/code/vertigym
 mount -t tmpfs none /root; chmod 755 /root; mkdir -p {home} && mount --bind /mnt/python {home} || true
 exec setpriv --reuid 65534 --regid 65534 --clear-groups env -i PYTHONPATH=/mnt/packages PATH=/usr/bin:/bin \
-    {home}/bin/python3 -B {tmp_path}/run.py /mnt/code
+    {home}/bin/python3 -B {folder}/run.py /mnt/code
 """
-    (tmp_path / "run.py").write_text(script)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    ran = subprocess.run(["unshare", "-m", "bash", "-c", view], capture_output=True, text=True, timeout=120)
+    (folder / "run.py").write_text(script)
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.geteuid() and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+    ran = subprocess.run(["unshare", "-m", "bash", "-c", view], capture_output=True, text=True, timeout=400)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.split() == ["42", "no", "error", "error", "held", "clean"]
+    return ran.stdout
 
 
 TREE = """
