@@ -6,13 +6,13 @@ DECISION ?=
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup setup-all demo test test-all lint types format clean
+.PHONY: help setup setup-all demo test test-all test-slow lint types format clean
 
 help:
 	@echo "make demo              train and gate a model against a decision model, on a CPU"
 	@echo "make demo DECISION=f   the same with your own decision file"
 	@echo "make test              lint, types and tests"
-	@echo "make test-all          the same and the slow tests"
+	@echo "make test-all          the same, then the slow tests"
 
 setup: $(VENV)/.done
 
@@ -37,8 +37,11 @@ demo: setup
 test: lint types
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: setup-all lint types
-	$(BIN)/python -m pytest
+test-all: test test-slow
+
+# Whole trainings, Docker, heavy extras; two at a time, the tests of one file in one process.
+test-slow: setup-all
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
