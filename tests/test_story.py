@@ -2,6 +2,8 @@
 gate that promotes what is better, and controls in which nothing may be promoted."""
 
 import math
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +44,10 @@ def configured(name: str, folder: Path, seed: int, *overrides: str) -> RunConfig
     return load(RunConfig, EXAMPLE / name, [f"output={folder}", f"seed={seed}", *overrides])
 
 
-def tune(warm: Outcome, seed: int, *overrides: str) -> Outcome:
+def tune(warm: Outcome, seed: int, *overrides: str, algorithm: str = "grpo") -> Outcome:
     suites = f'eval.suites=["{EXAMPLE / "suite.toml"}"]'
-    config = configured("grpo.toml", warm.run.folder.parent, seed, f"model={warm.last}", suites, *overrides)
-    return train(config)
+    given = f"model={warm.last}", suites, *overrides
+    return train(configured(f"{algorithm}.toml", warm.run.folder.parent, seed, *given))
 
 
 def on_the_test_split(model: Path) -> Report:
@@ -62,14 +64,22 @@ def verdicts(outcome: Outcome) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return warm_start(tmp_path_factory.mktemp("story"), seed=0)
+def warm_starts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Outcome]:
+    return cache(lambda seed: warm_start(tmp_path_factory.mktemp("story"), seed))
 
 
+@pytest.fixture
+def warm(warm_starts: Callable[[int], Outcome]) -> Outcome:
+    return warm_starts(0)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_promoted_checkpoint_beats_the_warm_start_by_twenty_points(seed: int, tmp_path: Path) -> None:
-    warm = warm_start(tmp_path, seed)
-    tuned = tune(warm, seed)
+def test_the_promoted_checkpoint_beats_the_warm_start_by_twenty_points(
+    seed: int, algorithm: str, warm_starts: Callable[[int], Outcome]
+) -> None:
+    warm = warm_starts(seed)
+    tuned = tune(warm, seed, algorithm=algorithm)
     assert tuned.promoted is not None
     comparison = compare([on_the_test_split(warm.last), on_the_test_split(tuned.promoted)])[0]
     exact = next(line.difference for line in comparison.metrics if line.label == "exact")
