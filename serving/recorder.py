@@ -85,13 +85,14 @@ class Recorder:
                     last = True
                     break
                 lines.append(more)
+            awaited = [done for _, done in lines if done.set_running_or_notify_cancel()]
             try:
                 self._write(b"".join(data for data, _ in lines))
             except OSError as error:
-                for _, done in lines:
+                for done in awaited:
                     done.set_exception(error)
             else:
-                for _, done in lines:
+                for done in awaited:
                     done.set_result(None)
             if last:
                 return

@@ -1,5 +1,6 @@
 """`vertigym serve` over real HTTP: the official client, feedback, keys, limits, a kill in mid-write."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -321,6 +322,21 @@ def process(record: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], i
         started.kill()
         started.wait()
         started.stderr.close()
+
+
+def test_a_caller_who_hangs_up_stops_nobody_else(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "calls.jsonl")
+
+    async def calls() -> None:
+        async with asyncio.timeout(30):
+            gone = asyncio.ensure_future(recorder.append("one\n"))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await recorder.append("two\n")
+
+    asyncio.run(calls())
+    recorder.close()
+    assert recorder.path.read_text() == "one\ntwo\n"
 
 
 def test_a_server_killed_in_mid_write_loses_no_acknowledged_call(tmp_path: Path) -> None:
