@@ -1,0 +1,123 @@
+"""The settings of an import, `traces.toml`: every key has a default, and `vertigym traces import` writes the
+whole file into the folder it fills.
+
+    turns = "all"                          # of a conversation: every answer is a call; or only the "last"
+
+    [columns]                              # for rows in a shape of your own: our field = your column
+    input = "question"                     # dots lead into nested objects: "request.user"
+    completion = "answer"
+    customer = "tenant"
+
+    [decontaminate]
+    against = ["suites/intent.jsonl", "gsm8k_test.jsonl", "acme/Loan-v0"]
+
+    [pii]
+    names = "staff.txt"                    # one name a line
+
+    [split]
+    by = "customer"                        # or "time", "cluster", "input"
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vertigym.core.config import Config
+
+PiiKind = Literal["email", "phone", "card", "iban", "name"]
+KINDS: tuple[PiiKind, ...] = ("email", "iban", "card", "phone", "name")
+
+
+class Columns(Config):
+    """Which column holds what. Empty: look where the known formats have it."""
+
+    input: str = Field("", description="the user's text, or a list of chat messages")
+    system: str = Field("", description="the system message")
+    completion: str = Field("", description="what the model answered")
+    id: str = ""
+    time: str = ""
+    model: str = ""
+    version: str = ""
+    label: str = ""
+    outcome: str = ""
+    customer: str = ""
+    cluster: str = ""
+    documents: str = Field("", description="text, a list of texts, or of {id, text}")
+    thumb: str = Field("", description="up or down; also 1, 0, true, false, +1, -1")
+    edit: str = ""
+    resolved: str = ""
+
+
+class Decontaminate(Config):
+    """What the calls must not contain: held-out tasks and public benchmarks.
+
+    A text of the list is found in a call when `share` of its runs of `words` words stand there; a shorter text
+    only when it is one message by itself.
+    """
+
+    against: tuple[str, ...] = Field((), description="JSONL files, or environments (their eval and test tasks)")
+    words: int = Field(8, ge=3)
+    share: float = Field(0.5, gt=0, le=1)
+
+
+class Pii(Config):
+    """What is masked, in every text of a row."""
+
+    mask: tuple[PiiKind, ...] = KINDS
+    names: str = Field("", description="file of names, one a line")
+
+
+class Duplicates(Config):
+    """Two calls are near-duplicates when the runs of five characters of their inputs, and those of their
+    answers, overlap (Jaccard) by at least `near`. Runs found in more than `common` of the calls are a
+    template's and do not count."""
+
+    exact: bool = True
+    near: float = Field(0.7, ge=0, le=1, description="0: keep near-duplicates")
+    common: float = Field(0.02, gt=0, le=1)
+
+
+class Conflicts(Config):
+    """The same input with different answers (labels, where there are some): always listed, then kept, dropped,
+    or settled for the answer given most often (none wins a tie, and all of the input's calls go)."""
+
+    do: Literal["keep", "drop", "majority"] = "keep"
+
+
+class Splits(Config):
+    """Which calls are held out. Whatever the rule, an input never stands on two sides.
+
+    by "input": at random. "customer", "cluster": whole customers or clusters. "time": the newest calls are the
+    test, those before them the eval.
+    """
+
+    by: Literal["input", "customer", "cluster", "time"] = "input"
+    eval: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> "Splits":
+        if self.eval + self.test >= 1:
+            raise ValueError(f"split.eval + split.test is {self.eval + self.test:g}: nothing is left for train")
+        return self
+
+
+class Balance(Config):
+    """At most `max_per_label` train calls of one label (0: no limit); eval and test keep the log's shares."""
+
+    max_per_label: int = Field(0, ge=0)
+
+
+class ImportConfig(Config):
+    """`traces.toml`."""
+
+    seed: int = Field(0, ge=0)
+    turns: Literal["all", "last"] = "all"
+    columns: Columns = Columns()
+    decontaminate: Decontaminate = Decontaminate()
+    pii: Pii = Pii()
+    duplicates: Duplicates = Duplicates()
+    conflicts: Conflicts = Conflicts()
+    split: Splits = Splits()
+    balance: Balance = Balance()
+    memory_mb: int = Field(512, ge=128, description="what the sorting engine may hold before it spills to disk")

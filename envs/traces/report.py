@@ -1,0 +1,81 @@
+"""What an import did: one row a step, the masked values, the labels, the splits; `report.json`."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from vertigym.core.config import Config
+from vertigym.core.files import read_json
+
+
+EXAMPLES = 3  # kept of each step
+
+
+class Step(Config):
+    """One step: rows in, rows out, what happened, and examples."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    said: str = ""
+    examples: tuple[str, ...] = ()
+
+
+class SplitReport(Config):
+    """One file of rows. `first` and `last` are the times of its calls, seconds since 1970."""
+
+    rows: int
+    customers: int
+    first: float | None
+    last: float | None
+
+
+class Masked(Config):
+    """Personal data of one kind: different values, and how often they were replaced."""
+
+    values: int
+    replaced: int
+
+
+class ImportReport(Config):
+    """`report.json`. `rejected` counts reasons, `skipped` what was no call and needed no reason."""
+
+    version: str
+    files: dict[str, str] = Field(description="path -> SHA-256")
+    steps: tuple[Step, ...]
+    rejected: dict[str, int]
+    skipped: dict[str, int]
+    masked: dict[str, Masked]
+    conflicts: int
+    splits: dict[str, SplitReport]
+    labels: dict[str, dict[str, int]] = Field(description="label -> split -> rows, the most frequent first")
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, folder: Path) -> "ImportReport":
+        """The report of an imported folder."""
+        return cls.model_validate(read_json(folder / "report.json"))
+
+    def table(self) -> list[tuple[str, ...]]:
+        """The steps for people: name, rows in, rows out, what happened, an example."""
+        return [
+            (step.name, f"{step.rows_in:,}", f"{step.rows_out:,}", step.said, (*step.examples, "")[0])
+            for step in self.steps
+        ]
+
+    def step(self, name: str) -> Step:
+        """A step by its name."""
+        return next(step for step in self.steps if step.name == name)
+
+    def label_rows(self, most: int = 12) -> list[tuple[str, ...]]:
+        """The most frequent labels, their calls by split."""
+        rows = [(label, *(str(n.get(s, 0)) for s in self.splits)) for label, n in list(self.labels.items())[:most]]
+        more = len(self.labels) - len(rows)
+        return [*rows, (f"… and {more} more", *("" for _ in self.splits))] if more > 0 else rows
+
+
+def excerpt(text: Any, length: int = 60) -> str:
+    """A text on one line, cut."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
