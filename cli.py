@@ -5,12 +5,13 @@ stderr says what came, what is allowed, what to do). Results go to stdout, as a 
 JSON value; progress and notes go to stderr. Heavy imports happen inside the commands, so `--help` stays quick.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,9 @@ env_app = typer.Typer(help="Environments: list, show, new, import, check.", no_a
 app.add_typer(env_app, name="env")
 sandbox_app = typer.Typer(help="Sandboxes: what this machine can isolate.", no_args_is_help=True)
 app.add_typer(sandbox_app, name="sandbox")
+
+traces_app = typer.Typer(help="Traces: logged calls as rows to build on.", no_args_is_help=True)
+app.add_typer(traces_app, name="traces")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 EnvId = Annotated[
@@ -427,6 +431,65 @@ def serve(
     )
 
 
+@traces_app.command("import")
+def traces_import(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Logs, or folders of them: .jsonl, .json, .csv, .tsv, .parquet, also with .gz.", metavar="FILE..."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings; every import writes all of its own.", metavar="TOML")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="Our field = your column: input=question.", metavar="FIELD=COLUMN"),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Held-out tasks no call may hold: a file, or an environment.", metavar="FILE|ID"),
+    ] = None,
+    names: Annotated[Path | None, typer.Option(help="Names to mask, one a line.", metavar="FILE")] = None,
+    split: Annotated[
+        Literal["input", "customer", "cluster", "time"] | None, typer.Option(help="What is held out as a whole.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any key of the settings: duplicates.near=0.8.", metavar="KEY=VALUE"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read logs of calls; drop duplicates and held-out tasks, mask personal data, find conflicts, split.
+
+    Read are chat-completions requests with their responses, conversations, OpenTelemetry GenAI spans, what
+    `vertigym serve` records, and by --map any table. What cannot be read is set aside with the reason.
+    """
+    from vertigym.core.config import parse, read_toml
+    from vertigym.envs.traces.config import ImportConfig
+    from vertigym.envs.traces.importer import import_traces
+
+    overrides = [f"columns.{pair}" for pair in columns or ()]
+    overrides += [f"decontaminate.against={json.dumps(against)}"] if against else []
+    overrides += [f"pii.names={json.dumps(str(names))}"] if names else []
+    overrides += [f"split.by={split}"] if split else []
+    source = str(config) if config else "traces import"
+    chosen = parse(ImportConfig, read_toml(config) if config else {}, overrides + (settings or []), source=source)
+    with _bytes_read("reading") as on_progress:
+        report = import_traces(files, out, chosen, on_progress)
+    if as_json:
+        _print_json(report.model_dump(mode="json"))
+        return
+    _table(None, ("step", "rows in", "rows out", "what", "for example"), report.table())
+    splits = ", ".join(f"{part.rows:,} {name}" for name, part in report.splits.items())
+    if report.labels:
+        _table("\nlabels", ("label", *report.splits), report.label_rows())
+    print(f"\n{out}: {splits}")
+    for note in report.notes:
+        _note(note)
+
+
 @sandbox_app.command("doctor")
 def sandbox_doctor(as_json: Json = False) -> None:
     """Say which levels of isolation this machine has, and why not the others. Exit 1 where there is none."""
@@ -502,6 +565,19 @@ def _run_suite(
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextlib.contextmanager
+def _bytes_read(what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A progress bar over bytes, with the rows so far."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task(what, total=None)
+        yield lambda rows, done, total: bar.update(
+            row, completed=done, total=total, description=f"{rows:,} calls" + ("" if done < total else ", cleaning")
+        )
 
 
 def _write_eval(

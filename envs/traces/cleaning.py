@@ -1,6 +1,8 @@
 """The steps between reading and writing, each a statement over the store that lets rows leave:
 
-duplicates → superseded → near-duplicates → conflicts → splits → held-out inputs seen before → balance
+equal calls → superseded calls → conflicts → near-duplicates → splits → held-out inputs seen before → balance
+
+Conflicts come before near-duplicates, of which one wording stays: the other may be the one answered twice.
 
 A step leaves the table `fate` with what left and for which row that stayed.
 """
@@ -22,9 +24,8 @@ _UNITS = {
 _SLACK = 1.25  # a unit may overfill its split by this factor
 
 
-def drop_duplicates(store: Store, config: ImportConfig) -> None:
-    """Equal calls, of which the first stays; calls written again with more feedback, of which the last stays;
-    near-duplicates. Fills the table `inputs` (row, grp): equal and near-equal inputs have one group."""
+def drop_equal(store: Store, config: ImportConfig) -> None:
+    """Equal calls, of which the first stays; calls written again with more feedback, of which the last stays."""
     if config.duplicates.exact:
         store.drop(
             "exact duplicates",
@@ -36,6 +37,11 @@ def drop_duplicates(store: Store, config: ImportConfig) -> None:
             "SELECT row, kept, 1.0 AS overlap FROM (SELECT row, max(row) OVER (PARTITION BY id, content) AS kept "
             "FROM alive) WHERE row < kept",
         )
+
+
+def drop_near(store: Store, config: ImportConfig) -> None:
+    """Near-duplicates, of which the first stays. Fills the table `inputs` (row, grp): equal and near-equal inputs
+    have one group."""
     store.db.execute("CREATE OR REPLACE TABLE alike (row UINTEGER, grp UINTEGER)")
     if config.duplicates.near:
         find_near(store, config.duplicates, config.seed)
@@ -100,16 +106,16 @@ def assign_splits(store: Store, config: ImportConfig) -> list[str]:
 
 
 def _by_time(store: Store, config: ImportConfig) -> list[str]:
-    timed = store.count(where="NOT isnan(time)")
+    timed = store.count(where="time IS NOT NULL")
     bounds = []
     for held in (config.split.eval + config.split.test, config.split.test):
         at = timed - round(held * timed)
         found = store.db.execute(
-            f"SELECT time FROM alive WHERE NOT isnan(time) ORDER BY time, row LIMIT 1 OFFSET {at}"
+            f"SELECT time FROM alive WHERE time IS NOT NULL ORDER BY time, row LIMIT 1 OFFSET {at}"
         ).fetchone()
         bounds.append(float(found[0]) if found else float("inf"))
     store.db.execute(
-        "INSERT INTO splits SELECT row, CASE WHEN isnan(time) OR time < $1 THEN 'train' WHEN time < $2 THEN 'eval' "
+        "INSERT INTO splits SELECT row, CASE WHEN time IS NULL OR time < $1 THEN 'train' WHEN time < $2 THEN 'eval' "
         "ELSE 'test' END FROM alive",
         [min(bounds[0], 1e300), min(bounds[1], 1e300)],
     )
@@ -130,6 +136,7 @@ def _by_unit(store: Store, config: ImportConfig) -> list[str]:
         ("eval", round(config.split.eval * total)),
     ]
     filled = dict.fromkeys(SPLITS, 0)
+    notes: list[str] = []
     store.db.execute("CREATE OR REPLACE TABLE held (unit VARCHAR, split VARCHAR)")
     order = f"SELECT unit, n FROM units ORDER BY md5('{config.seed} ' || unit), unit"
     for batch in store.select(order):
@@ -141,15 +148,25 @@ def _by_unit(store: Store, config: ImportConfig) -> list[str]:
                     taken.append((name, split))
                     break
         store.insert("held", taken)
+    for split, goal in goals:
+        if goal and not filled[split]:
+            notes.append(_smallest(store, config, split, goal))
     store.db.execute(
         f"INSERT INTO splits SELECT row, coalesce(split, 'train') FROM (SELECT row, {unit} AS unit FROM alive "
         "JOIN inputs USING (row)) LEFT JOIN held USING (unit)"
     )
-    return [
-        f"no {config.split.by} is small enough for {split} ({goal} calls wanted): it is empty"
-        for split, goal in goals
-        if goal and not filled[split]
-    ]
+    return notes
+
+
+def _smallest(store: Store, config: ImportConfig, split: Split, goal: int) -> str:
+    """Where no unit is small enough, the smallest is held out, if two others are left for train."""
+    free = store.db.execute(
+        "SELECT unit, n FROM units ANTI JOIN held USING (unit) ORDER BY n, unit LIMIT 3"
+    ).fetchall()
+    if len(free) < 3:
+        return f"{split} is empty: there are too few of what is split by ({config.split.by})"
+    store.insert("held", [(free[0][0], split)])
+    return f"{split} has {free[0][1]} calls, {goal} were wanted: no {config.split.by} is smaller"
 
 
 def balance(store: Store, config: ImportConfig) -> None:

@@ -69,8 +69,8 @@ class Pii(Config):
 
 class Duplicates(Config):
     """Two calls are near-duplicates when the runs of five characters of their inputs, and those of their
-    answers, overlap (Jaccard) by at least `near`. Runs found in more than `common` of the calls are a
-    template's and do not count."""
+    answers, overlap (Jaccard) by at least `near`. Text of forty characters and more that stands in more than
+    `common` of the inputs is a template's and does not count."""
 
     exact: bool = True
     near: float = Field(0.7, ge=0, le=1, description="0: keep near-duplicates")

@@ -16,6 +16,7 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 _WORDS = re.compile(r"\w+")
+_IN_NUMBER = re.compile(r"(?<=\d)[.,](?=\d)")
 _PLACEHOLDER = re.compile(r"\[(EMAIL|IBAN|CARD|PHONE|NAME)_\d+\]")
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
@@ -31,8 +32,8 @@ def plain(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case; punctuation is none."""
-    return _WORDS.findall(text.casefold())
+    """The words of a text in lower case; punctuation is none, and 1,000 is the word 1000."""
+    return _WORDS.findall(_IN_NUMBER.sub("", text.casefold()))
 
 
 def char_grams(texts: Sequence[str], n: int) -> tuple[U64, I64]:

@@ -73,12 +73,14 @@ class _Import:
 
     def run(self) -> ImportReport:
         self._steps_of_reading()
-        cleaning.drop_duplicates(self._store, self._config)
-        for name in ("exact duplicates", "superseded", "near-duplicates"):
+        cleaning.drop_equal(self._store, self._config)
+        for name in ("exact duplicates", "superseded"):
             self._step(name)
         conflicts = cleaning.settle_conflicts(self._store, self._config)
         listed = self._write_conflicts()
         self._step("label conflicts", f"{conflicts:,} inputs with several answers", listed)
+        cleaning.drop_near(self._store, self._config)
+        self._step("near-duplicates")
         notes = cleaning.assign_splits(self._store, self._config)
         self._step("seen in an earlier split", f"split by {self._config.split.by}")
         cleaning.balance(self._store, self._config)
@@ -94,7 +96,7 @@ class _Import:
     def _steps_of_reading(self) -> None:
         reader, rows = self._reader, self._store.rows
         rejected = reader.rejected.total()
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in reader.rejected.most_common(3))
+        reasons = ", ".join(f"{n:,} {what}" for what, n in (reader.rejected + reader.skipped).most_common(3))
         self._add("read", rows + rejected, rows, reasons, reader.examples["rejected"])
         if reader.feedback:
             self._add("feedback joined", rows, rows, f"{reader.feedback:,} calls")
@@ -201,8 +203,7 @@ class _Import:
 
     def _split(self, split: str) -> SplitReport:
         n, customers, first, last = self._store.db.execute(
-            "SELECT count(*), count(DISTINCT customer) FILTER (WHERE customer <> ''), min(time) FILTER (WHERE NOT "
-            "isnan(time)), max(time) FILTER (WHERE NOT isnan(time)) FROM alive JOIN splits USING (row) WHERE split = $1",
+            "SELECT count(*), count(DISTINCT customer) FILTER (WHERE customer <> ''), min(time), max(time) FROM alive JOIN splits USING (row) WHERE split = $1",
             [split],
         ).fetchone()
         return SplitReport(rows=n, customers=customers, first=first, last=last)

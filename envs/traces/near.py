@@ -1,6 +1,7 @@
 """Near-duplicates by MinHash (Broder 1997) and locality-sensitive hashing, on disk.
 
-Each input is the set of its runs of five characters, without those a template shares with many calls. Its
+Each input is the set of its runs of five characters, without those inside of a template: text of forty characters
+and more that stands in many calls ("Sort the message below into …"). Its
 signature (`rensa`, 120 hashes) is cut into 24 bands; inputs that share a band are candidates: at an overlap of
 0.7 that happens with probability 0.99, at 0.8 with 0.9999. In a band each row meets the first one and the one
 before it, so that a crowd of n costs 2n pairs and not n². Every candidate is then measured exactly. Equal plain
@@ -18,11 +19,12 @@ import numpy as np
 
 from vertigym.core.errors import MissingDependencyError
 from vertigym.envs.traces.config import Duplicates
-from vertigym.envs.traces.grams import U64, among, char_grams, mixed, overlap, plain
+from vertigym.envs.traces.grams import I64, U64, among, char_grams, mixed, overlap, plain
 from vertigym.envs.traces.rows import Trace
 from vertigym.envs.traces.store import Store, answer_text, input_text
 
 _GRAM = 5  # characters
+_RUN = 40  # characters of a template; a multiple of _GRAM
 _BANDS, _ROWS = 24, 5
 _SAMPLE = 4000  # inputs that templates are looked for in
 _FEWEST = 8  # own runs of characters; with fewer, only equal words are duplicates
@@ -40,14 +42,14 @@ def find_near(store: Store, settings: Duplicates, seed: int) -> None:
     store.db.execute("CREATE OR REPLACE TABLE bands (hash UBIGINT, row UINTEGER)")
     store.db.execute("CREATE OR REPLACE TABLE near (row UINTEGER, kept UINTEGER, overlap DOUBLE)")
     store.db.execute("CREATE OR REPLACE TABLE alike (row UINTEGER, grp UINTEGER)")
-    shared = _template_grams(store, settings.common)
+    template = _template_runs(store, settings.common)
     for batch in store.calls():
-        _add_bands(store, [c.row for c in batch], _own_grams([c.trace for c in batch], shared), seed)
+        _add_bands(store, [c.row for c in batch], _own_grams([c.trace for c in batch], template), seed)
     store.db.execute("INSERT INTO bands SELECT question, row FROM alive")
     same_input: list[Link] = []
     duplicates: list[Link] = []
     for pairs in store.select(_CANDIDATES, 2000):
-        _measure(store, pairs, shared, settings.near, same_input, duplicates)
+        _measure(store, pairs, template, settings.near, same_input, duplicates)
     store.insert("near", _kept(duplicates))
     store.insert("alike", [(row, group) for row, group in _groups(same_input).items()])
     store.db.execute("DROP TABLE bands")
@@ -66,23 +68,47 @@ _CANDIDATES = """
 """
 
 
-def _template_grams(store: Store, common: float) -> U64:
-    """The runs found in more than `common` of a sample of the inputs, sorted."""
+def _template_runs(store: Store, common: float) -> U64:
+    """The long runs of characters found in more than `common` of a sample of the inputs, sorted."""
     every = max(1, store.count() // _SAMPLE)
     seen: list[U64] = []
     for batch in store.calls(f"row % {every} = 0"):
-        seen += _own_grams([call.trace for call in batch], np.empty(0, np.uint64))
-    if not seen:
-        return np.empty(0, np.uint64)
-    grams, counts = np.unique(np.concatenate(seen), return_counts=True)
-    return grams[counts > max(20, common * len(seen))]
+        grams, offsets = char_grams([_words(call.trace) for call in batch], _GRAM)
+        runs, starts = _runs(grams, offsets)
+        ends = np.searchsorted(starts, offsets)
+        seen += [np.unique(runs[a:b]) for a, b in pairwise(ends)]
+    found, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *seen]), return_counts=True)
+    return found[counts > max(20, common * len(seen))]
 
 
-def _own_grams(traces: Sequence[Trace], shared: U64) -> list[U64]:
-    """For each input its runs of characters, sorted, without those in `shared`."""
-    grams, offsets = char_grams([plain(input_text(trace)) for trace in traces], _GRAM)
-    own = ~among(grams, shared)
+def _runs(grams_G: U64, offsets_T: I64) -> tuple[U64, I64]:
+    """Hashes of the runs of `_RUN` characters, each folded out of the grams it is made of, and where they start."""
+    span = _RUN - _GRAM
+    counts = np.diff(offsets_T)
+    left = np.repeat(offsets_T[1:], counts) - np.arange(len(grams_G))  # grams from here to the text's end
+    starts = np.flatnonzero(left > span)
+    runs = np.zeros(len(starts), np.uint64)
+    for step in range(0, span + 1, _GRAM):
+        runs = mixed(runs + grams_G[starts + step])
+    return runs, starts
+
+
+def _own_grams(traces: Sequence[Trace], template: U64) -> list[U64]:
+    """For each input its runs of five characters, sorted, without those inside of a template."""
+    grams, offsets = char_grams([_words(trace) for trace in traces], _GRAM)
+    own = np.ones(len(grams), bool)
+    if len(template):
+        runs, starts = _runs(grams, offsets)
+        hits = starts[among(runs, template)]
+        edges = np.zeros(len(grams) + 1, np.int64)
+        np.add.at(edges, hits, 1)
+        np.add.at(edges, hits + _RUN - _GRAM + 1, -1)
+        own = np.cumsum(edges[:-1]) == 0
     return [np.unique(grams[a:b][own[a:b]]) for a, b in pairwise(offsets)]
+
+
+def _words(trace: Trace) -> str:
+    return plain(input_text(trace))
 
 
 def _add_bands(store: Store, rows: Sequence[int], grams: Sequence[U64], seed: int) -> None:
@@ -115,15 +141,15 @@ def _minhash() -> Any:
 def _measure(
     store: Store,
     pairs: Sequence[tuple[int, int]],
-    shared: U64,
+    template: U64,
     threshold: float,
     same_input: list[Link],
     duplicates: list[Link],
 ) -> None:
     """Measure candidate pairs; append those whose inputs overlap, and of these those whose answers do, too."""
     traces = store.of({row for pair in pairs for row in pair})
-    words = {row: plain(input_text(trace)) for row, trace in traces.items()}
-    grams = dict(zip(traces, _own_grams(list(traces.values()), shared), strict=True))
+    words = {row: _words(trace) for row, trace in traces.items()}
+    grams = dict(zip(traces, _own_grams(list(traces.values()), template), strict=True))
     for a, b in pairs:
         share = 1.0 if words[a] == words[b] else 0.0
         if not share and min(len(grams[a]), len(grams[b])) >= _FEWEST:

@@ -153,7 +153,7 @@ def _event(name: str, inside: Mapping[str, Any], found: Chat) -> None:
     elif name == "gen_ai.choice":
         message = _decode(inside.get("message"))
         answers.append(
-            message if isinstance(message, Mapping) else {"content": message or inside.get("content")}
+            dict(message) if isinstance(message, Mapping) else {"content": message or inside.get("content")}
         )
     elif name == "gen_ai.content.prompt":
         prompt = _decode(inside.get("gen_ai.prompt"))

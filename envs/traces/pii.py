@@ -133,7 +133,9 @@ class Masker:
 
 
 def iban_valid(iban: str) -> bool:
-    """ISO 7064 mod 97-10 over an IBAN in capitals without spaces."""
+    """ISO 7064 mod 97-10 over an IBAN in capitals without spaces; its check digits are 02 to 98."""
+    if not "02" <= iban[2:4] <= "98":
+        return False
     moved = iban[4:] + iban[:4]
     return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
 

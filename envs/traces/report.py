@@ -70,7 +70,9 @@ class ImportReport(Config):
 
     def label_rows(self, most: int = 12) -> list[tuple[str, ...]]:
         """The most frequent labels, their calls by split."""
-        rows = [(label, *(str(n.get(s, 0)) for s in self.splits)) for label, n in list(self.labels.items())[:most]]
+        rows = [
+            (label, *(str(n.get(s, 0)) for s in self.splits)) for label, n in list(self.labels.items())[:most]
+        ]
         more = len(self.labels) - len(rows)
         return [*rows, (f"… and {more} more", *("" for _ in self.splits))] if more > 0 else rows
 

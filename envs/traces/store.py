@@ -105,7 +105,8 @@ class Store:
             for (name, kind), column in zip(kinds, zip(*rows, strict=True), strict=True)
         }
         assert batch  # DuckDB finds it by its name
-        self.db.execute(f"INSERT INTO {table} SELECT * FROM batch")
+        columns = ", ".join(f"nullif({n}, 'nan')" if kind == "DOUBLE" else n for n, kind in kinds)
+        self.db.execute(f"INSERT INTO {table} SELECT {columns} FROM batch")
 
     def count(self, table: str = "alive", where: str = "true") -> int:
         """How many rows of a table."""
