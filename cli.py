@@ -436,12 +436,14 @@ def traces_import(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Logs, or folders of them: .jsonl, .json, .csv, .tsv, .parquet, also with .gz.", metavar="FILE..."
+            help="Logs, or folders of them: .jsonl, .json, .csv, .tsv, .parquet, also with .gz.",
+            metavar="FILE...",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
     config: Annotated[
-        Path | None, typer.Option("--config", help="Settings; every import writes all of its own.", metavar="TOML")
+        Path | None,
+        typer.Option("--config", help="Settings; every import writes all of its own.", metavar="TOML"),
     ] = None,
     columns: Annotated[
         list[str] | None,
@@ -453,7 +455,8 @@ def traces_import(
     ] = None,
     names: Annotated[Path | None, typer.Option(help="Names to mask, one a line.", metavar="FILE")] = None,
     split: Annotated[
-        Literal["input", "customer", "cluster", "time"] | None, typer.Option(help="What is held out as a whole.")
+        Literal["input", "customer", "cluster", "time"] | None,
+        typer.Option(help="What is held out as a whole."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -475,7 +478,9 @@ def traces_import(
     overrides += [f"pii.names={json.dumps(str(names))}"] if names else []
     overrides += [f"split.by={split}"] if split else []
     source = str(config) if config else "traces import"
-    chosen = parse(ImportConfig, read_toml(config) if config else {}, overrides + (settings or []), source=source)
+    chosen = parse(
+        ImportConfig, read_toml(config) if config else {}, overrides + (settings or []), source=source
+    )
     with _bytes_read("reading") as on_progress:
         report = import_traces(files, out, chosen, on_progress)
     if as_json:
@@ -576,7 +581,10 @@ def _bytes_read(what: str) -> Iterator[Callable[[int, int, int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         row = bar.add_task(what, total=None)
         yield lambda rows, done, total: bar.update(
-            row, completed=done, total=total, description=f"{rows:,} calls" + ("" if done < total else ", cleaning")
+            row,
+            completed=done,
+            total=total,
+            description=f"{rows:,} calls" + ("" if done < total else ", cleaning"),
         )
 
 

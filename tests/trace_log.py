@@ -1,8 +1,8 @@
 """A product's log, made up: seeded, as realistic as it needs to be, and every fault in it is known.
 
-A support desk sells to 20 customers. Each call sorts a message into an intent, or answers it. The mix of intents
-and the products drift over a year. Into the log go repeated calls, calls that are nearly the same, personal data
-(and numbers that only look like it), inputs answered in two ways, and broken lines; `Planted` says where.
+A support desk serves 20 shops. Each call sorts a message into an intent, or answers it. The mix of intents and the
+products drift over a year. Into the log go repeated calls, calls that are nearly the same, personal data (and
+numbers that only look like it), inputs answered in two ways, and broken lines; `Planted` says where.
 """
 
 import json

@@ -3,8 +3,6 @@
 equal calls → superseded calls → conflicts → near-duplicates → splits → held-out inputs seen before → balance
 
 Conflicts come before near-duplicates, of which one wording stays: the other may be the one answered twice.
-
-A step leaves the table `fate` with what left and for which row that stayed.
 """
 
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from vertigym.envs.traces.config import ImportConfig
 from vertigym.envs.traces.near import find_near
 from vertigym.envs.traces.store import Store
 
-_UNITS = {
+_UNITS = {  # what a call is held out with
     "input": "'input ' || grp",
     "customer": "CASE WHEN customer <> '' THEN 'customer ' || customer ELSE 'input ' || grp END",
     "cluster": "CASE WHEN cluster <> '' THEN 'cluster ' || cluster WHEN customer <> '' "
@@ -25,40 +23,30 @@ _SLACK = 1.25  # a unit may overfill its split by this factor
 
 
 def drop_equal(store: Store, config: ImportConfig) -> None:
-    """Equal calls, of which the first stays; calls written again with more feedback, of which the last stays."""
+    """Equal calls, of which the first stays; calls written again with feedback, of which the last stays."""
     if config.duplicates.exact:
         store.drop(
             "exact duplicates",
-            "SELECT row, kept, 1.0 AS overlap FROM (SELECT row, min(row) OVER (PARTITION BY content, verdict) AS kept "
-            "FROM alive) WHERE row > kept",
+            """SELECT row, kept, 1.0 AS overlap FROM (
+                SELECT row, min(row) OVER (PARTITION BY content, verdict) AS kept FROM alive
+            ) WHERE row > kept""",
         )
         store.drop(
             "superseded",
-            "SELECT row, kept, 1.0 AS overlap FROM (SELECT row, max(row) OVER (PARTITION BY id, content) AS kept "
-            "FROM alive) WHERE row < kept",
+            """SELECT row, kept, 1.0 AS overlap FROM (
+                SELECT row, max(row) OVER (PARTITION BY id, content) AS kept FROM alive
+            ) WHERE row < kept""",
         )
 
 
-def drop_near(store: Store, config: ImportConfig) -> None:
-    """Near-duplicates, of which the first stays. Fills the table `inputs` (row, grp): equal and near-equal inputs
-    have one group."""
-    store.db.execute("CREATE OR REPLACE TABLE alike (row UINTEGER, grp UINTEGER)")
-    if config.duplicates.near:
-        find_near(store, config.duplicates, config.seed)
-        store.drop("near-duplicates", "SELECT row, kept, overlap FROM near SEMI JOIN alive USING (row)")
-    store.db.execute(
-        "CREATE OR REPLACE TABLE inputs AS SELECT row, coalesce(alike.grp, min(row) OVER (PARTITION BY question)) "
-        "AS grp FROM alive LEFT JOIN alike USING (row)"
-    )
-
-
 def settle_conflicts(store: Store, config: ImportConfig) -> int:
-    """Find inputs with several answers (table `conflicts`: asked, answer, calls, top), and settle them as
-    configured. How many such inputs there are."""
+    """Find inputs with several answers (table `conflicts`: asked, answer, first, calls, top), and settle them
+    as configured. How many such inputs there are."""
     store.db.execute("""
         CREATE OR REPLACE TABLE conflicts AS
-        WITH copies AS (SELECT kept AS row, count(*) AS n FROM fate WHERE step = 'exact duplicates' GROUP BY kept),
-        answers AS (
+        WITH copies AS (
+            SELECT kept AS row, count(*) AS n FROM fate WHERE step = 'exact duplicates' GROUP BY kept
+        ), answers AS (
             SELECT asked, answer, min(row) AS first, sum(1 + coalesce(n, 0)) AS calls
             FROM alive LEFT JOIN copies USING (row) GROUP BY asked, answer
         )
@@ -67,13 +55,15 @@ def settle_conflicts(store: Store, config: ImportConfig) -> int:
     """)
     lost = {
         "drop": "SELECT asked, answer FROM conflicts",
-        "majority": "SELECT asked, answer FROM (SELECT *, count(*) FILTER (WHERE calls = top) OVER "
-        "(PARTITION BY asked) AS winners FROM conflicts) WHERE calls < top OR winners > 1",
+        "majority": """SELECT asked, answer FROM (
+            SELECT *, count(*) FILTER (WHERE calls = top) OVER (PARTITION BY asked) AS winners FROM conflicts
+        ) WHERE calls < top OR winners > 1""",
     }.get(config.conflicts.do)
     if lost:
         store.drop(
             "label conflicts",
-            f"SELECT row, NULL AS kept, NULL AS overlap FROM alive SEMI JOIN ({lost}) USING (asked, answer)",
+            f"""SELECT row, NULL AS kept, NULL AS overlap
+            FROM alive SEMI JOIN ({lost}) AS lost USING (asked, answer)""",
         )
     return store.count("(SELECT DISTINCT asked FROM conflicts)")
 
@@ -81,63 +71,78 @@ def settle_conflicts(store: Store, config: ImportConfig) -> int:
 def conflicts(store: Store) -> Iterator[list[tuple[int, int]]]:
     """For each input with several answers: (first row with that answer, how many calls), the most frequent
     first."""
-    sql = "SELECT list((first, calls) ORDER BY calls DESC, first) FROM conflicts GROUP BY asked ORDER BY min(first)"
+    sql = """
+        SELECT list([first, calls] ORDER BY calls DESC, first) FROM conflicts GROUP BY asked ORDER BY min(first)
+    """
     for batch in store.select(sql):
         for (pairs,) in batch:
-            yield [(int(row), int(calls)) for row, calls in (tuple(_values(pair)) for pair in pairs)]
+            yield [(int(row), int(calls)) for row, calls in pairs]
 
 
-def _values(pair: Any) -> Any:
-    return pair.values() if isinstance(pair, dict) else pair
+def drop_near(store: Store, config: ImportConfig) -> None:
+    """Near-duplicates, of which the first stays. Fills the table `inputs` (row, grp): equal and near-equal
+    inputs have one group."""
+    store.db.execute("CREATE OR REPLACE TABLE alike (row UINTEGER, grp UINTEGER)")
+    if config.duplicates.near:
+        find_near(store, config.duplicates, config.seed)
+        store.drop("near-duplicates", "SELECT row, kept, overlap FROM near SEMI JOIN alive USING (row)")
+    store.db.execute("""
+        CREATE OR REPLACE TABLE inputs AS
+        SELECT row, coalesce(alike.grp, min(row) OVER (PARTITION BY question)) AS grp
+        FROM alive LEFT JOIN alike USING (row)
+    """)
 
 
 def assign_splits(store: Store, config: ImportConfig) -> list[str]:
-    """Fill the table `splits` (row, split), then drop held-out rows whose input an earlier split has. Remarks."""
+    """Fill the table `splits` (row, split), drop held-out rows whose input an earlier split has. Remarks."""
     store.db.execute("CREATE OR REPLACE TABLE splits (row UINTEGER, split VARCHAR)")
     notes = _by_time(store, config) if config.split.by == "time" else _by_unit(store, config)
     store.drop(
         "seen in an earlier split",
-        "WITH placed AS (SELECT row, grp, list_position(['train', 'eval', 'test'], split) AS rank "
-        "FROM splits JOIN inputs USING (row)) "
-        "SELECT row, kept, NULL AS overlap FROM (SELECT row, rank, min(rank) OVER w AS least, "
-        "arg_min(row, rank) OVER w AS kept FROM placed WINDOW w AS (PARTITION BY grp)) WHERE rank > least",
+        """WITH placed AS (
+            SELECT row, grp, list_position(['train', 'eval', 'test'], split) AS rank
+            FROM splits JOIN inputs USING (row)
+        )
+        SELECT row, kept, NULL AS overlap FROM (
+            SELECT row, rank, min(rank) OVER same AS least, arg_min(row, (rank, row)) OVER same AS kept
+            FROM placed WINDOW same AS (PARTITION BY grp)
+        ) WHERE rank > least""",
     )
     return notes
 
 
 def _by_time(store: Store, config: ImportConfig) -> list[str]:
+    """The newest calls are the test, those before them the eval; calls at one moment stay together."""
     timed = store.count(where="time IS NOT NULL")
-    bounds = []
+    bounds: list[Any] = []
     for held in (config.split.eval + config.split.test, config.split.test):
         at = timed - round(held * timed)
-        found = store.db.execute(
-            f"SELECT time FROM alive WHERE time IS NOT NULL ORDER BY time, row LIMIT 1 OFFSET {at}"
-        ).fetchone()
-        bounds.append(float(found[0]) if found else float("inf"))
+        order = f"SELECT time FROM alive WHERE time IS NOT NULL ORDER BY time LIMIT 1 OFFSET {at}"
+        found = store.db.execute(order).fetchone()
+        bounds.append(found[0] if found else float("inf"))
     store.db.execute(
-        "INSERT INTO splits SELECT row, CASE WHEN time IS NULL OR time < $1 THEN 'train' WHEN time < $2 THEN 'eval' "
-        "ELSE 'test' END FROM alive",
-        [min(bounds[0], 1e300), min(bounds[1], 1e300)],
+        """INSERT INTO splits SELECT row,
+            CASE WHEN time IS NULL OR time < $1 THEN 'train' WHEN time < $2 THEN 'eval' ELSE 'test' END
+        FROM alive""",
+        bounds,
     )
     missing = store.count() - timed
     return [f"{missing} calls have no time: they are train"] if missing else []
 
 
 def _by_unit(store: Store, config: ImportConfig) -> list[str]:
-    """Whole units at random until the held-out splits are full; one too large for what is left is passed over."""
-    unit = _UNITS[config.split.by]
+    """Whole units at random until the held-out splits are full; one too large for the rest is passed over."""
+    units = f"SELECT row, {_UNITS[config.split.by]} AS unit FROM alive JOIN inputs USING (row)"
     store.db.execute(
-        f"CREATE OR REPLACE TABLE units AS SELECT unit, count(*) AS n FROM (SELECT {unit} AS unit FROM alive "
-        "JOIN inputs USING (row)) GROUP BY unit"
+        f"CREATE OR REPLACE TABLE units AS SELECT unit, count(*) AS n FROM ({units}) GROUP BY unit"
     )
+    store.db.execute("CREATE OR REPLACE TABLE held (unit VARCHAR, split VARCHAR)")
     total = store.count()
     goals: list[tuple[Split, int]] = [
         ("test", round(config.split.test * total)),
         ("eval", round(config.split.eval * total)),
     ]
     filled = dict.fromkeys(SPLITS, 0)
-    notes: list[str] = []
-    store.db.execute("CREATE OR REPLACE TABLE held (unit VARCHAR, split VARCHAR)")
     order = f"SELECT unit, n FROM units ORDER BY md5('{config.seed} ' || unit), unit"
     for batch in store.select(order):
         taken: list[tuple[str, str]] = []
@@ -148,13 +153,11 @@ def _by_unit(store: Store, config: ImportConfig) -> list[str]:
                     taken.append((name, split))
                     break
         store.insert("held", taken)
-    for split, goal in goals:
-        if goal and not filled[split]:
-            notes.append(_smallest(store, config, split, goal))
-    store.db.execute(
-        f"INSERT INTO splits SELECT row, coalesce(split, 'train') FROM (SELECT row, {unit} AS unit FROM alive "
-        "JOIN inputs USING (row)) LEFT JOIN held USING (unit)"
-    )
+    notes = [_smallest(store, config, split, goal) for split, goal in goals if goal and not filled[split]]
+    store.db.execute(f"""
+        INSERT INTO splits
+        SELECT row, coalesce(split, 'train') FROM ({units}) AS units LEFT JOIN held USING (unit)
+    """)
     return notes
 
 
@@ -174,7 +177,9 @@ def balance(store: Store, config: ImportConfig) -> None:
     if config.balance.max_per_label:
         store.drop(
             "balance",
-            f"SELECT row, NULL AS kept, NULL AS overlap FROM (SELECT row, row_number() OVER (PARTITION BY answer "
-            f"ORDER BY md5('{config.seed} ' || row), row) AS place FROM alive JOIN splits USING (row) "
-            f"WHERE split = 'train' AND label IS NOT NULL) WHERE place > {config.balance.max_per_label}",
+            f"""SELECT row, NULL AS kept, NULL AS overlap FROM (
+                SELECT row, row_number() OVER (
+                    PARTITION BY answer ORDER BY md5('{config.seed} ' || row), row
+                ) AS n FROM alive JOIN splits USING (row) WHERE split = 'train' AND label IS NOT NULL
+            ) WHERE n > {config.balance.max_per_label}""",
         )

@@ -2,9 +2,9 @@
 
 The runs of `words` words of each text of the list are kept, sorted; a call is searched for them. It holds a
 text when `share` of that text's different runs stand in it, so that other spacing, other case, punctuation, a
-wrapped prompt or a few changed words do not hide it, and one common phrase does not accuse. Words are numbered by
-the list's own vocabulary: a run with any other word cannot be in it, which makes the search quick and its memory
-that of the list. Source of the idea: Brown et al. 2020 (GPT-3), appendix C; the share is ours.
+wrapped prompt or a few changed words do not hide it, and one common phrase does not accuse. Words are numbered
+by the list's own vocabulary: a run with any other word cannot be in it, which makes the search quick and its
+memory that of the list. Source of the idea: Brown et al. 2020 (GPT-3), appendix C; the share is ours.
 """
 
 from collections import Counter
@@ -73,7 +73,7 @@ class Benchmarks:
         return np.array(flat, np.uint64), np.array([len(text) for text in texts], np.int64)
 
     def search(self, calls: Sequence[Sequence[str]]) -> list[tuple[Item, float] | None]:
-        """For each call (its messages, then its completion): the text it holds and how much of it, else None."""
+        """For each call (its messages, then its completion): the text it holds and how much of it."""
         if not self.items:
             return [None] * len(calls)
         split = [[words(message) for message in call] for call in calls]

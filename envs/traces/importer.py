@@ -1,8 +1,8 @@
 """`vertigym traces import`: logs in; clean rows by split out, and a report that adds up.
 
-The files are streamed once: each call is read, searched for held-out tasks, masked, and put on disk. The steps of
-`cleaning` say which rows leave. At last the rest is streamed into the splits. What is held in memory does not
-grow with the rows, but for hashes of the values that were masked and the pairs of near-duplicates.
+The files are streamed once: each call is read, searched for held-out tasks, masked, and put on disk. The steps
+of `cleaning` say which rows leave. At last the rest is streamed into the splits. What is held in memory does
+not grow with the rows, but for hashes of the values that were masked and the pairs of near-duplicates.
 """
 
 import tempfile
@@ -49,9 +49,7 @@ def import_traces(
             reader.read(files, on_progress)
         if not store.rows:
             reasons = "; ".join(f"{reason} ({n} times)" for reason, n in reader.rejected.most_common(3))
-            raise DataError(
-                f"{files[0]}: no calls in {'it' if len(files) == 1 else 'the files'}: {reasons or 'empty'}"
-            )
+            raise DataError(f"{files[0]}: no call in what was given: {reasons or 'it is empty'}")
         return _Import(store, folder, config, files, reader).run()
 
 
@@ -133,10 +131,11 @@ class _Import:
 
     def _name(self) -> None:
         """Ids are unique in what is written: the second call named `x` becomes `x~2`."""
-        self._store.db.execute(
-            "CREATE OR REPLACE TABLE names AS SELECT row, CASE WHEN n = 1 THEN id ELSE id || '~' || n END AS name "
-            "FROM (SELECT row, id, row_number() OVER (PARTITION BY id ORDER BY row) AS n FROM alive)"
-        )
+        self._store.db.execute("""
+            CREATE OR REPLACE TABLE names AS
+            SELECT row, CASE WHEN n = 1 THEN id ELSE id || '~' || n END AS name
+            FROM (SELECT row, id, row_number() OVER (PARTITION BY id ORDER BY row) AS n FROM alive)
+        """)
 
     def _write_conflicts(self) -> list[str]:
         """All inputs with several answers: how many calls gave which. Some of them in words."""
@@ -150,7 +149,7 @@ class _Import:
                 asked = traces[answers[0][0]].question
                 file.write(dumps({"input": asked, "answers": told}) + "\n")
                 if len(examples) < EXAMPLES:
-                    counts = ", ".join(f"{excerpt(a['answer'], 30)} ×{a['calls']}" for a in told)
+                    counts = ", ".join(f"{excerpt(a['answer'], 30)} ({a['calls']})" for a in told)
                     examples.append(f"{excerpt(asked)}: {counts}")
         return examples
 
@@ -170,11 +169,13 @@ class _Import:
 
     def _write_splits(self) -> None:
         """The rows that stay, in the order read, each into the file of its split."""
-        sql = (
-            "SELECT place, name, split, n FROM alive JOIN splits USING (row) JOIN names USING (row) LEFT JOIN "
-            "(SELECT kept AS row, count(*) AS n FROM fate WHERE step = 'exact duplicates' GROUP BY kept) USING (row) "
-            "ORDER BY row"
-        )
+        sql = """
+            WITH copies AS (
+                SELECT kept AS row, count(*) AS n FROM fate WHERE step = 'exact duplicates' GROUP BY kept
+            )
+            SELECT place, name, split, n
+            FROM alive JOIN splits USING (row) JOIN names USING (row) LEFT JOIN copies USING (row) ORDER BY row
+        """
         with ExitStack() as stack:
             files = {
                 split: stack.enter_context(
@@ -202,19 +203,22 @@ class _Import:
         )
 
     def _split(self, split: str) -> SplitReport:
-        n, customers, first, last = self._store.db.execute(
-            "SELECT count(*), count(DISTINCT customer) FILTER (WHERE customer <> ''), min(time), max(time) FROM alive JOIN splits USING (row) WHERE split = $1",
-            [split],
-        ).fetchone()
+        sql = """
+            SELECT count(*), count(DISTINCT customer) FILTER (WHERE customer <> ''), min(time), max(time)
+            FROM alive JOIN splits USING (row) WHERE split = $1
+        """
+        n, customers, first, last = self._store.db.execute(sql, [split]).fetchone()
         return SplitReport(rows=n, customers=customers, first=first, last=last)
 
     def _labels(self, most: int = 200) -> dict[str, dict[str, int]]:
         """Labels by split; none where almost every short answer is another."""
-        rows: list[tuple[Any, ...]] = self._store.db.execute(
-            "SELECT label, split, n FROM (SELECT label, split, count(*) AS n, sum(count(*)) OVER (PARTITION BY label) "
-            "AS total FROM alive JOIN splits USING (row) WHERE label IS NOT NULL GROUP BY label, split) "
-            f"QUALIFY dense_rank() OVER (ORDER BY total DESC, label) <= {most} + 1 ORDER BY total DESC, label, split"
-        ).fetchall()
+        rows: list[tuple[Any, ...]] = self._store.db.execute(f"""
+            SELECT label, split, n FROM (
+                SELECT label, split, count(*) AS n, sum(count(*)) OVER (PARTITION BY label) AS total
+                FROM alive JOIN splits USING (row) WHERE label IS NOT NULL GROUP BY label, split
+            ) QUALIFY dense_rank() OVER (ORDER BY total DESC, label) <= {most} + 1
+            ORDER BY total DESC, label, split
+        """).fetchall()
         labels: dict[str, dict[str, int]] = {}
         for label, split, n in rows:
             labels.setdefault(label, {})[split] = n

@@ -1,4 +1,4 @@
-"""Reading logs into the store: every call searched for held-out tasks, masked and kept; what is none, set aside."""
+"""Reading logs into the store: every call searched for held-out tasks, masked, kept; the rest set aside."""
 
 import json
 from collections import Counter

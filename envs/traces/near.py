@@ -1,11 +1,11 @@
 """Near-duplicates by MinHash (Broder 1997) and locality-sensitive hashing, on disk.
 
-Each input is the set of its runs of five characters, without those inside of a template: text of forty characters
-and more that stands in many calls ("Sort the message below into …"). Its
-signature (`rensa`, 120 hashes) is cut into 24 bands; inputs that share a band are candidates: at an overlap of
-0.7 that happens with probability 0.99, at 0.8 with 0.9999. In a band each row meets the first one and the one
-before it, so that a crowd of n costs 2n pairs and not n². Every candidate is then measured exactly. Equal plain
-words always meet, however short.
+Each input is the set of its runs of five characters, without those inside of a template: text of forty
+characters and more that stands in many calls ("Sort the message below into …"). Its signature (`rensa`, 120
+hashes) is cut into 24 bands; inputs that share a band are candidates: at an overlap of 0.7 that happens with
+probability 0.99, at 0.8 with 0.9999. In a band each row meets the first one and the one before it, so that a
+crowd of n costs 2n pairs and not n². Every candidate is then measured exactly. Equal plain words always meet,
+however short.
 
 Two tables come of it: `near` (row, kept, overlap) names the duplicates, of each group the first stays; `alike`
 (row, group) says which inputs belong together whatever was answered: a split must not separate them.
@@ -82,7 +82,7 @@ def _template_runs(store: Store, common: float) -> U64:
 
 
 def _runs(grams_G: U64, offsets_T: I64) -> tuple[U64, I64]:
-    """Hashes of the runs of `_RUN` characters, each folded out of the grams it is made of, and where they start."""
+    """Hashes of the runs of `_RUN` characters, folded out of their grams, and where they start."""
     span = _RUN - _GRAM
     counts = np.diff(offsets_T)
     left = np.repeat(offsets_T[1:], counts) - np.arange(len(grams_G))  # grams from here to the text's end

@@ -1,9 +1,10 @@
 """Masking: e-mail addresses, IBANs, card and phone numbers, names from a list.
 
-The same value gets the same placeholder everywhere in an import (`[EMAIL_17]`), however it is spelt: what is kept
-is a hash of its normal form, and numbers are given in the order of appearance, so that nothing of the value is in
-them. IBANs and cards must pass their checksums (ISO 7064 mod 97-10; Luhn), so that order numbers stay. A phone
-number is one that says so: an international prefix, the shape of a national number, or a word before it.
+The same value gets the same placeholder everywhere in an import (`[EMAIL_17]`), however it is spelt: what is
+kept is a hash of its normal form, and numbers are given in the order of appearance, so that nothing of the
+value is in them. IBANs and cards must pass their checksums (ISO 7064 mod 97-10; Luhn), so that order numbers
+stay. A phone number is one that says so: an international prefix, the shape of a national number, or a word
+before it.
 """
 
 import re

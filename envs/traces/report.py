@@ -8,7 +8,6 @@ from pydantic import Field
 from vertigym.core.config import Config
 from vertigym.core.files import read_json
 
-
 EXAMPLES = 3  # kept of each step
 
 
