@@ -321,7 +321,9 @@ class Log:
 
     # -- how it is written
 
-    def _write(self, opened: list[TextIO], draft: Draft, progress: float, benchmark: int | None = None) -> None:
+    def _write(
+        self, opened: Sequence[TextIO], draft: Draft, progress: float, benchmark: int | None = None
+    ) -> None:
         to = self.random.choices(range(4), (5, 2, 2, 1))[0]
         name = f"call-{self._id()}"
         row = _FORMATS[to](draft, name, START + YEAR * progress)
@@ -341,12 +343,12 @@ class Log:
             self._line(opened, 2, json.dumps({"id": name, "feedback": {"thumb": thumb}}))
             self.planted.feedback += 1
 
-    def _line(self, opened: list[TextIO], to: int, text: str) -> tuple[str, int]:
+    def _line(self, opened: Sequence[TextIO], to: int, text: str) -> tuple[str, int]:
         opened[to].write(text + "\n")
         self._lines[to] += 1
         return self.planted.files[to].name, self._lines[to]
 
-    def _break(self, opened: list[TextIO]) -> None:
+    def _break(self, opened: Sequence[TextIO]) -> None:
         to, how = self.random.randrange(4), self.random.choice(list(_BROKEN))
         self.planted.broken[self._line(opened, to, _BROKEN[how])] = how
 

@@ -20,15 +20,18 @@ from vertigym.envs.traces.config import KINDS, PiiKind
 
 _EMAIL = re.compile(r"[\w.+%-]+@(?:[\w-]+\.)+[^\W\d_]{2,}")
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}(?![^\W_])", re.IGNORECASE)
+_BRANDS = re.compile(  # first digits and lengths that are issued
+    r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}|6\d{15,18}"
+)
 _CARD = re.compile(r"(?<![\d.,+-])[2-6]\d{3}(?:[ -]?\d){8,14}\d(?![\d])")
 _PHONES = (
     # +49 30 901820, 0049 (0)30 901820
-    re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))\d(?:[ ().\-/]{0,2}\d){6,14}(?!\d)"),
+    re.compile(r"(?<![\w+])(?:\+|(?<!\d{4} )00(?=[1-9]))\d(?:(?! 00[1-9])[ ().\-/]{0,2}\d){6,14}(?!\d)"),
     # (415) 555-0132, 415-555-0132
     re.compile(r"(?<![\w\-.+(])(?:\(\d{3}\) ?|\d{3}[\-. ])\d{3}[\-. ]\d{4}(?![\w\-])"),
     # 030 901820, 0171/2345678, but no date such as 05.06.2026
     re.compile(
-        r"(?<![\w.,/+\-(])(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4})"
+        r"(?<![\w.,/+\-(])(?<!\d{4} )(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4})"
         r"\(?0[1-9]\d{0,4}\)?(?:[ \-/]?\d){6,9}(?!\w|[.,]\d)"
     ),
     # phone 4471829
@@ -122,7 +125,9 @@ class Masker:
 
     def _card(self, match: re.Match[str]) -> str:
         normal = "".join(filter(str.isdigit, match[0]))
-        return self._placeholder("card", normal) if luhn_valid(normal) else match[0]
+        return (
+            self._placeholder("card", normal) if _BRANDS.fullmatch(normal) and luhn_valid(normal) else match[0]
+        )
 
     def _phone(self, match: "re.Match[str] | regex.Match[str]") -> str:
         written = match[0]

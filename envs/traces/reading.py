@@ -117,7 +117,13 @@ def _delimited(opened: BinaryIO, delimiter: str) -> Rows:
     """A table with a header. `number` is the line a row ends at; quoted fields may hold line breaks."""
     text = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace", newline="")
     csv.field_size_limit(_LINE)
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        yield from _fields(csv.reader(text, delimiter=delimiter, strict=True), delimiter)
+    finally:
+        text.detach()  # the file is closed by who opened it
+
+
+def _fields(reader: Any, delimiter: str) -> Rows:
     header: list[str] | None = None
     while True:
         try:
