@@ -201,7 +201,7 @@ function browser() {
     ...options.map(([value, label]) => el("option", { value, selected: state[name] === value ? "" : null }, label)));
   const outcomes = ["right", "wrong", "won", "lost", "not scored"].filter((kind) => data.rollouts.some((row) => kindOf(row) === kind || (kind === "right" && row.score >= 1) || (kind === "wrong" && row.score !== null && row.score < 1)));
   const slices = [...new Set(data.rollouts.flatMap((row) => row.slices))].sort().slice(0, 500);
-  const colours = ["log-prob", "advantage", "nothing"];
+  const colours = ["log-prob", "advantage", "nothing", ...(data.rollouts.some((row) => row.stream) ? ["loss mask"] : [])];
   fill();
   return el("div", { class: "card" }, el("div", { class: "filters" },
     choose("outcome", [["", "every outcome"], ...outcomes.map((kind) => [kind, kind])], "outcome"),
@@ -226,9 +226,17 @@ function rollout(row) {
 function turns(row) {
   const notes = [...Object.entries(row.parts).map(([name, value]) => `${name} ${number(value, 2)}`), ...row.slices];
   if (row.advantage !== null) notes.unshift(`advantage ${number(row.advantage, 2)}`);
-  return [el("p", { class: "dim" }, notes.join(" · ")), ...row.messages.map((message) =>
+  const head = el("p", { class: "dim" }, notes.join(" · "));
+  if (state.colour === "loss mask" && row.stream) return [head, ...row.stream.map(stream)];
+  return [head, ...row.messages.map((message) =>
     el("div", { class: `turn ${message.role}` }, el("small", {}, message.role), text(message, row),
       ...(message.tools || []).map((call) => el("pre", {}, `call ${JSON.stringify(call.function || call, null, 1)}`))))];
+}
+function stream(runs) { // every token of a segment; those that carry a loss are marked
+  const mark = (trained) => ([piece, logprob]) => el("span", {
+    class: trained ? "trained" : "given", title: trained ? `trained, log-prob ${number(logprob, 2)}` : "given: no loss" }, piece);
+  return el("div", { class: "turn" }, el("small", {}, "every token: marked ones carry the loss"),
+    el("pre", { class: "stream" }, ...runs.flatMap((run) => run.tokens.map(mark(run.trained)))));
 }
 function text(message, row) {
   if (!message.tokens || state.colour === "nothing") return el("pre", {}, message.text);

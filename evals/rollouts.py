@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from vertigym.evals.samples import SampleRecord, sampled_turns
 
 BUDGET = 10_000_000  # characters of rollouts on one page
 TOKENS = 600  # tokens shown one by one in a turn; the rest stays plain text
+STREAM = 4000  # tokens of an episode shown one by one with their loss mask
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One rollout. `outcome` is won or lost against a baseline; `turns` hold (token id, log-prob)."""
+    """One rollout. `outcome` is won or lost against a baseline; `turns` hold (token id, log-prob);
+    `segments` are all tokens of the episode, in training rollouts."""
 
     task: str
     env: str
@@ -32,6 +35,7 @@ class Shown:
     step: int | None = None
     advantage: float | None = None
     sample: int = 0
+    segments: Sequence[Segment] = ()
 
     @property
     def confidence(self) -> float | None:
@@ -72,7 +76,22 @@ class Rollouts:
             "advantage": rollout.advantage,
             "tokens": rollout.tokens,
             "messages": list(self._messages(rollout)),
+            **({"stream": self._stream(rollout.segments)} if self._tokenizer and rollout.segments else {}),
         }
+
+    def _stream(self, segments: Sequence[Segment]) -> list[list[Json]]:
+        """Each segment as the model saw it, run by run: what the policy wrote, which carries a loss, and what
+        it was given, which does not. Pieces are text and log-prob."""
+        shown, left = [], STREAM
+        for segment in segments:
+            runs: list[Json] = []
+            rows = zip(segment.token_ids, segment.logprobs, segment.loss_mask, strict=True)
+            for mask, run in groupby(islice(rows, left), key=lambda row: bool(row[2])):
+                tokens = [(token, logprob) for token, logprob, _ in run]
+                left -= len(tokens)
+                runs.append({"trained": mask, "tokens": list(self._pieces(tokens))})
+            shown.append(runs)
+        return shown
 
     def _messages(self, rollout: Shown) -> Iterator[Json]:
         """Messages, those the policy wrote with their tokens."""
@@ -142,7 +161,8 @@ def from_run(rows: Iterable[Json], step: int) -> list[Shown]:
             parts=row["score"]["parts"],
             reason=str(row["score"]["evidence"].get("reason", "")) if row["score"]["value"] is None else "",
             messages=row["messages"],
-            turns=sampled_turns(Segment(**segment) for segment in row["segments"]),
+            turns=sampled_turns(segments := [Segment(**segment) for segment in row["segments"]]),
+            segments=segments,
             tokens=row["completion_tokens"],
             slices=[row["cluster"]] if row["cluster"] else [],
             step=step,

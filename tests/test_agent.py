@@ -17,11 +17,11 @@ from vertigym.core.types import SPLITS, Sampling, Score, Split, Task
 from vertigym.envs import registry
 from vertigym.envs.business.agent import AgentEnv, load
 from vertigym.envs.business.agent_folder import DatabaseConfig, fits, schema_of
-from vertigym.envs.business.agent_import import import_agent, known_values
+from vertigym.envs.business.agent_import import import_agent
 from vertigym.envs.business.answers import project
 from vertigym.envs.business.builtin import RETURNS, folder_of
 from vertigym.envs.business.customer import ScriptedCustomer, misspell, read_answer
-from vertigym.envs.business.expert import flaw, play_expert, replay
+from vertigym.envs.business.expert import flaw, known_values, play_expert, replay
 from vertigym.envs.business.model import DecisionModel
 from vertigym.envs.business.world import DECIDED, FIRST, LAST, Database, build, pool_of
 from vertigym.envs.calls import write_call

@@ -158,6 +158,28 @@ def test_a_path_is_a_run_an_eval_or_a_report(tmp_path: Path) -> None:
         page_of(tmp_path / "none")
 
 
+def test_every_token_of_a_run_is_shown_with_its_loss_mask() -> None:
+    """A tool's answer between two calls: given, not trained; a character of two tokens stays whole."""
+    ids = (*b"i!i", *"é".encode(), *b"i!")
+    segment = Segment(ids, (0, 1, 1, 0, 0, 1, 1), (0.0, -0.5, -0.25, 0.0, 0.0, -1.0, -2.0))
+    messages = [
+        {"role": "user", "content": "i"},
+        {"role": "assistant", "content": "!i"},
+        {"role": "tool", "content": "é"},
+        {"role": "assistant", "content": "i!"},
+    ]
+    trajectory = Trajectory("t1", messages, Score(1.0), (segment,), completion_tokens=4)  # type: ignore[arg-type]
+    (row,) = Rollouts(from_run([jsonable(asdict(trajectory))], 1), Letters()).shown()
+    (runs,) = row["stream"]
+    assert [(run["trained"], [piece for piece, _ in run["tokens"]]) for run in runs] == [
+        (False, ["i"]),
+        (True, ["!", "i"]),
+        (False, ["é"]),
+        (True, ["i", "!"]),
+    ]
+    assert [logprob for _, logprob in runs[3]["tokens"]] == [-1.0, -2.0]
+
+
 def test_tokens_are_cut_where_characters_are_whole() -> None:
     ids = [105, *"é".encode(), 33]
     turn = [(token, -0.5) for token in ids]

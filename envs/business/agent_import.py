@@ -24,12 +24,12 @@ from vertigym.envs.business.answers import project
 from vertigym.envs.business.conditions import put
 from vertigym.envs.business.customer import misspell, say
 from vertigym.envs.business.env import load as load_decision
-from vertigym.envs.business.expert import flaw, play_expert, request
+from vertigym.envs.business.expert import flaw, known_values, play_expert, request
 from vertigym.envs.business.folder import Rules, read_tasks, write_folder
 from vertigym.envs.business.importer import ImportReport, import_decision
 from vertigym.envs.business.model import Case, CaseError, DecisionError, DecisionModel
 from vertigym.envs.business.world import build, person, pool_of, scalars
-from vertigym.envs.tasks import TaskSet
+from vertigym.envs.tasks import Tasks, TaskSet
 
 SIZES: Mapping[Split, int] = {"train": 600, "eval": 150, "test": 250}
 _TRIED = 3  # other values tried for a fact, to see whether it matters
@@ -71,7 +71,7 @@ def import_agent(
             description=description,
         )
         cases, plain = read_tasks(base), load_decision(base).config
-        tasks = [cases.get(i) for split in SPLITS for i in cases.ids(split)]
+        tasks = [task for split in SPLITS for task in _repeated(cases, split, sizes[split])]
         shared = plain.model_dump(exclude={"kind", "weights"})
         schema = {"decision": schema_of(task.answer for task in tasks)}
         config = parse(AgentConfig, {**shared, "kind": "agent", **schema}, settings, source="settings")
@@ -81,19 +81,20 @@ def import_agent(
             reason = unfair.most_common(1)[0][0] if unfair else "a split is empty"
             raise DecisionError(f"{file}: agent mode has no task that can be proven fair: {reason}")
         counts = {split: len(fair[split]) for split in SPLITS}
+        few = [f"{w}; more than one customer asks about each" for w in report.warnings if "distinct cases" in w]
+        kept = [w for w in report.warnings if "distinct cases" not in w]
         dropped = [f"{n} tasks left out, not proven fair: {why}" for why, n in unfair.most_common(1)]
-        report = replace(report, folder=out, counts=counts, warnings=(*report.warnings, *dropped))
+        report = replace(report, folder=out, counts=counts, warnings=(*few, *kept, *dropped))
         write_folder(out, config_text(config), model.text, fair, _readme(report, config, fair), keep)
         return report
 
 
-def known_values(tasks: Sequence[Task]) -> dict[str, list[Any]]:
-    """The values that occur for each fact."""
-    known: dict[str, dict[tuple[type, Any], Any]] = {}
-    for task in tasks:
-        for name, value in scalars(task.info["input"]).items():
-            known.setdefault(name, {})[type(value), value] = value
-    return {name: list(values.values()) for name, values in known.items()}
+def _repeated(cases: Tasks, split: Split, wanted: int) -> list[Task]:
+    """The split's tasks; where they are fewer than wanted, more customers ask about the same cases."""
+    tasks = [cases.get(i) for i in cases.ids(split)]
+    rounds = -(-wanted // len(tasks))
+    again = [t.model_copy(update={"id": f"{t.id}-{n}"}) for n in range(2, rounds + 1) for t in tasks]
+    return [*tasks, *again][: max(wanted, len(tasks))]
 
 
 def _requests(tasks: Sequence[Task], config: AgentConfig, model: DecisionModel) -> list[Task]:
@@ -101,7 +102,7 @@ def _requests(tasks: Sequence[Task], config: AgentConfig, model: DecisionModel) 
     known = known_values(tasks)
     pool = pool_of([task for task in tasks if task.split == "train"], config.seed)
     if len(pool) < 2:
-        raise ConfigError("agent mode needs at least 2 tasks in the train split, to fill the database")
+        raise ConfigError("agent mode needs at least 2 cases in the train split, to fill the database")
     written: set[str] = set()
     made = []
     for task in tasks:

@@ -9,14 +9,17 @@ looks at the task's answer, so an expert that scores 1 proves that the task can 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from vertigym.core.types import Message, Score, Task
+from vertigym.core.types import Message, Score, Split, Task
 from vertigym.envs.business.agent import AgentEnv
+from vertigym.envs.business.answers import project
 from vertigym.envs.business.conditions import put
 from vertigym.envs.business.customer import Known, read_answer
-from vertigym.envs.business.model import Case
+from vertigym.envs.business.model import Case, CaseError, DecisionModel
+from vertigym.envs.business.world import scalars
 from vertigym.envs.calls import write_call
 
 Decide = Callable[[Case], Any]
@@ -86,6 +89,30 @@ def _find(opening: str, call: Callable[..., Any]) -> str:
     (customer,) = [c["id"] for c in customers if (c["name"], c["city"]) == (name, city)]
     (case,) = [c["case"] for c in call("list", customer=customer)["cases"] if c["opened"] == opened]
     return str(case)
+
+
+def expert_logs(env: AgentEnv, model: DecisionModel, split: Split = "train") -> list[dict[str, Any]]:
+    """Chat rows `{"messages": [...], "tools": [...]}`: how an expert worked by the rules of `model` (an older
+    version, say). A case that those rules cannot decide is left out."""
+    tasks = [env.tasks.get(i) for i in env.tasks.ids(split)]
+    known = known_values(tasks)
+    rows = []
+    for task in tasks:
+        with suppress(CaseError):
+            played = play_expert(
+                env, task, lambda case: project(model.evaluate(case).output, env.config.outputs), known
+            )
+            rows.append({"messages": list(played.messages), "tools": list(env.tools)})
+    return rows
+
+
+def known_values(tasks: Sequence[Task]) -> dict[str, list[Any]]:
+    """The values that occur for each fact."""
+    known: dict[str, dict[tuple[type, Any], Any]] = {}
+    for task in tasks:
+        for name, value in scalars(task.info["input"]).items():
+            known.setdefault(name, {})[type(value), value] = value
+    return {name: list(values.values()) for name, values in known.items()}
 
 
 def flaw(env: AgentEnv, played: Played) -> str:

@@ -45,9 +45,8 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """A case of the pool, as it may lie in a file: whole, and with one fact missing."""
+    """A case of the pool, as it may lie in a file: whole, and with one fact missing (all JSON)."""
 
-    task: str
     facts: str
     lacking: str
     missing: str
@@ -95,8 +94,8 @@ def person(task_id: str, seed: int, attempt: int = 0) -> tuple[Person, str]:
 
 
 def pool_of(tasks: Sequence[Task], seed: int) -> list[Filed]:
-    """Tasks as cases that may lie in a file."""
-    return [_filed(task, seed) for task in tasks]
+    """Tasks as cases that may lie in a file, each case once."""
+    return list({filed.facts: filed for filed in (_filed(task, seed) for task in tasks)}.values())
 
 
 def build(task: Task, pool: Sequence[Filed], size: DatabaseConfig, seed: int) -> World:
@@ -106,7 +105,8 @@ def build(task: Task, pool: Sequence[Filed], size: DatabaseConfig, seed: int) ->
     info = task.info
     ids = [f"R{i + 1}" for i in rng.permutation(size.cases)]
     customers = [f"C{i + 1}" for i in rng.permutation(size.customers)]
-    others = [filed for filed in pool if filed.task != task.id]
+    own = dumps(info["input"])
+    others = [filed for filed in pool if filed.facts != own]
     facts = without(info["input"], info["withheld"])
     rows: list[Row] = [
         (ids[0], customers[0], info["opened"], OPEN, dumps(facts), dumps(list(info["withheld"])), None)
@@ -220,8 +220,8 @@ def scalars(case: Case) -> dict[str, Any]:
 def _filed(task: Task, seed: int) -> Filed:
     case = task.info["input"]
     names = sorted(scalars(case))
-    hidden = [names[int(generator(seed, "lacking", task.id).integers(len(names)))]] if names else []
-    return Filed(task.id, dumps(case), dumps(without(case, hidden)), dumps(hidden), dumps(task.answer))
+    hidden = [names[int(generator(seed, "lacking", dumps(case)).integers(len(names)))]] if names else []
+    return Filed(dumps(case), dumps(without(case, hidden)), dumps(hidden), dumps(task.answer))
 
 
 def _people(rng: np.random.Generator, first: Person, count: int) -> list[Person]:
