@@ -4,6 +4,7 @@
       config.json, model.safetensors, tokenizer.json, …   loads with transformers as it is
       trainer/state.pt                                      what resuming needs: optimizer, adapters
       trainer/critic/                                       the critic of PPO, likewise
+      trainer/curriculum/                                   the accuracies that steer it
       trainer/ahead/                                        rollouts that wait to be trained on
       manifest.json                                         step, and the sha256 of every file
 

@@ -19,6 +19,7 @@ from vertigym.policies.rollout import Episode, rollout
 from vertigym.trainer.advantages import with_variance
 from vertigym.trainer.config import PolicyConfig, RolloutConfig
 from vertigym.trainer.credit import Played, played
+from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.stream import Shuffled
 
 Rounds = list[list[Trajectory]]  # a step's episodes by round of dynamic sampling; one round without it
@@ -36,6 +37,9 @@ class Collector:
         if not self._ids:
             raise RunError("the environment has no tasks in its train split")
         self._order = Shuffled(len(self._ids), seed, "tasks")
+        self.curriculum: Curriculum | None = None
+        if rollouts.curriculum:
+            self.curriculum = Curriculum([env.tasks.get(i) for i in self._ids], rollouts.curriculum, seed=seed)
 
     def sample(self, step: int) -> Rounds:
         """The step's episodes. With `rollout.rounds`, tasks are sampled until `rollout.tasks` groups have
@@ -70,6 +74,9 @@ class Collector:
                     f"score differently (mean reward {metrics['reward']:.3f}): the tasks are all solved or "
                     "all too hard by now; stop here, change the tasks, or set rollout.rounds = 1"
                 )
+        if self.curriculum:
+            self.curriculum.learn(trajectories)
+            metrics |= self.curriculum.metrics()
         if rows.staleness:
             metrics["staleness"] = fmean(step - t.policy_version for t in trajectories)
         plays = [
@@ -85,8 +92,11 @@ class Collector:
             RunError: too many could not be scored.
         """
         rows = self._rollouts
-        first = (step * rows.rounds + number) * rows.tasks
-        chosen = [self._ids[self._order[first + i]] for i in range(rows.tasks)]
+        if self.curriculum:
+            chosen = self.curriculum.draw(rows.tasks, step, number)
+        else:
+            first = (step * rows.rounds + number) * rows.tasks
+            chosen = [self._ids[self._order[first + i]] for i in range(rows.tasks)]
         name = (step,) if number == 0 else (step, number)
         episodes = [
             Episode(task, derive(self._seed, "rollout", *name, task, place, sample))

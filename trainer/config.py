@@ -23,6 +23,7 @@ from vertigym.core.config import Config
 from vertigym.policies.lora import LoRAConfig
 from vertigym.policies.tiny import TinySize
 from vertigym.trainer.alarms import AlarmConfig
+from vertigym.trainer.curriculum import CurriculumConfig
 from vertigym.trainer.trackers import TrackingConfig
 
 
@@ -51,6 +52,9 @@ class RolloutConfig(Config):
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     staleness: int = Field(
         0, ge=0, description="sample so many steps ahead, beside training, from weights as many steps old"
+    )
+    curriculum: CurriculumConfig | None = Field(
+        None, description="draw tasks by the policy's own accuracy on their rules, not all alike"
     )
     max_unscored: float = Field(0.1, ge=0, le=1, description="a larger share of unscored episodes ends the run")
     save_every: int = Field(10, ge=0, description="save every k-th step's rollouts; 0 saves none")
@@ -305,6 +309,8 @@ class RunConfig(Config):
             f"at least 2, got {rollout.group_size}": policy.relative and rollout.group_size < 2,
             f'rollout.rounds looks for groups with variance, which advantage "{policy.advantage}" does not '
             "need: rounds = 1": rollout.rounds > 1 and not policy.relative,
+            "rollout.curriculum draws by the scores of the step before, and rollout.staleness samples ahead of "
+            "them: remove one": rollout.curriculum is not None and rollout.staleness > 0,
             f"policy.overlong ({policy.overlong}) cannot exceed rollout.max_tokens ({rollout.max_tokens})": (
                 policy.overlong > rollout.max_tokens
             ),

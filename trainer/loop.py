@@ -28,6 +28,7 @@ from vertigym.trainer.ahead import Ahead
 from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.critic import Critic
+from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.policy_gradient import PolicyGradient
@@ -37,6 +38,7 @@ from vertigym.trainer.sft import SFT, chat
 from vertigym.trainer.trackers import Trackers, open_trackers
 
 AHEAD = "ahead"
+CURRICULUM = "curriculum"
 
 
 class Algorithm(Protocol):
@@ -148,12 +150,15 @@ class _Session:
         self.learner = self._learner(model)
         self.learners: dict[str, Learner] = {"": self.learner}
         self.ahead: Ahead | None = None
+        self.curriculum: Curriculum | None = None
         self.algorithm = self._algorithm()
         self.start = 0
         if checkpoint:
             self._load_learners(checkpoint)
             if self.ahead:
                 self.ahead.load_state(checkpoint / "trainer" / AHEAD)
+            if self.curriculum:
+                self.curriculum.load_state(checkpoint / "trainer" / CURRICULUM)
             self.start = checkpoints.verify(checkpoint)
             self.engine.refresh(self.start)
         self.alarms = Alarms(config.alarms)
@@ -255,6 +260,7 @@ class _Session:
             teacher=teacher,
         )
         self.ahead = policy_gradient.ahead if config.rollout.staleness else None
+        self.curriculum = policy_gradient.curriculum
         return policy_gradient
 
     def _teacher(self, folder: Path) -> Learner:
@@ -283,6 +289,8 @@ class _Session:
         parts: dict[str, checkpoints.Stateful] = {**self.learners}
         if self.ahead:
             parts[AHEAD] = self.ahead
+        if self.curriculum:
+            parts[CURRICULUM] = self.curriculum
         checkpoints.save(self.run.checkpoint(step), self.engine.model, self.engine.tokenizer, parts, step=step)
         promoted = self.run.promoted()
         spared = {promoted.name} if promoted else set()

@@ -29,13 +29,14 @@ from vertigym.trainer.collect import Collector
 from vertigym.trainer.config import CriticConfig, DistillConfig, PolicyConfig, RolloutConfig
 from vertigym.trainer.credit import Played, column, earned, samples_of, set_column
 from vertigym.trainer.critic import Critic, critic_loss
+from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.objective import informative, policy_loss, token_advantages, token_weights
 from vertigym.trainer.run import Rollout
 
 
 class PolicyGradient:
-    """The algorithm's state is its learners'; everything else follows from the seed and the step.
+    """The algorithm's state is its learners' and its curriculum's; all else follows from the seed and the step.
 
     Args:
         steps: how many the run has.
@@ -83,6 +84,11 @@ class PolicyGradient:
         worth = {play.index: float(column([play], "advantage").mean()) for play in plays}
         metrics |= self._performance(plays) | {"seconds": time.perf_counter() - began}
         return metrics, [Rollout(t, worth.get(i, 0.0)) for i, t in enumerate(trajectories)]
+
+    @property
+    def curriculum(self) -> Curriculum | None:
+        """What draws the tasks, where it is not chance alone."""
+        return self._collector.curriculum
 
     def _performance(self, plays: Sequence[Played]) -> dict[str, float]:
         """Time by phase, speed, memory. Sampling beside training is part of no other phase."""

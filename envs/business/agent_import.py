@@ -185,7 +185,9 @@ def _proven(
             unfair[reason[:200]] += 1
             continue
         lookups = len(played.actions) - 2  # all but the decision and the end
-        info = {**task.info, "lookups": lookups, "actions": list(played.actions)}
+        difficulty = task.info.get("difficulty", len(task.info["rules"])) + lookups
+        proof = {"lookups": lookups, "difficulty": difficulty, "actions": list(played.actions)}
+        info = {**task.info, **proof}
         fair[task.split].append(task.model_copy(update={"info": info}))
     env.close()
     return fair, unfair
