@@ -167,8 +167,15 @@ def env_import(
     print(f"tasks:     {counts}; {report.patterns} patterns of rules")
     print(f"asked for: {', '.join(report.outputs)}")
     print(f"rules:     {covered} of {report.rules} hit" if report.rules else "rules:     none in the model")
-    for rule, text in report.not_hit:
-        print(f"  not hit  {rule}: {text}")
+    for finding in report.findings:
+        print(f"  {finding.kind}  {finding.rule}: {finding.text}: {finding.reason}")
+    for rule, text in report.not_proven:
+        print(f"  not hit, not proven unreachable  {rule}: {text}")
+    if report.adjacent:
+        shown = f"{report.adjacent_shown} of {report.adjacent} neighbouring outcomes shown by a minimal pair"
+        print(
+            f"pairs:     {shown}; {report.interacting_hit} of {report.interacting} pairs of rules hit together"
+        )
     for warning in report.warnings:
         _note(warning)
     print(f"next:      vertigym env show {report.id if out is None else report.folder}")

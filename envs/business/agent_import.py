@@ -69,6 +69,7 @@ def import_agent(
             outputs=outputs,
             now=now,
             description=description,
+            contrast=False,  # near twins and distractors are made in the database, not drawn here
         )
         cases, plain = read_tasks(base), load_decision(base).config
         tasks = [task for split in SPLITS for task in _repeated(cases, split, sizes[split])]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice, pairwise, product
+from math import prod
 from typing import Any
 
 from vertigym.envs.business import values
@@ -33,6 +34,15 @@ class Field:
     def name(self) -> str:
         """Its dotted name."""
         return ".".join(self.path)
+
+    @property
+    def span(self) -> tuple[int, int, float] | None:
+        """The least and the greatest candidate of a number, in units of its finest digit, and that unit."""
+        numbers = [v for v in self.near if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) < 2:
+            return None
+        unit = 10.0 ** -values.decimals(numbers)
+        return round(min(numbers) / unit), round(max(numbers) / unit), unit
 
 
 @dataclass(slots=True)
@@ -157,10 +167,16 @@ class Conditions:
         seen = [element for value in self._seen.get(name, ()) for element in value if isinstance(element, dict)]
         base: Case = seen[0] if seen else {}
         singles: list[list[Case]] = []
+        choices: list[list[tuple[Path, Any]]] = []
         for member in members:
             path = tuple(member.removeprefix(f"{name}[]").strip(".").split("."))
             known = [v for v in (get(element, path) for element in seen) if v is not None]
-            singles += [[put(base, path, value)] for value in values.candidates(self._hints[member], known)]
+            choices.append([(path, value) for value in values.candidates(self._hints[member], known)])
+            singles += [[put(base, path, value)] for _, value in choices[-1]]
+        if len(members) > 1:  # a rule may ask for two members at once
+            count = prod(map(len, choices))
+            every = max(count // _MIXED, 1) + (count > _MIXED)
+            singles += [[_all_put(base, chosen)] for chosen in islice(product(*choices), 0, 20_000, every)]
         mixed = islice(chain(pairwise(singles), product(singles, repeat=2), product(singles, repeat=3)), _MIXED)
         near = values.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), []])
         return Field(tuple(name.split(".")), near, (None,))
@@ -182,7 +198,7 @@ def _atoms(node: Node) -> Iterator[Atom]:
                 implicit = atom.open or all(name[0] in "$#" for name, _ in atom.names)
                 yield _scoped(replace(atom, names=[*(held if implicit else []), *atom.names]), node.scope)
         for _, expression in rule.outcome:
-            yield from (_scoped(atom, "") for atom in atoms(expression))
+            yield from (_scoped(atom, node.scope) for atom in atoms(expression))
 
 
 def _scoped(atom: Atom, scope: str) -> Atom:
@@ -221,6 +237,12 @@ def _part_of(schema: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     for key in path:
         part = part.get("properties", {}).get(key) if isinstance(part, dict) else None
     return part if isinstance(part, dict) else {}
+
+
+def _all_put(case: Case, chosen: Iterable[tuple[Path, Any]]) -> Case:
+    for path, value in chosen:
+        case = put(case, path, value)
+    return case
 
 
 def _joined(lists: Iterable[list[Case]]) -> list[Case]:

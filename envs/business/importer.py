@@ -1,34 +1,38 @@
 """From a decision model to an environment folder: sample cases, let the engine answer, split, write."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import blake2b
 from pathlib import Path
 
 from vertigym.core.errors import ConfigError
-from vertigym.core.files import dumps
-from vertigym.core.seeds import generator
-from vertigym.core.types import SPLITS, Split, Task
+from vertigym.core.types import SPLITS, Split
 from vertigym.envs.business.answers import WHOLE, computed_fields, project
+from vertigym.envs.business.choose import TaskMaker, choose, deal, outcome_names
+from vertigym.envs.business.findings import Finding, study
 from vertigym.envs.business.folder import DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.business.formats import read_model
 from vertigym.envs.business.model import Case, DecisionError, DecisionModel
-from vertigym.envs.business.render import case_prompt
+from vertigym.envs.business.pairs import MinimalPair, Pairs, look
 from vertigym.envs.business.sampler import Sample, Sampled, Sampler
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 300, "test": 500}
 _SURPLUS = 1.5  # cases sampled for one kept: rules and patterns are balanced by choosing
 _LEAST = 2000  # cases sampled at least: rare rules are found by looking long enough
-_PER_RULE = 6  # cases kept for every rule before anything else
 _CLOCKS = ("2020-02-10T09:00:00Z", "2031-07-25T21:30:00Z")  # two moments, to see whether answers depend on it
 _NOW = "now"
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import made. `not_hit` pairs a rule's id with its text: no case that was found hits it.
-    `without_task` names rules that are hit only by cases in which nothing that is asked for is decided."""
+    """What an import made.
+
+    `not_hit` pairs a rule's id with its text: no case that was found hits it. `findings` says which of these
+    are proven never to be hit. `without_task` names rules that are hit only by cases in which nothing that is
+    asked for is decided. `adjacent` counts pairs of neighbouring outcomes, `adjacent_shown` those that a
+    minimal pair of cases shows; `interacting` and `interacting_hit` count pairs of rules that one case may
+    hit, and does.
+    """
 
     id: str
     folder: Path
@@ -40,11 +44,29 @@ class ImportReport:
     patterns: int
     evaluations: int
     warnings: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    adjacent: int = 0
+    adjacent_shown: int = 0
+    interacting: int = 0
+    interacting_hit: int = 0
 
     @property
     def coverage(self) -> float | None:
         """Share of the rules that some case hits; None for a model without rules."""
         return 1 - len(self.not_hit) / self.rules if self.rules else None
+
+    @property
+    def not_proven(self) -> tuple[tuple[str, str], ...]:
+        """Rules that no case hits although nothing proves that none can."""
+        proven = {finding.rule for finding in self.findings if finding.kind != "overlap"}
+        return tuple(pair for pair in self.not_hit if pair[0] not in proven)
+
+    @property
+    def coverage_of_possible(self) -> float | None:
+        """Share of the rules not proven unreachable that some case hits; None where there are none."""
+        hit = self.rules - len(self.not_hit)
+        possible = hit + len(self.not_proven)
+        return hit / possible if possible else None
 
 
 def import_decision(
@@ -59,6 +81,7 @@ def import_decision(
     now: str | None = None,
     description: str = "",
     keep: Sequence[str] = (),
+    contrast: bool = True,
 ) -> ImportReport:
     """Turn the decision model in `file` into the environment folder `out`.
 
@@ -68,6 +91,8 @@ def import_decision(
         outputs: output fields to ask for; by default those the model computes.
         now: a moment (ISO 8601) at which the model's clock is stopped; it is shown in each case as `now`.
         keep: names of files in an old `out` that are carried over.
+        contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
+            without it tasks are balanced over patterns of rules only.
 
     Raises:
         DecisionError: the model does not load, has no inputs to vary, decides nothing, or is not a function
@@ -78,25 +103,31 @@ def import_decision(
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
     warnings: list[str] = []
-    model, fixed = _without_clock(DecisionModel.read(file), now, seed, warnings)
-    sampler = Sampler(model, seed, fixed)
+    model, fixed = _without_clock(read_model(file), now, seed, warnings)
+    known = study(model)
+    sampler = Sampler(model, seed, fixed, known.hopeless)
     if not sampler.fields:
         raise DecisionError(f"{file}: no inputs to vary: no condition or expression names an input field")
     sampled = sampler.run(max(_LEAST, int(_SURPLUS * sum(sizes.values()))))
     if not sampled.samples:
         raise DecisionError(f"{file}: the engine can decide no case: {sampled.refusal}")
     fields = _asked(model, sampled, outputs, str(file))
+    pairs = look(sampler, sampled, known, fields) if contrast else Pairs()
     usable = [s for s in sampled.samples if project(s.outcome.output, fields)]
     if len(usable) < len(SPLITS):
         raise DecisionError(f"{file}: decides only {len(usable)} distinct cases; three splits need three")
-    chosen = _choose(usable, sum(sizes.values()), seed)
-    dealt = _deal(chosen, sizes)
+    minimal = _usable(pairs, usable)
+    named = outcome_names(usable, fields) if contrast else None
+    chosen = choose(usable, sum(sizes.values()), seed, pairs=minimal, outcomes=named)
+    dealt = deal(chosen, sizes, minimal)
     config = DecisionConfig(
         id=id, kind="decision", description=description, rules=rules, outputs=fields, seed=seed, now=now or ""
     )
-    tasks = _tasks(dealt, fields, with_optional=_is_optional(usable, fields))
+    make = TaskMaker(model, fields, optional=_is_optional(usable, fields), pairs=minimal)
+    tasks = {split: [make(sample, split, dealt[split]) for sample in dealt[split]] for split in SPLITS}
     in_tasks = {rule for samples in dealt.values() for s in samples for rule in s.outcome.rules}
     warnings += _shortfalls(sampled, len(chosen), sizes)
+    neighbours = pairs.outcomes(model)
     report = ImportReport(
         id=id,
         folder=out,
@@ -108,6 +139,11 @@ def import_decision(
         patterns=len({s.outcome.rules for s in chosen}),
         evaluations=sampled.evaluations,
         warnings=tuple(warnings),
+        findings=known.findings,
+        adjacent=len(neighbours),
+        adjacent_shown=sum(neighbours.values()),
+        interacting=len(pairs.interacting),
+        interacting_hit=len(pairs.hit),
     )
     write_folder(out, config_text(config), model.text, tasks, _readme(report, config), keep)
     return report
@@ -164,84 +200,15 @@ def _asked(model: DecisionModel, sampled: Sampled, wanted: Sequence[str], source
     return list(wanted)
 
 
+def _usable(pairs: Pairs, samples: Sequence[Sample]) -> list[MinimalPair]:
+    """The minimal pairs both of whose cases can be tasks."""
+    known = {id(sample) for sample in samples}
+    return [pair for pair in pairs.in_turn() if {id(pair.one), id(pair.other)} <= known]
+
+
 def _is_optional(samples: Sequence[Sample], fields: Sequence[str]) -> bool:
     """Whether some field is missing from some answer."""
     return fields[0] != WHOLE and any(not project(s.outcome.output, [f]) for f in fields for s in samples)
-
-
-def _choose(samples: Sequence[Sample], wanted: int, seed: int) -> list[Sample]:
-    """At most `wanted` samples: some for every rule first, then the patterns in turn, the rare ones whole."""
-    order = [samples[int(i)] for i in generator(seed, "decision", "choose").permutation(len(samples))]
-    if len(order) <= wanted:
-        return order
-    kept: dict[int, Sample] = {}
-    counts: dict[str, int] = defaultdict(int)
-    for sample in order:
-        if len(kept) < wanted and any(counts[rule] < _PER_RULE for rule in sample.outcome.rules):
-            kept[id(sample)] = sample
-            for rule in sample.outcome.rules:
-                counts[rule] += 1
-    patterns: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
-    for sample in order:
-        if id(sample) not in kept:
-            patterns[sample.outcome.rules].append(sample)
-    while len(kept) < wanted:
-        for waiting in patterns.values():
-            if waiting and len(kept) < wanted:
-                sample = waiting.pop()
-                kept[id(sample)] = sample
-    return list(kept.values())
-
-
-def _deal(samples: Sequence[Sample], sizes: Mapping[Split, int]) -> dict[Split, list[Sample]]:
-    """Share the samples out in proportion to `sizes`: first so that each split sees each rule, as far as its
-    cases go, then pattern by pattern."""
-    share = min(1.0, len(samples) / sum(sizes.values()))
-    quota = {split: max(sizes[split] * share, 1) for split in SPLITS if sizes[split]}
-    dealt: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
-    rest = _one_of_each(samples, quota, dealt)
-    for sample in sorted(rest, key=lambda s: s.outcome.rules):
-        dealt[min(quota, key=lambda s: (len(dealt[s]) + 1) / quota[s])].append(sample)
-    return dealt
-
-
-def _one_of_each(
-    samples: Sequence[Sample], quota: Mapping[Split, float], dealt: Mapping[Split, list[Sample]]
-) -> list[Sample]:
-    """Deal one case of each rule, the rarest first, to each split that has none yet and has room; gives back
-    what is left."""
-    holders: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        for rule in sample.outcome.rules or ("",):
-            holders[rule].append(sample)
-    gone: set[int] = set()
-    for rule, cases in sorted(holders.items(), key=lambda item: (len(item[1]), item[0])):
-        for split in quota:
-            has = any(rule in s.outcome.rules for s in dealt[split])
-            free = next((s for s in cases if id(s) not in gone), None)
-            if free and not has and len(dealt[split]) < quota[split]:
-                dealt[split].append(free)
-                gone.add(id(free))
-    return [sample for sample in samples if id(sample) not in gone]
-
-
-def _tasks(
-    dealt: Mapping[Split, Sequence[Sample]], fields: Sequence[str], *, with_optional: bool
-) -> dict[Split, list[Task]]:
-    return {split: [_task(s, fields, split, with_optional) for s in dealt[split]] for split in SPLITS}
-
-
-def _task(sample: Sample, fields: Sequence[str], split: Split, optional: bool) -> Task:
-    case, rules = sample.case, list(sample.outcome.rules)
-    name = blake2b(dumps(case).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
-    return Task(
-        id=name,
-        prompt=case_prompt(case, fields, optional=optional),
-        answer=project(sample.outcome.output, fields),
-        info={"input": case, "rules": rules},
-        split=split,
-        cluster=" ".join(rules),
-    )
 
 
 def _shortfalls(sampled: Sampled, chosen: int, sizes: Mapping[Split, int]) -> list[str]:
@@ -271,7 +238,17 @@ def _readme(report: ImportReport, config: DecisionConfig) -> str:
     if report.without_task:
         names = ", ".join(f"`{rule}`" for rule in report.without_task)
         lines.append(f"- Hit only where nothing asked for is decided, so without a task: {names}.")
-    if report.not_hit:
-        lines += ["", "Rules that no case hits:", ""]
-        lines += [f"- `{rule}` {text}" for rule, text in report.not_hit]
+    if report.adjacent:
+        lines.append(
+            f"- Neighbouring outcomes shown by a minimal pair: {report.adjacent_shown} of {report.adjacent}."
+        )
+    if report.interacting:
+        hit = f"{report.interacting_hit} of {report.interacting}"
+        lines.append(f"- Pairs of rules that may meet in one case, hit: {hit}.")
+    if report.findings:
+        lines += ["", "Faults in the rules, proven for all inputs:", ""]
+        lines += [f"- `{f.rule}` {f.text}: {f.kind}, {f.reason}" for f in report.findings]
+    if report.not_proven:
+        lines += ["", "Rules that no case hits, without a proof that none can:", ""]
+        lines += [f"- `{rule}` {text}" for rule, text in report.not_proven]
     return "\n".join(lines) + "\n"

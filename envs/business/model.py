@@ -58,7 +58,8 @@ class Node:
     """One node: a `table`, `switch`, `expression`, `function`, or another kind that holds no rules.
 
     `expressions` are (key, expression) pairs. `scope` is the field the node works inside (with `[]` when it
-    loops over a list), `target` where its outputs go.
+    loops over a list), `target` where its outputs go; `pass_through` says whether it hands on what it got. In a
+    `unique` table no two rules may match one case.
     """
 
     id: str
@@ -72,6 +73,15 @@ class Node:
     scope: str = ""
     target: str = ""
     source: str = ""
+    pass_through: bool = True
+    unique: bool = False
+
+    def texts(self) -> Iterator[str]:
+        """Every expression it holds."""
+        yield from self.columns
+        yield from (text for _, text in self.expressions)
+        for rule in self.rules:
+            yield from (text for _, text in (*rule.cells, *rule.outcome))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,7 @@ class DecisionModel:
             if raw["type"] == "switchNode" and (rules := self._rules_of[raw["id"]])
             for index, branch in enumerate(raw["content"].get("statements", []))
         }
+        self.edges = tuple(_edges(document, self._branch))
         self.schema = _schema(document)
         self.tests: list[tuple[Case, Any]] = [
             (test["input"], test.get("output"))
@@ -144,13 +155,22 @@ class DecisionModel:
             return [self._branch[node_id, str(branch["id"])] for branch in trace["statements"]]
         return [names[trace["index"]]] if "rule" in trace else []
 
+    def in_order(self) -> list[Node]:
+        """The nodes, each after all that lead to it; those on a cycle last."""
+        waiting, placed, order = list(self.nodes), set[str](), list[Node]()
+        while ready := [n for n in waiting if all(s in placed for s, t, _ in self.edges if t == n.id)]:
+            order += ready
+            placed |= {node.id for node in ready}
+            waiting = [node for node in waiting if node.id not in placed]
+        return order + waiting
+
     def clock_readers(self) -> list[str]:
         """Names of the nodes whose expressions read the clock."""
-        return [node.name for node in self.nodes if any(map(reads_clock, _texts(node)))]
+        return [node.name for node in self.nodes if any(map(reads_clock, node.texts()))]
 
     def impure(self) -> list[str]:
         """Names of the nodes that draw random numbers, or whose script reads the clock."""
-        return [n.name for n in self.nodes if any(map(is_random, _texts(n))) or script_is_impure(n.source)]
+        return [n.name for n in self.nodes if any(map(is_random, n.texts())) or script_is_impure(n.source)]
 
     def at(self, now: str) -> "DecisionModel":
         """The same model with its clock stopped at `now` (ISO 8601)."""
@@ -229,6 +249,15 @@ def _schema(document: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _edges(
+    document: Mapping[str, Any], branches: Mapping[tuple[str, str], str]
+) -> Iterator[tuple[str, str, str]]:
+    """Edges as (source, target, the rule id of the branch it hangs on or "")."""
+    for edge in document.get("edges", []):
+        source = str(edge.get("sourceId"))
+        yield source, str(edge.get("targetId")), branches.get((source, str(edge.get("sourceHandle"))), "")
+
+
 def _nodes(document: Mapping[str, Any], source: str) -> list[Node]:
     names: Counter[str] = Counter()
     nodes = []
@@ -249,7 +278,8 @@ def _node(raw: Mapping[str, Any], name: str) -> Node:
         code = content if isinstance(content, str) else str(content.get("source", ""))
         return Node(raw["id"], name, "function", source=code)
     if raw["type"] == "switchNode":
-        return Node(raw["id"], name, "switch", rules=tuple(_branches(content, name)))
+        branches, policy = tuple(_branches(content, name)), content.get("hitPolicy") or "first"
+        return Node(raw["id"], name, "switch", rules=branches, hit_policy=policy)
     if raw["type"] not in ("decisionTableNode", "expressionNode"):
         return Node(raw["id"], name, raw["type"].removesuffix("Node"))
     scope = content.get("inputField") or ""
@@ -259,6 +289,7 @@ def _node(raw: Mapping[str, Any], name: str) -> Node:
         "expression",
         scope=f"{scope}[]" if content.get("executionMode") == "loop" and scope else scope,
         target=content.get("outputPath") or "",
+        pass_through=bool(content.get("passThrough")),
     )
     if raw["type"] == "expressionNode":
         pairs = ((e.get("key") or "", e.get("value") or "") for e in content.get("expressions", []))
@@ -270,6 +301,7 @@ def _node(raw: Mapping[str, Any], name: str) -> Node:
         columns=tuple(column.get("field") or "" for column in content["inputs"]),
         outputs=tuple(column.get("field") or "" for column in content["outputs"]),
         hit_policy=content.get("hitPolicy") or "first",
+        unique=content.get("statedPolicy") == "UNIQUE",
     )
 
 
@@ -277,20 +309,12 @@ def _rows(content: Mapping[str, Any], name: str) -> Iterator[Rule]:
     for index, row in enumerate(content["rules"]):
         cells = tuple((c.get("field") or "", str(row.get(c["id"]) or "").strip()) for c in content["inputs"])
         outcome = tuple((c.get("field") or "", str(row.get(c["id"]) or "").strip()) for c in content["outputs"])
-        yield Rule(f"{name}:{index + 1}", name, index, cells, outcome)
+        yield Rule(f"{name}:{row.get('_row') or index + 1}", name, index, cells, outcome)
 
 
 def _branches(content: Mapping[str, Any], name: str) -> Iterator[Rule]:
     for index, branch in enumerate(content.get("statements", [])):
         yield Rule(f"{name}:{index + 1}", name, index, (("", str(branch.get("condition") or "").strip()),))
-
-
-def _texts(node: Node) -> Iterator[str]:
-    """Every expression a node holds."""
-    yield from node.columns
-    yield from (text for _, text in node.expressions)
-    for rule in node.rules:
-        yield from (text for _, text in (*rule.cells, *rule.outcome))
 
 
 def _map_strings(value: Any, change: Any) -> Any:

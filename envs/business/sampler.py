@@ -7,10 +7,11 @@ Four rounds, each bounded by a number of evaluations, so that one seed always gi
 3. for every rule not hit yet, cases put together on purpose: for each of its conditions a *donor* case that
    satisfies it is looked up, and the fields that condition depends on are taken from the donor; where no
    candidate gives a computed number the right size, the way between two cases is halved until it fits;
-4. more of round 2 with the wide candidates; and changes of one field in the cases of rules that few cases hit.
+4. more of round 2, with the wide candidates where a rule is still missing and with numbers between the
+   candidates where cases are; and changes of one field in the cases of rules that few cases hit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -53,17 +54,22 @@ class Sampled:
 
 
 class Sampler:
-    """Samples one model. `fixed` fields are set in every case."""
+    """Samples one model. `fixed` fields are set in every case; no case is looked for that hits a rule in
+    `hopeless`."""
 
-    def __init__(self, model: DecisionModel, seed: int, fixed: Case | None = None) -> None:
+    def __init__(
+        self, model: DecisionModel, seed: int, fixed: Case | None = None, hopeless: Set[str] = frozenset()
+    ) -> None:
         self.model = model
         self.conditions = Conditions(model)
         self.fields = self.conditions.fields
-        self._by_name = {f.name: f for f in self.fields}
+        self.by_name = {f.name: f for f in self.fields}
         self._fixed = fixed or {}
+        self._hopeless = hopeless
         self._rng = generator(seed, "decision-cases")
         self._found = Sampled()
         self._seen: set[str] = set()
+        self._between_candidates = False
         self._fresh: list[int] = []  # cases that were the first to hit some rule
         self._bases = [case for case, _ in model.tests] or [self._from_scratch()]
 
@@ -71,7 +77,7 @@ class Sampler:
         """Sample until every rule is hit and about `wanted` distinct cases are found, or the bounds are
         reached."""
         for case in self._one_by_one():
-            self._try(case)
+            self.add(case)
         self._vary(wanted, wide=0.0)
         for _ in range(2):
             for rule in self._missing():
@@ -80,6 +86,7 @@ class Sampler:
             self._vary(len(self._found.samples) + wanted // 4, wide=0.3)
             for rule in self._missing():
                 self._aim(rule)
+        self._vary(wanted, wide=0.0, between=True)
         self._thicken()
         return self._found
 
@@ -91,9 +98,11 @@ class Sampler:
         return case
 
     def _missing(self) -> list[Rule]:
-        return [rule for rule in self.model.rules.values() if rule.id not in self._found.hit]
+        return [
+            r for r in self.model.rules.values() if r.id not in self._found.hit and r.id not in self._hopeless
+        ]
 
-    def _try(self, case: Case) -> bool:
+    def add(self, case: Case) -> bool:
         """Evaluate a case that was not seen before; whether it hit a new rule."""
         found, case = self._found, {**case, **self._fixed}
         key = dumps(case)
@@ -128,15 +137,17 @@ class Sampler:
                         budget -= 1
                         yield put(base, field_.path, value)
 
-    def _vary(self, wanted: int, wide: float) -> None:
-        """Random cases until there are `wanted`; gives up after three times as many tries without need."""
+    def _vary(self, wanted: int, wide: float, *, between: bool = False) -> None:
+        """Random cases until there are `wanted`; gives up after three times as many tries without need. With
+        `between`, numbers may lie anywhere between the candidates."""
+        self._between_candidates = between
         for attempt in range(3 * wanted):
             if len(self._found.samples) >= wanted or not self.fields:
                 break
             if attempt % 2 or not self._fresh:
-                self._try(self._afresh(wide))
+                self.add(self._afresh(wide))
             else:
-                self._try(self._mutant(wide))
+                self.add(self._mutant(wide))
 
     def _afresh(self, wide: float) -> Case:
         """A test's input with every field that matters drawn anew."""
@@ -155,6 +166,9 @@ class Sampler:
 
     def _value(self, field_: Field, wide: float) -> Any:
         use_wide = not field_.near or (field_.wide and self._rng.random() < wide)
+        if self._between_candidates and (span := field_.span):
+            low, high, unit = span
+            return tidy(round(int(self._rng.integers(low, high + 1)) * unit, 3))
         return self._pick(field_.wide if use_wide else field_.near)
 
     def _pick(self, options: Sequence[T]) -> T:
@@ -169,7 +183,7 @@ class Sampler:
         for _, cases in sorted(holders.items()):
             for _attempt in range(_TRIES if len(cases) < _FEW and self.fields else 0):
                 field_ = self._pick(self.fields)
-                self._try(put(self._pick(cases), field_.path, self._value(field_, 0.0)))
+                self.add(put(self._pick(cases), field_.path, self._value(field_, 0.0)))
 
     # Round 3.
 
@@ -188,7 +202,7 @@ class Sampler:
             for (column, cell), known in zip(cells, donors, strict=True):
                 if known:
                     case = self._graft(case, self._pick(known), self.conditions.sources(column or cell, node))
-            self._try(self._nudged(case) if self._rng.random() < 0.6 else case)
+            self.add(self._nudged(case) if self._rng.random() < 0.6 else case)
             if rule.id in self._found.hit:
                 return
         self._close_in(rule, node, cells, donors, reached)
@@ -221,6 +235,32 @@ class Sampler:
                     low = self._pick(lows)
                     high = self._graft(low, self._pick(highs), sources)
                     self._halve(rule, node, low, high, sources, partial(_above, target, column))
+            limits = _limits(node, rule, column)
+            if near and column and limits and rule.id not in self._found.hit:
+                self._solve(rule, node, column, limits, self._pick(near).case)
+
+    def _solve(self, rule: Rule, node: Node, column: str, limits: Sequence[float], base: Case) -> None:
+        """Move one number of a case until a column that is (nearly) linear in it meets one of its limits."""
+        for name in sorted(self.conditions.sources(column, node) & self.by_name.keys()):
+            path = self.by_name[name].path
+            at = get(base, path)
+            if isinstance(at, bool) or not isinstance(at, int | float):
+                continue
+            here = self._column(base, node, column)
+            there = self._column(put(base, path, tidy(at + 1)), node, column)
+            if here is None or there is None or here == there:
+                continue
+            for goal in [limit + shift for limit in limits for shift in (-1, 0, 1)]:
+                self.add(put(base, path, tidy(round(at + (goal - here) / (there - here), 2))))
+                if rule.id in self._found.hit:
+                    return
+
+    def _column(self, case: Case, node: Node, column: str) -> float | None:
+        """A column's number in a case, None where it has none."""
+        try:
+            return _number(column, _inside(self.model.evaluate(case).contexts.get(node.id), node.scope))
+        except CaseError:
+            return None
 
     def _halve(
         self,
@@ -234,7 +274,7 @@ class Sampler:
         """Move two cases towards each other, in the numbers named, until the rule is hit or they meet."""
         for _ in range(_HALVINGS):
             middle = self._between(low, high, names)
-            self._try(middle)
+            self.add(middle)
             sample = self._found.samples[-1]
             if rule.id in self._found.hit or sample.case != middle:
                 return
@@ -245,8 +285,8 @@ class Sampler:
 
     def _between(self, one: Case, other: Case, names: frozenset[str]) -> Case:
         """`one` with the numbers named moved half way to those of `other`."""
-        for name in sorted(names & self._by_name.keys()):
-            path = self._by_name[name].path
+        for name in sorted(names & self.by_name.keys()):
+            path = self.by_name[name].path
             a, b = get(one, path), get(other, path)
             if isinstance(a, int | float) and isinstance(b, int | float) and not isinstance(a, bool):
                 one = put(one, path, tidy(round((a + b) / 2, 2)))
@@ -269,7 +309,7 @@ class Sampler:
         base = self._pick(self._found.samples).case
         made = []
         for name in sorted(self.conditions.sources(column or cell, node)):
-            if field_ := self._by_name.get(name):
+            if field_ := self.by_name.get(name):
                 made += [put(base, field_.path, value) for value in (*field_.near, *field_.wide)]
         return [case for case in made if _holds(column, cell, _inside(case, node.scope))]
 
@@ -284,9 +324,16 @@ class Sampler:
 
     def _graft(self, case: Case, donor: Case, names: frozenset[str]) -> Case:
         for name in sorted(names):
-            if field_ := self._by_name.get(name):
+            if field_ := self.by_name.get(name):
                 case = put(case, field_.path, get(donor, field_.path))
         return case
+
+
+def _limits(node: Node, rule: Rule, column: str) -> list[float]:
+    """The numbers that a column is compared with in a rule and those before it, and a larger one."""
+    cells = [cell for other in node.rules[: rule.index + 1] for name, cell in other.cells if name == column]
+    numbers = sorted({number for cell in cells for atom in atoms(cell) for number in atom.numbers})
+    return [*numbers, 1.5 * numbers[-1]] if numbers else []
 
 
 def _context(sample: Sample, node: Node) -> Any:
@@ -315,12 +362,16 @@ def _holds(column: str, cell: str, context: Any) -> bool:
 
 def _above(target: float, column: str, context: Any) -> bool | None:
     """Whether a column's value is above `target`; None where it is no number."""
+    value = _number(column, context)
+    return None if value is None else value > target
+
+
+def _number(column: str, context: Any) -> float | None:
+    """A column's value where it is a number."""
     import zen
 
     try:
         value = zen.evaluate_expression(column, context)
     except Exception:  # as above
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value > target
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value

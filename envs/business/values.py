@@ -98,8 +98,8 @@ def wide_candidates(hints: Hints, passed_down: Hints, seen: Sequence[Any]) -> tu
     made: list[Any] = []
     if known or not seen:
         made += _numbers(passed_down.numbers | hints.numbers, known)
-        made += [_round(n * scale, _decimals(known)) for n in known for scale in (*_SCALES, 0, 10, -1)]
-        made += [-1, *sorted(-n for n in hints.numbers if n > 0)]
+        made += [_round(n * scale, decimals(known)) for n in known for scale in (*_SCALES, 0, 10, -1)]
+        made += [-1, *(_round(-n, 3) for n in sorted(hints.numbers, reverse=True) if n > 0)]
     made += sorted(hints.strings)
     made += [True, False] if hints.boolean else []
     return distinct([*made, None])
@@ -156,19 +156,19 @@ def script_names(source: str) -> list[str]:
 def _numbers(literals: Iterable[float], seen: Sequence[float]) -> list[Any]:
     """Each literal, one step below and above, the middles between literals, half the least, twice the most."""
     ordered = sorted(set(literals))
-    decimals = _decimals([*ordered, *seen])
+    digits = decimals([*ordered, *seen])
     if not ordered:
-        scaled = [_round(n * scale, decimals) for n in seen for scale in _SCALES]
+        scaled = [_round(n * scale, digits) for n in seen for scale in _SCALES]
         return scaled or list(_PLAIN_NUMBERS)
-    step = 10.0**-decimals
+    step = 10.0**-digits
     middles = [(low + high) / 2 for low, high in pairwise(ordered)]
     made = [n + shift for n in ordered for shift in (-step, 0, step)]
     made += [*middles, ordered[0] / 2, ordered[-1] * 2]
     least = min([0, *ordered, *seen])
-    return [_round(n, decimals) for n in sorted(made) if n >= least]
+    return [_round(n, digits) for n in sorted(made) if n >= least]
 
 
-def _decimals(numbers: Iterable[float]) -> int:
+def decimals(numbers: Iterable[float]) -> int:
     """Digits after the point of the finest number, at most 3."""
     digits = (f"{n:.3f}".rstrip("0").partition(".")[2] for n in numbers)
     return max((len(d) for d in digits), default=0)
