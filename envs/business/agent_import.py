@@ -44,7 +44,7 @@ def import_agent(
     *,
     rules: Rules = "hidden",
     seed: int = 0,
-    sizes: Mapping[Split, int] = SIZES,
+    sizes: Mapping[Split, int] | None = None,
     outputs: Sequence[str] = (),
     now: str | None = None,
     description: str = "",
@@ -52,11 +52,13 @@ def import_agent(
     settings: Sequence[str] = (),
 ) -> ImportReport:
     """Turn the decision model in `file` into the agent environment folder `out`; arguments as in
-    `import_decision`, and `settings` are keys of `env.toml` on top (`database.cases=100`).
+    `import_decision` (by default the sizes are `SIZES`), and `settings` are keys of `env.toml` on top
+    (`database.cases=100`).
 
     Raises:
         DecisionError: the model cannot be used, or no task made from it is fair. ConfigError: a wrong setting.
     """
+    sizes = sizes or SIZES
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
         report = import_decision(
