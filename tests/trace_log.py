@@ -232,7 +232,12 @@ class Log:
         return Draft(**{**vars(old), "body": body})
 
     def _typo(self, text: str) -> str:
-        at = self.random.choice([i for i in range(1, len(text) - 2) if text[i].lower() != text[i + 1].lower()])
+        letters = (
+            i
+            for i in range(1, len(text) - 2)
+            if text[i : i + 2].isalpha() and text[i].lower() != text[i + 1].lower()
+        )
+        at = self.random.choice(list(letters))
         return text[:at] + text[at + 1] + text[at] + text[at + 2 :]
 
     def _private(self) -> tuple[list[tuple[str, str]], list[str], list[str]]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from vertigym.core.errors import MissingDependencyError
 from vertigym.envs.traces.config import Duplicates
-from vertigym.envs.traces.grams import I64, U64, among, char_grams, mixed, overlap, plain
+from vertigym.envs.traces.grams import I64, U64, among, char_grams, distinct, mixed, overlap, plain
 from vertigym.envs.traces.rows import Trace
 from vertigym.envs.traces.store import Store, answer_text, input_text
 
@@ -76,7 +76,7 @@ def _template_runs(store: Store, common: float) -> U64:
         grams, offsets = char_grams([_words(call.trace) for call in batch], _GRAM)
         runs, starts = _runs(grams, offsets)
         ends = np.searchsorted(starts, offsets)
-        seen += [np.unique(runs[a:b]) for a, b in pairwise(ends)]
+        seen += [distinct(runs[a:b]) for a, b in pairwise(ends)]
     found, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *seen]), return_counts=True)
     return found[counts > max(20, common * len(seen))]
 
@@ -104,7 +104,7 @@ def _own_grams(traces: Sequence[Trace], template: U64) -> list[U64]:
         np.add.at(edges, hits, 1)
         np.add.at(edges, hits + _RUN - _GRAM + 1, -1)
         own = np.cumsum(edges[:-1]) == 0
-    return [np.unique(grams[a:b][own[a:b]]) for a, b in pairwise(offsets)]
+    return [distinct(grams[a:b][own[a:b]]) for a, b in pairwise(offsets)]
 
 
 def _words(trace: Trace) -> str:
@@ -171,7 +171,7 @@ def _answers_alike(a: Trace, b: Trace, threshold: float) -> bool:
     if min(left.count(" "), right.count(" ")) + 1 < _SHORT:
         return False
     grams, (_, middle, _) = char_grams([left, right], _GRAM)
-    return overlap(np.unique(grams[:middle]), np.unique(grams[middle:])) >= threshold
+    return overlap(distinct(grams[:middle]), distinct(grams[middle:])) >= threshold
 
 
 def _groups(links: Iterable[Link]) -> dict[int, int]:

@@ -44,6 +44,7 @@ _PHONES = (
         regex.IGNORECASE,
     ),
 )
+_WORD = re.compile(r"\w+")
 _SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 _MASKED = re.compile(r"\[(EMAIL|IBAN|CARD|PHONE|NAME)_\d+\]")
 _KEEP = frozenset({"id", "time", "model", "version", "role", "type", "tool_call_id", "finish_reason"})
@@ -69,6 +70,7 @@ class Masker:
         listed = sorted({name.strip() for name in names if name.strip()})
         self._kinds = [kind for kind in KINDS if kind in set(kinds) and (kind != "name" or listed)]
         self._names = _name_pattern(listed) if listed else None
+        self._first_words = {_WORD.findall(name.casefold())[0] for name in listed if _WORD.search(name)}
         self._numbers: dict[PiiKind, dict[int, int]] = {kind: {} for kind in KINDS}
         self.replaced: Counter[PiiKind] = Counter()
 
@@ -94,9 +96,13 @@ class Masker:
             elif kind == "phone" and numbers:
                 for pattern in _PHONES:
                     text = pattern.sub(self._phone, text)
-            elif kind == "name" and self._names:
+            elif kind == "name" and self._names and self._may_name(text):
                 text = self._names.sub(lambda m: self._placeholder("name", m[0].casefold()), text)
         return text
+
+    def _may_name(self, text: str) -> bool:
+        """Whether a word of the text begins a name: most texts have none, and the search for all names is slow."""
+        return not self._first_words.isdisjoint(_WORD.findall(text.casefold()))
 
     def mask_all(self, value: Any) -> Any:
         """Every text inside of a JSON value masked, but for ids, roles and the like."""
