@@ -101,7 +101,7 @@ class Masker:
         return text
 
     def _may_name(self, text: str) -> bool:
-        """Whether a word of the text begins a name: most texts have none, and the search for all names is slow."""
+        """Whether a word of the text begins a name: most have none, and the search for all names is slow."""
         return not self._first_words.isdisjoint(_WORD.findall(text.casefold()))
 
     def mask_all(self, value: Any) -> Any:
