@@ -493,7 +493,8 @@ def traces_import(
     if as_json:
         _print_json(report.model_dump(mode="json"))
         return
-    _table(None, ("step", "rows in", "rows out", "what", "for example"), report.table())
+    _table(None, ("step", "rows in", "rows out", "what"), report.table())
+    _table("\nfor example", ("", ""), report.examples())
     splits = ", ".join(f"{part.rows:,} {name}" for name, part in report.splits.items())
     if report.labels:
         _table("\nlabels", ("label", *report.splits), report.label_rows())

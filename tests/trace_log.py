@@ -3,11 +3,14 @@
 A support desk serves 20 shops. Each call sorts a message into an intent, or answers it. The mix of intents and the
 products drift over a year. Into the log go repeated calls, calls that are nearly the same, personal data (and
 numbers that only look like it), inputs answered in two ways, and broken lines; `Planted` says where.
+
+    python tests/trace_log.py FOLDER [CALLS]          writes one to look at
 """
 
 import json
 import random
 import string
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -463,3 +466,10 @@ def repeats_found(
         gone[groups[place]] += place in dropped
     right = sum(min(gone[g], n - 1) for g, n in members.items())
     return Found(right, len(dropped) - right, sum(n - 1 for n in members.values()) - right)
+
+
+if __name__ == "__main__":
+    to = Path(sys.argv[1])
+    made = Log(to, int(sys.argv[2]) if len(sys.argv) > 2 else 20_000).planted
+    (to / "names").write_text("\n".join(made.names) + "\n")
+    print(f"{made.calls} calls in {', '.join(str(file) for file in made.files)}; names in {to / 'names'}")

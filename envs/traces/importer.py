@@ -98,7 +98,8 @@ class _Import:
         self._add("read", rows + rejected, rows, reasons, reader.examples["rejected"])
         if reader.feedback:
             self._add("feedback joined", rows, rows, f"{reader.feedback:,} calls")
-        self._step("contaminated", examples=reader.examples["contaminated"])
+        sources = ", ".join(f"{n:,} with {source}" for source, n in reader.contaminated.most_common(3))
+        self._step("contaminated", sources, reader.examples["contaminated"])
         found = ", ".join(f"{n:,} {kind}" for kind, n in sorted(reader.masker.values.items()))
         said = f"{reader.masked_rows:,} calls; {found}" if found else ""
         self._add("masked", self._left, self._left, said, reader.examples["masked"])
@@ -112,6 +113,7 @@ class _Import:
     def _step(self, name: str, said: str = "", examples: Sequence[str] = ()) -> None:
         """Report a step that dropped rows."""
         gone = self._store.count("fate", f"step = '{name}'")
+        said = ", ".join(filter(None, (f"{gone:,} dropped" if gone else "", said)))
         self._add(name, self._left, self._left - gone, said, examples or self._examples(name))
 
     def _examples(self, step: str) -> list[str]:

@@ -57,11 +57,12 @@ class ImportReport(Config):
         return cls.model_validate(read_json(folder / "report.json"))
 
     def table(self) -> list[tuple[str, ...]]:
-        """The steps for people: name, rows in, rows out, what happened, an example."""
-        return [
-            (step.name, f"{step.rows_in:,}", f"{step.rows_out:,}", step.said, (*step.examples, "")[0])
-            for step in self.steps
-        ]
+        """The steps for people: name, rows in, rows out, what happened."""
+        return [(step.name, f"{step.rows_in:,}", f"{step.rows_out:,}", step.said) for step in self.steps]
+
+    def examples(self) -> list[tuple[str, str]]:
+        """An example of each step that has one."""
+        return [(step.name, step.examples[0]) for step in self.steps if step.examples]
 
     def step(self, name: str) -> Step:
         """A step by its name."""
