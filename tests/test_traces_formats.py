@@ -171,6 +171,13 @@ def test_every_answer_of_a_conversation_is_a_call_with_what_came_before() -> Non
     assert [t.completion for t in read(row, turns="last")] == ["d"]
 
 
+def test_every_choice_of_a_response_is_a_call() -> None:
+    choices = [{"message": {"content": "a"}}, {"message": {"content": "b"}}, {"delta": {}}]
+    first, second, third = read({"request": {"messages": CHAT}, "response": {"id": "r", "choices": choices}})
+    assert [(t.id, t.completion) for t in (first, second)] == [("r", "a"), ("r#1", "b")]
+    assert isinstance(third, Bad)
+
+
 def test_tool_calls_are_kept() -> None:
     tool = {"id": "t", "type": "function", "function": {"name": "find", "arguments": "{}"}}
     chat = [

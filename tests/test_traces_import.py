@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from vertigym.cli import app
 from vertigym.core.config import parse
-from vertigym.core.errors import DataError, InputError
+from vertigym.core.errors import DataError, InputError, MissingDependencyError
 from vertigym.envs.traces.config import ImportConfig
 from vertigym.envs.traces.importer import import_traces
 from vertigym.envs.traces.report import ImportReport
@@ -304,7 +304,7 @@ def test_held_out_texts_are_found_in_disguise_and_nothing_else_is(tmp_path: Path
     held = (
         "A farmer sells 1,200 eggs on market day and keeps seven; how many trays of thirty did she fill in all?"
     )
-    near = "A farmer buys a tractor on market day and keeps it for seven years; how much did she pay in all?"
+    near = "A farmer sells 1,200 eggs on market day and keeps a goat in the yard behind her mother's house."
     suite = write(tmp_path / "suite.jsonl", [{"question": held, "answer": "39"}, {"question": "Who is there"}])
     asked = [held, held.upper(), held.replace(" ", "\n"), f"Please solve: {held} Thanks", held.replace(",", "")]
     rows = [call(f"bad{i}", text) for i, text in enumerate([*asked, "who is there?"])]
@@ -370,6 +370,23 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         app, ["traces", "import", str(good), "-o", str(tmp_path / "o"), "--set", "split.by=x"]
     )
     assert "split.by" in str(said.exception)
+
+
+def test_ids_are_unique_in_what_is_written(tmp_path: Path) -> None:
+    rows = [call("x", ask(1)), call("x", ask(2)), call("x", ask(1))]
+    run([write(tmp_path / "a.jsonl", rows)], tmp_path / "out", split={"eval": 0, "test": 0})
+    assert [(t.id, t.meta) for t in kept(tmp_path / "out")["train"]] == [("x", {"copies": 2}), ("x~2", {})]
+
+
+@pytest.mark.parametrize("package", ["duckdb", "rensa"])
+def test_a_missing_package_is_named_before_anything_is_read(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    file = write(tmp_path / "a.jsonl", [call("a", "hello")])
+    with pytest.raises(MissingDependencyError, match=rf"'{package}': pip install 'vertigym\[traces\]'"):
+        run([file], tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_rejected_lines_are_masked_too(tmp_path: Path) -> None:

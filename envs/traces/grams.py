@@ -73,8 +73,10 @@ def mixed(values: U64) -> U64:
 
 def distinct(values: U64) -> U64:
     """The different values, sorted; quicker than `np.unique` on the few hundred of one text."""
-    ordered = np.sort(values)
-    return ordered[np.concatenate([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])]
+    ordered: U64 = np.sort(values)
+    first = np.ones(len(ordered), bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
 
 
 def overlap(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:

@@ -20,6 +20,7 @@ from vertigym.core.types import SPLITS
 from vertigym.envs.traces import cleaning
 from vertigym.envs.traces.config import ImportConfig
 from vertigym.envs.traces.ingest import Progress, Reader
+from vertigym.envs.traces.near import minhash
 from vertigym.envs.traces.reading import log_files
 from vertigym.envs.traces.report import EXAMPLES, ImportReport, Masked, SplitReport, Step, excerpt
 from vertigym.envs.traces.rows import Trace
@@ -36,6 +37,8 @@ def import_traces(
         MissingDependencyError: the extra `traces` is not installed.
     """
     files = log_files(paths)
+    if config.duplicates.near:
+        minhash()  # what is missing is said before hours of reading, not after
     if out.exists() and not (out / "report.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an import: choose another folder")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,7 @@ def _add_bands(store: Store, rows: Sequence[int], grams: Sequence[U64], seed: in
         return
     flat = np.concatenate([grams[i] for i in kept])
     offsets = np.cumsum([0, *(len(grams[i]) for i in kept)]).astype(np.uint64)
-    digests = _minhash()(flat, offsets, _BANDS * _ROWS, seed)
+    digests = minhash()(flat, offsets, _BANDS * _ROWS, seed)
     signature_TBR = np.array(digests.to_rows(), np.uint64).reshape(len(kept), _BANDS, _ROWS)
     hashes_TB = np.broadcast_to(np.arange(_BANDS, dtype=np.uint64), (len(kept), _BANDS)).copy()
     for r in range(_ROWS):
@@ -130,7 +130,12 @@ def _add_bands(store: Store, rows: Sequence[int], grams: Sequence[U64], seed: in
     store.db.execute("INSERT INTO bands SELECT hash, row FROM band")
 
 
-def _minhash() -> Any:
+def minhash() -> Any:
+    """The function that makes signatures.
+
+    Raises:
+        MissingDependencyError: rensa is not installed.
+    """
     try:
         from rensa import RMinHash
     except ImportError:
