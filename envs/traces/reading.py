@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from pydantic_core import from_json
 
 from vertigym.core.errors import DataError, MissingDependencyError
-from vertigym.core.files import read_text
+from vertigym.core.files import jsonable, read_text
 from vertigym.envs.traces.otel import Bad
 
 _LINE = 64 << 20  # bytes; a longer line is not a row
@@ -159,7 +159,7 @@ def _parquet(file: Path) -> Rows:
         while batch := found.fetchmany(1024):
             for values in batch:
                 number += 1
-                row = dict(zip(names, values, strict=True))
+                row = jsonable(dict(zip(names, values, strict=True)))
                 yield number, row, repr(values)[:400].encode("utf-8", "replace")
 
 
