@@ -175,7 +175,7 @@ def compare_rows(
     )
     if not pairs:
         return difference, None, None
-    value, theirs = (sign * float(np.average(side, weights=weights)) for side in (first, second))
+    value, theirs = (sign * float(np.average(side, weights=weights)) + 0.0 for side in (first, second))
     return difference, value, theirs
 
 

@@ -4,26 +4,44 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.files import sha256
+from vertigym.core.types import Policy
 from vertigym.policies.load import load_policy
 
 KEY_VARIABLE = "VERTIGYM_SERVE_KEY"
 
 
-def serve(
-    model: str,
+def serve(model: str, record: Path, *, name: str = "", **options: Any) -> None:
+    """Serve `model` (whatever an eval takes: a folder, `openai:MODEL@URL`) as `serve_policy` does.
+
+    Raises:
+        DataError: no such model. And what `serve_policy` raises.
+    """
+    serve_policy(
+        lambda: load_policy(model),
+        record,
+        name=name or default_name(model),
+        version=version_of(model),
+        **options,
+    )
+
+
+def serve_policy(
+    load: Callable[[], Policy],
     record: Path,
     *,
+    name: str,
+    version: str,
     host: str = "127.0.0.1",
     port: int = 8000,
-    name: str = "",
     per_minute: float = 600,
     max_tokens: int = 512,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve `model` (whatever an eval takes: a folder, `openai:MODEL@URL`) until SIGINT or SIGTERM.
+    """Answer with the policy that `load` gives, until SIGINT or SIGTERM.
 
     Calls and feedback are appended to `record`. `port` 0 takes a free one; `on_ready` is told the address. The
     key, needed where others can reach `host`, is read from VERTIGYM_SERVE_KEY.
@@ -31,7 +49,7 @@ def serve(
     Raises:
         MissingDependencyError: starlette or uvicorn is not installed. ConfigError: a reachable host without a
         key,
-            a port that is taken, a record that another server writes. DataError: no such model.
+            a port that is taken, a record that another server writes.
     """
     try:
         import uvicorn
@@ -43,15 +61,22 @@ def serve(
 
     key = os.environ.get(KEY_VARIABLE, "")
     check_address(host, key)
-    listening = _listen(host, port)
-    policy = load_policy(model)
-    called, version = name or default_name(model), version_of(model)
-    limits = Limits(per_minute=per_minute, max_tokens=max_tokens)
-    server = Server(policy, Recorder(record), name=called, version=version, key=key, limits=limits)
-    at, bound = listening.getsockname()[:2]
-    on_ready(f"http://{f'[{at}]' if ':' in at else at}:{bound}/v1")
-    config = uvicorn.Config(server.app(), log_level="warning", ws="none", http="h11", loop="asyncio")
-    uvicorn.Server(config).run(sockets=[listening])
+    with _listen(host, port) as listening:
+        policy = load()
+        limits = Limits(per_minute=per_minute, max_tokens=max_tokens)
+        server = Server(policy, Recorder(record), name=name, version=version, key=key, limits=limits)
+        at, bound = listening.getsockname()[:2]
+        on_ready(f"http://{f'[{at}]' if ':' in at else at}:{bound}/v1")
+        config = uvicorn.Config(
+            server.app(),
+            log_level="warning",
+            ws="none",
+            http="h11",
+            loop="asyncio",
+            limit_concurrency=4 * limits.waiting,
+            timeout_graceful_shutdown=30,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def default_name(model: str) -> str:

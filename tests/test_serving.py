@@ -103,6 +103,7 @@ def test_the_official_client_is_answered_and_every_call_recorded(tmp_path: Path)
     assert first.time is not None
     assert abs(first.time - time.time()) < 600
     assert second.id == pieces[0].id
+    assert file.stat().st_mode & 0o077 == 0, "only its owner may read what customers wrote"
 
 
 def test_feedback_is_recorded_for_calls_on_record_only(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ training):
 intent    names the desk a message belongs to; it follows an old organisation, in which warranty cases went to
           returns and refunds to invoices
 search    rewrites a question for the help pages; it knows half of the words that the pages use
-answer    answers from passages with a citation; it often takes the first passage, whatever it says
+answer    answers from a data sheet with a citation; it takes delivery times for warranties, prices for weights
 """
 
 import sys
@@ -46,7 +46,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "guarantee": ("broke early", "still covered"),
     "dimensions": ("how big", "will it fit"),
 }
-PASSAGES = 3
+FACTS = {"price": "euros", "delivery": "days", "warranty": "months", "weight": "kilos"}
+OLD_FACTS = {"warranty": "delivery", "weight": "price"}
 NOTHING = "The documents do not say."
 
 
@@ -85,23 +86,20 @@ def searches(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def answers(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Questions about prices with three passages, of which one answers, or in one case of seven none."""
+    """Questions about an item with three passages of its data sheet, which lacks one fact of four."""
+    facts = tuple(FACTS)
     for index in range(count):
         random = generator(seed, "answer", index)
-        items = [str(item) for item in random.permutation(ITEMS[:8])[: PASSAGES + 1]]
-        prices = [int(n) for n in random.permutation(np.arange(11, 31))[:PASSAGES]]
-        shown = [
-            {"id": name, "text": f"{item}: {price} euros."}
-            for name, item, price in zip("abc", items, prices, strict=False)
-        ]
-        place = int(random.integers(PASSAGES)) if random.random() < 6 / 7 else PASSAGES
-        known = place < PASSAGES
-        label = f"{prices[place]} euros" if known else ""
-        taken = 0 if random.random() < 0.35 else place
-        reply = f"{prices[taken]} euros [{'abc'[taken]}]." if taken < PASSAGES else NOTHING
-        text = "\n".join([items[place], *(f"[{one['id']}] {one['text']}" for one in shown)])
+        item, lacking = _pick(random, ITEMS), _pick(random, facts)
+        asked = _pick(random, facts)
+        values = {fact: f"{random.integers(11, 31)} {FACTS[fact]}" for fact in facts if fact != lacking}
+        names = dict(zip(values, "abc", strict=True))
+        sheet = [{"id": names[fact], "text": f"{fact} {value}."} for fact, value in values.items()]
+        taken = OLD_FACTS.get(asked, asked) if random.random() < 0.65 else asked
+        reply = f"{values[taken]} [{names[taken]}]." if taken in values else NOTHING
+        text = "\n".join([*(f"[{one['id']}] {one['text']}" for one in sheet), f"{item} {asked}"])
         row = _row("answer", index, random, text, reply)
-        yield row | {"label": label, "documents": shown}
+        yield row | {"label": values.get(asked, ""), "documents": sheet}
 
 
 def write(folder: Path, make: Callable[..., Iterator[dict[str, Any]]], count: int, *, seed: int = 0) -> None:
