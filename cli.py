@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-env_app = typer.Typer(help="Environments: list, show, new, import, check.", no_args_is_help=True)
+env_app = typer.Typer(help="Environments: list, show, new, import, diff, check.", no_args_is_help=True)
 app.add_typer(env_app, name="env")
 sandbox_app = typer.Typer(help="Sandboxes: what this machine can isolate.", no_args_is_help=True)
 app.add_typer(sandbox_app, name="sandbox")
@@ -117,7 +117,13 @@ def env_show(id: EnvId, as_json: Json = False) -> None:  # noqa: A002
 
 @env_app.command("import")
 def env_import(
-    file: Annotated[Path, typer.Argument(help="A decision model (JDM JSON).", metavar="FILE")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A decision model: JDM JSON, DMN 1.3-1.5, or a table in csv or xlsx; the format is guessed.",
+            metavar="FILE",
+        ),
+    ],
     id: Annotated[str, typer.Option("--id", help="The new environment's id, namespace/Name-v0.")],  # noqa: A002
     out: Annotated[
         Path | None,
@@ -179,6 +185,37 @@ def env_import(
     for warning in report.warnings:
         _note(warning)
     print(f"next:      vertigym env show {report.id if out is None else report.folder}")
+
+
+@env_app.command("diff")
+def env_diff(
+    old: Annotated[Path, typer.Argument(help="The rules as they were: a file or an environment's folder.")],
+    new: Annotated[Path, typer.Argument(help="The rules as they are.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Write an environment of the change, with suites.", metavar="DIR"),
+    ] = None,
+    id: Annotated[str, typer.Option("--id", help="Its id, namespace/Name-v0.")] = "local/Change-v0",  # noqa: A002
+    seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
+    now: Annotated[str | None, typer.Option(help="Fix the clock of models that read it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which cases change their answer between two versions of the rules, and which rules did it."""
+    from vertigym.envs.business.diff import change_lines, compare_files
+
+    comparison = compare_files(old, new, seed=seed, now=now)
+    found = comparison.difference()
+    counts = comparison.write(out, id) if out else {}
+    if as_json:
+        _print_json(dataclasses.asdict(found) | {"share": found.share, "tasks": counts})
+        return
+    for line in change_lines(found):
+        print(line)
+    if out:
+        tasks = ", ".join(f"{n['changed']} + {n['same']} {split}" for split, n in counts.items())
+        print(f"{id} -> {out}")
+        print(f"tasks:     {tasks} (changed + same)")
+        print(f"suites:    {out / 'change.toml'}, {out / 'changed.toml'}")
 
 
 @env_app.command("new")

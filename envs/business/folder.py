@@ -93,9 +93,10 @@ def write_folder(
     tasks: Mapping[Split, Sequence[Task]],
     readme: str,
     keep: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
 ) -> None:
     """Write the whole folder, or nothing; `config` is the text of `env.toml`. Files named in `keep` are carried
-    over from the old one.
+    over from the old one; `extra` are further files by name.
 
     Raises:
         ConfigError: something that is not an environment stands in the way.
@@ -111,7 +112,7 @@ def write_folder(
         write_text(new / "env.toml", config)
         write_text(new / "decision.json", decision)
         write_text(new / "README.md", readme)
-        for name, text in kept.items():
+        for name, text in {**kept, **(extra or {})}.items():
             write_text(new / name, text)
         for split in SPLITS:
             write_jsonl(new / "tasks" / f"{split}.jsonl", map(_row, tasks[split]))

@@ -57,8 +57,8 @@ def read_sheet(file: Path, sheet: str = "") -> str:
         DecisionError: no table, a cell that is not understood, several sheets and none named.
         MissingDependencyError: openpyxl is not installed.
     """
-    grid = _workbook(file, sheet) if _is_workbook(file) else _csv(file)
-    return _Sheet(_trimmed(grid), str(file), file.stem).text()
+    title, grid = _workbook(file, sheet) if _is_workbook(file) else ("rules", _csv(file))
+    return _Sheet(_trimmed(grid), str(file), title).text()
 
 
 class _Sheet:
@@ -262,7 +262,8 @@ def _plain(cell: str) -> Any:
     return float(text) if re.fullmatch(r"-?\d+\.\d+", text) else text or None
 
 
-def _workbook(file: Path, sheet: str) -> Grid:
+def _workbook(file: Path, sheet: str) -> tuple[str, Grid]:
+    """The sheet's title and its cells."""
     try:
         import openpyxl
     except ImportError:
@@ -284,7 +285,7 @@ def _workbook(file: Path, sheet: str) -> Grid:
     if page.merged_cells.ranges:
         first = min(map(str, page.merged_cells.ranges))
         raise DecisionError(f"{file}: merged cells {first}: a rule is one row; unmerge them")
-    return [[_cell(cell, file) for cell in row] for row in page.iter_rows()]
+    return page.title, [[_cell(cell, file) for cell in row] for row in page.iter_rows()]
 
 
 def _cell(cell: Any, file: Path) -> Any:

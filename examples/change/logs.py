@@ -1,0 +1,16 @@
+"""Logs for the warm start: decisions of the training cases by the old rules alone.
+
+python examples/change/logs.py environments/expenses runs/expenses-logs.jsonl
+"""
+
+import sys
+from pathlib import Path
+
+from vertigym.core.files import write_jsonl
+from vertigym.envs.business.env import load
+from vertigym.envs.business.stale import company_logs, old_version
+
+if __name__ == "__main__":
+    folder, out = map(Path, sys.argv[1:])
+    env = load(folder)
+    write_jsonl(out, company_logs(env, old_version(env), share_old=1.0))
