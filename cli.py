@@ -110,9 +110,8 @@ def env_show(id: EnvId, as_json: Json = False) -> None:  # noqa: A002
         print(f"note:  {note}")
     for message in info["messages"]:
         print(f"\n[{message['role']}]\n{message['content']}")
-    answer = info["task"].answer
     print(f"\n[reference answer of {first}]")
-    print(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False))
+    print("\n".join(env.reference(info["task"]) or ["nobody knows one"]))
 
 
 @env_app.command("import")
