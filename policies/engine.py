@@ -7,7 +7,7 @@ on the batch only through the rounding of matmuls.
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,13 +15,34 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vertigym.core.errors import DataError, EngineError, InputError
-from vertigym.core.types import Completion, Prompt, Sampling, StopReason
+from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.decoder import Decoder, supports
 from vertigym.policies.sampling import choose
 from vertigym.policies.steppers import DecoderStepper, ModelStepper, Stepper
 
 DType = Literal["auto", "float32", "bfloat16"]
+
+
+class Engine(Policy, Protocol):
+    """A Policy that follows a model in training."""
+
+    tokenizer: PreTrainedTokenizerBase
+    renderer: ChatRenderer
+    version: int
+    has_copy: bool  # of the weights: it can sample while the model is being trained
+
+    def refresh(self, version: int) -> None:
+        """Take over the model's current weights, as policy version `version`.
+
+        Raises:
+            EngineError: the engine did not take them over.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        ...
 
 
 class TransformersEngine:
@@ -50,7 +71,7 @@ class TransformersEngine:
         self.max_batch = max_batch
         self.device = next(model.parameters()).device
         self.context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
-        self._stop = torch.tensor(sorted(stop_ids(model, tokenizer)), device=self.device)
+        self._stop = torch.tensor(sorted(stop_ids(model.generation_config, tokenizer)), device=self.device)
         self._decoder = (
             Decoder(model, resolve_dtype(dtype, self.device), copy=copy) if supports(model) else None
         )
@@ -71,6 +92,9 @@ class TransformersEngine:
         if self._decoder:
             self._decoder.refresh()
         self.version = version
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """One completion a prompt, in order. A prompt that leaves no room in the context comes back empty
@@ -189,13 +213,33 @@ def load_model(folder: str | Path, device: str = "auto") -> tuple[Any, PreTraine
     return model.to(where).eval(), tokenizer
 
 
-def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def load_tokenizer(folder: str | Path) -> tuple[PreTrainedTokenizerBase, Any, Any]:
+    """`(tokenizer, model config, generation config)` of a Hugging Face folder, for an engine that loads the
+    weights itself.
+
+    Raises:
+        DataError: the folder is missing or holds none.
+    """
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    if not (Path(folder) / "config.json").is_file():
+        raise DataError(f"model folder {folder}: no config.json there; give a Hugging Face model folder")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        named = (Path(folder) / "generation_config.json").is_file()
+        generation = GenerationConfig.from_pretrained(folder) if named else config
+        return AutoTokenizer.from_pretrained(folder), config, generation
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"model folder {folder}: cannot be loaded ({str(error).splitlines()[0]})") from None
+
+
+def stop_ids(generation_config: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokens that end a turn.
 
     Raises:
         InputError: neither the generation config nor the tokenizer names one.
     """
-    named = getattr(model.generation_config, "eos_token_id", None)
+    named = getattr(generation_config, "eos_token_id", None)
     ids = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
     found = {int(i) for i in ids if i is not None}
     if not found:

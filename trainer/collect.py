@@ -14,7 +14,7 @@ from vertigym.core.errors import RunError
 from vertigym.core.seeds import derive, generator
 from vertigym.core.types import Sampling, Score, StopReason, Trajectory
 from vertigym.envs.env import Env
-from vertigym.policies.engine import TransformersEngine
+from vertigym.policies.engine import Engine
 from vertigym.policies.rollout import Episode, rollout
 from vertigym.trainer.advantages import with_variance
 from vertigym.trainer.config import PolicyConfig, RolloutConfig
@@ -29,7 +29,7 @@ class Collector:
     """Samples the episodes of a step, and says what they are worth."""
 
     def __init__(
-        self, engine: TransformersEngine, env: Env, rollouts: RolloutConfig, config: PolicyConfig, *, seed: int
+        self, engine: Engine, env: Env, rollouts: RolloutConfig, config: PolicyConfig, *, seed: int
     ) -> None:
         self._engine, self._env = engine, env
         self._rollouts, self._config, self._seed = rollouts, config, seed

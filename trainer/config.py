@@ -22,6 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from vertigym.core.config import Config
 from vertigym.policies.lora import LoRAConfig
 from vertigym.policies.tiny import TinySize
+from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.trainer.alarms import AlarmConfig
 from vertigym.trainer.curriculum import CurriculumConfig
 from vertigym.trainer.trackers import TrackingConfig
@@ -49,6 +50,8 @@ class RolloutConfig(Config):
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1, description="a turn")
     batch: int = Field(512, ge=1, description="episodes played at once")
+    engine: Literal["transformers", "vllm"] = "transformers"
+    vllm: VLLMConfig = VLLMConfig()
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     staleness: int = Field(
         0, ge=0, description="sample so many steps ahead, beside training, from weights as many steps old"
@@ -228,6 +231,11 @@ class CheckpointConfig(Config):
     keep: int = Field(3, ge=1, description="how many of the latest to keep")
 
 
+def _to_sampler(policy: dict[str, Any]) -> bool:
+    """Whether the loss is itself a correction for the sampler."""
+    return policy.get("loss") == "dppo_tv"
+
+
 class RunConfig(Config):
     """One training run."""
 
@@ -260,6 +268,18 @@ class RunConfig(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     alarms: AlarmConfig = AlarmConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _vllm_is_corrected(cls, given: Any) -> Any:
+        """vLLM's kernels round otherwise than the trainer's: unless told otherwise, the trainer's own log-probs
+        are the ratio's base, and tokens are weighed by how the two differ."""
+        if not isinstance(given, dict) or given.get("rollout", {}).get("engine") != "vllm":
+            return given
+        policy = given.get("policy", {})
+        if not isinstance(policy, dict) or {"ratio_to", "correction"} & policy.keys() or _to_sampler(policy):
+            return given
+        return given | {"policy": policy | {"ratio_to": "trainer", "correction": "token"}}
 
     @field_validator("name")
     @classmethod

@@ -7,6 +7,7 @@ What ships is the gatekeeper's business; this loop asks it, and may go on from t
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,10 +21,11 @@ from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS
 from vertigym.evals.suite import Suite
 from vertigym.policies import tiny
-from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.engine import Engine, TransformersEngine, load_model
 from vertigym.policies.lora import add_lora
 from vertigym.policies.scripted import reference_text
-from vertigym.trainer import checkpoints
+from vertigym.policies.vllm import open_vllm
+from vertigym.trainer import checkpoints, trust
 from vertigym.trainer.ahead import Ahead
 from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.config import RunConfig
@@ -85,7 +87,9 @@ def train(config: RunConfig, *, resume: bool = False, progress: Progress | None 
     settings = config.model_dump(mode="json", exclude_none=True)
     trackers = open_trackers(config.tracking, config.name, run.folder, settings, on_note=progress.on_note)
     try:
-        return _Session(config, run, env, suites, checkpoint, progress, trackers).go()
+        session = _Session(config, run, env, suites, checkpoint, progress, trackers)
+        with closing(session.engine):
+            return session.go()
     except Exception as error:
         if not is_disk_full(error):
             raise
@@ -144,9 +148,7 @@ class _Session:
         model, tokenizer = _load(folder)
         if config.lora:
             add_lora(model, config.lora, seed=config.seed)
-        self.engine = TransformersEngine(
-            model, tokenizer, dtype=config.rollout.dtype, copy=config.rollout.staleness > 0
-        )
+        self.engine = self._engine(folder, model, tokenizer)
         self.learner = self._learner(model)
         self.learners: dict[str, Learner] = {"": self.learner}
         self.ahead: Ahead | None = None
@@ -200,10 +202,19 @@ class _Session:
         Raises:
             RunError: an alarm named in `alarms.stop`.
         """
+        if warning := trust.doubt(metrics, self.config.rollout.vllm):
+            self.progress.on_note(f"step {step}: {warning}")
         for kind, text in self.alarms.watch(metrics).items():
             self.progress.on_note(f"step {step}: alarm: {text}")
             if kind in self.config.alarms.stop:
                 raise RunError(f"step {step}: stopped by the alarm {text}")
+
+    def _engine(self, folder: Path, model: Any, tokenizer: Any) -> Engine:
+        """What samples, by weights that follow `model`, which is as the folder has it."""
+        rows = self.config.rollout
+        if rows.engine == "vllm":
+            return open_vllm(folder, rows.vllm, dtype=rows.dtype, model=model)
+        return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=rows.staleness > 0)
 
     def _learner(self, model: Any) -> Learner:
         config = self.config
@@ -291,7 +302,7 @@ class _Session:
             parts[AHEAD] = self.ahead
         if self.curriculum:
             parts[CURRICULUM] = self.curriculum
-        checkpoints.save(self.run.checkpoint(step), self.engine.model, self.engine.tokenizer, parts, step=step)
+        checkpoints.save(self.run.checkpoint(step), self.learner.model, self.engine.tokenizer, parts, step=step)
         promoted = self.run.promoted()
         spared = {promoted.name} if promoted else set()
         checkpoints.prune(self.run.folder / "checkpoints", keep=self.config.checkpoint.keep, spared=spared)
@@ -312,7 +323,7 @@ class _Session:
         """Take over the weights and the optimizer of an earlier checkpoint."""
         self.progress.on_note(f"rolled back to {checkpoint}")
         if not self.config.lora:  # with adapters they are part of the learner's state
-            self.engine.model.load_state_dict(_load(checkpoint)[0].state_dict())
+            self.learner.model.load_state_dict(_load(checkpoint)[0].state_dict())
         self._load_learners(checkpoint)
 
     def _load_learners(self, checkpoint: Path) -> None:

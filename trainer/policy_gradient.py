@@ -20,7 +20,7 @@ from torch import Tensor
 from vertigym.core.errors import RunError
 from vertigym.core.seeds import generator
 from vertigym.envs.env import Env
-from vertigym.policies.engine import TransformersEngine
+from vertigym.policies.engine import Engine
 from vertigym.trainer import losses
 from vertigym.trainer.ahead import Ahead
 from vertigym.trainer.batch import Sample
@@ -33,6 +33,7 @@ from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.objective import informative, policy_loss, token_advantages, token_weights
 from vertigym.trainer.run import Rollout
+from vertigym.trainer.trust import Trust
 
 
 class PolicyGradient:
@@ -48,7 +49,7 @@ class PolicyGradient:
     def __init__(
         self,
         learner: Learner,
-        engine: TransformersEngine,
+        engine: Engine,
         env: Env,
         rollouts: RolloutConfig,
         config: PolicyConfig,
@@ -70,6 +71,7 @@ class PolicyGradient:
         self._reference = reference
         self._teacher = teacher
         self._loss = policy_loss(config)
+        self._trust = Trust(learner, engine, rollouts) if rollouts.engine == "vllm" else None
 
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
         """Sample, reward, train."""
@@ -77,10 +79,14 @@ class PolicyGradient:
         rounds = self.ahead.take(step)
         taken = time.perf_counter()
         trajectories, plays, metrics = self._collector.judge(step, rounds)
+        if self._trust:
+            metrics |= self._trust.of_rollouts(step, samples_of(plays))
         metrics |= self._train(step, self._weigh(plays))
         metrics["seconds_training"] = time.perf_counter() - taken
         self.ahead.settle()
         self._engine.refresh(version=step + 1)
+        if self._trust:
+            metrics |= self._trust.of_fresh_samples(step, samples_of(plays))
         worth = {play.index: float(column([play], "advantage").mean()) for play in plays}
         metrics |= self._performance(plays) | {"seconds": time.perf_counter() - began}
         return metrics, [Rollout(t, worth.get(i, 0.0)) for i, t in enumerate(trajectories)]

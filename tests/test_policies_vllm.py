@@ -1,0 +1,390 @@
+"""vLLM's server backend against a fake one with every fault, and what config and trainer make of vLLM."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vertigym import envs
+from vertigym.core.config import parse
+from vertigym.core.errors import ConfigError, EngineError, MissingDependencyError, RunError
+from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
+from vertigym.envs.env import Env, Turn
+from vertigym.envs.tasks import GeneratedTasks
+from vertigym.policies import tiny, vllm_local
+from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.vllm import VLLMEngine, open_vllm
+from vertigym.policies.vllm_backend import Order, VLLMConfig, Written
+from vertigym.trainer import trust
+from vertigym.trainer.batch import Sample
+from vertigym.trainer.config import OptimizerConfig, RunConfig
+from vertigym.trainer.learner import Learner
+from vertigym.trainer.loop import train
+
+from .fake_vllm import FakeVLLM
+
+TEXTS = ['{"days": 12, "tier": "gold"}', "approve or reject the return of 40 items"] * 3
+SIZE = tiny.TinySize(hidden=32, layers=2, heads=2, key_heads=1, ffn=48, context=256, init_std=0.3)
+PROMPTS = [Prompt((), token_ids=[5 + i % 7, 9, 8], seed=i) for i in range(24)]
+SAMPLING = Sampling(max_tokens=6, temperature=0.8)
+QUICK = {"mode": "server", "start_s": 30.0, "sync_s": 30.0, "request_s": 30.0, "retries": 2, "sequences": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tiny.build(TEXTS, path, size=SIZE)
+    return path
+
+
+@pytest.fixture
+def fake(folder: Path) -> Iterator[FakeVLLM]:
+    server = FakeVLLM(folder).start()
+    yield server
+    server.stop()
+
+
+Open = Callable[..., VLLMEngine]
+
+
+@pytest.fixture
+def connect(folder: Path, fake: FakeVLLM) -> Iterator[Open]:
+    """An engine on the fake server, following a model whose weights are not the folder's."""
+    opened: list[VLLMEngine] = []
+
+    def open_one(**limits: Any) -> VLLMEngine:
+        model, _ = load_model(folder)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        config = VLLMConfig(**{**QUICK, "url": fake.url, **limits})
+        opened.append(open_vllm(folder, config, dtype="float32", model=model))
+        return opened[-1]
+
+    yield open_one
+    for engine in opened:
+        engine.close()
+
+
+def expected(engine: VLLMEngine) -> list[tuple[int, ...]]:
+    """What the followed model writes."""
+    model = engine.backend._model  # type: ignore[attr-defined]
+    alone = TransformersEngine(model, engine.tokenizer)
+    return [tuple(alone.generate([prompt], SAMPLING)[0].token_ids) for prompt in PROMPTS]
+
+
+def limit(engine: VLLMEngine, **limits: float) -> None:
+    """Other limits, once it is open."""
+    backend: Any = engine.backend
+    backend._config = backend._config.model_copy(update=limits)
+
+
+def tokens(written: list[Completion]) -> list[tuple[int, ...]]:
+    return [tuple(one.token_ids) for one in written]
+
+
+def test_tokens_log_probs_and_versions_come_through(connect: Open, fake: FakeVLLM) -> None:
+    engine = connect()
+    before = engine.generate(PROMPTS, SAMPLING)
+    assert {one.policy_version for one in before} == {0}
+    assert tokens(before) == expected(engine), "a server that is given is handed our weights at once"
+    with torch.no_grad():
+        for parameter in engine.backend._model.parameters():  # type: ignore[attr-defined]
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    engine.refresh(7)
+    written = engine.generate(PROMPTS, SAMPLING)
+    assert tokens(written) == expected(engine) != tokens(before)
+    assert {one.policy_version for one in written} == {7}
+    assert all(len(one.logprobs) == len(one.token_ids) for one in written)
+    assert fake.label.endswith("-7")
+
+
+def test_a_server_killed_in_mid_batch_loses_and_doubles_nothing(connect: Open, fake: FakeVLLM) -> None:
+    engine = connect()
+    engine.refresh(1)
+    undisturbed = fake.asked
+
+    def dying(path: str, count: int) -> str:
+        if path.startswith("/inference") and count == undisturbed + 9:
+            threading.Timer(0.3, fake.start).start()  # it comes back with the weights it started with
+            return "die"
+        return ""
+
+    fake.fault = dying
+    written = engine.generate(PROMPTS, SAMPLING)
+    assert tokens(written) == expected(engine)
+    assert {one.stop_reason for one in written} <= {StopReason.STOP, StopReason.LENGTH}
+    assert fake.label.endswith("-1"), "the new process was given our weights"
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for(connect: Open, fake: FakeVLLM) -> None:
+    fake.stop()
+    threading.Timer(0.5, fake.start).start()
+    assert len(connect().generate(PROMPTS[:2], SAMPLING)) == 2
+
+
+def test_a_server_that_never_comes_up_ends_the_run_with_one_line(connect: Open, fake: FakeVLLM) -> None:
+    fake.stop()
+    with pytest.raises(
+        EngineError, match=r"was not up within 0.5 s \(rollout.vllm.start_s\).*refused"
+    ) as raised:
+        connect(start_s=0.5)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_request_that_never_returns_ends_the_run_within_its_limit(connect: Open, fake: FakeVLLM) -> None:
+    engine = connect()
+    limit(engine, request_s=0.3, retries=1)
+    fake.fault = lambda path, count: "hang" if path.startswith("/inference") else ""
+    with pytest.raises(EngineError, match=r"24 of 24 requests were lost 2 times over .*no answer in time"):
+        engine.generate(PROMPTS, SAMPLING)
+
+
+def test_a_sync_that_never_returns_says_what_was_waited_for(connect: Open, fake: FakeVLLM) -> None:
+    engine = connect()
+    limit(engine, sync_s=0.3, retries=0)
+    fake.fault = lambda path, count: "hang" if path == "/collective_rpc" else ""
+    with pytest.raises(EngineError, match=r"did not take over weights 3 \(limit rollout.vllm.sync_s = 0.3\)"):
+        engine.refresh(3)
+
+
+def test_failures_of_the_server_are_tried_again_and_then_told(connect: Open, fake: FakeVLLM) -> None:
+    engine = connect()
+    first = fake.asked
+    fake.fault = lambda path, count: (
+        "500" if path.startswith("/inference") and count in (first, first + 6) else ""
+    )
+    engine.refresh(1)
+    assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
+    fake.fault = lambda path, count: "500" if path.startswith("/inference") else ""
+    with pytest.raises(EngineError, match=r"requests were lost 3 times over .*status 500: CUDA out of memory"):
+        engine.generate(PROMPTS, SAMPLING)
+
+
+def test_a_request_that_is_refused_for_its_own_fault_fails_alone(connect: Open, fake: FakeVLLM) -> None:
+    engine = connect()
+    first = fake.asked
+    fake.fault = lambda path, count: "400" if path.startswith("/inference") and count == first else ""
+    written = engine.generate(PROMPTS, SAMPLING)
+    assert [one.stop_reason for one in written].count(StopReason.ERROR) == 1
+
+
+def test_what_another_run_has_put_there_is_not_taken(connect: Open, fake: FakeVLLM) -> None:
+    engine = connect()
+    engine.refresh(1)
+    first = fake.asked
+
+    def usurped(path: str, count: int) -> str:
+        if path.startswith("/inference") and count == first + 5:
+            fake.label = "somebody-3"
+        return ""
+
+    fake.fault = usurped
+    assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
+    assert fake.label.endswith("-1")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("context", r"context of 64 tokens, the model has 256: start it with --max-model-len 256"),
+        ("raw", r"log-probs without the temperature; start vLLM 0.32 or later .*processed_logprobs"),
+        ("403", r"status 403.*--enable-scale-out"),
+    ],
+)
+def test_a_server_that_training_cannot_use_is_refused(
+    what: str, message: str, connect: Open, fake: FakeVLLM
+) -> None:
+    fake.context = 64 if what == "context" else fake.context
+    fake.raw = what == "raw"
+    fake.fault = lambda path, count: "403" if what == "403" and path.startswith("/inference") else ""
+    with pytest.raises(ConfigError, match=message):
+        connect()
+
+
+# A whole run.
+
+
+class OneWord(Env):
+    """Answers that begin with an early token of the vocabulary score."""
+
+    max_turns = 1
+
+    def __init__(self) -> None:
+        super().__init__(GeneratedTasks(_task, {"train": 8}))
+
+    def begin(self, task: Task) -> list[Message]:
+        """The task."""
+        return task.messages()
+
+    def respond(self, action: str) -> Turn:
+        """The verdict: how many letters it wrote, folded to 0 … 1."""
+        return Turn(score=Score(len(action) % 7 / 6))
+
+
+def _task(split: str, number: int) -> Task:
+    return Task(id=f"{split}-{number}", prompt=f"the return of {number} items")
+
+
+def run_config(output: Path, model: Path, fake: FakeVLLM, **limits: Any) -> RunConfig:
+    table = {
+        "name": "run",
+        "env": "test/OneWord-v0",
+        "model": str(model),
+        "algorithm": "grpo",
+        "steps": 3,
+        "output": str(output),
+        "optimizer": {"lr": 1e-3},
+        "checkpoint": {"every": 1},
+        "rollout": {
+            "engine": "vllm",
+            "vllm": {**QUICK, "url": fake.url, "probe_every": 1, **limits},
+            "tasks": 4,
+            "group_size": 4,
+            "max_tokens": 6,
+        },
+    }
+    return parse(RunConfig, table, source="test")
+
+
+@pytest.fixture
+def one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envs, "make", lambda _: OneWord())
+
+
+@pytest.mark.usefixtures("one_word")
+def test_a_run_whose_server_died_hung_and_was_resumed_ends_in_the_same_weights(
+    tmp_path: Path, folder: Path, fake: FakeVLLM
+) -> None:
+    plain = train(run_config(tmp_path / "plain", folder, fake))
+    rows = plain.run.metrics()
+    assert all(row["probe_mean"] < 1e-4 and row["correction"] == pytest.approx(1, abs=1e-3) for row in rows)
+    config = run_config(tmp_path / "struck", folder, fake, request_s=3.0, retries=1)
+    first = fake.asked
+
+    def faults(path: str, count: int) -> str:
+        if not path.startswith("/inference"):
+            return ""
+        if count == first + 12:
+            threading.Timer(0.2, fake.start).start()
+            return "die"
+        return "hang" if count > first + 40 else ""
+
+    fake.fault = faults
+    with pytest.raises(EngineError, match="the run can be resumed"):
+        train(config)
+    fake.fault = lambda path, count: ""
+    fake.release.set()
+    struck = train(config, resume=True)
+    one, other = (load_file(run.last / "model.safetensors") for run in (plain, struck))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.usefixtures("one_word")
+def test_a_server_with_another_model_ends_the_run_before_it_learns(tmp_path: Path, folder: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    about = json.loads((other / "config.json").read_text())
+    about["rope_parameters"]["rope_theta"] = 3.0  # the same shapes, so our weights fit
+    (other / "config.json").write_text(json.dumps(about))
+    fake = FakeVLLM(other).start()
+    with pytest.raises(RunError, match=r"step 0: the engine's log-probs differ .*it runs another model"):
+        train(run_config(tmp_path / "runs", folder, fake))
+    fake.stop()
+
+
+# The contract, config and trust, without any server.
+
+
+class Recording:
+    """A backend that writes what it is told to."""
+
+    def __init__(self, *written: Written) -> None:
+        self.written, self.orders = list(written), [Order([], 0, 0, 0, 0, [])]
+
+    def write(self, orders: Any) -> list[Written]:
+        self.orders = list(orders)
+        return self.written[: len(self.orders)]
+
+    def load(self, weights: Any, version: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_vllm_is_told_everything_and_nothing_it_could_add(folder: Path) -> None:
+    tokenizer = load_model(folder)[1]
+    backend = Recording(Written([7, 2], [-0.1, -0.2]), Written([7], [float("nan")]), Written([7], [-9999.0]))
+    engine = VLLMEngine(backend, tokenizer, stop={2}, context=10)
+    rows = [Prompt((), token_ids=[5] * 8, seed=3), Prompt((), token_ids=[5] * 10)]
+    good, full = engine.generate(rows, Sampling(max_tokens=6, temperature=0.5))
+    (order,) = backend.orders
+    assert order.parameters() == {
+        "temperature": 0.5, "top_p": 1.0, "max_tokens": 2, "seed": 3, "stop_token_ids": [2], "logprobs": 0,
+        "detokenize": False,
+    }  # fmt: skip
+    assert good.stop_reason is StopReason.STOP
+    assert full.stop_reason is StopReason.LENGTH
+    backend.written = backend.written[1:]
+    broken = engine.generate([rows[0], rows[0]], Sampling(max_tokens=2))
+    assert [one.stop_reason for one in broken] == [StopReason.ERROR] * 2
+    with pytest.raises(ConfigError, match="temperature 3: vLLM offers at most 2"):
+        engine.generate(rows, Sampling(temperature=3))
+
+
+def test_the_correction_is_on_for_vllm_unless_said_otherwise() -> None:
+    base: dict[str, Any] = {"name": "a", "env": "e", "model": "m", "algorithm": "grpo", "steps": 1}
+
+    def policy(rollout: dict[str, Any], **given: Any) -> tuple[str, str]:
+        found = parse(RunConfig, base | {"rollout": rollout, "policy": given}, source="test").policy
+        return found.ratio_to, found.correction
+
+    assert policy({}) == ("sampler", "none")
+    assert policy({"engine": "vllm"}) == ("trainer", "token")
+    assert policy({"engine": "vllm"}, correction="none") == ("sampler", "none")
+    assert policy({"engine": "vllm"}, loss="dppo_tv") == ("sampler", "none")
+    with pytest.raises(ConfigError, match=r"unknown key 'rollout\.top_k'"):
+        parse(RunConfig, base | {"rollout": {"engine": "vllm", "top_k": 20}}, source="test")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"url": "http://a"}, 'mode = "server"'),
+        ({"url": "a:1", "mode": "server"}, "http://"),
+        ({"exchange": "/tmp"}, 'mode = "server"'),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(VLLMConfig, given, source="test")
+
+
+def test_without_vllm_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_local, "find_spec", lambda _: None)
+    for mode in ("process", "server"):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'vertigym\[vllm\]'"):
+            open_vllm(folder, VLLMConfig(mode=mode))
+
+
+def test_the_probe_measures_warns_and_stops(folder: Path) -> None:
+    model, _ = load_model(folder)
+    learner = Learner(model, OptimizerConfig(), total_steps=1)
+    sample = Sample([5, 6, 7, 8], [0, 0, 1, 1])
+    (truth,) = learner.score([sample])
+    sample.columns["sampler_logp"] = [truth[0] + 0.1, truth[1] - 0.3]
+    found = trust.probe(learner, [sample], VLLMConfig(), 0)
+    assert found == pytest.approx({"probe_mean": 0.2, "probe_max": 0.3}, abs=1e-5)
+    assert "differ from the trainer's by 0.2" in trust.doubt(found, VLLMConfig())
+    assert not trust.doubt({"probe_mean": 0.01, "probe_max": 0.1}, VLLMConfig())
+    for wrong in (5.0, float("nan")):
+        sample.columns["sampler_logp"] = [wrong, wrong]
+        with pytest.raises(RunError, match="step 4: the engine's log-probs differ"):
+            trust.probe(learner, [sample], VLLMConfig(), 4)
