@@ -455,6 +455,10 @@ def serve(
     name: Annotated[str, typer.Option(help="What clients call the model. Default: its run's name.")] = "",
     rpm: Annotated[float, typer.Option(help="Requests a minute from one client; 0: no limit.", min=0)] = 600,
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens a reply.", min=1)] = 512,
+    engine: Annotated[
+        Literal["auto", "transformers", "vllm"],
+        typer.Option(help="What decodes a model folder; auto: vLLM where it is installed."),
+    ] = "auto",
 ) -> None:
     """Answer on an OpenAI-compatible endpoint, record every call as a trace, take feedback (POST /feedback)."""
     from vertigym.serving.run import serve as run
@@ -470,6 +474,7 @@ def serve(
         name=name,
         per_minute=rpm,
         max_tokens=max_tokens,
+        engine=engine,
         on_ready=ready,
     )
 

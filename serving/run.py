@@ -3,30 +3,40 @@
 import os
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.files import sha256
 from vertigym.core.types import Policy
 from vertigym.policies.load import load_policy
 
+Engine = Literal["auto", "transformers", "vllm"]
 KEY_VARIABLE = "VERTIGYM_SERVE_KEY"
 
 
-def serve(model: str, record: Path, *, name: str = "", **options: Any) -> None:
-    """Serve `model` (whatever an eval takes: a folder, `openai:MODEL@URL`) as `serve_policy` does.
+def serve(model: str, record: Path, *, name: str = "", engine: Engine = "auto", **options: Any) -> None:
+    """Serve `model` (whatever an eval takes: a folder, `openai:MODEL@URL`) as `serve_policy` does. `engine`
+    says what decodes a folder; `auto` is vLLM where it is installed.
 
     Raises:
-        DataError: no such model. And what `serve_policy` raises.
+        DataError: no such model. MissingDependencyError: vLLM was asked for and is not installed. And what
+            `serve_policy` raises.
     """
     serve_policy(
-        lambda: load_policy(model),
+        lambda: load_policy(with_engine(model, engine)),
         record,
         name=name or default_name(model),
         version=version_of(model),
         **options,
     )
+
+
+def with_engine(model: str, engine: Engine) -> str:
+    """`vllm:FOLDER` for a folder that vLLM is to decode; anything else as it is."""
+    wanted = engine == "vllm" or (engine == "auto" and find_spec("vllm") is not None)
+    return f"vllm:{model}" if wanted and Path(model).is_dir() else model
 
 
 def serve_policy(
@@ -81,6 +91,7 @@ def serve_policy(
 
 def default_name(model: str) -> str:
     """What clients call the model: the folder's name, or that of its run for a checkpoint."""
+    model = model.removeprefix("vllm:")
     if ":" in model:
         return model.partition(":")[2].partition("@")[0]
     folder = Path(model).resolve()
@@ -90,7 +101,7 @@ def default_name(model: str) -> str:
 def version_of(model: str) -> str:
     """`step-000050-1f0c55d2a9b1`: the folder's name and the start of its weights' SHA-256; what is no folder is
     its own version."""
-    folder = Path(model)
+    folder = Path(model.removeprefix("vllm:"))
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return f"{folder.resolve().name}-{sha256(weights[0])[:12]}" if weights else model
 

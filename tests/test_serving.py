@@ -24,10 +24,12 @@ from vertigym.core.errors import ConfigError, DataError, EngineError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.envs.traces.rows import Trace
 from vertigym.policies.scripted import Scripted, echo
+from vertigym.serving import run
 from vertigym.serving.app import Limits, Pace, Server, check_address
 from vertigym.serving.recorder import Recorder
-from vertigym.serving.run import default_name, serve, version_of
+from vertigym.serving.run import default_name, serve, version_of, with_engine
 
+ENGINES: tuple[run.Engine, ...] = ("auto", "transformers")
 KEY = "a-key-of-more-than-16"
 
 
@@ -381,6 +383,19 @@ def test_a_reachable_host_without_a_key_does_not_start(tmp_path: Path, monkeypat
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot listen on"):
         serve("scripted:echo", tmp_path / "t.jsonl", port=taken.getsockname()[1])
     assert not (tmp_path / "t.jsonl").exists()
+
+
+def test_a_folder_is_decoded_by_vllm_where_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(tmp_path)
+    monkeypatch.setattr(run, "find_spec", lambda name: None)
+    assert [with_engine(folder, engine) for engine in ENGINES] == [folder, folder]
+    assert with_engine(folder, "vllm") == f"vllm:{folder}"
+    monkeypatch.setattr(run, "find_spec", lambda name: object())
+    assert [with_engine(folder, engine) for engine in ENGINES] == [f"vllm:{folder}", folder]
+    assert with_engine("openai:m@http://x/v1", "auto") == "openai:m@http://x/v1"
+    assert default_name(f"vllm:{folder}") == default_name(folder)
 
 
 def test_a_version_names_the_weights(tmp_path: Path) -> None:
