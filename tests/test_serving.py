@@ -26,6 +26,7 @@ from vertigym.envs.traces.rows import Trace
 from vertigym.policies.scripted import Scripted, echo
 from vertigym.serving import run
 from vertigym.serving.app import Limits, Pace, Server, check_address
+from vertigym.serving.batcher import Batcher
 from vertigym.serving.recorder import Recorder
 from vertigym.serving.run import default_name, serve, version_of, with_engine
 
@@ -216,27 +217,40 @@ class Gathering:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    for _ in range(3000):
+    for _ in range(12_000):
         if holds():
             return
         time.sleep(0.01)
     raise AssertionError("it did not come to be")
 
 
-def test_waiting_requests_share_batches_and_each_gets_its_own_answer(tmp_path: Path) -> None:
+def test_waiting_requests_share_batches_and_each_gets_its_own_answer() -> None:
     policy = Gathering()
-    limits = Limits(max_tokens=50, batch=8)
-    with serving(policy, tmp_path / "t.jsonl", limits=limits) as port, ThreadPoolExecutor(20) as pool:
-        bodies = [ask(str(n), max_tokens=20 if n % 2 else 900) for n in range(20)]
-        asked = [pool.submit(post, port, "/v1/chat/completions", body) for body in bodies]
-        time.sleep(0.5)
+    batcher = Batcher(policy, most=8)
+
+    async def twenty() -> list[str]:
+        prompts = [Prompt([{"role": "user", "content": str(n)}]) for n in range(20)]
+        kinds = [Sampling(max_tokens=20), Sampling(max_tokens=50)]
+        asked = [asyncio.create_task(batcher.ask(one, kinds[n % 2])) for n, one in enumerate(prompts)]
+        await asyncio.sleep(0)  # all are waiting now
         policy.go.set()
-        texts = [one.result()[1]["choices"][0]["message"]["content"] for one in asked]
-    assert texts == [str(n) for n in range(20)]
+        return [(await one).text for one in asked]
+
+    assert asyncio.run(twenty()) == [str(n) for n in range(20)]
+    batcher.close()
     assert sum(size for size, _ in policy.batches) == 20
-    assert max(size for size, _ in policy.batches) > 1
+    assert 4 <= len(policy.batches) <= 6
+    assert max(size for size, _ in policy.batches) == 8
     assert {most for _, most in policy.batches} == {20, 50}
-    assert max(size for size, _ in policy.batches) <= 8
+
+
+def test_no_reply_is_longer_than_the_server_allows(tmp_path: Path) -> None:
+    policy = Gathering()
+    policy.go.set()
+    with serving(policy, tmp_path / "t.jsonl", limits=Limits(max_tokens=50)) as port:
+        for asked in ({"max_tokens": 900}, {"max_completion_tokens": 20}, {}):
+            assert post(port, "/v1/chat/completions", ask("q", **asked))[0] == 200
+    assert [most for _, most in policy.batches] == [50, 20, 50]
 
 
 def test_too_many_waiting_requests_are_turned_away(tmp_path: Path) -> None:
