@@ -9,9 +9,13 @@ from vertigym.core.errors import ConfigError, UnknownNameError, suggest
 from vertigym.rewards.calling import RewardFunction
 
 READY: dict[str, str] = {
+    "accepted": "vertigym.rewards.outcome:accepted",
     "choice": "vertigym.rewards.text:choice",
+    "cited_answer": "vertigym.rewards.citations:cited_answer",
     "exact": "vertigym.rewards.text:exact",
+    "fields": "vertigym.rewards.fields:fields",
     "json_schema": "vertigym.rewards.structure:json_schema",
+    "label": "vertigym.rewards.labels:label",
     "length_penalty": "vertigym.rewards.structure:length_penalty",
     "matches": "vertigym.rewards.text:matches",
     "math": "vertigym.rewards.math:math_equal",

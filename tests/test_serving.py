@@ -22,7 +22,9 @@ import uvicorn
 
 from vertigym.core.errors import ConfigError, DataError, EngineError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
-from vertigym.envs.traces.rows import Trace
+from vertigym.envs.traces.config import ImportConfig
+from vertigym.envs.traces.importer import import_traces
+from vertigym.envs.traces.rows import Feedback, Trace, read_traces
 from vertigym.policies.scripted import Scripted, echo
 from vertigym.serving import run
 from vertigym.serving.app import Limits, Pace, Server, check_address
@@ -322,6 +324,24 @@ def test_one_server_a_record_and_a_torn_line_stays_alone(tmp_path: Path) -> None
     assert json.loads(lines[2])["completion"] == "q"
     with pytest.raises(DataError, match="cannot record there"):
         Recorder(tmp_path)
+
+
+def test_the_import_reads_the_record_and_sets_a_torn_line_aside(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    with serving(echo(), file) as port:
+        _, first = post(port, "/v1/chat/completions", ask("is it late", user="acme"))
+    file.write_text(file.read_text() + '{"id": "torn", "mess')
+    with serving(echo(), file) as port:
+        _, second = post(port, "/v1/chat/completions", ask("where is my lamp", user="acme"))
+        post(port, "/feedback", {"id": first["id"], "thumb": "down", "edit": "shipping"})
+    config = ImportConfig.model_validate({"split": {"eval": 0, "test": 0}})
+    import_traces([file], tmp_path / "traces", config)
+    kept = {trace.id: trace for trace in read_traces(tmp_path / "traces" / "train.jsonl")}
+    assert set(kept) == {first["id"], second["id"]}
+    assert kept[first["id"]].feedback == Feedback(thumb="down", edit="shipping")
+    (aside,) = recorded(tmp_path / "traces" / "rejected.jsonl")
+    assert aside["number"] == 2
+    assert "torn" in json.dumps(aside)
 
 
 @contextmanager
