@@ -177,10 +177,10 @@ def env_import(
     for rule, text in report.not_proven:
         print(f"  not hit, not proven unreachable  {rule}: {text}")
     if report.adjacent:
-        shown = f"{report.adjacent_shown} of {report.adjacent} neighbouring outcomes shown by a minimal pair"
-        print(
-            f"pairs:     {shown}; {report.interacting_hit} of {report.interacting} pairs of rules hit together"
-        )
+        shown = f"{report.adjacent_shown} of {report.adjacent}"
+        print(f"pairs:     {shown} neighbouring outcomes shown by a minimal pair")
+    if report.interacting:
+        print(f"           {report.interacting_hit} of {report.interacting} pairs of rules hit together")
     for warning in report.warnings:
         _note(warning)
     print(f"next:      vertigym env show {report.id if out is None else report.folder}")

@@ -1,6 +1,7 @@
-"""What business environments cost: a tool step, scoring a decision, and how both grow.
+"""What business environments cost: a tool step, scoring a decision, how both grow, and importing a model.
 
     python benchmarks/environments.py [--episodes 200] [--repeats 5]
+    python benchmarks/environments.py --import DIR/*.json        # only the importing, of these models
 
 Beside gymnasium's CartPole-v1 and `json.loads` with `==`, in one run. CPU time; each figure is the median of
 the repeats, which take turns, so that a drifting machine drifts for all.
@@ -23,6 +24,7 @@ from vertigym.core.types import Split, Task
 from vertigym.envs.business.agent import AgentEnv, load
 from vertigym.envs.business.agent_import import import_agent
 from vertigym.envs.business.builtin import RETURNS, folder_of
+from vertigym.envs.business.importer import ImportReport, import_decision
 from vertigym.envs.calls import write_call
 from vertigym.envs.registry import make
 from vertigym.rewards.decision import DecisionVerifier
@@ -30,6 +32,8 @@ from vertigym.rewards.decision import DecisionVerifier
 SIZES: dict[Split, int] = {"train": 100, "eval": 10, "test": 10}
 TURNS = (25, 50, 100, 200, 400)
 RECORDS = (50, 100, 200, 400, 800)
+
+CLOCK = "2025-03-19T12:00:00Z"
 
 Way = Callable[[], float]  # CPU seconds of one unit of work
 
@@ -39,15 +43,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--import", dest="models", type=Path, nargs="+", default=[])
     arguments = parser.parse_args()
+    if arguments.models:
+        Console(width=130).print(importing(arguments.models))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "returns"
         import_agent(folder_of(RETURNS) / "decision.json", "bench/Returns-v0", folder, sizes=SIZES)
         console = Console(width=100)
+        console.print(importing([folder_of(RETURNS) / "decision.json"]))
         console.print(steps(load(folder), arguments.episodes, arguments.repeats))
         console.print(scoring(arguments.repeats))
         console.print(growth("turns of one episode", TURNS, lambda n: turns(folder, n), arguments.repeats))
         console.print(growth("cases in the database", RECORDS, lambda n: records(folder, n), arguments.repeats))
+
+
+def importing(files: list[Path]) -> Table:
+    """Importing and sampling models at the default sizes: what it costs a rule, and what it covers."""
+    table = Table(title="importing a decision model (CPU time, default sizes, seed 0)")
+    for column in ("model", "rules", "s", "ms a rule", "hit", "proven unhittable", "neighbours", "pairs"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for file in files:
+        report, seconds = imported(file)
+        possible = report.rules - len(report.not_hit) + len(report.not_proven)
+        table.add_row(
+            file.stem if file.stem != "decision" else file.parent.name,
+            str(report.rules),
+            f"{seconds:.2f}",
+            f"{1000 * seconds / report.rules:.0f}" if report.rules else "-",
+            f"{report.rules - len(report.not_hit)} of {possible}" if possible else "-",
+            str(report.rules - possible),
+            f"{report.adjacent_shown} of {report.adjacent}" if report.adjacent else "-",
+            f"{report.interacting_hit} of {report.interacting}" if report.interacting else "-",
+        )
+    return table
+
+
+def imported(file: Path) -> tuple[ImportReport, float]:
+    """A model imported into a scratch folder (its clock stopped), and the CPU seconds it took."""
+    with tempfile.TemporaryDirectory() as scratch:
+        start = time.process_time()
+        report = import_decision(file, "bench/Model-v0", Path(scratch) / "model", now=CLOCK)
+        return report, time.process_time() - start
 
 
 def steps(env: AgentEnv, episodes: int, repeats: int) -> Table:

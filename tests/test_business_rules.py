@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.test_business_import import expression, graph, table
 from vertigym.envs.business import symbolic
+from vertigym.envs.business.bindings import conjuncts
 from vertigym.envs.business.boxes import Classes, both, is_simple, minus, simple_name, without
 from vertigym.envs.business.choose import choose, outcome_names
 from vertigym.envs.business.env import load
@@ -22,7 +23,6 @@ from vertigym.envs.business.importer import import_decision
 from vertigym.envs.business.model import DecisionModel, Outcome
 from vertigym.envs.business.pairs import adjacent, look
 from vertigym.envs.business.sampler import Sample, Sampler
-from vertigym.envs.business.symbolic import conjuncts
 
 NUMBERS = st.sampled_from([-3, 0, 1, 2.5, 7])
 CELLS = st.one_of(
@@ -197,6 +197,12 @@ def test_what_is_decided_before_may_leave_no_case() -> None:
     repair = table("repair", ["part", "age"], ["o"], [["'none'", "<= 8", "'swap'"], ["'none'", "", "'pay'"]])
     assert {r: f.kind for r, f in reported(supply, repair).items()} == {"repair:1": "unreachable"}
     assert "leaves no case" in reported(supply, repair)["repair:1"].reason
+
+
+def test_a_whole_and_its_part_are_known_together() -> None:
+    nothing = expression("e", {"a": "null"})
+    rows = [["a == null or a.b > 1", "1"], ["", "2"]]
+    assert set(reported(nothing, table("t", [""], ["o"], rows))) == {"t:2"}
 
 
 def test_the_inputs_schema_excludes_cases() -> None:

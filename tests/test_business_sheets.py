@@ -110,8 +110,13 @@ def test_hit_policies_of_a_sheet(tmp_path: Path) -> None:
     for policy, points in expected.items():
         model = sheet(tmp_path, f"{policy},{rows}")
         assert model.evaluate({"n": 11}).output["points"] == points
+    buried = sheet(tmp_path, "U,n,k,-> fee\n1,>= 100,,3\n2,> 200,gold,1\n")
+    assert {(f.kind, f.rule, f.by) for f in study(buried).findings} == {
+        ("overlap", "rules:2", ("rules:1",)),
+        ("shadowed", "rules:2", ("rules:1",)),
+    }
     overlapping = sheet(tmp_path, f"U,{rows}")
-    assert [f.kind for f in study(overlapping).findings] == ["overlap"]
+    assert {f.kind for f in study(overlapping).findings} == {"overlap", "shadowed"}
     assert overlapping.evaluate({"n": 7}).output["points"] == 10
     with pytest.raises(CaseError):
         overlapping.evaluate({"n": 11})

@@ -302,7 +302,7 @@ class _Table:
         name = element.get("name") or ""
         if count > 1 and not name:
             raise DecisionError(f"{self.where}: output {place + 1} has no name")
-        return identifier(name) if count > 1 else "value"
+        return identifier(name) if count > 1 else self.own
 
     def _kind(self, element: Any, count: int) -> _Type:
         stated = self.reader.type_of(element)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
+from vertigym.envs.business.bindings import Env, Symbol
 from vertigym.envs.business.boxes import both, without
-from vertigym.envs.business.model import DecisionModel, Node
-from vertigym.envs.business.symbolic import Env, Explorer, Reached, Row, Symbol
+from vertigym.envs.business.model import DecisionModel, Node, tidy
+from vertigym.envs.business.symbolic import Explorer, Reached, Row
 
 Kind = Literal["shadowed", "never", "unreachable", "overlap"]
 
@@ -74,6 +75,7 @@ def study(model: DecisionModel) -> Study:
                 found.append(_explained(explorer, node, rows, place))
         if node.unique:
             found += _overlaps(explorer, rows)
+            found += _never_alone(explorer, rows, reached)
     return Study(tuple(found), reached)
 
 
@@ -115,8 +117,17 @@ def _overlaps(explorer: Explorer, rows: list[Row]) -> Iterator[Finding]:
             asked = {name for r in (row, other) for name in (r.box or {}) if name not in explorer.domains}
             names = sorted(asked | {n for n in common if n in explorer.domains and n in _columns(row)})
             free = not any(name in written or " with " in name for name in names)
-            example = tuple((name, explorer.classes.example(common[name])) for name in names)
+            example = tuple((name, tidy(explorer.classes.example(common[name]))) for name in names)
             yield Finding("overlap", row.rule.id, row.rule.text, (other.rule.id,), example, free)
+
+
+def _never_alone(explorer: Explorer, rows: list[Row], reached: Reached) -> Iterator[Finding]:
+    """Rules of a unique table that others match wherever they do: each of their cases is refused."""
+    for row in rows:
+        others = [other for other in rows if other is not row and other.exact and other.box is not None]
+        if row.rule.id in reached.rules and not _left(explorer, row, others):
+            near = [r for r in others if r.box and row.box and both(r.box, row.box) is not None]
+            yield Finding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in near))
 
 
 def compatible(model: DecisionModel, node: Node) -> list[tuple[int, int]]:

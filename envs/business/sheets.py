@@ -107,7 +107,7 @@ class _Sheet:
             name=self.title,
             target=names[0] if single else "results",
             columns=columns,
-            outputs=("value",) if single else names,
+            outputs=(names[0].rpartition(".")[2],) if single else names,
             fields=names,
             rows=rows,
             policy=self.policy,

@@ -11,12 +11,28 @@ States only ever grow too large (what is not understood is unknown and free), so
 *proven* unreachable, and one that some state reaches is not proven to be anything.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vertigym.envs.business.bindings import (
+    NAME,
+    Bound,
+    Const,
+    Env,
+    Symbol,
+    conjuncts,
+    evaluated,
+    frozen,
+    join,
+    lookup,
+    matches,
+    merged,
+    named,
+    names_in,
+    written,
+)
 from vertigym.envs.business.boxes import (
     Box,
     Classes,
@@ -27,31 +43,10 @@ from vertigym.envs.business.boxes import (
     simple_name,
     without,
 )
-from vertigym.envs.business.expressions import is_random, reads_clock, tokens
-from vertigym.envs.business.model import DecisionModel, Node, Rule, tidy
+from vertigym.envs.business.expressions import is_random, reads_clock
+from vertigym.envs.business.model import DecisionModel, Node, Rule
 
 MOST_STATES = 300  # more are joined into fewer, wider ones
-
-_NAME = re.compile(r"[A-Za-z_$][\w$]*(?:\??\.[A-Za-z_$][\w$]*)*")
-_NOT_NAMES = {"and", "or", "not", "in", "true", "false", "null"}
-
-
-@dataclass(frozen=True, slots=True)
-class Const:
-    """A known value."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Symbol:
-    """An unknown value; equal names are equal values. That of an input field is its dotted path."""
-
-    name: str
-
-
-Bound = Const | Symbol
-Env = dict[str, Bound]  # dotted path -> what was written there; "" is the root
 
 
 @dataclass(slots=True)
@@ -136,7 +131,7 @@ class Explorer:
         for source, handle in self._edges.get(node.id, ()):
             if source in state.outs and (not handle or (source, handle) in state.live):
                 envs.append(state.outs[source])
-        return _merged(envs, node.id) if envs else None
+        return merged(envs, node.id) if envs else None
 
     def _table(self, node: Node, state: State, env: Env, reached: Reached) -> Iterator[State]:
         rows = [self.row(rule, node, env, state.box) for rule in node.rules]
@@ -144,7 +139,7 @@ class Explorer:
             first = node.hit_policy == "first"
             names = {r.rule.id for r in (self._decides(rows, state)[0] if first else rows) if r.box is not None}
             self._note(names, state, reached)
-            out = _written(env, node.target, Symbol(f"{node.id}!"), node.pass_through)
+            out = written(env, node.target, Symbol(f"{node.id}!"), node.pass_through)
             yield self._after(_with_hits(state, names), node, out)
             return
         deciding, none_may = self._decides(rows, state)
@@ -203,13 +198,13 @@ class Explorer:
         if node.kind != "expression":
             return env
         if node.scope.endswith("[]"):
-            return _written(env, node.target, Symbol(f"{node.id}!"), node.pass_through)
+            return written(env, node.target, Symbol(f"{node.id}!"), node.pass_through)
         out: Env = dict(env) if node.pass_through else {"": Const({})}
         own: Env = {}
         for key, expression in node.expressions:
             value = self._value(expression, env, node, own, f"{node.id}:{key}")
-            own = _written(own, key, value, True)
-            out = self._write(out, _join(node.target, key), value)
+            own = written(own, key, value, True)
+            out = self._write(out, join(node.target, key), value)
         return out
 
     def _outcome(self, rule: Rule, node: Node, env: Env) -> Env:
@@ -217,7 +212,7 @@ class Explorer:
         for key, expression in rule.outcome:
             if key and expression.strip():
                 value = self._value(expression, env, node, {}, f"{rule.id}.{key}")
-                out = self._write(out, _join(node.target, key), value)
+                out = self._write(out, join(node.target, key), value)
         return out
 
     def _write(self, env: Env, path: str, value: Bound) -> Env:
@@ -225,17 +220,17 @@ class Explorer:
         top = path.partition(".")[0]
         if top not in self._read:
             return env
-        return _written(env, path, value, True)
+        return written(env, path, value, True)
 
     def _value(self, expression: str, env: Env, node: Node, own: Env, fresh: str) -> Bound:
         """What an expression gives: a constant where all it names is known, another name's value, or
         unknown."""
         names = names_in(expression)
-        found = {name: _named(name, env, node, own) for name in names}
-        if len(names) == 1 and _NAME.fullmatch(expression.strip()):
+        found = {name: named(name, env, node, own) for name in names}
+        if len(names) == 1 and NAME.fullmatch(expression.strip()):
             return found[names[0]]
         if all(isinstance(v, Const) for v in found.values()) and "#" not in expression:
-            return _evaluated(expression, found) or Symbol(fresh)
+            return evaluated(expression, found) or Symbol(fresh)
         return Symbol(fresh)
 
     # One row.
@@ -263,12 +258,12 @@ class Explorer:
         sure = True
         for _, expression in rule.outcome:
             names = names_in(expression)
-            if not expression or (len(names) == 1 and _NAME.fullmatch(expression)):
+            if not expression or (len(names) == 1 and NAME.fullmatch(expression)):
                 continue
-            found = {name: _named(name, env, node, {}) for name in names}
+            found = {name: named(name, env, node, {}) for name in names}
             if "#" in expression or not all(isinstance(v, Const) for v in found.values()):
                 sure = False
-            elif _evaluated(expression, found) is None:
+            elif evaluated(expression, found) is None:
                 if any(n[0] == "$" for n in names) or reads_clock(expression) or is_random(expression):
                     sure = False
                 else:
@@ -282,9 +277,9 @@ class Explorer:
             return
         for part in conjuncts(cell):
             names = names_in(part)
-            found = {name: _named(name, env, node, {}) for name in names}
+            found = {name: named(name, env, node, {}) for name in names}
             if all(isinstance(v, Const) for v in found.values()) and "#" not in part:
-                value = _evaluated(part, found)
+                value = evaluated(part, found)
                 yield "", self.classes.all if value is not None and value.value is True else 0
             elif (name := simple_name(part)) and isinstance(bound := found.get(name), Symbol):
                 yield bound.name, self.classes.where(part, name)
@@ -293,9 +288,9 @@ class Explorer:
 
     def _cell(self, column: str, cell: str, node: Node, env: Env) -> tuple[str, Mask | None]:
         bound = self._column(column, node, env)
-        others = {n: _named(n, env, node, {}) for n in names_in(cell)}
+        others = {n: named(n, env, node, {}) for n in names_in(cell)}
         if isinstance(bound, Const) and all(isinstance(v, Const) for v in others.values()):
-            return "", self.classes.all if _matches(cell, bound.value, others) else 0
+            return "", self.classes.all if matches(cell, bound.value, others) else 0
         if isinstance(bound, Symbol) and is_simple(cell):
             return bound.name, self.classes.where(cell)
         return "", None
@@ -304,11 +299,11 @@ class Explorer:
         """A column's value; an expression over unknown values is an unknown value named by all it depends
         on."""
         names = names_in(column)
-        found = {name: _named(name, env, node, {}) for name in names}
-        if len(names) == 1 and _NAME.fullmatch(column.strip()):
+        found = {name: named(name, env, node, {}) for name in names}
+        if len(names) == 1 and NAME.fullmatch(column.strip()):
             return found[names[0]]
         if "#" not in column and found and all(isinstance(v, Const) for v in found.values()):
-            return _evaluated(column, found) or Symbol(f"{node.id}:{column}")
+            return evaluated(column, found) or Symbol(f"{node.id}:{column}")
         signature = ", ".join(f"{n}={v}" for n, v in found.items())
         return Symbol(f"{column} with {signature}")
 
@@ -318,7 +313,7 @@ class Explorer:
         """States that hand on the same are one; too many are joined, name by name."""
         grouped: dict[Any, State] = {}
         for state in states:
-            key = (_frozen(state.outs), state.live)
+            key = (frozen(state.outs), state.live)
             old = grouped.get(key)
             box = hull(old.box, state.box) if old else state.box
             hits = old.hits | state.hits if old else state.hits
@@ -339,7 +334,7 @@ class Explorer:
             outs[source] = {
                 path: value if value == second else Symbol(f"{node.id}?{source}?{path}")
                 for path in env.keys() | other.outs[source].keys()
-                for value, second in [(_lookup(path, env), _lookup(path, other.outs[source]))]
+                for value, second in [(lookup(path, env), lookup(path, other.outs[source]))]
             }
         return State(outs, box, one.live, one.hits | other.hits)
 
@@ -353,140 +348,6 @@ def _forgotten(state: State, gone: set[str]) -> State:
 def _with_hits(state: State, names: Iterable[str]) -> State:
     """The state with more rules hit."""
     return State(state.outs, state.box, state.live, state.hits | set(names))
-
-
-def conjuncts(expression: str) -> list[str]:
-    """An expression's parts between top-level `and`s; the whole where an `or` or a `?` stands at the top."""
-    parts, depth, start, quote = list[str](), 0, 0, ""
-    for match in re.finditer(r"['\"`]|[\[({]|[\])}]|\band\b|&&|\bor\b|\|\||\?(?![.?])", expression):
-        text = match.group()
-        if text in "'\"`":
-            quote = "" if quote == text else quote or text
-        elif quote:
-            continue
-        elif text in "[({":
-            depth += 1
-        elif text in "])}":
-            depth -= 1
-        elif not depth and text in ("or", "||", "?"):
-            return [expression.strip()]
-        elif not depth:
-            parts.append(expression[start : match.start()].strip())
-            start = match.end()
-    return [*parts, expression[start:].strip()]
-
-
-def names_in(expression: str) -> list[str]:
-    """The names in an expression that are fields: no calls, no words, no members of closures. In the order
-    they come, each once."""
-    stream = tokens(expression)
-    found = []
-    for index, token in enumerate(stream):
-        call = index + 1 < len(stream) and stream[index + 1].text == "("
-        if token.kind == "name" and token.text not in _NOT_NAMES and token.text != "$" and not call:
-            found.append(token.text)
-    if "`" in expression:
-        found.append("$template")
-    return list(dict.fromkeys(found))
-
-
-def _named(name: str, env: Env, node: Node, own: Env) -> Bound:
-    """What a name means inside a node."""
-    if name.startswith("$root."):
-        return _lookup(name.removeprefix("$root."), env)
-    if name.startswith("$.") and name.removeprefix("$.").partition(".")[0] in {
-        p.partition(".")[0] for p in own
-    }:
-        return _lookup(name.removeprefix("$."), own)
-    if name[0] in "$#" or node.scope.endswith("[]"):
-        return Symbol(f"{node.id}:{name}")
-    return _lookup(_join(node.scope, name), env)
-
-
-def _lookup(path: str, env: Mapping[str, Bound]) -> Bound:
-    """The value at `path`: bound itself, inside something bound, or around something bound (then unknown)."""
-    if any(key.startswith(f"{path}.") for key in env):
-        return Symbol(f"around {path} in {_frozen({'': env})}")
-    parts = path.split(".")
-    for size in range(len(parts), -1, -1):
-        head = ".".join(parts[:size])
-        if head not in env:
-            continue
-        bound, rest = env[head], parts[size:]
-        if isinstance(bound, Const):
-            value = bound.value
-            for part in rest:
-                value = value.get(part) if isinstance(value, dict) else None
-            return Const(value)
-        return Symbol(".".join(part for part in (bound.name, *rest) if part))
-    return Symbol(f"?{path}")
-
-
-def _written(env: Env, path: str, value: Bound, keep: bool) -> Env:
-    """`env` with `value` at `path` (at the root where that is empty). The engine merges records, so a record is
-    written leaf by leaf."""
-    out: Env = dict(env) if keep else {"": Const({})}
-    if isinstance(value, Const) and isinstance(value.value, dict) and value.value:
-        for key, item in value.value.items():
-            out = _written(out, _join(path, key), Const(item), True)
-        return out
-    out = {key: v for key, v in out.items() if not (path and key.startswith(f"{path}."))} if path else {}
-    out[path] = value
-    return out
-
-
-def _merged(envs: Sequence[Env], node: str) -> Env:
-    """What several nodes hand on together. Where they differ it is unknown which of them wins."""
-    if len(envs) == 1:
-        return envs[0]
-    merged: Env = {}
-    for path in dict.fromkeys(path for env in envs for path in env):
-        given = [_lookup(path, env) for env in envs if path == "" or not _says_nothing(env, path)]
-        same = all(value == given[0] for value in given)
-        merged[path] = given[0] if same else Symbol(f"{node}?{path}")
-    roots = {env.get("") for env in envs if not isinstance(env.get(""), Const)}
-    if len(roots) == 1 and all(env.get("") in (*roots, Const({})) for env in envs):
-        merged[""] = next(iter(roots)) or merged[""]
-    return merged
-
-
-def _says_nothing(env: Env, path: str) -> bool:
-    """Whether `env` is only what a node wrote, and nothing of that is at, under or around `path`."""
-    near = any(p and (path == p or path.startswith(f"{p}.") or p.startswith(f"{path}.")) for p in env)
-    return env.get("") == Const({}) and not near
-
-
-def _context(found: Mapping[str, Bound]) -> dict[str, Any]:
-    context: dict[str, Any] = {}
-    for name, bound in found.items():
-        at = context
-        *parents, last = name.removeprefix("$root.").removeprefix("$.").split(".")
-        for key in parents:
-            inner = at.setdefault(key, {})
-            at[key] = at = inner if isinstance(inner, dict) else {}
-        at[last] = bound.value if isinstance(bound, Const) else None
-    return context
-
-
-def _evaluated(expression: str, found: Mapping[str, Bound]) -> Const | None:
-    """The engine's value of an expression over known names; None where it has none, or depends on more."""
-    import zen
-
-    if any(name.startswith("$") for name in found) or reads_clock(expression) or is_random(expression):
-        return None
-    try:
-        return Const(tidy(zen.evaluate_expression(expression, _context(found))))
-    except Exception:  # the engine's refusal
-        return None
-
-
-def _matches(cell: str, value: Any, found: Mapping[str, Bound]) -> bool:
-    import zen
-
-    try:
-        return bool(zen.evaluate_unary_expression(cell, {**_context(found), "$": value}))
-    except Exception:  # as above: a cell that cannot be evaluated does not match
-        return False
 
 
 def _limits(schema: Mapping[str, Any]) -> Iterator[Any]:
@@ -503,7 +364,7 @@ def _domains(classes: Classes, schema: Mapping[str, Any], path: str) -> Iterator
     properties = schema.get("properties")
     for key, part in properties.items() if isinstance(properties, dict) else ():
         if isinstance(part, dict):
-            name = _join(path, key)
+            name = join(path, key)
             if part.keys() & {"enum", "type", "minimum", "maximum"}:
                 yield name, schema_mask(classes, part)
             yield from _domains(classes, part, name)
@@ -523,13 +384,3 @@ def _edges_into(model: DecisionModel) -> dict[str, list[tuple[str, str]]]:
     for source, target, branch in model.edges:
         into[target].append((source, branch))
     return into
-
-
-def _frozen(outs: Mapping[str, Mapping[str, Bound]]) -> Any:
-    return tuple(
-        (node, tuple(sorted((p, repr(v)) for p, v in env.items()))) for node, env in sorted(outs.items())
-    )
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix and name else prefix or name
