@@ -212,6 +212,12 @@ def test_feedback_lines_name_their_call() -> None:
     assert read({"id": "c1", "time": 1.0, "feedback": {"thumb": "down"}, "outcome": "reopened"}) == [
         Later("c1", {"feedback": {"thumb": "down"}, "outcome": "reopened"})
     ]
+    assert read({"id": 7, "feedback": {"stars": 5}, "label": 3}) == [
+        Later("7", {"feedback": {"stars": 5}, "label": "3"})
+    ]
+    for wrong in ({"feedback": "up"}, {"feedback": {"thumb": "sideways"}}, {"feedback": {}, "label": [1]}):
+        (bad,) = read({"id": "c1", **wrong})
+        assert isinstance(bad, Bad)
 
 
 def test_columns_map_any_row() -> None:

@@ -81,11 +81,19 @@ def _calls(row: Mapping[str, Any], name: str, config: ImportConfig) -> Iterator[
     elif isinstance(row.get("completion"), str) and "messages" in row:
         yield with_columns(Trace.model_validate({"id": name, **row}), row, columns)
     elif "messages" not in row and "feedback" in row and "id" in row and "response" not in row:
-        changes = {key: row[key] for key in ("feedback", "outcome", "label") if key in row}
-        Feedback.model_validate(changes["feedback"])
-        yield Later(str(row["id"]), changes)
+        yield _later(row)
     else:
         yield from _chat(row, name, config)
+
+
+def _later(row: Mapping[str, Any]) -> Later:
+    """Feedback on a line of its own, checked here: it is merged into its call later, where nothing may fail."""
+    told = Feedback.model_validate(row["feedback"]).model_dump(mode="json", exclude_none=True)
+    known = {key: row[key] for key in ("outcome", "label") if row.get(key) is not None}
+    for key, value in known.items():
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"{key} is text, this is {kind_of(value)}")
+    return Later(str(row["id"]), {"feedback": told, **{key: str(value) for key, value in known.items()}})
 
 
 def _chat(row: Mapping[str, Any], name: str, config: ImportConfig) -> Iterator[Found]:

@@ -97,7 +97,8 @@ class _Import:
     def _steps_of_reading(self) -> None:
         reader, rows = self._reader, self._store.rows
         rejected = reader.rejected.total()
-        reasons = ", ".join(f"{n:,} {what}" for what, n in (reader.rejected + reader.skipped).most_common(3))
+        others = (reader.rejected + reader.skipped).most_common(3)
+        reasons = "; ".join(f"{what}: {n:,}" for what, n in others)
         self._add("read", rows + rejected, rows, reasons, reader.examples["rejected"])
         if reader.feedback:
             self._add("feedback joined", rows, rows, f"{reader.feedback:,} calls")

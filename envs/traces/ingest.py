@@ -133,6 +133,5 @@ def _changed(trace: Trace, changes: Sequence[str]) -> Trace:
     fields = trace.model_dump(exclude_defaults=True)
     for text in changes:
         new = json.loads(text)
-        told = {key: value for key, value in new.pop("feedback").items() if value is not None}
-        fields |= {**new, "feedback": {**fields.get("feedback", {}), **told}}
+        fields |= {**new, "feedback": {**fields.get("feedback", {}), **new["feedback"]}}
     return Trace.model_validate(fields)
