@@ -4,7 +4,7 @@ A support desk serves 20 shops. Each call sorts a message into an intent, or ans
 products drift over a year. Into the log go repeated calls, calls that are nearly the same, personal data (and
 numbers that only look like it), inputs answered in two ways, and broken lines; `Planted` says where.
 
-    python tests/trace_log.py FOLDER [CALLS]          writes one to look at
+    python tests/trace_log.py FOLDER [CALLS [BENCHMARK.jsonl]]     writes one to look at
 """
 
 import json
@@ -470,6 +470,9 @@ def repeats_found(
 
 if __name__ == "__main__":
     to = Path(sys.argv[1])
-    made = Log(to, int(sys.argv[2]) if len(sys.argv) > 2 else 20_000).planted
+    held = [
+        json.loads(line)["question"] for file in sys.argv[3:] for line in Path(file).read_text().splitlines()
+    ]
+    made = Log(to, int(sys.argv[2]) if len(sys.argv) > 2 else 20_000, benchmark=held[:100]).planted
     (to / "names").write_text("\n".join(made.names) + "\n")
     print(f"{made.calls} calls in {', '.join(str(file) for file in made.files)}; names in {to / 'names'}")
