@@ -52,7 +52,7 @@ def test_labels_come_from_the_first_place_that_has_one(tmp_path: Path) -> None:
     ]
     env = envs.make(str(rows(tmp_path, *given, toml=toml)))
     assert [env.tasks.get(i).answer for i in env.tasks.ids("train")] == ["b", "a", "c"]
-    assert env.notes == ("1 traces left out: nothing at feedback.edit or label or meta.team",)
+    assert env.notes == ("1 trace left out: nothing at feedback.edit or label or meta.team",)
 
 
 def test_what_fits_no_label_is_none_of_these_or_an_error(tmp_path: Path) -> None:
@@ -66,13 +66,22 @@ def test_what_fits_no_label_is_none_of_these_or_an_error(tmp_path: Path) -> None
     assert info["messages"][0]["content"] == "Answer with one of: a, b, none of these."
 
 
+def test_the_new_verifiers_have_names_for_rows(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [{"question": "q", "answer": "a"}, {"question": "p", "answer": "b"}])
+    toml = 'id = "t/T-v0"\nkind = "rows"\n[files]\ntrain = "train.jsonl"\n[reward]\nname = "label"\n'
+    (tmp_path / "env.toml").write_text(toml + 'labels = ["a", "b"]\n')
+    env = envs.make(str(tmp_path))
+    env.reset(options={"task": "train-1"})
+    assert env.step("A.")[1] == 1.0
+
+
 def test_an_input_is_one_task_and_held_out_before_it_is_trained_on(tmp_path: Path) -> None:
     rows(tmp_path, asked("same", label="a"), asked("other", label="b"), toml=CLASSIFY)
     rows(tmp_path, asked("same", label="b"), split="test", toml=CLASSIFY)
     env = envs.make(str(tmp_path))
     assert [env.tasks.get(i).prompt[-1]["content"] for i in env.tasks.ids("train")] == ["other"]  # type: ignore[index]
     assert env.tasks.ids("test") == ["test0"]
-    assert "1 traces left out: the same input again" in env.notes
+    assert "1 trace left out: the same input again" in env.notes
 
 
 def test_the_commonest_answer_is_thinned_and_that_is_said(tmp_path: Path) -> None:
@@ -101,9 +110,9 @@ def test_extract_leaves_out_what_is_no_record(tmp_path: Path) -> None:
     rows(folder, *bad, split="eval", toml=desk.ORDER)
     env = envs.make(str(folder))
     assert set(env.notes) == {
-        "1 traces left out: their answer is not JSON",
-        "1 traces left out: their answer does not fit the schema",
-        "1 traces left out: nothing at label",
+        "1 trace left out: their answer is not JSON",
+        "1 trace left out: their answer does not fit the schema",
+        "1 trace left out: nothing at label",
     }
     assert not env.tasks.ids("eval")
 
@@ -121,6 +130,25 @@ def test_a_rewriter_has_only_queries_that_leave_something_to_gain(tmp_path: Path
         assert (max(scores) > 0) == raw_pays
 
 
+def test_relevant_documents_are_those_of_the_trace_unless_another_place_is_named(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "documents.jsonl", [{"id": f"d{n}", "text": f"word{n} thing"} for n in range(9)])
+    shown = [{"id": "d3", "text": "word3 thing"}, {"id": "gone", "text": "x"}]
+    given = [
+        asked("what is that", documents=shown, meta={"helped": ["d4", "d5"]}),
+        asked("what is this"),
+    ]
+    folder = rows(tmp_path, *given, toml='id = "t/T-v0"\nkind = "rewrite"\n')
+    env = envs.make(str(folder))
+    assert env.tasks.get("train0").info["relevant"] == ["d3"]
+    assert env.notes == ("1 trace left out: none of their documents (at documents) is among documents.jsonl",)
+    env = envs.make(str(folder), relevant="meta.helped")
+    env.reset(options={"task": "train0"})
+    assert env.step("word4")[1] == 0.5 * 0.5 + 0.5  # one of two found, in the first place
+    write_jsonl(tmp_path / "documents.jsonl", [*({"id": f"d{n}", "text": "x"} for n in range(9)), shown[0]])
+    with pytest.raises(DataError, match=r"documents.jsonl:10: the id 'd3' is there twice"):
+        envs.make(str(folder))
+
+
 def test_unanswerable_questions_ask_for_the_refusal(tmp_path: Path) -> None:
     shown = [{"id": "p1", "text": "The fee is 25 euros. Boats are blue and large."}]
     given = [
@@ -135,9 +163,9 @@ def test_unanswerable_questions_ask_for_the_refusal(tmp_path: Path) -> None:
     assert env.tasks.get("train1").answer == "The documents do not say."
     assert "[p1] The fee is 25 euros." in env.tasks.get("train0").messages()[-1]["content"]
     assert set(env.notes) == {
-        "1 traces left out: no passage holds the answer",
-        "1 traces left out: nothing at label",
-        "1 traces left out: they have no documents",
+        "1 trace left out: no passage holds the answer",
+        "1 trace left out: nothing at label",
+        "1 trace left out: they have no documents",
     }
 
 
@@ -200,7 +228,7 @@ def test_no_traces_and_no_tasks_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no train.jsonl, eval.jsonl or test.jsonl there"):
         envs.make(str(tmp_path))
     rows(tmp_path, asked("1"), toml=CLASSIFY + 'labels = ["a", "b"]')
-    with pytest.raises(DataError, match="no trace became a task: 1 traces left out: nothing at label"):
+    with pytest.raises(DataError, match="no trace became a task: 1 trace left out: nothing at label"):
         envs.make(str(tmp_path))
 
 

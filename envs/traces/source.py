@@ -49,7 +49,10 @@ class LeftOut:
 
     def notes(self) -> tuple[str, ...]:
         """One line a reason."""
-        return tuple(f"{count} traces left out: {reason}" for reason, count in self.reasons.most_common())
+        return tuple(
+            f"{count} trace{'s' if count > 1 else ''} left out: {reason}"
+            for reason, count in self.reasons.most_common()
+        )
 
 
 def read_split(folder: Path) -> Iterator[tuple[Split, Trace]]:
