@@ -4,8 +4,10 @@
 
 Both train the same 0.9 M-parameter Qwen3 on the returns environment: 32 prompts x 8 samples a step, one
 optimizer step each, no KL term, temperature 1, AdamW at one learning rate. Each runs in its own process, in
-turn (so that a drifting machine drifts for both); times are the medians over steps after the first two. Reward
-is what the sampled episodes of a step earn on average, at equal numbers of steps and after equal wall time.
+turn (so that a drifting machine drifts for both); times are the medians over steps after the first two.
+Generation includes the verifier for vertigym, and not for TRL; log-probs are all forward passes of training.
+Reward is what the sampled episodes of a step earn on average, at equal numbers of steps and after equal wall
+time.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -111,10 +114,8 @@ def run_vertigym(arguments: argparse.Namespace) -> dict[str, Any]:
 
         train(parse(RunConfig, table, source="benchmark"), progress=Progress(on_step=on_step))
     steps = [b - a for a, b in pairwise(ends)]
-    parts = {
-        "generation": [row["seconds_sampling"] for row in rows],
-        "training": [row["seconds_training"] for row in rows],
-    }
+    names = {"generation": "sampling", "log-probs": "logprobs", "backward": "backward"}
+    parts = {name: [row[f"seconds_{phase}"] for row in rows] for name, phase in names.items()}
     return figures(steps, parts, [row["reward"] for row in rows])
 
 
@@ -132,7 +133,18 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
     tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
     rows = [{"prompt": task.messages(), "id": task.id} for task in tasks]
     rewards, ends = [], [time.perf_counter()]
-    parts: dict[str, list[float]] = {"generation": [], "training": []}
+    parts: dict[str, list[float]] = {name: [] for name in PARTS}
+    spent = dict.fromkeys(PARTS, 0.0)
+
+    def timed(part: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return work(*args, **kwargs)
+            finally:
+                spent[part] += time.perf_counter() - began
+
+        return wrapped
 
     def reward(completions: list[Any], id: list[str], **_: Any) -> list[float]:  # noqa: A002
         found = []
@@ -143,15 +155,12 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
         return found
 
     class Timed(GRPOTrainer):  # type: ignore[misc]
-        def _generate_and_score_completions(self, inputs: Any) -> Any:
-            began = time.perf_counter()
-            made = super()._generate_and_score_completions(inputs)
-            parts["generation"].append(time.perf_counter() - began)
-            return made
-
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
             ends.append(time.perf_counter())
+            for part in PARTS:
+                parts[part].append(spent[part])
+                spent[part] = 0.0
             return loss
 
     with tempfile.TemporaryDirectory() as output:
@@ -170,18 +179,22 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
             args=config,
             train_dataset=Dataset.from_list(rows),
         )
+        trainer._generate = timed("generation", trainer._generate)
+        forward = trainer._get_per_token_logps_and_entropies
+        trainer._get_per_token_logps_and_entropies = timed("log-probs", forward)
+        trainer.accelerator.backward = timed("backward", trainer.accelerator.backward)
         ends[0] = time.perf_counter()
         trainer.train()
     steps = [b - a for a, b in pairwise(ends)]
-    parts["training"] = [whole - made for whole, made in zip(steps, parts["generation"], strict=False)]
     return figures(steps, parts, rewards)
 
 
 def figures(steps: list[float], parts: dict[str, list[float]], rewards: list[float]) -> dict[str, Any]:
     """Medians after the first two steps, and the whole curve of reward over time."""
+    rest = [whole - sum(split) for whole, *split in zip(steps, *parts.values(), strict=False)]
     return {
         "step": statistics.median(steps[2:]),
-        **{name: statistics.median(values[2:]) for name, values in parts.items()},
+        **{name: statistics.median(values[2:]) for name, values in {**parts, "rest": rest}.items()},
         "rewards": rewards,
         "elapsed": [sum(steps[: i + 1]) for i in range(len(steps))],
     }
@@ -192,13 +205,11 @@ def show(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace
     table = Table(
         title=f"{TASKS} x {GROUP} samples a step, {arguments.tokens} tokens, {arguments.threads} threads"
     )
-    for column in ("", "s / step", "generation", "training", "peak MiB", "last reward", "reward at equal time"):
+    for column in ("", "s / step", *PARTS, "rest", "peak MiB", "last reward", "reward at equal time"):
         table.add_column(column, justify="right")
     together = min(run["elapsed"][-1] for runs in results.values() for run in runs)
     for side, runs in results.items():
-        middle = {
-            key: statistics.median(run[key] for run in runs) for key in ("step", "generation", "training")
-        }
+        middle = {key: statistics.median(run[key] for run in runs) for key in ("step", *PARTS, "rest")}
         peak = max(run["peak_mib"] for run in runs)
         last = statistics.fmean(statistics.fmean(run["rewards"][-3:]) for run in runs)
         equal = statistics.fmean(reward_at(run, together) for run in runs)
@@ -217,6 +228,7 @@ def reward_at(run: dict[str, Any], seconds: float) -> float:
     return statistics.fmean(done[-3:] or run["rewards"][:1])
 
 
+PARTS = ("generation", "log-probs", "backward")
 SIDES = {"vertigym": run_vertigym, "trl": run_trl}
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ class Service:
         self.fails = False
 
     def init(self, **about: Any) -> Any:
+        print("chatter")
         self.told.append(("init", about))
         return SimpleNamespace(log=self.log, finish=lambda: self.told.append(("finish",)))
 
@@ -70,12 +71,15 @@ def test_wandb_gets_rows_samples_and_its_own_id_again_on_resuming(service: Servi
     assert end == ("finish",)
 
 
-def test_trackio_gets_rows(service: Service, tmp_path: Path) -> None:
+def test_trackio_gets_rows_and_what_it_prints_is_kept_off_standard_output(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     trackers = opened(tmp_path, "trackio")
     trackers.show(1, [SHOWN])
     trackers.log(1, {"reward": 0.5})
     trackers.close()
     assert [told[0] for told in service.told] == ["init", 1, "finish"]
+    assert capsys.readouterr() == ("", "chatter\n")
 
 
 def test_a_service_that_fails_is_left_out_with_one_note(service: Service, tmp_path: Path) -> None:

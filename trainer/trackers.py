@@ -6,9 +6,10 @@ goes on. A resumed run goes on under the same name; rows that a service has alre
 
 import math
 import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -69,7 +70,8 @@ class Trackers:
     def _each(self, act: Callable[[Tracker], None]) -> None:
         for name, tracker in [*self._trackers.items()]:
             try:
-                act(tracker)
+                with redirect_stdout(sys.stderr):
+                    act(tracker)
             except Exception as error:  # whatever a service's client raises: the run matters more
                 if is_disk_full(error):  # then the run cannot go on either
                     raise
@@ -97,7 +99,8 @@ def open_trackers(
         except ImportError:
             raise MissingDependencyError(service, service, f"tracking.to {service}") from None
         try:
-            trackers[service] = _SERVICES[service](module, config.project, name, folder, settings)
+            with redirect_stdout(sys.stderr):  # standard output is for what was asked for, `--json` say
+                trackers[service] = _SERVICES[service](module, config.project, name, folder, settings)
         except Exception as error:  # whatever its client raises where nobody is logged in, or nothing answers
             raise RunError(
                 f"tracking.to: {service} cannot be opened ({type(error).__name__}: {error}); log in to it, "

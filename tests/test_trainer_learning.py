@@ -1,0 +1,68 @@
+"""What is claimed of learning, on tasks of seconds: a teacher is worth more than rewards alone."""
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+
+from vertigym import envs
+from vertigym.core.config import parse
+from vertigym.core.files import read_jsonl, write_jsonl
+from vertigym.policies.scripted import reference_text
+from vertigym.trainer.config import RunConfig
+from vertigym.trainer.loop import Outcome, train
+
+pytestmark = pytest.mark.slow
+
+RETURNS = "vertigym/Returns-v0"
+SMALL = {"hidden": 32, "layers": 2, "heads": 2, "key_heads": 2, "ffn": 48}
+LARGE = {"hidden": 96, "layers": 3, "heads": 4, "key_heads": 4, "ffn": 192}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(**table: Any) -> Outcome:
+    return train(parse(RunConfig, {"threads": 1, **table}, source="test"))
+
+
+def last_rewards(outcome: Outcome) -> float:
+    return fmean(row["reward"] for row in read_jsonl(outcome.run.folder / "metrics.jsonl")[-10:])
+
+
+# A teacher.
+
+
+def imitate(folder: Path, name: str, steps: int, size: dict[str, int], lr: float) -> Path:
+    """A model that has imitated the right answers for some steps."""
+    env = envs.make(RETURNS)
+    tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
+    answers = [{"role": "assistant", "content": reference_text(task)} for task in tasks]
+    rows = [{"messages": [*task.messages(), answer]} for task, answer in zip(tasks, answers, strict=True)]
+    write_jsonl(folder / "rows.jsonl", rows)
+    return run(
+        name=name, env=RETURNS, model="tiny", tiny=size, algorithm="sft", steps=steps, output=str(folder),
+        sft={"data": str(folder / "rows.jsonl"), "batch": 48}, optimizer={"lr": lr, "schedule": "cosine"},
+    ).last  # fmt: skip
+
+
+def test_distillation_from_a_larger_teacher_beats_rewards_alone(tmp_path: Path) -> None:
+    teacher = imitate(tmp_path, "teacher", 200, LARGE, 3e-3)
+    student = imitate(tmp_path, "student", 30, SMALL, 1e-2)
+    for seed in (0, 1):
+        about: dict[str, Any] = {
+            "env": RETURNS, "model": str(student), "steps": 100, "seed": seed,
+            "output": str(tmp_path / str(seed)), "optimizer": {"lr": 3e-3},
+            "rollout": {"tasks": 12, "group_size": 4, "max_tokens": 24},
+        }  # fmt: skip
+        alone = last_rewards(run(**about, name="alone", algorithm="grpo"))
+        taught = last_rewards(
+            run(**about, name="taught", algorithm="distill", distill={"teacher": str(teacher)})
+        )
+        print(f"seed {seed}: rewards alone {alone:.3f}, distilled {taught:.3f}")
+        assert taught >= 1.5 * alone
+        assert taught >= alone + 0.05
