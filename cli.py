@@ -149,6 +149,7 @@ def env_import(
             "--set", help="agent: a key of env.toml, for example database.cases=100.", metavar="KEY=VALUE"
         ),
     ] = None,
+    sheet: Annotated[str, typer.Option(help="Which sheet of a workbook, where it has several.")] = "",
     as_json: Json = False,
 ) -> None:
     """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
@@ -157,12 +158,14 @@ def env_import(
     from vertigym.envs.business.importer import import_decision
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
+    if mode == "agent" and sheet:
+        raise ConfigError("--sheet is for --mode decision; save the sheet as csv first")
     if mode == "agent":
         report = import_agent(file, id, folder, rules=rules, seed=seed, now=now, settings=settings or [])
     elif settings:
         raise ConfigError("--set is for --mode agent; edit the folder's env.toml instead")
     else:
-        report = import_decision(file, id, folder, rules=rules, seed=seed, now=now)
+        report = import_decision(file, id, folder, rules=rules, seed=seed, now=now, sheet=sheet)
     if as_json:
         _print_json(dataclasses.asdict(report) | {"coverage": report.coverage})
         return

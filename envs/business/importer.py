@@ -82,6 +82,7 @@ def import_decision(
     description: str = "",
     keep: Sequence[str] = (),
     contrast: bool = True,
+    sheet: str = "",
 ) -> ImportReport:
     """Turn the decision model in `file` into the environment folder `out`.
 
@@ -93,6 +94,7 @@ def import_decision(
         keep: names of files in an old `out` that are carried over.
         contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
             without it tasks are balanced over patterns of rules only.
+        sheet: which sheet of a workbook holds the table, where it has several.
 
     Raises:
         DecisionError: the model does not load, has no inputs to vary, decides nothing, or is not a function
@@ -103,7 +105,7 @@ def import_decision(
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
     warnings: list[str] = []
-    model, fixed = _without_clock(read_model(file), now, seed, warnings)
+    model, fixed = _without_clock(read_model(file, sheet), now, seed, warnings)
     known = study(model)
     sampler = Sampler(model, seed, fixed, known.hopeless)
     if not sampler.fields:
