@@ -83,8 +83,8 @@ class Env(gymnasium.Env[str, str]):
         self._task: Task | None = None
         self._messages: list[Message] = []
         self._shown: list[Message] = []  # copies, made once a message: what callers get to hold
-        self._copied: Sequence[Mapping[str, Any]] | None = None  # the tools that `_tools` is a copy of
-        self._tools: Sequence[Mapping[str, Any]] = ()
+        self._written: Sequence[Mapping[str, Any]] | None = None  # the tools that `_tools` holds
+        self._tools = "[]"  # as JSON, from which callers get their own quickest
         self._turn = 0
         self._over = True
 
@@ -145,8 +145,8 @@ class Env(gymnasium.Env[str, str]):
         self._turn, self._over = 0, False
         self._messages, self._shown = [], []
         self._say(self.begin(self._task))
-        if self._copied is not self.tools:
-            self._copied, self._tools = self.tools, copy.deepcopy(self.tools)
+        if self._written is not self.tools:
+            self._written, self._tools = self.tools, json.dumps(self.tools)
         return self._messages[-1]["content"], self._info(None)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -172,7 +172,8 @@ class Env(gymnasium.Env[str, str]):
         self._shown += [message.copy() for message in messages]
 
     def _info(self, score: Score | None) -> dict[str, Any]:
-        return {"task": self.task, "messages": list(self._shown), "tools": self._tools, "score": score}
+        tools = json.loads(self._tools)
+        return {"task": self.task, "messages": list(self._shown), "tools": tools, "score": score}
 
     def _choose(self, options: Mapping[str, Any]) -> Task:
         task = options.get("task")
