@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
 DECISION ?=
+TWO := -n 2 --dist loadfile
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
@@ -49,14 +50,15 @@ $(VLLM)/.done: pyproject.toml constraints.txt constraints-vllm.txt requirements-
 demo: setup
 	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)')
 
+# Two tests at a time, those of one file in one process.
 test: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(TWO)
 
 test-all: test test-slow test-vllm
 
-# Whole trainings, Docker, heavy extras; two at a time, the tests of one file in one process.
+# Whole trainings, Docker, heavy extras.
 test-slow: setup-all
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow $(TWO)
 
 # Elsewhere these are skipped.
 test-vllm: setup-vllm
