@@ -50,9 +50,10 @@ def main() -> None:
     except VertigymError as error:
         print(f"vertigym: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("vertigym: interrupted; what was finished is kept: go on with --resume", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of an interrupt
+            print("vertigym: interrupted; what was finished is kept: go on with --resume", file=sys.stderr)
+        raise
 
 
 @app.callback(invoke_without_command=True)

@@ -1,9 +1,11 @@
-"""A full disk ends a run with one clear line, and leaves one that resumes to the same bits."""
+"""A full disk, SIGTERM or SIGINT ends a run with one clear line; what it leaves resumes to the same bits."""
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +36,7 @@ def on_the_path() -> Any:
 
 def table(output: Path) -> dict[str, Any]:
     return {
-        "name": "run", "env": "ask_first", "model": "tiny", "algorithm": "ppo", "steps": 4, "tiny": SIZE,
+        "name": "run", "env": "ask_first", "model": "tiny", "algorithm": "ppo", "steps": 8, "tiny": SIZE,
         "output": str(output), "threads": 1, "optimizer": {"lr": 1e-2}, "policy": {"entropy": 0.5},
         "rollout": {"tasks": 4, "group_size": 2, "max_tokens": 8, "save_every": 1}, "checkpoint": {"every": 1},
     }  # fmt: skip
@@ -126,6 +128,29 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
+def begun(folder: Path, output: Path) -> "subprocess.Popen[str]":
+    """The command line, training."""
+    (folder / "run.toml").write_text(tomli_w.dumps(table(output)))
+    command = [sys.executable, "-c", "from vertigym.cli import main; main()", "train", "run.toml"]
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLE)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_run_that_resumes(done: Outcome, tmp_path: Path, number: signal.Signals) -> None:
+    with begun(tmp_path, tmp_path) as process:
+        while process.poll() is None and not (tmp_path / "run" / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1].startswith("vertigym: interrupted; what was finished is kept")
+    assert "Traceback" not in stderr
+    assert len(read_jsonl(tmp_path / "run" / "metrics.jsonl")) < 8, "the run must have had something left to do"
+    assert same(train(config(tmp_path), resume=True), done)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk: root on Linux")
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 0.8])
@@ -134,14 +159,12 @@ def test_a_disk_that_is_really_full(
 ) -> None:
     needed = sum(file.stat().st_blocks * 512 for file in done.run.folder.rglob("*"))
     place = small_disk(str(int(share * needed)))
-    (tmp_path / "run.toml").write_text(tomli_w.dumps(table(place)))
-    command = [sys.executable, "-c", "from vertigym.cli import main; main()", "train", "run.toml"]
-    environment = os.environ | {"PYTHONPATH": str(EXAMPLE)}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert ended.returncode == 2
-    lines = [line for line in ended.stderr.splitlines() if line.startswith("vertigym: ")]
+    with begun(tmp_path, place) as process:
+        _, stderr = process.communicate()
+    assert process.returncode == 2
+    lines = [line for line in stderr.splitlines() if line.startswith("vertigym: ")]
     assert len(lines) == 1
     assert "the disk is full" in lines[0]
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in stderr
     small_disk("20m")
     assert same(train(config(place), resume=True), done)
