@@ -24,6 +24,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from safetensors.torch import save_file
+from torch import Tensor
+
 from vertigym.core.errors import ConfigError, EngineError
 from vertigym.policies.vllm_backend import Order, VLLMConfig, Weights, Written
 from vertigym.policies.vllm_process import ServerProcess
@@ -104,7 +107,7 @@ class VLLMServer:
         """
         assert self._model is not None
         earlier, self._folder = self._folder, self._exchange / f"weights-{version}-{uuid4().hex[:6]}"
-        self._model.save_pretrained(self._folder, state_dict=dict(weights()))
+        save_weights(self._model, weights(), self._folder)
         self._label = f"{self._nonce}-{version}"
         self._prepare()
         if earlier:
@@ -272,6 +275,15 @@ class VLLMServer:
         parts = urlsplit(self.url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         return kind(parts.netloc, timeout=seconds)
+
+
+def save_weights(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:
+    """A folder for `reload_weights`: every name of the state, the output head even where it is the embedding
+    (a model folder leaves it out then, and vLLM would go on with the head it has)."""
+    folder.mkdir()
+    model.config.save_pretrained(folder)
+    whole = {name: weight.detach().cpu().contiguous().clone() for name, weight in state.items()}
+    save_file(whole, folder / "model.safetensors", {"format": "pt"})
 
 
 def _exchange(connection: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> Any:

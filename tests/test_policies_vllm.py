@@ -19,8 +19,10 @@ from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import GeneratedTasks
 from vertigym.policies import tiny, vllm_local
 from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.lora import merged_state
 from vertigym.policies.vllm import VLLMEngine, open_vllm
 from vertigym.policies.vllm_backend import Order, VLLMConfig, Written
+from vertigym.policies.vllm_server import save_weights
 from vertigym.trainer import trust
 from vertigym.trainer.batch import Sample
 from vertigym.trainer.config import OptimizerConfig, RunConfig
@@ -208,6 +210,14 @@ def test_a_server_that_training_cannot_use_is_refused(
     fake.fault = lambda path, count: "403" if what == "403" and path.startswith("/inference") else ""
     with pytest.raises(ConfigError, match=message):
         connect()
+
+
+def test_the_output_head_is_handed_over_even_where_it_is_the_embedding(folder: Path, tmp_path: Path) -> None:
+    model, _ = load_model(folder)
+    assert model.lm_head.weight is model.model.embed_tokens.weight, "a model folder would leave it out"
+    save_weights(model, merged_state(model), tmp_path / "weights")
+    saved = load_file(tmp_path / "weights" / "model.safetensors")
+    assert saved.keys() == model.state_dict().keys() >= {"lm_head.weight"}
 
 
 # A whole run.
