@@ -45,6 +45,7 @@ def test_held_out_success_improves_from_the_old_rules_to_the_new(
     before, after = (on_the_test_split(outcome.last, tmp_path) for outcome in (warm, tuned))
     comparison = compare([before, after])[0]
     success = next(line.difference for line in comparison.metrics if line.label == "score")
+    print(f"held-out success: {before.score.mean} -> {after.score.mean}, difference {success}")
     assert success is not None
     assert success.mean is not None
     assert success.low is not None
