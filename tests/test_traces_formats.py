@@ -302,7 +302,7 @@ def items(file: Path) -> list[tuple[int, Any]]:
 
 def test_lines_keep_their_numbers_and_bad_ones_their_reason(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    file.write_bytes(b'{"a": 1}\n\n{"a": \n\xff\xfe\n{"a": NaN}\n[2]\n{"b')
+    file.write_bytes(b'\xef\xbb\xbf{"a": 1}\n\n{"a": \n\xff\xfe\n{"a": NaN}\n[2]\n{"b')
     found = items(file)
     assert [number for number, _ in found] == [1, 3, 4, 5, 6, 7]
     assert (found[0][1], found[4][1]) == ({"a": 1}, [2])

@@ -4,6 +4,7 @@ One row is in memory at a time, however large the file. Whatever cannot be read 
 exception: a log of a year has a torn line somewhere.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -84,6 +85,8 @@ def _json(opened: BinaryIO, file: Path, *, whole: bool) -> Rows:
                 line = opened.readline(_LINE)
             yield number, Bad(f"a line of more than {_LINE >> 20} MiB"), start
             continue
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
             continue
         row = _parse(line)
