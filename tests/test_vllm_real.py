@@ -246,7 +246,7 @@ def configured(name: str, folder: Path, seed: int, *overrides: str) -> RunConfig
     return load(RunConfig, EXAMPLE / name, [f"output={folder}", f"seed={seed}", *overrides])
 
 
-@pytest.mark.parametrize("seed", [0])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_grpo_learns_as_much_with_vllm_as_with_transformers(seed: int, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     warm = warm_start(tmp_path, seed)
@@ -275,5 +275,5 @@ def test_grpo_learns_as_much_with_vllm_as_with_transformers(seed: int, tmp_path:
     assert ours is not None
     assert theirs is not None
     assert start == same_start, "greedy answers of one model"
-    assert min(ours, theirs) > start + 0.2
+    assert min(ours, theirs) > start + 0.15
     assert theirs == pytest.approx(ours, abs=0.08)
