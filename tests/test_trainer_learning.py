@@ -1,4 +1,5 @@
-"""What is claimed of learning, on tasks of seconds: a teacher is worth more than rewards alone."""
+"""What is claimed of learning, on tasks of seconds: a teacher is worth more than rewards alone, and adapters
+learn too."""
 
 from pathlib import Path
 from statistics import fmean
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from vertigym import envs
-from vertigym.core.config import parse
+from vertigym.core.config import load, parse
 from vertigym.core.files import read_jsonl, write_jsonl
 from vertigym.policies.scripted import reference_text
 from vertigym.trainer.config import RunConfig
@@ -16,6 +17,7 @@ from vertigym.trainer.loop import Outcome, train
 
 pytestmark = pytest.mark.slow
 
+ASK_FIRST = Path(__file__).parents[1] / "examples" / "ask_first"
 RETURNS = "vertigym/Returns-v0"
 SMALL = {"hidden": 32, "layers": 2, "heads": 2, "key_heads": 2, "ffn": 48}
 LARGE = {"hidden": 96, "layers": 3, "heads": 4, "key_heads": 4, "ffn": 192}
@@ -66,3 +68,25 @@ def test_distillation_from_a_larger_teacher_beats_rewards_alone(tmp_path: Path) 
         print(f"seed {seed}: rewards alone {alone:.3f}, distilled {taught:.3f}")
         assert taught >= 1.5 * alone
         assert taught >= alone + 0.05
+
+
+# Adapters.
+
+
+def test_adapters_learn_to_ask_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ASK_FIRST))
+    from ask_first import logs  # type: ignore[import-not-found]
+
+    def example(name: str, *changes: str) -> RunConfig:
+        return load(RunConfig, ASK_FIRST / f"{name}.toml", [f"output={tmp_path}", "seed=0", *changes])
+
+    write_jsonl(tmp_path / "logs.jsonl", logs(seed=0))
+    start = train(example("sft", f"sft.data={tmp_path / 'logs.jsonl'}")).last
+    suites = f'eval.suites=["{ASK_FIRST / "suite.toml"}"]'
+    lora = ("lora.rank=8", "lora.alpha=16", "optimizer.lr=5e-3", "steps=40")
+    outcome = train(example("grpo", f"model={start}", suites, *lora))
+    first, last = (outcome.evaluations[i].reports[0].score.mean for i in (0, -1))
+    assert first is not None
+    assert last is not None
+    print(f"held out: {first:.3f}, with adapters {last:.3f}")
+    assert last >= first + 0.03
