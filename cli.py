@@ -298,7 +298,10 @@ def train(
 @app.command("eval")
 def eval_(
     suite: Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE.toml")],
-    model: Annotated[str, typer.Option("-m", "--model", help="A model folder, or scripted:expert.")] = "",
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", help="A model folder, vllm:FOLDER, openai:MODEL@URL or scripted:expert."),
+    ] = "",
     baseline: Annotated[
         str | None,
         typer.Option(
