@@ -274,20 +274,20 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model in an environment; evals along the way decide which checkpoint is promoted."""
-    if dry_run:
-        from vertigym.core.config import load
-        from vertigym.trainer.config import RunConfig
-        from vertigym.trainer.loop import plan
+    """Train a model in an environment; evals along the way decide which checkpoint is promoted.
 
-        planned = plan(load(RunConfig, config, overrides or []))
-        if as_json:
-            _print_json(planned)
-        else:
-            _table("would run", ("", ""), [(key, str(value)) for key, value in planned.items()])
-        return
-    outcome = _train(config, overrides or [], resume=resume)
+    On several GPUs: torchrun --nproc-per-node 8 -m vertigym train CONFIG.toml
+    """
+    from vertigym.trainer.ranks import joined
+
+    with joined() as ranks:
+        if dry_run:
+            _plan(config, overrides or [], as_json=as_json, show=ranks.leader)
+            return
+        outcome = _train(config, overrides or [], resume=resume, show=ranks.leader)
     promoted = str(outcome.promoted) if outcome.promoted else None
+    if not ranks.leader:
+        return
     if as_json:
         _print_json({"run": str(outcome.run.folder), "last": str(outcome.last), "promoted": promoted})
     else:
@@ -575,8 +575,21 @@ def sandbox_doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _train(config: Path, overrides: Sequence[str], *, resume: bool = False) -> Any:
-    """Train behind a progress bar."""
+def _plan(config: Path, overrides: Sequence[str], *, as_json: bool, show: bool) -> None:
+    """Say what would run."""
+    from vertigym.core.config import load
+    from vertigym.trainer.config import RunConfig
+    from vertigym.trainer.loop import plan
+
+    planned = plan(load(RunConfig, config, overrides))
+    if show and as_json:
+        _print_json(planned)
+    elif show:
+        _table("would run", ("", ""), [(key, str(value)) for key, value in planned.items()])
+
+
+def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show: bool = True) -> Any:
+    """Train, to be shown behind a progress bar."""
     from vertigym.core.config import load
     from vertigym.trainer.config import RunConfig
 
@@ -585,7 +598,7 @@ def _train(config: Path, overrides: Sequence[str], *, resume: bool = False) -> A
     from vertigym.trainer.console import watched
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, as by Ctrl-C
-    with watched(settings.steps) as progress:
+    with watched(settings.steps) if show else contextlib.nullcontext(loop.Progress()) as progress:
         return loop.train(settings, resume=resume, progress=progress)
 
 

@@ -6,6 +6,7 @@ on the batch only through the rounding of matmuls.
 
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +20,7 @@ from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.decoder import Decoder, supports
 from vertigym.policies.sampling import choose
+from vertigym.policies.shards import load_whole, whole
 from vertigym.policies.steppers import DecoderStepper, ModelStepper, Stepper
 
 DType = Literal["auto", "float32", "bfloat16"]
@@ -75,7 +77,8 @@ class TransformersEngine:
         self._decoder = (
             Decoder(model, resolve_dtype(dtype, self.device), copy=copy) if supports(model) else None
         )
-        self.has_copy = copy and self._decoder is not None
+        self._decodes = deepcopy(model) if copy and not self._decoder else model
+        self.has_copy = copy
 
     @classmethod
     def load(cls, folder: str | Path, **kwargs: Any) -> "TransformersEngine":
@@ -91,6 +94,8 @@ class TransformersEngine:
         """Take over the model's current weights, as policy version `version`."""
         if self._decoder:
             self._decoder.refresh()
+        elif self.has_copy:
+            load_whole(self._decodes, {name: whole(value) for name, value in self.model.state_dict().items()})
         self.version = version
 
     def close(self) -> None:
@@ -124,7 +129,7 @@ class TransformersEngine:
                 return [Completion("", StopReason.LENGTH, prompt_ids=rows[0], policy_version=self.version)]
             return [self._batch([row], [seed], sampling)[0] for row, seed in zip(rows, seeds, strict=True)]
         uniform_BR = torch.from_numpy(np.stack([_uniform(seed, room) for seed in seeds])).to(self.device)
-        stepper: Stepper = DecoderStepper(self._decoder) if self._decoder else ModelStepper(self.model)
+        stepper: Stepper = DecoderStepper(self._decoder) if self._decoder else ModelStepper(self._decodes)
         tokens_BR, logps_BR, lengths_B = self._decode(stepper, rows, uniform_BR, sampling)
         elapsed = time.perf_counter() - began
         return [

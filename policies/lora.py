@@ -4,6 +4,7 @@ Hu et al. 2021: `W x` becomes `W x + (alpha / rank) B A x`; only A and B are tra
 with the adapters merged into the weights, as an ordinary model folder.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.seeds import derive
+from vertigym.policies.shards import whole
 
 _NAME = "default"
 
@@ -48,22 +50,30 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
 
 
 def weight_of(linear: Any) -> Tensor:
-    """A linear layer's weight, with its adapter merged in where it has one."""
+    """A linear layer's whole weight, with its adapter merged in where it has one."""
     if not hasattr(linear, "get_delta_weight"):
-        return linear.weight  # type: ignore[no-any-return]
-    merged: Tensor = linear.base_layer.weight + linear.get_delta_weight(_NAME)
+        return whole(linear.weight)
+    merged: Tensor = whole(linear.base_layer.weight) + whole(linear.get_delta_weight(_NAME))
     return merged
 
 
 @torch.no_grad()
-def merged_state(model: Any) -> dict[str, Tensor]:
-    """The model's state as if it had been trained whole: adapters merged, plain names."""
+def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> dict[str, Tensor]:
+    """The model's state as if it had been trained whole on one rank: adapters merged, plain names.
+
+    Args:
+        keep: what to keep of each tensor as soon as it is whole, so that not all have to be at once.
+    """
     state: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
+    names: dict[int, str] = {}  # by parameter: tied weights stay one tensor
+    for name, value in model.state_dict(keep_vars=True).items():
         if ".lora_" in name:
             continue
         owner, base, leaf = name.partition(".base_layer.")
-        if base and leaf == "weight":
-            value = weight_of(model.get_submodule(owner)).detach()
-        state[f"{owner}.{leaf}" if base else name] = value
+        plain = f"{owner}.{leaf}" if base else name
+        if id(value) in names:
+            state[plain] = state[names[id(value)]]
+            continue
+        merged = weight_of(model.get_submodule(owner)) if base and leaf == "weight" else whole(value)
+        names[id(value)], state[plain] = plain, keep(merged.detach())
     return state

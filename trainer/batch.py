@@ -14,6 +14,7 @@ rows of one sample need no mask at all, and padding changes nothing.
 Shapes: B rows, S row length, T trained tokens of the batch.
 """
 
+import math
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -187,6 +188,22 @@ def microbatches(samples: Sequence[Sample], tokens: int, *, share: bool) -> list
         return apart
     together = list(_parts(packed([row for part in apart for row in part]), tokens)) if apart else []
     return together if _padded(together) <= _PACKED_SHARE * _padded(apart) else apart
+
+
+def balanced(samples: Sequence[Sample], tokens: int, *, share: bool, ranks: int) -> list[list[Row]]:
+    """Micro-batches for several ranks, as in `microbatches`, but small enough that each rank has work: as many
+    rounds as the limit makes necessary, each about filled."""
+    parts = microbatches(samples, tokens, share=share)
+    if ranks == 1 or not parts:
+        return parts
+    fed = _padded(parts)
+    rounds = math.ceil(fed / (tokens * ranks))
+    return microbatches(samples, min(tokens, math.ceil(fed / (rounds * ranks))), share=share)
+
+
+def smallest(samples: Sequence[Sample]) -> list[Row]:
+    """The cheapest micro-batch there is."""
+    return [Row([Tree([min(samples, key=lambda sample: len(sample.token_ids))])])]
 
 
 def _parts(laid: Sequence[Row], tokens: int) -> Iterator[list[Row]]:

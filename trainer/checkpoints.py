@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_json, sha256, whole_folder, write_json
 from vertigym.policies.lora import merged_state
+from vertigym.trainer.ranks import ALONE, Ranks
 
 MANIFEST = "manifest.json"
 
@@ -27,14 +28,28 @@ class Stateful(Protocol):
     """What has a state to keep: a learner, the rollouts sampled ahead."""
 
     def save_state(self, folder: Path) -> None:
-        """Write it to `folder`."""
+        """Write it to `folder`; called on every rank where all are needed to put it together."""
         ...
 
 
-def save(folder: Path, model: Any, tokenizer: Any, parts: Mapping[str, Stateful], *, step: int) -> None:
-    """Write a checkpoint, whole or not at all. `parts`: whose state to keep, by sub-folder of `trainer/`."""
+def save(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    parts: Mapping[str, Stateful],
+    *,
+    step: int,
+    ranks: Ranks = ALONE,
+) -> None:
+    """Write a checkpoint, whole or not at all. `parts`: whose state to keep, by sub-folder of `trainer/`. Every
+    rank takes part, the leader writes."""
+    weights = merged_state(model, ranks.keep)
+    if not ranks.leader:
+        for name, part in parts.items():
+            part.save_state(folder / "trainer" / name)
+        return
     with whole_folder(folder) as beside:
-        model.save_pretrained(beside, state_dict=merged_state(model))
+        model.save_pretrained(beside, state_dict=weights)
         tokenizer.save_pretrained(beside)
         for name, part in parts.items():
             part.save_state(beside / "trainer" / name)

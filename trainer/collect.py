@@ -1,7 +1,8 @@
 """The sampling half of a policy-gradient step: which tasks, how many rounds, and what may be trained on.
 
 A step's rollouts follow from the seed, the step and the engine's weights, whoever asks for them and when.
-Nothing here looks at the trainer, so a step can be sampled while another is trained on (`ahead`).
+Nothing here looks at the trainer, so a step can be sampled while another is trained on (`ahead`). Each rank
+plays its share of the episodes, by the seeds they have anyway, and gets all of them.
 """
 
 import math
@@ -20,6 +21,7 @@ from vertigym.trainer.advantages import with_variance
 from vertigym.trainer.config import PolicyConfig, RolloutConfig
 from vertigym.trainer.credit import Played, played
 from vertigym.trainer.curriculum import Curriculum
+from vertigym.trainer.ranks import ALONE, Ranks
 from vertigym.trainer.stream import Shuffled
 
 Rounds = list[list[Trajectory]]  # a step's episodes by round of dynamic sampling; one round without it
@@ -29,9 +31,16 @@ class Collector:
     """Samples the episodes of a step, and says what they are worth."""
 
     def __init__(
-        self, engine: Engine, env: Env, rollouts: RolloutConfig, config: PolicyConfig, *, seed: int
+        self,
+        engine: Engine,
+        env: Env,
+        rollouts: RolloutConfig,
+        config: PolicyConfig,
+        *,
+        seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._engine, self._env = engine, env
+        self._engine, self._env, self._ranks = engine, env, ranks
         self._rollouts, self._config, self._seed = rollouts, config, seed
         self._ids = list(env.tasks.ids("train"))
         if not self._ids:
@@ -104,7 +113,8 @@ class Collector:
             for sample in range(rows.group_size)
         ]
         sampling = Sampling(temperature=rows.temperature, max_tokens=rows.max_tokens)
-        trajectories = rollout(self._engine, self._env, episodes, sampling, batch=rows.batch)
+        mine = rollout(self._engine, self._env, self._ranks.share(episodes), sampling, batch=rows.batch)
+        trajectories = self._ranks.gather(mine)
         unscored = [t for t in trajectories if t.score.value is None]
         if len(unscored) > rows.max_unscored * len(trajectories):
             raise RunError(

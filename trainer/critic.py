@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vertigym.policies.shards import load_whole
 from vertigym.trainer import losses
 from vertigym.trainer.batch import Batch
 from vertigym.trainer.config import OptimizerConfig
-from vertigym.trainer.learner import Learner, Loss, save_tensors
+from vertigym.trainer.learner import Learner, Loss
 
 
 class ValueModel(nn.Module):
@@ -51,14 +52,12 @@ class Critic(Learner):
     def save_state(self, folder: Path) -> None:
         """Write the weights, which no model folder holds, and the optimizer's state."""
         super().save_state(folder)
-        save_tensors(self.model.state_dict(), folder / "model.pt")
+        self._write(self.model.state_dict(), folder / "model.pt")
 
     def load_state(self, folder: Path) -> None:
         """Take both over from `folder`."""
         super().load_state(folder)
-        self.model.load_state_dict(
-            torch.load(folder / "model.pt", weights_only=True, map_location=self._device)
-        )
+        load_whole(self.model, torch.load(folder / "model.pt", weights_only=True, map_location=self._device))
 
 
 def critic_loss(clip: float) -> Loss:

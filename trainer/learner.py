@@ -7,7 +7,8 @@
 
 A loss is a function of the log-probs and entropies of the trained tokens that returns a *sum* over tokens;
 the learner divides by the normaliser of the whole accumulated batch, so the result does not depend on how
-samples were split into micro-batches.
+samples were split into micro-batches, nor over ranks. Every rank is given the same samples, works on its share
+of the micro-batches, and gets what all of them found; model and optimizer lie in shards over the ranks.
 
 Only the passes through the trunk may be in bfloat16: the weights that the optimizer changes are the model's own
 and stay in float32, and so does the head, where rounding would move probability ratios by several percent.
@@ -15,7 +16,8 @@ and stay in float32, and so does the head, where rounding would move probability
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ import torch
 from torch import Tensor
 
 from vertigym.kernels.linear_logprob import linear_logprob
-from vertigym.trainer.batch import Batch, Sample, collate, microbatches
+from vertigym.policies.shards import load_whole, shard_like, whole
+from vertigym.trainer.batch import Batch, Row, Sample, balanced, collate, smallest
 from vertigym.trainer.clock import Clock
 from vertigym.trainer.config import OptimizerConfig
+from vertigym.trainer.ranks import ALONE, Ranks
 
 STATE = "state.pt"
 _LARGE_VOCABULARY = 8192  # below it the logits of a micro-batch fit into the kernel's budget
@@ -42,6 +46,7 @@ class Learner:
         microbatch_tokens: tokens in one forward and backward pass.
         dtype: of the passes through the trunk.
         checkpointing: keep no activations within a layer, and compute them again for the backward pass.
+        ranks: who shares the work; all call the same methods in the same order.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Learner:
         microbatch_tokens: int = 16384,
         dtype: torch.dtype = torch.float32,
         checkpointing: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
         self.config = config
@@ -68,6 +74,8 @@ class Learner:
             model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self._share = getattr(model.config, "_attn_implementation", "") == "sdpa"
+        self._ranks = ranks
+        ranks.shard(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -114,14 +122,21 @@ class Learner:
     def score(self, samples: Sequence[Sample]) -> list[list[float]]:
         """Log-probs of each sample's trained tokens, without gradients, in the order of `samples`."""
         self.model.eval()
-        found: dict[int, list[float]] = {}
-        for part in microbatches(samples, self.microbatch_tokens, share=self._share):
+        lengths = [sample.trained for sample in samples]
+        starts = {id(s): end - n for s, n, end in zip(samples, lengths, accumulate(lengths), strict=True)}
+        logp_T = torch.zeros(sum(lengths))
+        for part, weight in self._rounds(samples):
+            batch = collate(part).to(self._device)
             with self.clock("logprobs"):
-                logp_T, _ = self.logprobs(collate(part).to(self._device))
-            scored = [sample for row in part for sample in row.samples]
-            split = logp_T.split([sample.trained for sample in scored])
-            found |= {id(sample): logps.tolist() for sample, logps in zip(scored, split, strict=True)}
-        return [found[id(sample)] for sample in samples]
+                found_T, _ = self._ranks.through(self.model, self.logprobs, batch)
+            if weight:
+                scored = [sample for row in part for sample in row.samples]
+                split = found_T.cpu().split([sample.trained for sample in scored])
+                for sample, logps in zip(scored, split, strict=True):
+                    logp_T[starts[id(sample)] :][: sample.trained] = logps
+        self._ranks.reshard(self.model)
+        # Each rank has filled in its own, the rest is 0: the sum is exact.
+        return [logps.tolist() for logps in self._ranks.total(logp_T).split(lengths)]
 
     def forward_backward(
         self, samples: Sequence[Sample], loss: Loss, *, normalizer: float | None = None, entropy: bool = False
@@ -133,21 +148,37 @@ class Learner:
         self.model.train()
         total = normalizer or float(sum(sample.trained for sample in samples))
         sums: dict[str, float] = defaultdict(float)
-        for part in microbatches(samples, self.microbatch_tokens, share=self._share):
+        foretold = loss if getattr(loss, "tokenwise", False) else None
+        for part, weight in self._rounds(samples):
             batch = collate(part).to(self._device)
-            foretold = loss if getattr(loss, "tokenwise", False) else None
             with self.clock("logprobs"):
-                value, reported = loss(*self.logprobs(batch, entropy=entropy, foretold=foretold), batch)
+                found = self._ranks.through(
+                    self.model, self.logprobs, batch, entropy=entropy, foretold=foretold
+                )
+                value, reported = loss(*found, batch)
             with self.clock("backward"):
-                (value / total).backward()
+                (value * weight / total).backward()
             for name, number in {"loss": value, **reported}.items():
-                sums[name] += float(number.detach())
-        return {name: number / total for name, number in sums.items()}
+                sums[name] += weight * float(number.detach())
+        summed = self._ranks.total(torch.tensor(list(sums.values()), dtype=torch.float64))
+        return {name: number / total for name, number in zip(sums, summed.tolist(), strict=True)}
+
+    def _rounds(self, samples: Sequence[Sample]) -> Iterator[tuple[list[Row], float]]:
+        """This rank's micro-batches, each to count with a weight of 1. All ranks must pass through the model
+        equally often: one that has run out goes on with a small one that counts 0."""
+        ranks = self._ranks
+        parts = balanced(samples, self.microbatch_tokens, share=self._share, ranks=ranks.size)
+        for start in range(0, len(parts), ranks.size):
+            mine = parts[start + ranks.rank :][:1]
+            yield (mine[0], 1.0) if mine else (smallest(samples), 0.0)
 
     def optim_step(self) -> dict[str, float]:
         """Clip the accumulated gradient, apply it, clear it."""
         with self.clock("optimizer"):
-            norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip_norm))
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            total = whole(torch.nn.utils.get_total_norm(gradients))
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, total)
+            norm = float(total)
             lr = self.learning_rate(self.steps)
             for group in self._optimizer.param_groups:
                 group["lr"] = lr
@@ -169,24 +200,39 @@ class Learner:
         return config.lr * (config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2)
 
     def save_state(self, folder: Path) -> None:
-        """Write the optimizer's state to `folder`, and the adapters, which the exported model has merged."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write the optimizer's state to `folder`, and the adapters, which the exported model has merged. Every
+        rank takes part, the leader writes; what is written does not depend on how many there are."""
         adapters = {name: value for name, value in self.model.state_dict().items() if ".lora_" in name}
         state = {"optimizer": self._optimizer.state_dict(), "steps": self.steps, "adapters": adapters}
-        save_tensors(state, folder / STATE)
+        self._write(state, folder / STATE)
+
+    def _write(self, state: Any, file: Path) -> None:
+        state = _each_tensor(state, lambda tensor: self._ranks.keep(whole(tensor)))
+        if self._ranks.leader:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as opened:  # through a file of our own: a full disk is then said to be one
+                torch.save(state, opened)
 
     def load_state(self, folder: Path) -> None:
         """Take over what `save_state` wrote to `folder`."""
         state = torch.load(folder / STATE, weights_only=True, map_location=self._device)
+        moments = state["optimizer"]["state"]
+        for number, parameter in enumerate(self._parameters):
+            for name, value in moments.get(number, {}).items():
+                if value.shape == parameter.shape:
+                    moments[number][name] = shard_like(value, parameter)
         self._optimizer.load_state_dict(state["optimizer"])
-        self.model.load_state_dict(state["adapters"], strict=False)
+        load_whole(self.model, state["adapters"], strict=False)
         self.steps = state["steps"]
 
 
-def save_tensors(value: Any, file: Path) -> None:
-    """`torch.save` through a file of our own: a full disk is then said to be one."""
-    with file.open("wb") as opened:
-        torch.save(value, opened)
+def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same nest of dicts and lists with other tensors."""
+    if isinstance(value, dict):
+        return {name: _each_tensor(part, change) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_each_tensor(part, change) for part in value]
+    return change(value) if isinstance(value, Tensor) else value
 
 
 def tokenwise(loss: Loss) -> Loss:

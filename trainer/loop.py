@@ -4,6 +4,7 @@
     plan(config)                 what `--dry-run` shows: everything is opened, nothing is written
 
 What ships is the gatekeeper's business; this loop asks it, and may go on from the champion when it says no.
+Several ranks (`ranks`) all run this loop; the leader alone writes the run's folder, watches and gates.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from vertigym.policies import tiny
 from vertigym.policies.engine import Engine, TransformersEngine, load_model
 from vertigym.policies.lora import add_lora
 from vertigym.policies.scripted import reference_text
+from vertigym.policies.shards import load_whole
 from vertigym.policies.vllm import open_vllm
 from vertigym.trainer import checkpoints, trust
 from vertigym.trainer.ahead import Ahead
@@ -34,6 +36,7 @@ from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.policy_gradient import PolicyGradient
+from vertigym.trainer.ranks import Ranks, joined
 from vertigym.trainer.run import Rollout, Run
 from vertigym.trainer.samples import choose
 from vertigym.trainer.sft import SFT, chat
@@ -76,18 +79,26 @@ def train(config: RunConfig, *, resume: bool = False, progress: Progress | None 
     Raises:
         InputError: something the config names is missing or does not fit. RunError: the run cannot go on.
     """
-    progress = progress or Progress()
+    with joined() as ranks:
+        return _train(config, ranks, resume=resume, progress=progress or Progress())
+
+
+def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress) -> Outcome:
     if config.threads:
         torch.set_num_threads(config.threads)
+    if ranks.size > 1:
+        _fits_several_ranks(config)
     env = envs.make(config.env)
     suites = open_suites(config.eval)  # before the run: a fault in a suite is to leave nothing behind
-    run, checkpoint = Run.resume(config) if resume else (Run.start(config), None)
+    run, checkpoint = ranks.led(lambda: Run.resume(config) if resume else (Run.start(config), None))
+    trackers, progress = Trackers({}, progress.on_note), progress if ranks.leader else Progress()
     for warning in run.warnings:
         progress.on_note(warning)
-    settings = config.model_dump(mode="json", exclude_none=True)
-    trackers = open_trackers(config.tracking, config.name, run.folder, settings, on_note=progress.on_note)
+    if ranks.leader:
+        settings = config.model_dump(mode="json", exclude_none=True)
+        trackers = open_trackers(config.tracking, config.name, run.folder, settings, on_note=progress.on_note)
     try:
-        session = _Session(config, run, env, suites, checkpoint, progress, trackers)
+        session = _Session(config, run, env, suites, checkpoint, progress, trackers, ranks)
         with closing(session.engine):
             return session.go()
     except Exception as error:
@@ -99,6 +110,17 @@ def train(config: RunConfig, *, resume: bool = False, progress: Progress | None 
         ) from error
     finally:
         trackers.close()
+
+
+def _fits_several_ranks(config: RunConfig) -> None:
+    """
+    Raises:
+        ConfigError: something in the config works on one rank only.
+    """
+    if config.algorithm != "sft" and config.rollout.engine == "vllm":
+        raise ConfigError(
+            'rollout.engine "vllm" does not follow a model that lies on several ranks: "transformers"'
+        )
 
 
 def plan(config: RunConfig) -> dict[str, Any]:
@@ -138,11 +160,13 @@ class _Session:
         checkpoint: Path | None,
         progress: Progress,
         trackers: Trackers,
+        ranks: Ranks,
     ) -> None:
         self.config, self.run, self.env, self.progress = config, run, env, progress
-        self.trackers = trackers
-        if checkpoint is None and config.model == "tiny":
+        self.trackers, self.ranks = trackers, ranks
+        if checkpoint is None and config.model == "tiny" and ranks.leader:
             tiny.build(_texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
+        ranks.meet()
         # With adapters the base model is always the one the run started from; a checkpoint's is merged.
         folder = checkpoint if checkpoint and not config.lora else self._starting_model()
         model, tokenizer = _load(folder)
@@ -165,7 +189,7 @@ class _Session:
             self.engine.refresh(self.start)
         self.alarms = Alarms(config.alarms)
         self.gatekeeper: Gatekeeper | None = None
-        if config.eval:
+        if config.eval and ranks.leader:
             self.gatekeeper = Gatekeeper(
                 suites, config.eval, run, self.engine, seed=derive(config.seed, "eval")
             )
@@ -179,22 +203,35 @@ class _Session:
         if self._is_evaluated(self.start):
             self._gate(self.start)
         done = self.start
-        while done < config.steps and not (self.gatekeeper and self.gatekeeper.is_hopeless()):
-            metrics, rollouts = self.algorithm.step(done)
+        while done < config.steps and not self._is_hopeless():
+            found, rollouts = self.algorithm.step(done)
+            metrics = self.ranks.led(lambda found=found: found)  # type: ignore[misc]
             done += 1
             last = done == config.steps
-            if rollouts and (last or self._due(done, config.rollout.save_every)):
-                saved = self.run.save_rollouts(done, rollouts)
-                self.trackers.show(done, choose(saved))
-            self.run.log(done, metrics)
-            self.trackers.log(done, metrics)
-            self.progress.on_step(done, metrics)
+            if self.ranks.leader:
+                self._record(
+                    done, metrics, rollouts if last or self._due(done, config.rollout.save_every) else ()
+                )
             self._sound_alarms(done, metrics)
             if last or self._is_evaluated(done) or self._due(done, config.checkpoint.every):
                 self._checkpoint(done)
             if self._is_evaluated(done):
                 self._gate(done)
-        return Outcome(self.run, self.run.checkpoint(done), self.run.promoted(), self.evaluations)
+        return Outcome(self.run, self.run.checkpoint(done), self.ranks.led(self.run.promoted), self.evaluations)
+
+    def _record(self, step: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
+        """Write down what came of a step, and show it."""
+        if rollouts:
+            self.trackers.show(step, choose(self.run.save_rollouts(step, rollouts)))
+        self.run.log(step, metrics)
+        self.trackers.log(step, metrics)
+        self.progress.on_step(step, metrics)
+
+    def _is_hopeless(self) -> bool:
+        """Whether the gatekeeper has seen enough."""
+        if not self.config.eval:
+            return False
+        return self.ranks.led(lambda: self.gatekeeper is not None and self.gatekeeper.is_hopeless())
 
     def _sound_alarms(self, step: int, metrics: dict[str, float]) -> None:
         """Warn, or end the run where the config says so.
@@ -214,7 +251,8 @@ class _Session:
         rows = self.config.rollout
         if rows.engine == "vllm":
             return open_vllm(folder, rows.vllm, dtype=rows.dtype, model=model)
-        return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=rows.staleness > 0)
+        copy = rows.staleness > 0 or self.ranks.size > 1
+        return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=copy)
 
     def _learner(self, model: Any) -> Learner:
         config = self.config
@@ -241,6 +279,7 @@ class _Session:
             "microbatch_tokens": config.microbatch_tokens,
             "dtype": getattr(torch, config.dtype),
             "checkpointing": config.gradient_checkpointing,
+            "ranks": self.ranks,
         }
 
     def _updates(self) -> int:
@@ -269,6 +308,7 @@ class _Session:
             critic=(critic, config.critic) if critic else None,
             reference=reference,
             teacher=teacher,
+            ranks=self.ranks,
         )
         self.ahead = policy_gradient.ahead if config.rollout.staleness else None
         self.curriculum = policy_gradient.curriculum
@@ -298,32 +338,40 @@ class _Session:
 
     def _checkpoint(self, step: int) -> None:
         parts: dict[str, checkpoints.Stateful] = {**self.learners}
-        if self.ahead:
+        if self.ahead and self.ranks.leader:
             parts[AHEAD] = self.ahead
-        if self.curriculum:
+        if self.curriculum and self.ranks.leader:
             parts[CURRICULUM] = self.curriculum
-        checkpoints.save(self.run.checkpoint(step), self.learner.model, self.engine.tokenizer, parts, step=step)
-        promoted = self.run.promoted()
-        spared = {promoted.name} if promoted else set()
-        checkpoints.prune(self.run.folder / "checkpoints", keep=self.config.checkpoint.keep, spared=spared)
+        folder, tokenizer = self.run.checkpoint(step), self.engine.tokenizer
+        checkpoints.save(folder, self.learner.model, tokenizer, parts, step=step, ranks=self.ranks)
+        if self.ranks.leader:
+            promoted = self.run.promoted()
+            spared = {promoted.name} if promoted else set()
+            checkpoints.prune(folder.parent, keep=self.config.checkpoint.keep, spared=spared)
+        self.ranks.meet()
 
     def _gate(self, step: int) -> None:
         """Let the gatekeeper judge the current weights; a rejected challenger may have to make way."""
-        if not self.gatekeeper:
-            return
         self.engine.refresh(step)
+        if champion := self.ranks.led(lambda: self._judge(step)):
+            self._roll_back(champion)
+            self.engine.refresh(step)
+
+    def _judge(self, step: int) -> Path | None:
+        """The leader's part in a gate; the checkpoint to go back to, if so."""
+        assert self.gatekeeper
+        assert self.config.eval
         evaluation = self.gatekeeper.evaluate(step, self.progress.on_eval)
         if evaluation:
             self.evaluations.append(evaluation)
-        if self.config.eval and self.config.eval.roll_back and self.gatekeeper.was_rejected(step):
-            self._roll_back(self.gatekeeper.champion())
-            self.engine.refresh(step)
+        rejected = self.config.eval.roll_back and self.gatekeeper.was_rejected(step)
+        return self.gatekeeper.champion() if rejected else None
 
     def _roll_back(self, checkpoint: Path) -> None:
         """Take over the weights and the optimizer of an earlier checkpoint."""
         self.progress.on_note(f"rolled back to {checkpoint}")
         if not self.config.lora:  # with adapters they are part of the learner's state
-            self.learner.model.load_state_dict(_load(checkpoint)[0].state_dict())
+            load_whole(self.learner.model, _load(checkpoint)[0].state_dict())
         self._load_learners(checkpoint)
 
     def _load_learners(self, checkpoint: Path) -> None:

@@ -32,6 +32,7 @@ from vertigym.trainer.critic import Critic, critic_loss
 from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.objective import informative, policy_loss, token_advantages, token_weights
+from vertigym.trainer.ranks import ALONE, Ranks
 from vertigym.trainer.run import Rollout
 from vertigym.trainer.trust import Trust
 
@@ -41,6 +42,7 @@ class PolicyGradient:
 
     Args:
         steps: how many the run has.
+        ranks: who share the sampling; the learners know by themselves.
         critic: for PPO, with its settings.
         reference: the starting model, for the KL term; None where its weight is 0.
         teacher: for distillation, with its settings.
@@ -56,13 +58,14 @@ class PolicyGradient:
         *,
         seed: int,
         steps: int,
+        ranks: Ranks = ALONE,
         critic: tuple[Critic, CriticConfig] | None = None,
         reference: Learner | None = None,
         teacher: tuple[Learner, DistillConfig] | None = None,
     ) -> None:
         self._learner, self._engine = learner, engine
         self._rollouts, self._config, self._seed = rollouts, config, seed
-        self._collector = Collector(engine, env, rollouts, config, seed=seed)
+        self._collector = Collector(engine, env, rollouts, config, seed=seed, ranks=ranks)
         self.ahead = Ahead(
             self._collector.sample, staleness=rollouts.staleness, steps=steps, overlap=engine.has_copy
         )
