@@ -579,7 +579,7 @@ def _plan(config: Path, overrides: Sequence[str], *, as_json: bool, show: bool) 
     """Say what would run."""
     from vertigym.core.config import load
     from vertigym.trainer.config import RunConfig
-    from vertigym.trainer.loop import plan
+    from vertigym.trainer.starting import plan
 
     planned = plan(load(RunConfig, config, overrides))
     if show and as_json:

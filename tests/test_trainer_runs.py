@@ -18,7 +18,7 @@ from vertigym.envs.tasks import TaskSet
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.scripted import reference_text
 from vertigym.rewards.rubric import Rubric
-from vertigym.trainer import loop
+from vertigym.trainer import starting
 from vertigym.trainer.clock import repeatable
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
@@ -301,12 +301,12 @@ def test_too_many_unscored_episodes_end_the_run_with_the_reason(
 
 
 def test_dry_run_opens_everything_and_writes_nothing(start: Start, tmp_path: Path) -> None:
-    plan = loop.plan(start.config(tmp_path))
+    plan = starting.plan(start.config(tmp_path))
     assert plan["samples a step"] == 24
     assert plan["suites"] == ["returns"]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="model"):
-        loop.plan(start.config(tmp_path, model="no/such/folder"))
+        starting.plan(start.config(tmp_path, model="no/such/folder"))
 
 
 @pytest.mark.parametrize(

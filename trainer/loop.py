@@ -1,7 +1,6 @@
 """The loop every algorithm shares: step, log, and every K steps checkpoint, eval, and decide what ships.
 
     train(config)                one run, from its config to its promoted checkpoint
-    plan(config)                 what `--dry-run` shows: everything is opened, nothing is written
 
 What ships is the gatekeeper's business; this loop asks it, and may go on from the champion when it says no.
 Several ranks (`ranks`) all run this loop; the leader alone writes the run's folder, watches and gates.
@@ -17,17 +16,15 @@ import torch
 
 from vertigym import envs
 from vertigym.core.errors import ConfigError, RunError
-from vertigym.core.files import is_disk_full, read_jsonl
+from vertigym.core.files import is_disk_full
 from vertigym.core.seeds import derive
-from vertigym.core.types import SPLITS
 from vertigym.evals.suite import Suite
 from vertigym.policies import tiny
 from vertigym.policies.engine import Engine, TransformersEngine, load_model
 from vertigym.policies.lora import add_lora
-from vertigym.policies.scripted import reference_text
 from vertigym.policies.shards import load_whole
 from vertigym.policies.vllm import open_vllm
-from vertigym.trainer import checkpoints, trust
+from vertigym.trainer import checkpoints, starting, trust
 from vertigym.trainer.ahead import Ahead
 from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.config import RunConfig
@@ -39,7 +36,7 @@ from vertigym.trainer.policy_gradient import PolicyGradient
 from vertigym.trainer.ranks import Ranks, joined
 from vertigym.trainer.run import Rollout, Run
 from vertigym.trainer.samples import choose
-from vertigym.trainer.sft import SFT, chat
+from vertigym.trainer.sft import SFT
 from vertigym.trainer.trackers import Trackers, open_trackers
 
 AHEAD = "ahead"
@@ -123,31 +120,6 @@ def _fits_several_ranks(config: RunConfig) -> None:
         )
 
 
-def plan(config: RunConfig) -> dict[str, Any]:
-    """Open everything the run needs and describe it; writes nothing.
-
-    Raises:
-        InputError: as in `train`.
-    """
-    env = envs.make(config.env)
-    suites = open_suites(config.eval)
-    if config.model != "tiny":
-        load_model(config.model)
-    if config.sft:
-        read_jsonl(config.sft.data)
-    rows = config.rollout
-    return {
-        "run": str(config.output / config.name),
-        "environment": config.env,
-        "tasks": {split: len(env.tasks.ids(split)) for split in SPLITS},
-        "model": config.model,
-        "algorithm": config.algorithm,
-        "steps": config.steps,
-        "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,
-        "suites": [suite.name for suite in suites],
-    }
-
-
 class _Session:
     """One call of `train`: the objects of a run, opened at a step."""
 
@@ -165,11 +137,11 @@ class _Session:
         self.config, self.run, self.env, self.progress = config, run, env, progress
         self.trackers, self.ranks = trackers, ranks
         if checkpoint is None and config.model == "tiny" and ranks.leader:
-            tiny.build(_texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
+            tiny.build(starting.texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
         ranks.meet()
         # With adapters the base model is always the one the run started from; a checkpoint's is merged.
         folder = checkpoint if checkpoint and not config.lora else self._starting_model()
-        model, tokenizer = _load(folder)
+        model, tokenizer = starting.load(folder)
         if config.lora:
             add_lora(model, config.lora, seed=config.seed)
         self.engine = self._engine(folder, model, tokenizer)
@@ -267,7 +239,7 @@ class _Session:
     def _critic(self) -> Critic:
         config = self.config
         return Critic(
-            _load(self._starting_model())[0],
+            starting.load(self._starting_model())[0],
             config.critic.optimizer,
             total_steps=config.steps * self._updates(),
             **self._passes(),
@@ -292,7 +264,7 @@ class _Session:
             return SFT(
                 self.learner, self.engine.renderer, config.sft.data, batch=config.sft.batch, seed=config.seed
             )
-        reference = self._learner(_load(self._starting_model())[0]) if config.policy.kl else None
+        reference = self._learner(starting.load(self._starting_model())[0]) if config.policy.kl else None
         teacher = (self._teacher(config.distill.teacher), config.distill) if config.distill else None
         critic = None
         if config.algorithm == "ppo":
@@ -371,34 +343,9 @@ class _Session:
         """Take over the weights and the optimizer of an earlier checkpoint."""
         self.progress.on_note(f"rolled back to {checkpoint}")
         if not self.config.lora:  # with adapters they are part of the learner's state
-            load_whole(self.learner.model, _load(checkpoint)[0].state_dict())
+            load_whole(self.learner.model, starting.load(checkpoint)[0].state_dict())
         self._load_learners(checkpoint)
 
     def _load_learners(self, checkpoint: Path) -> None:
         for name, learner in self.learners.items():
             learner.load_state(checkpoint / "trainer" / name)
-
-
-def _load(folder: Path) -> tuple[Any, Any]:
-    """A model to train, in float32 whatever the folder holds: bfloat16 is too coarse for small steps."""
-    model, tokenizer = load_model(folder)
-    return model.float(), tokenizer
-
-
-def _texts(config: RunConfig, env: envs.Env) -> list[str]:
-    """What a tiny model's tokenizer is made from: the training tasks, their answers, and the rows of [sft].
-
-    Raises:
-        ConfigError: the environment has no training tasks.
-    """
-    tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
-    if not tasks:
-        raise ConfigError(
-            f"model 'tiny' is made from the environment's text, and {config.env} has no training tasks"
-        )
-    texts = [m["content"] for task in tasks for m in task.messages()] + [reference_text(task) for task in tasks]
-    if config.sft:
-        data = config.sft.data
-        rows = enumerate(read_jsonl(data), 1)
-        texts += [m["content"] for number, row in rows for m in chat(row, f"{data}:{number}")]
-    return texts

@@ -1,0 +1,64 @@
+"""What a run starts from: a model to train, the text that a tiny one is made from, and what would run."""
+
+from pathlib import Path
+from typing import Any
+
+from vertigym import envs
+from vertigym.core.errors import ConfigError
+from vertigym.core.files import read_jsonl
+from vertigym.core.types import SPLITS
+from vertigym.policies.engine import load_model
+from vertigym.policies.scripted import reference_text
+from vertigym.trainer.config import RunConfig
+from vertigym.trainer.gatekeeper import open_suites
+from vertigym.trainer.sft import chat
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """A model to train, in float32 whatever the folder holds: bfloat16 is too coarse for small steps."""
+    model, tokenizer = load_model(folder)
+    return model.float(), tokenizer
+
+
+def texts(config: RunConfig, env: envs.Env) -> list[str]:
+    """What a tiny model's tokenizer is made from: the training tasks, their answers, and the rows of [sft].
+
+    Raises:
+        ConfigError: the environment has no training tasks.
+    """
+    tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
+    if not tasks:
+        raise ConfigError(
+            f"model 'tiny' is made from the environment's text, and {config.env} has no training tasks"
+        )
+    texts = [m["content"] for task in tasks for m in task.messages()] + [reference_text(task) for task in tasks]
+    if config.sft:
+        data = config.sft.data
+        rows = enumerate(read_jsonl(data), 1)
+        texts += [m["content"] for number, row in rows for m in chat(row, f"{data}:{number}")]
+    return texts
+
+
+def plan(config: RunConfig) -> dict[str, Any]:
+    """Open everything the run needs and describe it; writes nothing.
+
+    Raises:
+        InputError: as in `train`.
+    """
+    env = envs.make(config.env)
+    suites = open_suites(config.eval)
+    if config.model != "tiny":
+        load_model(config.model)
+    if config.sft:
+        read_jsonl(config.sft.data)
+    rows = config.rollout
+    return {
+        "run": str(config.output / config.name),
+        "environment": config.env,
+        "tasks": {split: len(env.tasks.ids(split)) for split in SPLITS},
+        "model": config.model,
+        "algorithm": config.algorithm,
+        "steps": config.steps,
+        "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,
+        "suites": [suite.name for suite in suites],
+    }
