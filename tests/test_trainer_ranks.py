@@ -24,7 +24,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from vertigym import envs
 from vertigym.core.config import parse
-from vertigym.core.files import read_jsonl, write_jsonl
+from vertigym.core.files import read_jsonl, sha256, write_jsonl
 from vertigym.policies.scripted import reference_text
 from vertigym.trainer.batch import Sample, balanced
 from vertigym.trainer.clock import repeatable
@@ -49,17 +49,26 @@ max_tokens = 24
 rule = "improves"
 """
 PROGRAM = """
-import json, sys, torch
+import json, os, signal, sys, torch
 from vertigym.core.config import parse
 from vertigym.trainer.config import RunConfig
+from vertigym.trainer import collect
 from vertigym.trainer.loop import train
 from vertigym.trainer.ranks import joined
 
+def dying(self, step, number, sample=collect.Collector._sample):
+    if step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sample(self, step, number)
+
 torch.set_num_threads(1)
+if os.environ.get("VICTIM") == os.environ["RANK"]:
+    collect.Collector._sample = dying
 with joined():
     for resume, config in json.loads(open(sys.argv[1]).read()):
         train(parse(RunConfig, config, source="test"), resume=resume)
 """
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 T = TypeVar("T")
 
@@ -167,11 +176,9 @@ def test_shares_are_even_and_in_order(size: int) -> None:
 
 
 def torchrun(*arguments: str | Path, ranks: int = 2) -> "subprocess.CompletedProcess[str]":
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [*LAUNCH, f"--nproc-per-node={ranks}", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*launch, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=600
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
 @dataclass(frozen=True)
@@ -326,6 +333,32 @@ def test_the_gates_decide_the_same(pairs: dict[str, Pair]) -> None:
         )
         assert [row[0] for row in one] == [5, 10]
         assert one == two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_dies_ends_the_run_which_then_resumes_to_the_bit(victim: int, tmp_path: Path) -> None:
+    """SIGKILL to one of two ranks; on two ranks again, the run ends as one that nothing has happened to."""
+    (tmp_path / "suite.toml").write_text(SUITE)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    config = scenario(tmp_path / "killed", "grpo", warm(tmp_path), tmp_path) | {"checkpoint": {"every": 1}}
+    (tmp_path / "orders.json").write_text(json.dumps([[False, config]]))
+    launched = subprocess.Popen(
+        [*LAUNCH, "--nproc-per-node=2", str(tmp_path / "program.py"), str(tmp_path / "orders.json")],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "VICTIM": str(victim)},
+    )  # fmt: skip
+    _, said = launched.communicate(timeout=300)
+    assert launched.returncode != 0
+    assert said.count("another rank was lost") == 1, said
+    again = [[True, config], [False, config | {"output": str(tmp_path / "whole")}]]
+    (tmp_path / "orders.json").write_text(json.dumps(again))
+    done = torchrun(tmp_path / "program.py", tmp_path / "orders.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    killed, whole = tmp_path / "killed" / "grpo", tmp_path / "whole" / "grpo"
+    assert rows(killed) == rows(whole)
+    for file in ("model.safetensors", "trainer/state.pt"):
+        name = f"checkpoints/step-000010/{file}"
+        assert sha256(killed / name) == sha256(whole / name)
 
 
 def test_what_is_wrong_on_every_rank_is_said_once(tmp_path: Path) -> None:
