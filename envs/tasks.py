@@ -1,6 +1,6 @@
 """Where an environment's tasks come from: a fixed list, JSONL files, or a seeded generator; always by split."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +51,10 @@ class TaskSet:
             DataError: a file is missing or a row is not a Task (names file and line).
         """
         return cls(_task(row, file, number) for file in files for number, row in enumerate(read_jsonl(file), 1))
+
+    def __iter__(self) -> Iterator[Task]:
+        """Every task, in file order."""
+        return iter(self._by_id.values())
 
     def ids(self, split: Split) -> Sequence[str]:
         """The ids of a split, in file order."""

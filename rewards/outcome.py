@@ -1,46 +1,59 @@
 """The verifier of accepted outcomes: is the reply what people accepted for this input, not what they sent back?
 
 `info["accepted"]` maps replies to the share of their uses that were accepted, `info["rejected"]` lists what was
-sent back. The reply most often accepted earns 1, another one its share of that.
+sent back. The reply most often accepted earns 1, another one its share of that. A reply that is right for
+other inputs costs its fair odds (`rewards.odds`): the stock reply, always given, earns nothing.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from vertigym.core.types import Score
+from vertigym.core.types import Score, Task
 from vertigym.rewards.answers import normalised
 from vertigym.rewards.calling import RewardFunction, bounded
+from vertigym.rewards.odds import Odds
 from vertigym.rewards.words import numbers, overlap, words
 
 _LONGEST = 20_000  # characters of a reply that are compared
 
 
-def accepted(*, match: Literal["same", "near"] = "same") -> RewardFunction:
+def accepted(*, match: Literal["same", "near"] = "same", odds: Odds | None = None) -> RewardFunction:
     """1 for the reply that was accepted.
 
     match: `same` but for case, punctuation and articles; `near` pays for shared words, too: nothing up to half
     of them (every reply of one trade shares some), in a line to 1, less what it is nearer to a rejected reply,
     and nothing unless the numbers are the same.
+    odds: of the replies as `worth` names them; without it a stock reply costs nothing where it is wrong.
     """
+    bets = odds or Odds()
 
     @bounded
-    def accepted(completion: str, info: dict[str, Any]) -> Score:
+    def accepted(completion: str, info: dict[str, Any], task: Task) -> Score:
         shares = info["accepted"]
         if not shares:
             return Score.unscored("no reply to this input was accepted")
         best = max(shares.values())
         text = completion[:_LONGEST]
-        same = max(
-            (s for reply, s in shares.items() if normalised(reply) == normalised(text) != ""), default=0.0
-        )
-        value = same / best
+        plain = normalised(text)
+        same = worth(shares).get(plain, 0.0)
+        value = same or -bets.loss(plain, task)
         if match == "near" and not same:
             near = max(_near(text, reply) * share / best for reply, share in shares.items())
-            value = max(
-                0.0, near - max((_near(text, reply) for reply in info.get("rejected", ())), default=0.0)
-            )
+            near -= max((_near(text, reply) for reply in info.get("rejected", ())), default=0.0)
+            value = max(value, near) if near > 0 else value
         return Score(value, {"same": float(same > 0)})
 
     return accepted
+
+
+def worth(shares: Mapping[str, float]) -> dict[str, float]:
+    """What each accepted reply earns, by its normalised text."""
+    best, found = max(shares.values()), dict[str, float]()
+    for reply, share in shares.items():
+        plain = normalised(reply)
+        if plain:
+            found[plain] = max(found.get(plain, 0.0), share / best)
+    return found
 
 
 def _near(text: str, reply: str) -> float:

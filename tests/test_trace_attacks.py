@@ -10,11 +10,12 @@ import pytest
 
 from vertigym import envs
 from vertigym.core.seeds import generator
-from vertigym.core.types import Task
+from vertigym.core.types import SPLITS, Split, Task
 from vertigym.rewards import citations
 from vertigym.rewards.calling import RewardFunction
 from vertigym.rewards.fields import fields
 from vertigym.rewards.labels import label
+from vertigym.rewards.odds import Odds
 from vertigym.rewards.outcome import accepted
 from vertigym.rewards.retrieval import Library, terms
 from vertigym.rewards.words import numbers, words
@@ -22,12 +23,13 @@ from vertigym.rewards.words import numbers, words
 from . import desk
 
 FLOOR = 0.05
+TASK = Task(id="one", prompt="")
 
 
-def earns(env: envs.Env, attack: Callable[[Task], str], tasks: int = 200) -> float:
-    """The mean score of what `attack` writes, over training tasks."""
+def earns(env: envs.Env, attack: Callable[[Task], str], tasks: int = 200, split: Split = "train") -> float:
+    """The mean score of what `attack` writes, over the tasks of a split."""
     scores = []
-    for task_id in env.tasks.ids("train")[:tasks]:
+    for task_id in env.tasks.ids(split)[:tasks]:
         env.reset(options={"task": task_id})
         scores.append(env.step(attack(env.task))[1])
     return fmean(scores)
@@ -36,6 +38,11 @@ def earns(env: envs.Env, attack: Callable[[Task], str], tasks: int = 200) -> flo
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> envs.Env:
     return envs.make(str(desk.answer(tmp_path_factory.mktemp("answer"))))
+
+
+@pytest.fixture(scope="module")
+def intents(tmp_path_factory: pytest.TempPathFactory) -> envs.Env:
+    return envs.make(str(desk.intent(tmp_path_factory.mktemp("intent"))))
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +80,17 @@ def test_attacks_on_citations_stay_under_the_floor(name: str, answers: envs.Env)
     assert earns(answers, CITE_ATTACKS[name]) <= FLOOR
 
 
-def test_always_refusing_earns_no_more_than_the_share_that_has_no_answer(
-    answers: envs.Env, tmp_path: Path
-) -> None:
-    assert 0.05 < earns(answers, lambda task: citations.REFUSAL, 10_000) <= 0.25
+@pytest.mark.parametrize("split", SPLITS)
+def test_always_refusing_stays_under_the_floor(split: Split, answers: envs.Env, tmp_path: Path) -> None:
+    refuse = constantly(citations.REFUSAL)
+    assert earns(answers, refuse, 10_000, split) <= FLOOR
     folder = desk.answer(tmp_path)
-    for split in ("train", "eval", "test"):  # half of the questions without an answer
+    for name in SPLITS:  # half of the questions without an answer
         rows = [row for row in desk.shop.answers(3000) if not row["label"] or row["id"].endswith("7")]
-        desk.shop.write_jsonl(folder / f"{split}.jsonl", rows if split == "train" else [])
+        desk.shop.write_jsonl(folder / f"{name}.jsonl", rows[SPLITS.index(name) :: len(SPLITS)])
     thinned = envs.make(str(folder))
-    assert 0.2 < earns(thinned, lambda task: citations.REFUSAL, 10_000) <= 0.25
+    assert fmean(not thinned.tasks.get(i).info["answers"] for i in thinned.tasks.ids(split)) > 0.2
+    assert earns(thinned, refuse, 10_000, split) <= FLOOR
     assert any("more than 25% of train" in note for note in thinned.notes)
 
 
@@ -121,7 +129,7 @@ PASSAGES = {
 )
 def test_claims_need_a_passage_that_says_them(reply: str, value: float) -> None:
     info = {"passages": PASSAGES, "answers": ["25 euros"]}
-    assert citations.cited_answer()(completion=reply, info=info).value == value
+    assert citations.cited_answer()(completion=reply, info=info, task=TASK).value == value
 
 
 def test_a_negation_may_not_be_left_out() -> None:
@@ -132,11 +140,11 @@ def test_a_negation_may_not_be_left_out() -> None:
 def test_the_answer_stands_in_a_supported_claim() -> None:
     info = {"passages": PASSAGES, "answers": ["1250 euros"]}
     reward = citations.cited_answer()
-    assert reward(completion="Students pay 1,250 euros [p2].", info=info).value == 1.0
-    assert reward(completion="Boats are blue [p2]. It is 1,250 euros.", info=info).value == 0.0
+    assert reward(completion="Students pay 1,250 euros [p2].", info=info, task=TASK).value == 1.0
+    assert reward(completion="Boats are blue [p2]. It is 1,250 euros.", info=info, task=TASK).value == 0.0
     refusing = {"passages": PASSAGES, "answers": []}
-    assert reward(completion="the documents do not say", info=refusing).value == 1.0
-    assert reward(completion="The fee is 25 euros [p1].", info=refusing).value == 0.0
+    assert reward(completion="the documents do not say", info=refusing, task=TASK).value == 1.0
+    assert reward(completion="The fee is 25 euros [p1].", info=refusing, task=TASK).value == 0.0
 
 
 def test_numbers_have_one_form() -> None:
@@ -184,14 +192,39 @@ def test_retrieval_finds_nothing_by_no_word() -> None:
     assert library.find("red blue blue blue", 2) == library.find("red blue", 2) == ["a", "b"]
 
 
-def test_the_most_common_label_earns_at_most_its_thinned_share(tmp_path: Path) -> None:
-    env = envs.make(str(desk.intent(tmp_path)))
-    for one in (*desk.shop.DESKS, "shipping, returns", "shipping or returns", "", "I don't know."):
-        assert earns(env, constantly(one), 10_000) <= (0.25 if one in desk.shop.DESKS else 0.0)
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    "one", [*desk.shop.DESKS, "shipping, returns", "shipping or returns", "", "I don't know."]
+)
+def test_one_label_for_all_stays_under_the_floor(one: str, split: Split, intents: envs.Env) -> None:
+    assert earns(intents, constantly(one), 10_000, split) <= FLOOR
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_stock_reply_stays_under_the_floor(split: Split, tmp_path: Path) -> None:
+    outcomes = envs.make(str(desk.outcome(tmp_path)))
+    stock = Counter(outcomes.tasks.get(i).answer for i in outcomes.tasks.ids("train")).most_common(3)
+    for reply, _ in stock:
+        assert earns(outcomes, constantly(reply), 10_000, split) <= FLOOR
+
+
+def test_a_guess_costs_where_it_is_wrong_what_it_earns_where_it_is_right() -> None:
+    def odds(*paid: dict[str, float], split: Split = "train") -> Odds:
+        tasks = [Task(id=str(i), prompt="", split=split) for i in range(len(paid))]
+        return Odds(tasks, lambda task: paid[int(task.id)])
+
+    bets = odds({"a": 1.0}, {"a": 0.5, "b": 1.0}, {"b": 1.0}, {"c": 1.0}, {})
+    assert bets.loss("a", TASK) == pytest.approx(1.5 / 3)
+    assert bets.loss("b", TASK) == pytest.approx(2 / 3)
+    assert bets.loss("c", TASK) == 1 / 4
+    assert bets.loss("never right", TASK) == Odds().loss("a", TASK) == 0.0
+    assert odds({"a": 1.0}, {"a": 1.0}).loss("a", TASK) == 1.0
+    assert odds({"a": 1.0}, {"a": 1.0}, {}).loss("a", TASK) == 1.0
+    assert odds({"a": 1.0}, {}, split="eval").loss("a", TASK) == 0.0
 
 
 def value(reward: RewardFunction, completion: str, answer: Any = None, **info: Any) -> Any:
-    given = {"completion": completion, "answer": answer, "info": info}
+    given = {"completion": completion, "answer": answer, "info": info, "task": TASK}
     wanted = reward.__code__.co_varnames[: reward.__code__.co_argcount]
     return reward(**{name: given[name] for name in wanted})
 

@@ -23,14 +23,23 @@ from vertigym.envs.env import SingleTurnEnv
 from vertigym.envs.tasks import Tasks
 from vertigym.envs.traces.library import read_documents
 from vertigym.envs.traces.rows import Trace
-from vertigym.envs.traces.source import Paths, TracesConfig, at, make_tasks, read_split, task_of, verdict
+from vertigym.envs.traces.source import (
+    Paths,
+    TracesConfig,
+    at,
+    make_tasks,
+    read_split,
+    task_of,
+    verdict,
+)
 from vertigym.rewards import citations
 from vertigym.rewards.answers import form
 from vertigym.rewards.calling import RewardFunction
 from vertigym.rewards.decision import read_json as json_in
 from vertigym.rewards.fields import fields
 from vertigym.rewards.labels import label as right_label
-from vertigym.rewards.outcome import accepted
+from vertigym.rewards.odds import Odds
+from vertigym.rewards.outcome import accepted, worth
 from vertigym.rewards.retrieval import Library, found, retrieval
 from vertigym.rewards.rubric import Part, Rubric
 from vertigym.rewards.structure import schema_validator
@@ -73,7 +82,8 @@ def load_classify(folder: Path, **changes: Any) -> SingleTurnEnv:
 
     instruction = "Answer with one of: " + ", ".join(labels) + "."
     tasks, notes = make_tasks(folder, config, task, instruction=instruction)
-    reward = right_label(labels, costs=config.costs, where=config.where)
+    odds = Odds(tasks, lambda task: {task.answer: 1.0})
+    reward = right_label(labels, costs=config.costs, odds=odds, where=config.where)
     return _env(tasks, reward, notes, answer_form=form(config.where))
 
 
@@ -218,7 +228,10 @@ def load_cite(folder: Path, **changes: Any) -> SingleTurnEnv:
         f"If they do not say, answer: {config.refusal}"
     )
     tasks, notes = make_tasks(folder, config, task, instruction=instruction)
-    reward = citations.cited_answer(refusal=config.refusal, max_words=config.max_words, share=config.overlap)
+    odds = Odds(tasks, lambda task: {} if task.info["answers"] else {config.refusal: 1.0})
+    reward = citations.cited_answer(
+        refusal=config.refusal, max_words=config.max_words, share=config.overlap, odds=odds
+    )
     return _env(tasks, reward, notes)
 
 
@@ -255,7 +268,8 @@ def load_outcome(folder: Path, **changes: Any) -> SingleTurnEnv:
         return task_of(trace, split, max(good, key=lambda reply: good[reply]), accepted=good, rejected=bad)
 
     tasks, notes = make_tasks(folder, config, task)
-    return _env(tasks, accepted(match=config.match), notes)
+    odds = Odds(tasks, lambda task: worth(task.info["accepted"]))
+    return _env(tasks, accepted(match=config.match, odds=odds), notes)
 
 
 def _env(
