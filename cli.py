@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,8 @@ EnvId = Annotated[
 
 def main() -> None:
     """Run the command line; errors made by users or machines are one line and exit code 2."""
+    # Before torch is imported: threads that spin while they wait stop each other where a core is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except VertigymError as error:

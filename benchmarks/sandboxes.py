@@ -5,7 +5,7 @@
     python benchmarks/sandboxes.py --soak 100000    one job in 20 hostile: does anything grow?
 
 A job is one function and three checks. "CPU" is user and system time of everything that took part, in ms a job;
-it is the sturdier number on a shared machine.
+it is the sturdier number on a shared machine. Every way is measured in every round, and ratios are within one.
 """
 
 import argparse
@@ -24,6 +24,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ ROOT = Path(__file__).parents[1]
 SOLUTION = "def f(x):\n    return sorted(x)\n"
 CHECKS = "for i in range(3):\n    assert f([3, 1, 2]) == [1, 2, 3]\n"
 NUMPY = "import numpy as np\ndef f(x):\n    return np.sort(np.array(x)).tolist()\n"
+PLAIN = "python -I -c"
 _PR_SET_CHILD_SUBREAPER = 36
 BWRAP = "bwrap --unshare-all --die-with-parent --clearenv --ro-bind / / --tmpfs /tmp --dev /dev"
 
@@ -143,22 +146,17 @@ def _in_process(result: Any) -> None:
     result.append("passed")
 
 
-def ours(pool: Pool, jobs: Sequence[Job], rounds: int = 3) -> dict[str, float]:
-    """The best of some rounds, as one batch; latency is what a single caller sees, one job at a time."""
+def ours(pool: Pool, jobs: Sequence[Job]) -> dict[str, float]:
+    """All jobs as one batch; latency is what a single caller sees, one job at a time."""
     pool.run_many(jobs[: 4 * pool.size])
-    best: dict[str, float] = {}
-    for _ in range(rounds):
-        roots = [root_pid(worker) for worker in pool._workers]
-        before = cpu_s() + sum(map(tree_cpu_s, roots))
-        begin = time.perf_counter()
-        outcomes = pool.run_many(jobs)
-        wall = time.perf_counter() - begin
-        used = cpu_s() + sum(map(tree_cpu_s, roots)) - before
-        assert all(o.status is Status.OK and all(not r.error for r in o.result) for o in outcomes)
-        row = summary([o.wall_s * 1e3 for o in outcomes], wall, used)
-        if not best or row["CPU ms"] < best["CPU ms"]:
-            best = row
-    return best
+    roots = [root_pid(worker) for worker in pool._workers]
+    before = cpu_s() + sum(map(tree_cpu_s, roots))
+    begin = time.perf_counter()
+    outcomes = pool.run_many(jobs)
+    wall = time.perf_counter() - begin
+    used = cpu_s() + sum(map(tree_cpu_s, roots)) - before
+    assert all(o.status is Status.OK and all(not r.error for r in o.result) for o in outcomes)
+    return summary([o.wall_s * 1e3 for o in outcomes], wall, used)
 
 
 def docker_exec(count: int, source: str, folder: Path, image: str) -> dict[str, float]:
@@ -174,39 +172,45 @@ def docker_exec(count: int, source: str, folder: Path, image: str) -> dict[str, 
     return row
 
 
-def compare(count: int, engine: Path | None) -> dict[str, dict[str, float]]:
-    """Every way to verify that is present here, measured."""
+def compare(count: int, engine: Path | None, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Every way to verify that is present here, each measured once a round, in turn: the machine drifts."""
     adopt_orphans()
     width = os.cpu_count() or 1
     few = list(range(max(20, count // 10)))
     source = SOLUTION + CHECKS
     python = interpreter()
-    with tempfile.TemporaryDirectory() as folder:  # site-packages with hooks would make plain Python look slow
-        subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
-        bare = f"{folder}/bin/python"
-        rows = {"python -I -c": timed(plain([bare, "-I", "-c"], source), few, width)}
-    rows["python -I -S -c"] = timed(plain([python, "-I", "-S", "-c"], source), few, width)
-    if shutil.which("bwrap"):
-        rows["bubblewrap"] = timed(plain([*BWRAP.split(), python, "-I", "-c"], source), few, width)
-    rows["human-eval style"] = timed(human_eval_style, few[:20], 1)
-    if engine:
-        rows["docker exec"] = docker_exec(len(few), source, engine, os.environ[IMAGE])
     calls = [Job(SOLUTION, call="f", inputs=[call([3, 1, 2])] * 3)] * count
     pairs = [Job(SOLUTION, tests=["", *["assert f([3, 1, 2]) == [1, 2, 3]"] * 3], exports={"f": "f"})] * count
     numpy = [Job(NUMPY, call="f", inputs=[call([3, 1, 2])], profile="numpy")] * (count // 4)
-    for row in levels():
-        if row.available and row.name is not Level.UNSAFE:
-            with Pool(row.name) as pool:
-                rows[f"ours, {row.name}"] = ours(pool, calls)
-                if row.name is not Level.DOCKER:
-                    rows[f"ours, {row.name}, tests in a second sandbox"] = ours(pool, pairs)
-                    rows[f"ours, {row.name}, NumPy"] = ours(pool, numpy)
-    cold = "import sys; sys.path.append({!r}); {}\nf([3, 1, 2])"
     packages = str(Path(importlib.util.find_spec("numpy").origin).parents[1])  # type: ignore[union-attr, arg-type]
-    rows["python -I -c, NumPy"] = timed(
-        plain([python, "-I", "-c"], cold.format(packages, NUMPY)), few[:20], width
-    )
-    return rows
+    cold = f"import sys; sys.path.append({packages!r}); {NUMPY}\nf([3, 1, 2])"
+    with ExitStack() as stack:
+        # site-packages with hooks would make plain Python look slow
+        bare = stack.enter_context(tempfile.TemporaryDirectory())
+        subprocess.run([python, "-m", "venv", "--without-pip", bare], check=True)
+        ways: dict[str, Callable[[], dict[str, float]]] = {
+            PLAIN: lambda: timed(plain([f"{bare}/bin/python", "-I", "-c"], source), few, width),
+            "python -I -S -c": lambda: timed(plain([python, "-I", "-S", "-c"], source), few, width),
+            "human-eval style": lambda: timed(human_eval_style, few[:20], 1),
+            f"{PLAIN}, NumPy": lambda: timed(plain([python, "-I", "-c"], cold), few[:20], width),
+        }
+        if shutil.which("bwrap"):
+            bwrap = [*BWRAP.split(), python, "-I", "-c"]
+            ways["bubblewrap"] = lambda: timed(plain(bwrap, source), few, width)
+        if engine:
+            ways["docker exec"] = lambda: docker_exec(len(few), source, engine, os.environ[IMAGE])
+        for row in levels():
+            if row.available and row.name is not Level.UNSAFE:
+                pool, name = stack.enter_context(Pool(row.name)), f"ours, {row.name}"
+                ways[name] = partial(ours, pool, calls)
+                if row.name is not Level.DOCKER:
+                    ways[f"{name}, tests in a second sandbox"] = partial(ours, pool, pairs)
+                    ways[f"{name}, NumPy"] = partial(ours, pool, numpy)
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                found[name].append(way())
+    return found
 
 
 def gold(data: Path) -> float:
@@ -296,13 +300,19 @@ def _rss(pid: int | str) -> int:
     return next(int(row.split()[1]) for row in rows if row.startswith("VmRSS"))
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The rows as Markdown."""
-    base = rows["python -I -c"]
-    lines = ["| way | a second | p50 ms | p99 ms | CPU ms | times plain, by CPU |", "|---|---|---|---|---|---|"]
-    for name, row in rows.items():
-        cells = [f"{row[key]:.3g}" for key in ("a second", "p50 ms", "p99 ms", "CPU ms")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {base['CPU ms'] / row['CPU ms']:.1f} |")
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+    """The medians over rounds as Markdown; ratios are within a round."""
+    columns = ("a second", "p50 ms", "p99 ms", "CPU ms")
+    lines = [
+        f"| way | {' | '.join(columns)} | times plain, by rate | by CPU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, rounds in rows.items():
+        cells = [f"{statistics.median(one[key] for one in rounds):.3g}" for key in columns]
+        pairs = list(zip(rounds, rows[PLAIN], strict=True))
+        rate = statistics.median(one["a second"] / base["a second"] for one, base in pairs)
+        cpu = statistics.median(base["CPU ms"] / one["CPU ms"] for one, base in pairs)
+        lines.append(f"| {name} | {' | '.join(cells)} | {rate:.1f} | {cpu:.1f} |")
     return "\n".join(lines)
 
 
@@ -310,6 +320,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--soak", type=int, default=0)
     parser.add_argument("--level")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
@@ -324,9 +335,9 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="vertigym-bench-"))
         with engine.dockerd(folder) as host:
             os.environ |= {"DOCKER_HOST": host, IMAGE: engine.IMAGE}
-            print(table(compare(options.jobs, folder)))
+            print(table(compare(options.jobs, folder, options.rounds)))
     else:
-        print(table(compare(options.jobs, None)))
+        print(table(compare(options.jobs, None, options.rounds)))
     if (options.data / "humaneval").is_dir():
         print(f"\nHumanEval gold set: {gold(options.data):.2f} s")
 

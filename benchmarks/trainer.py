@@ -1,17 +1,19 @@
 """GRPO on a CPU: vertigym beside TRL's `GRPOTrainer`: same model, prompts, groups, lengths, reward, threads.
 
-    python benchmarks/trainer.py [--threads 2] [--steps 20] [--tokens 32]
+    python benchmarks/trainer.py [--threads 2] [--steps 20] [--tokens 32] [--wait active]
 
 Both train the same 0.9 M-parameter Qwen3 on the returns environment: 32 prompts x 8 samples a step, one
 optimizer step each, no KL term, temperature 1, AdamW at one learning rate. Each runs in its own process, in
 turn (so that a drifting machine drifts for both); times are the medians over steps after the first two.
 Generation includes the verifier for vertigym, and not for TRL; log-probs are all forward passes of training.
 Reward is what the sampled episodes of a step earn on average, at equal numbers of steps and after equal wall
-time.
+time. Threads of both sides sleep while they wait, as they do under `vertigym train`; `--wait active` lets them
+spin, which is OpenMP's own default and collapses where a core is shared.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=32, help="most tokens of an answer")
     parser.add_argument("--rounds", type=int, default=2, help="how often each side runs, in turn")
+    parser.add_argument("--wait", choices=("passive", "active"), default="passive", help="OMP_WAIT_POLICY")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -56,7 +59,8 @@ def in_own_process(side: str, folder: str, arguments: argparse.Namespace) -> dic
     """Run one side and read its figures."""
     flags = [f"--{name}={getattr(arguments, name)}" for name in ("threads", "steps", "tokens")]
     command = [sys.executable, __file__, "--side", side, "--folder", folder, *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = os.environ | {"OMP_WAIT_POLICY": arguments.wait}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

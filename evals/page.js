@@ -167,14 +167,15 @@ function calibration() {
   if (!data.calibration.length) return el("div", { class: "card dim" }, "No log-probs were kept: calibration is not known.");
   const S = 190;
   const X = (x) => 40 + x * (S - 50);
-  const Y = (y) => S - 24 - y * (S - 40);
+  const low = Math.floor(Math.min(0, ...data.calibration.map((bin) => bin.score)));  // scores may be negative
+  const Y = (y) => S - 24 - ((y - low) / (1 - low)) * (S - 40);
   const most = Math.max(...data.calibration.map((bin) => bin.count));
   return el("div", { class: "card" }, el("span", {}, "Calibration "), el("span", { class: "dim" }, "score by confidence (mean token probability)"),
     svg("svg", { viewBox: `0 0 430 ${S}`, role: "img" },
       svg("line", { class: "axis", x1: X(0), y1: Y(0), x2: X(1), y2: Y(1) }),
-      svg("line", { class: "axis", x1: X(0), y1: Y(0), x2: X(1), y2: Y(0) }), svg("line", { class: "axis", x1: X(0), y1: Y(0), x2: X(0), y2: Y(1) }),
-      svg("text", { x: X(0) - 5, y: Y(1) + 4, "text-anchor": "end" }, "1"), svg("text", { x: X(0) - 5, y: Y(0) + 4, "text-anchor": "end" }, "0"),
-      svg("text", { x: X(1), y: Y(0) + 16, "text-anchor": "end" }, "confidence 1"),
+      svg("line", { class: "axis", x1: X(0), y1: Y(0), x2: X(1), y2: Y(0) }), svg("line", { class: "axis", x1: X(0), y1: Y(low), x2: X(0), y2: Y(1) }),
+      ...[...new Set([low, 0, 1])].map((y) => svg("text", { x: X(0) - 5, y: Y(y) + 4, "text-anchor": "end" }, String(y))),
+      svg("text", { x: X(1), y: Y(low) + 16, "text-anchor": "end" }, "confidence 1"),
       ...data.calibration.map((bin) => svg("circle", { class: "dot", cx: X(bin.confidence), cy: Y(bin.score), r: 2.5 + 6 * Math.sqrt(bin.count / most), "fill-opacity": 0.75 },
         svg("title", {}, `confidence ${number(bin.confidence, 2)}, score ${number(bin.score, 2)}, ${bin.count} rollouts`)))));
 }
