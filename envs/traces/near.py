@@ -25,7 +25,7 @@ from vertigym.envs.traces.store import Store, answer_text, input_text
 
 _GRAM = 5  # characters
 _RUN = 40  # characters of a template; a multiple of _GRAM
-_BANDS, _ROWS = 30, 4
+_BANDS, _ROWS = 24, 5
 _SAMPLE = 4000  # inputs that templates are looked for in
 _FEWEST = 8  # own runs of characters; with fewer, only equal words are duplicates
 _SHORT = 8  # words; a shorter answer must be equal, not alike
