@@ -19,7 +19,6 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from vertigym.rewards.code import Verifier, parse_tests
 from vertigym.sandboxes import Job, Level, Limits, Pool, Status, call, levels
 from vertigym.sandboxes.docker import IMAGE, ContainerWorker
 from vertigym.sandboxes.worker import Worker, interpreter
+from vertigym.tests import engine, hostile
 
 ROOT = Path(__file__).parents[1]
 SOLUTION = "def f(x):\n    return sorted(x)\n"
@@ -227,19 +227,8 @@ def gold(data: Path) -> float:
     return best
 
 
-def from_tests(name: str) -> Any:
-    """A module that lies beside the tests."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def soak(count: int, level: str | None) -> list[dict[str, float]]:
     """`count` jobs, one in twenty hostile: no wrong verdict, and nothing grows."""
-    hostile = from_tests("hostile")
     slow = ("infinite", "ignore", "stop", "memory", "children", "flood", "MB", "huge", "bomb where", "daemon")
     facts = {"secret": __file__, "folder": ROOT, "port": 9, "abstract": "x", "victim": os.getpid()}
     attacks = [
@@ -330,7 +319,6 @@ def main() -> None:
         soak(options.soak, options.level)
         return
     if options.engine:
-        engine = from_tests("engine")
         engine.install()
         folder = Path(tempfile.mkdtemp(prefix="vertigym-bench-"))
         with engine.dockerd(folder) as host:

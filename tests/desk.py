@@ -1,24 +1,14 @@
 """The support desk of examples/desk, and environment folders over it."""
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vertigym.core.files import write_jsonl
+from vertigym.examples.desk import desk as shop
 
-def _loaded() -> Any:
-    """The example's module: examples are no package."""
-    file = Path(__file__).parents[1] / "examples" / "desk" / "desk.py"
-    found = importlib.util.spec_from_file_location("support_desk", file)
-    assert found
-    assert found.loader
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-shop = _loaded()
+__all__ = ["shop"]
 
 INTENT = """
 id = "desk/Intent-v0"
@@ -52,7 +42,7 @@ def intent(folder: Path, count: int = 600, toml: str = INTENT) -> Path:
 
 def search(folder: Path, count: int = 600, toml: str = SEARCH) -> Path:
     shop.write(folder, shop.searches, count)
-    shop.write_jsonl(folder / "documents.jsonl", shop.pages())
+    write_jsonl(folder / "documents.jsonl", shop.pages())
     return Path(shop.environment(folder, toml))
 
 

@@ -1,7 +1,6 @@
 """Attacks and forgeries: each works against a plain subprocess, and against no backend."""
 
 import builtins
-import importlib.util
 import os
 import pickle
 import signal
@@ -20,12 +19,7 @@ from vertigym.rewards.code import Asserts, Case, Cases, Verifier
 from vertigym.sandboxes import Job, Level, Limits, Pool, Status, call, levels
 from vertigym.sandboxes.docker import ContainerWorker
 
-_spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
-assert _spec is not None
-assert _spec.loader is not None
-hostile = importlib.util.module_from_spec(_spec)
-sys.modules["hostile"] = hostile
-_spec.loader.exec_module(hostile)
+from . import hostile
 
 SAFE = [row.name for row in levels() if row.available and row.name is not Level.UNSAFE]
 PLAIN = [sys.executable, "-I", "-c"]

@@ -1,6 +1,6 @@
 """The `docker` level against a real engine: the same contract, attacks and forgeries as every other level."""
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -15,12 +15,7 @@ from vertigym.sandboxes import Job, Level, Limits, Pool, Status, call, levels
 from vertigym.sandboxes.docker import IMAGE
 from vertigym.sandboxes.session import Session
 
-_spec = importlib.util.spec_from_file_location("engine", Path(__file__).with_name("engine.py"))
-assert _spec is not None
-assert _spec.loader is not None
-engine = importlib.util.module_from_spec(_spec)
-sys.modules["engine"] = engine
-_spec.loader.exec_module(engine)
+from . import engine
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vertigym import envs
+from vertigym.core.files import write_jsonl
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.rewards import citations
@@ -87,7 +88,7 @@ def test_always_refusing_stays_under_the_floor(split: Split, answers: envs.Env, 
     folder = desk.answer(tmp_path)
     for name in SPLITS:  # half of the questions without an answer
         rows = [row for row in desk.shop.answers(3000) if not row["label"] or row["id"].endswith("7")]
-        desk.shop.write_jsonl(folder / f"{name}.jsonl", rows[SPLITS.index(name) :: len(SPLITS)])
+        write_jsonl(folder / f"{name}.jsonl", rows[SPLITS.index(name) :: len(SPLITS)])
     thinned = envs.make(str(folder))
     assert fmean(not thinned.tasks.get(i).info["answers"] for i in thinned.tasks.ids(split)) > 0.2
     assert earns(thinned, refuse, 10_000, split) <= FLOOR

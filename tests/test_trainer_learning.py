@@ -9,13 +9,10 @@ import pytest
 import torch
 
 from vertigym import envs
+from vertigym.benchmarks import staleness
 from vertigym.core.config import load, parse
 from vertigym.core.files import read_jsonl, write_jsonl
-from vertigym.core.seeds import generator
-from vertigym.core.types import Task
-from vertigym.envs.tasks import TaskSet
 from vertigym.policies.scripted import reference_text
-from vertigym.rewards.rubric import Rubric
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, train
 
@@ -40,63 +37,25 @@ def last_rewards(outcome: Outcome) -> float:
     return fmean(row["reward"] for row in read_jsonl(outcome.run.folder / "metrics.jsonl")[-10:])
 
 
-# Stale samples: which of eight words belongs to each of twelve places; the start says any of them.
-
-WORDS = ("red", "blue", "green", "pink", "grey", "black", "white", "brown")
-PLACES = tuple(
-    f"shelf {side} {row}" for side in ("left", "middle", "right") for row in ("top", "low", "back", "front")
-)
-ON: dict[str, Any] = {"ratio_to": "trainer", "correction": "token"}
-OFF: dict[str, Any] = {"ratio_to": "trainer"}
+# Stale samples: one seed of the benchmark that measures it over several.
 
 
-def exact(completion: str, answer: str) -> float:
-    return float(completion == answer)
-
-
-def places() -> envs.Env:
-    tasks = [Task(id=place, prompt=place, answer=WORDS[i * 5 % 8]) for i, place in enumerate(PLACES)]
-    return envs.SingleTurnEnv(TaskSet(tasks), Rubric(exact))
-
-
-@pytest.mark.parametrize("seed", [0, 1])
 def test_corrected_stale_samples_reach_the_on_policy_reward_and_others_do_not(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(envs, "make", lambda _: places())
-    dice = generator(seed, "logs")
-    logs = [
-        [
-            {"role": "user", "content": PLACES[dice.integers(len(PLACES))]},
-            {"role": "assistant", "content": WORDS[dice.integers(8)]},
-        ]
-        for _ in range(400)
-    ]
-    write_jsonl(tmp_path / "logs.jsonl", ({"messages": messages} for messages in logs))
-    about = {"env": "places", "seed": seed, "output": str(tmp_path)}
-    start = run(
-        **about, name="start", model="tiny", tiny=SMALL | {"layers": 1}, algorithm="sft", steps=30,
-        sft={"data": str(tmp_path / "logs.jsonl")}, optimizer={"lr": 1e-2},
-    ).last  # fmt: skip
+    monkeypatch.setattr(envs, "make", lambda _: staleness.places())
+    start = staleness.warm_start(tmp_path, seed=2)
 
-    def reward(staleness: int, policy: dict[str, Any]) -> float:
-        rollout = {"tasks": 12, "group_size": 8, "max_tokens": 2, "staleness": staleness, "save_every": 0}
-        name = f"{staleness}-{len(policy)}"
-        return last_rewards(
-            run(
-                **about, name=name, model=str(start), algorithm="grpo", steps=700,
-                rollout=rollout, policy=policy, optimizer={"lr": 5e-4},
-            )
-        )  # fmt: skip
+    def last(age: int, way: str) -> float:
+        return fmean(staleness.rewards(tmp_path, 2, start, age, way)[-10:])
 
-    on_policy = reward(0, {})
-    assert on_policy >= 0.5  # chance is 0.125
-    for staleness in (1, 4, 8):
-        corrected = reward(staleness, ON)
-        print(f"seed {seed}, {staleness} steps old: corrected {corrected:.3f} of {on_policy:.3f}")
+    on_policy = last(*staleness.ON_POLICY)
+    for age in (1, 4, 8):
+        corrected = last(age, "corrected")
+        print(f"{age} steps old: corrected {corrected:.3f} of {on_policy:.3f}")
         assert corrected >= on_policy - 0.1
-    naive = reward(8, OFF)  # fewer steps are too few to be sure
-    print(f"seed {seed}, 8 steps old: not corrected {naive:.3f}")
+    naive = last(8, "not corrected")
+    print(f"8 steps old: not corrected {naive:.3f}")
     assert naive <= corrected - 0.1
 
 

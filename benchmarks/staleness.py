@@ -1,0 +1,128 @@
+"""What samples of older weights do to GRPO, with and without the correction of the sampler.
+
+    python benchmarks/staleness.py [--seeds 2 3 4 5 6] [--staleness 1 4 8]
+
+A task of seconds: which of eight words belongs to each of twelve places. The start, a tiny model imitating logs
+that say any of them, is right one time in eight. Each seed trains on policy, and for each staleness twice on
+samples that many steps old: weighted by the token-level ratio of trainer to sampler, truncated at 2, and then
+not weighted. Everything else is equal. Reported are the mean reward over the whole run (how fast it was)
+and over the last ten steps (where it came to), and paired differences over seeds with their 95% t-intervals.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from scipy.stats import t as student
+
+from vertigym import envs
+from vertigym.core.config import parse
+from vertigym.core.files import read_jsonl, write_jsonl
+from vertigym.core.seeds import generator
+from vertigym.core.types import Task
+from vertigym.envs.tasks import TaskSet
+from vertigym.rewards.rubric import Rubric
+from vertigym.trainer.config import RunConfig
+from vertigym.trainer.loop import Outcome, train
+
+ENV = "benchmark/Places-v0"
+WORDS = ("red", "blue", "green", "pink", "grey", "black", "white", "brown")
+PLACES = tuple(
+    f"shelf {side} {row}" for side in ("left", "middle", "right") for row in ("top", "low", "back", "front")
+)
+TINY = {"hidden": 32, "layers": 1, "heads": 2, "key_heads": 2, "ffn": 48}
+ON_POLICY = (0, "on policy")
+POLICY: dict[str, dict[str, Any]] = {
+    "on policy": {},
+    "corrected": {"ratio_to": "trainer", "correction": "token"},
+    "not corrected": {"ratio_to": "trainer"},
+}
+
+
+def exact(completion: str, answer: str) -> float:
+    """The one right word."""
+    return float(completion == answer)
+
+
+def places() -> envs.Env:
+    """Twelve places, each with its word."""
+    tasks = [Task(id=place, prompt=place, answer=WORDS[i * 5 % 8]) for i, place in enumerate(PLACES)]
+    return envs.SingleTurnEnv(TaskSet(tasks), Rubric(exact))
+
+
+def run(folder: Path, seed: int, **table: Any) -> Outcome:
+    """Train as `vertigym train` does."""
+    about = {"env": ENV, "seed": seed, "output": str(folder), "threads": 1}
+    return train(parse(RunConfig, about | table, source="benchmark"))
+
+
+def warm_start(folder: Path, seed: int) -> Path:
+    """A model that says any of the words."""
+    dice = generator(seed, "logs")
+    rows = [
+        [
+            {"role": "user", "content": PLACES[dice.integers(len(PLACES))]},
+            {"role": "assistant", "content": WORDS[dice.integers(len(WORDS))]},
+        ]
+        for _ in range(400)
+    ]
+    write_jsonl(folder / "logs.jsonl", ({"messages": messages} for messages in rows))
+    return run(
+        folder, seed, name="start", model="tiny", tiny=TINY, algorithm="sft", steps=30,
+        sft={"data": str(folder / "logs.jsonl")}, optimizer={"lr": 1e-2},
+    ).last  # fmt: skip
+
+
+def rewards(folder: Path, seed: int, start: Path, staleness: int, way: str, steps: int = 700) -> list[float]:
+    """The reward of each step of one run."""
+    rollout = {"tasks": 12, "group_size": 8, "max_tokens": 2, "staleness": staleness, "save_every": 0}
+    done = run(
+        folder, seed, name=f"{staleness} {way}".replace(" ", "-"), model=str(start), algorithm="grpo",
+        steps=steps, rollout=rollout, policy=POLICY[way], optimizer={"lr": 5e-4},
+    )  # fmt: skip
+    return [row["reward"] for row in read_jsonl(done.run.folder / "metrics.jsonl")]
+
+
+def difference(ours: list[float], theirs: list[float]) -> str:
+    """The paired difference with its 95% interval (Student's t)."""
+    gaps = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs, dtype=torch.float64)
+    half = float(student.ppf(0.975, len(gaps) - 1)) * float(gaps.std()) / len(gaps) ** 0.5
+    return f"{float(gaps.mean()):+.3f} [{float(gaps.mean()) - half:+.3f}, {float(gaps.mean()) + half:+.3f}]"
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4, 5, 6])
+    parser.add_argument("--staleness", type=int, nargs="+", default=[1, 4, 8])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    envs.register(ENV, places)
+    arms = [ON_POLICY, *((k, way) for k in options.staleness for way in ("corrected", "not corrected"))]
+    found: dict[tuple[int, str], list[tuple[float, float]]] = {arm: [] for arm in arms}
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            start = warm_start(Path(folder), seed)
+            for arm in arms:
+                curve = rewards(Path(folder), seed, start, *arm)
+                found[arm].append((fmean(curve), fmean(curve[-10:])))
+                print(json.dumps({"seed": seed, "staleness": arm[0], "way": arm[1], "both": found[arm][-1]}))
+    for name, at in (("mean over the run", 0), ("last ten steps", 1)):
+        print(f"\n| {name} | mean of {len(options.seeds)} seeds | less on policy | corrected less not |")
+        print("|---|---|---|---|")
+        values = {arm: [pair[at] for pair in pairs] for arm, pairs in found.items()}
+        for arm, ours in values.items():
+            apart = difference(ours, values[ON_POLICY]) if arm != ON_POLICY else ""
+            gain = ""
+            if arm[1] == "corrected":
+                gain = difference(ours, values[arm[0], "not corrected"])
+            age = f"{arm[0]} steps old, {arm[1]}" if arm[0] else arm[1]
+            print(f"| {age} | {fmean(ours):.3f} | {apart} | {gain} |")
+
+
+if __name__ == "__main__":
+    main()
