@@ -120,13 +120,19 @@ def _fault(written: Written) -> str:
 
 
 def open_vllm(
-    folder: str | Path, config: VLLMConfig | None = None, *, dtype: str = "auto", model: Any = None
+    folder: str | Path,
+    config: VLLMConfig | None = None,
+    *,
+    dtype: str = "auto",
+    model: Any = None,
+    weights: Weights | None = None,
 ) -> VLLMEngine:
     """vLLM on a Hugging Face model folder.
 
     Args:
         dtype: `float32`, `bfloat16` or `auto`: bfloat16 on a GPU, float32 elsewhere.
         model: the model in training, as the folder has it; `refresh` takes its weights, adapters merged.
+        weights: where `refresh` takes them from instead.
 
     Raises:
         MissingDependencyError: vLLM is not installed. DataError: the folder holds no model.
@@ -146,7 +152,7 @@ def open_vllm(
         tokenizer,
         stop=stop_ids(generation, tokenizer),
         context=context,
-        weights=(lambda: merged_state(model)) if model is not None else None,
+        weights=weights or ((lambda: merged_state(model)) if model is not None else None),
     )
     if config.url and model is not None:  # whatever it holds, from an earlier run perhaps
         engine.refresh(0)

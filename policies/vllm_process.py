@@ -19,6 +19,8 @@ from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.policies.vllm_local import ENVIRONMENT, arguments, require_vllm
 
 _STOP_S = 10.0
+# What torchrun says to one of several ranks, and what we start from it is none.
+_LAUNCHER = {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 class ServerProcess:
@@ -34,7 +36,7 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{port}"
         self._command = command(arguments(folder, config, dtype=dtype, context=context), port)
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in _LAUNCHER},
             **ENVIRONMENT,
             "VLLM_CPU_KVCACHE_SPACE": f"{config.cache_gib:g}",
             "VLLM_SERVER_DEV_MODE": "1",  # weights may be handed over; the address is this machine's only

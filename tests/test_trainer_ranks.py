@@ -34,6 +34,8 @@ from vertigym.trainer.loop import train
 from vertigym.trainer.objective import policy_loss
 from vertigym.trainer.ranks import ALONE, Ranks
 
+from .fake_vllm import FakeVLLM
+
 LOSS, WEIGHT, MEAN_WEIGHT = 1e-5, 1e-4, 1e-6
 SIZE = {"hidden": 32, "layers": 2, "heads": 2, "key_heads": 2, "ffn": 48}
 SUITE = """
@@ -42,7 +44,7 @@ metrics = ["exact"]
 [[env]]
 id = "vertigym/Returns-v0"
 split = "eval"
-tasks = 12
+tasks = 8
 [sampling]
 max_tokens = 24
 [[gate]]
@@ -199,6 +201,10 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     model = warm(folder)
     alone = {name: scenario(folder / "one", name, model, folder) for name in SCENARIOS}
     together = {name: scenario(folder / "two", name, model, folder) for name in SCENARIOS}
+    servers = [FakeVLLM(model, context=1024).start() for _ in range(2)]
+    for config, server in zip((alone["vllm"], together["vllm"]), servers, strict=True):
+        limits = {"mode": "server", "url": server.url, "probe_every": 1}
+        config["rollout"] = config["rollout"] | {"vllm": limits}
     for config in alone.values():
         train(parse(RunConfig, config, source="test"))
     half = halfway(folder / "one" / "grpo", folder / "half-one")
@@ -206,6 +212,8 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     (folder / "orders.json").write_text(json.dumps([*orders, [True, at(half, alone["grpo"])]]))
     done = torchrun(folder / "program.py", folder / "orders.json")
     assert done.returncode == 0, done.stderr[-3000:]
+    for server in servers:
+        server.stop()
     half = halfway(folder / "two" / "grpo", folder / "half-two")
     train(parse(RunConfig, at(half, together["grpo"]), source="test"), resume=True)
     found = {name: Pair(folder / "one" / name, folder / "two" / name) for name in SCENARIOS}
@@ -236,14 +244,17 @@ GRPO: dict[str, Any] = {
     "policy": {"minibatches": 2, "entropy": 0.01, "kl": 0.01, "normalizer": "sequence", "ratio_to": "trainer"},
 }  # fmt: skip
 PPO: dict[str, Any] = {
-    "algorithm": "ppo", "steps": 5, "rollout": GRPO["rollout"], "policy": {"minibatches": 2},
+    "algorithm": "ppo", "steps": 4, "rollout": GRPO["rollout"], "policy": {"minibatches": 2},
     "critic": {"optimizer": {"lr": 1e-3}},
 }  # fmt: skip
 LORA: dict[str, Any] = GRPO | {
     "steps": 3, "lora": {"rank": 4, "alpha": 8}, "rollout": GRPO["rollout"] | {"staleness": 1},
 }  # fmt: skip
+VLLM: dict[str, Any] = GRPO | {
+    "steps": 3, "rollout": GRPO["rollout"] | {"engine": "vllm", "staleness": 1},
+}  # fmt: skip
 SFT: dict[str, Any] = {"algorithm": "sft", "steps": 10, "sft": {"data": "rows.jsonl", "batch": 9}}
-SCENARIOS = {"grpo": GRPO, "ppo": PPO, "sft": SFT, "lora": LORA}
+SCENARIOS = {"grpo": GRPO, "ppo": PPO, "sft": SFT, "lora": LORA, "vllm": VLLM}
 
 
 def scenario(output: Path, name: str, model: Path, folder: Path) -> dict[str, Any]:
@@ -315,7 +326,7 @@ def test_a_run_of_two_ranks_leaves_the_same_files(name: str, pairs: dict[str, Pa
     assert files(pairs[name].one) == files(pairs[name].two)
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo", "lora"])
+@pytest.mark.parametrize("name", ["grpo", "ppo", "lora", "vllm"])
 def test_both_sample_the_same_episodes(name: str, pairs: dict[str, Pair]) -> None:
     def sampled(run: Path) -> list[Any]:
         files = sorted((run / "rollouts").iterdir())

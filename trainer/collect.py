@@ -21,6 +21,7 @@ from vertigym.trainer.advantages import with_variance
 from vertigym.trainer.config import PolicyConfig, RolloutConfig
 from vertigym.trainer.credit import Played, played
 from vertigym.trainer.curriculum import Curriculum
+from vertigym.trainer.led import Led
 from vertigym.trainer.ranks import ALONE, Ranks
 from vertigym.trainer.stream import Shuffled
 
@@ -113,8 +114,7 @@ class Collector:
             for sample in range(rows.group_size)
         ]
         sampling = Sampling(temperature=rows.temperature, max_tokens=rows.max_tokens)
-        mine = rollout(self._engine, self._env, self._ranks.share(episodes), sampling, batch=rows.batch)
-        trajectories = self._ranks.gather(mine)
+        trajectories = self._ranks.gather(self._play(episodes, sampling))
         unscored = [t for t in trajectories if t.score.value is None]
         if len(unscored) > rows.max_unscored * len(trajectories):
             raise RunError(
@@ -123,6 +123,15 @@ class Collector:
                 f"{unscored[-1].score.evidence.get('reason', unscored[-1].score.evidence)}"
             )
         return trajectories
+
+    def _play(self, episodes: Sequence[Episode], sampling: Sampling) -> list[Trajectory]:
+        """This rank's part: its share, or all of them where the leader has the only engine."""
+        engine, mine = self._engine, self._ranks.share(episodes)
+        if isinstance(engine, Led):
+            if not engine.mine:
+                return []
+            engine, mine = engine.mine, episodes
+        return rollout(engine, self._env, mine, sampling, batch=self._rollouts.batch)
 
     def _scores(self, step: int, rounds: Rounds) -> list[Score]:
         """One an episode; under the control `shuffle_rewards`, somebody else's of its round."""

@@ -9,6 +9,7 @@ Several ranks (`ranks`) all run this loop; the leader alone writes the run's fol
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ from vertigym.trainer.critic import Critic
 from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
 from vertigym.trainer.learner import Learner
+from vertigym.trainer.led import Led
 from vertigym.trainer.policy_gradient import PolicyGradient
 from vertigym.trainer.ranks import Ranks, joined
 from vertigym.trainer.run import Rollout, Run
@@ -84,7 +86,7 @@ def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress)
     if config.threads:
         torch.set_num_threads(config.threads)
     if ranks.size > 1:
-        _fits_several_ranks(config)
+        starting.fits_several_ranks(config)
     env = envs.make(config.env)
     suites = open_suites(config.eval)  # before the run: a fault in a suite is to leave nothing behind
     run, checkpoint = ranks.led(lambda: Run.resume(config) if resume else (Run.start(config), None))
@@ -107,17 +109,6 @@ def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress)
         ) from error
     finally:
         trackers.close()
-
-
-def _fits_several_ranks(config: RunConfig) -> None:
-    """
-    Raises:
-        ConfigError: something in the config works on one rank only.
-    """
-    if config.algorithm != "sft" and config.rollout.engine == "vllm":
-        raise ConfigError(
-            'rollout.engine "vllm" does not follow a model that lies on several ranks: "transformers"'
-        )
 
 
 class _Session:
@@ -162,9 +153,9 @@ class _Session:
         self.alarms = Alarms(config.alarms)
         self.gatekeeper: Gatekeeper | None = None
         if config.eval and ranks.leader:
-            self.gatekeeper = Gatekeeper(
-                suites, config.eval, run, self.engine, seed=derive(config.seed, "eval")
-            )
+            judged = self.engine.mine if isinstance(self.engine, Led) else self.engine
+            assert judged
+            self.gatekeeper = Gatekeeper(suites, config.eval, run, judged, seed=derive(config.seed, "eval"))
         self.evaluations: list[Evaluation] = []
 
     def go(self) -> Outcome:
@@ -222,7 +213,8 @@ class _Session:
         """What samples, by weights that follow `model`, which is as the folder has it."""
         rows = self.config.rollout
         if rows.engine == "vllm":
-            return open_vllm(folder, rows.vllm, dtype=rows.dtype, model=model)
+            opened = partial(open_vllm, folder, rows.vllm, dtype=rows.dtype, model=model)
+            return opened() if self.ranks.size == 1 else Led(self.ranks, model, tokenizer, opened)
         copy = rows.staleness > 0 or self.ranks.size > 1
         return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=copy)
 

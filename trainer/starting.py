@@ -62,3 +62,16 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,
         "suites": [suite.name for suite in suites],
     }
+
+
+def fits_several_ranks(config: RunConfig) -> None:
+    """
+    Raises:
+        ConfigError: something in the config works on one rank only.
+    """
+    rows = config.rollout
+    if config.algorithm != "sft" and rows.engine == "vllm" and rows.vllm.mode == "process":
+        raise ConfigError(
+            'rollout.vllm.mode "process" would put vLLM into the process of one of several ranks, which has '
+            'process groups of its own: mode = "server"'
+        )
