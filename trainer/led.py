@@ -1,5 +1,5 @@
-"""An engine of which a run has one, though it has several ranks: a vLLM server, say. The leader samples with it;
-the weights it follows lie on all ranks, which put them together for it.
+"""An engine of which a run has one, though it has several ranks: a vLLM server, say. The leader samples with
+it, and the weights that it follows lie on all ranks, which put them together for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
