@@ -31,7 +31,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 setup-all: $(VENV)/.done-all
 
 $(VENV)/.done-all: $(VENV)/.done
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docker,reasoning-gym,trl]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docker,ray,reasoning-gym,trl]'
 	@touch $@
 
 # vLLM pins an older numpy and brings CUDA builds that do not load here: it has an environment of its own.

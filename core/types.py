@@ -156,7 +156,7 @@ class Segment:
 @dataclass(frozen=True, slots=True)
 class Trajectory:
     """One episode as it was sampled. Tokens are never re-made from text: where a chat template does not extend
-    the earlier token ids exactly, a new Segment starts."""
+    the earlier token ids exactly, a new Segment starts. `policy_version` is the oldest that wrote a turn."""
 
     task_id: str
     messages: Sequence[Message]

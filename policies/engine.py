@@ -4,6 +4,7 @@ Every sample draws its uniform numbers from its own seed, so a completion depend
 on the batch only through the rounding of matmuls.
 """
 
+import threading
 import time
 from collections.abc import Sequence
 from copy import deepcopy
@@ -31,8 +32,12 @@ class Engine(Policy, Protocol):
 
     tokenizer: PreTrainedTokenizerBase
     renderer: ChatRenderer
-    version: int
     has_copy: bool  # of the weights: it can sample while the model is being trained
+
+    @property
+    def version(self) -> int:
+        """Of the policy that its weights are."""
+        ...
 
     def refresh(self, version: int) -> None:
         """Take over the model's current weights, as policy version `version`.
@@ -79,6 +84,7 @@ class TransformersEngine:
         )
         self._decodes = deepcopy(model) if copy and not self._decoder else model
         self.has_copy = copy
+        self._turn = threading.Lock()  # weights change between batches, whoever asks for either
 
     @classmethod
     def load(cls, folder: str | Path, **kwargs: Any) -> "TransformersEngine":
@@ -92,11 +98,14 @@ class TransformersEngine:
 
     def refresh(self, version: int) -> None:
         """Take over the model's current weights, as policy version `version`."""
-        if self._decoder:
-            self._decoder.refresh()
-        elif self.has_copy:
-            load_whole(self._decodes, {name: whole(value) for name, value in self.model.state_dict().items()})
-        self.version = version
+        with self._turn:
+            if self._decoder:
+                self._decoder.refresh()
+            elif self.has_copy:
+                load_whole(
+                    self._decodes, {name: whole(value) for name, value in self.model.state_dict().items()}
+                )
+            self.version = version
 
     def close(self) -> None:
         """There is nothing to give back."""
@@ -114,7 +123,8 @@ class TransformersEngine:
         for start in range(0, len(order), self.max_batch):
             chosen = order[start : start + self.max_batch]
             try:
-                batch = self._batch([rows[i] for i in chosen], [prompts[i].seed for i in chosen], sampling)
+                with self._turn:
+                    batch = self._batch([rows[i] for i in chosen], [prompts[i].seed for i in chosen], sampling)
             except torch.OutOfMemoryError as error:
                 raise EngineError(f"out of memory with {len(chosen)} rows: lower max_batch ({error})") from None
             done.update(zip(chosen, batch, strict=True))
@@ -215,6 +225,10 @@ def load_model(folder: str | Path, device: str = "auto") -> tuple[Any, PreTraine
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"model folder {folder}: cannot be loaded ({str(error).splitlines()[0]})") from None
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    for (
+        weight
+    ) in model.parameters():  # they lie in the mapped file as its header has it, and sums round by that
+        weight.data = weight.data.clone()
     return model.to(where).eval(), tokenizer
 
 

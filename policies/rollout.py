@@ -223,7 +223,7 @@ def _generate(
 def _advance(play: _Play, completion: Completion, renderer: Renderer | None, retries: int) -> None:
     """Record what was sampled, play it, and prepare the next prompt."""
     play.latency_s += completion.latency_s
-    play.version = completion.policy_version
+    play.version = min(play.version, completion.policy_version) if play.actions else completion.policy_version
     play.usage = [play.usage[0] + completion.prompt_tokens, play.usage[1] + completion.completion_tokens]
     if completion.stop_reason is StopReason.ERROR:
         play.score, play.stop = Score.unscored(f"generation failed: {completion.error}"), StopReason.ERROR

@@ -5,8 +5,9 @@ around the tokens is done here, as that engine does it: rendering, room in the c
 """
 
 import math
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from vertigym.policies.engine import load_tokenizer, stop_ids
 from vertigym.policies.lora import merged_state
 from vertigym.policies.vllm_backend import Backend, Order, VLLMConfig, Weights, Written
 from vertigym.policies.vllm_local import LocalVLLM
-from vertigym.policies.vllm_server import VLLMServer
+from vertigym.policies.vllm_servers import VLLMServers
 
 _HOTTEST = 2.0
 
@@ -50,6 +51,7 @@ class VLLMEngine:
         self.version = 0
         self.context = context
         self._stop = frozenset(stop)
+        self._turn = threading.Lock()  # weights change between batches, whoever asks for either
         self._weights = weights
 
     def refresh(self, version: int) -> None:
@@ -59,8 +61,9 @@ class VLLMEngine:
             EngineError: as in `Backend.load`.
         """
         assert self._weights, "this engine was opened without weights to follow"
-        self.backend.load(self._weights, version)
-        self.version = version
+        with self._turn:
+            self.backend.load(self._weights, version)
+            self.version = version
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """One completion a prompt, in order. A prompt that leaves no room in the context comes back empty
@@ -78,11 +81,12 @@ class VLLMEngine:
             for p, row, room in zip(prompts, rows, rooms, strict=True)
             if room > 0
         ]
-        began = time.perf_counter()
-        written = iter(self.backend.write(orders) if orders else [])
-        elapsed = time.perf_counter() - began
+        with self._turn:
+            began, version = time.perf_counter(), self.version
+            written = iter(self.backend.write(orders) if orders else [])
+            elapsed = time.perf_counter() - began
         return [
-            self._completion(row, next(written) if room > 0 else Written(), elapsed)
+            self._completion(row, next(written) if room > 0 else Written(), version, elapsed)
             for row, room in zip(rows, rooms, strict=True)
         ]
 
@@ -90,7 +94,7 @@ class VLLMEngine:
         """Stop vLLM and give back what it holds."""
         self.backend.close()
 
-    def _completion(self, row: list[int], written: Written, elapsed: float) -> Completion:
+    def _completion(self, row: list[int], written: Written, version: int, elapsed: float) -> Completion:
         error = written.error or _fault(written)
         if error:
             return Completion("", StopReason.ERROR, error=error[:300])
@@ -104,7 +108,7 @@ class VLLMEngine:
             token_ids=tokens,
             logprobs=list(written.logprobs),
             prompt_ids=row,
-            policy_version=self.version,
+            policy_version=version,
             prompt_tokens=len(row),
             completion_tokens=len(tokens),
             latency_s=elapsed,
@@ -126,25 +130,29 @@ def open_vllm(
     dtype: str = "auto",
     model: Any = None,
     weights: Weights | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> VLLMEngine:
     """vLLM on a Hugging Face model folder.
 
     Args:
         dtype: `float32`, `bfloat16` or `auto`: bfloat16 on a GPU, float32 elsewhere.
         model: the model in training, as the folder has it; `refresh` takes its weights, adapters merged.
-        weights: where `refresh` takes them from instead.
+        weights: or where `refresh` takes them from.
+        on_note: told when one of several servers is lost.
 
     Raises:
         MissingDependencyError: vLLM is not installed. DataError: the folder holds no model.
         ConfigError: vLLM cannot run this model here. EngineError: it did not start.
     """
     config = config or VLLMConfig()
+    if weights is None and model is not None:
+        weights = lambda: merged_state(model)  # noqa: E731
     tokenizer, about, generation = load_tokenizer(folder)
     context = int(getattr(about, "max_position_embeddings", 1 << 20))
     dtype = ("bfloat16" if torch.cuda.is_available() else "float32") if dtype == "auto" else dtype
     backend: Backend
     if config.mode == "server":
-        backend = VLLMServer(folder, config, dtype=dtype, context=context, model=model)
+        backend = VLLMServers(folder, config, dtype=dtype, context=context, about=about, on_note=on_note)
     else:
         backend = LocalVLLM(folder, config, dtype=dtype, context=context)
     engine = VLLMEngine(
@@ -152,8 +160,8 @@ def open_vllm(
         tokenizer,
         stop=stop_ids(generation, tokenizer),
         context=context,
-        weights=weights or ((lambda: merged_state(model)) if model is not None else None),
+        weights=weights,
     )
-    if config.url and model is not None:  # whatever it holds, from an earlier run perhaps
+    if config.urls and weights:  # whatever it holds, from an earlier run perhaps
         engine.refresh(0)
     return engine

@@ -4,7 +4,7 @@ The one idea: nothing is left for vLLM to decide. The chat template, the end-of-
 sampling parameter are ours, so its tokens can be compared, one by one, with what the trainer computes.
 
     policies/vllm_local   vLLM in this process, weights handed over in memory
-    policies/vllm_server  a vLLM server, ours or given, weights through a folder
+    policies/vllm_servers vLLM servers, ours or given, weights through a folder
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,10 @@ class VLLMConfig(Config):
     """How vLLM is run, `[rollout.vllm]`. Limits are in seconds; one that passes ends the run, which resumes."""
 
     mode: Literal["process", "server"] = Field("process", description="in the trainer's process, or a server")
-    url: str = Field("", description="server: one that runs already, http://host:port; empty: start one")
+    url: str | tuple[str, ...] = Field(
+        "", description="server: one that runs already, http://host:port, or several; empty: start one"
+    )
+    servers: int = Field(1, ge=1, description="server: how many to start, on this machine")
     exchange: str = Field(
         "", description="server: a folder both sides see, for weights; empty: a temporary one"
     )
@@ -39,12 +42,21 @@ class VLLMConfig(Config):
     probe_warn: float = Field(0.02, gt=0, description="mean difference, nats a token, that is warned about")
     probe_stop: float = Field(0.5, gt=0, description="mean difference that ends the run: not the same model")
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses of servers that run already."""
+        return (self.url,) if isinstance(self.url, str) and self.url else tuple(self.url)
+
     @model_validator(mode="after")
     def _fits(self) -> "VLLMConfig":
         if self.url and self.mode != "server":
             raise ValueError('url is the address of a server: mode = "server"')
-        if self.url and not self.url.startswith(("http://", "https://")):
+        if not all(url.startswith(("http://", "https://")) for url in self.urls):
             raise ValueError("url: an address that starts with http:// or https:// is needed")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError("url: one address is there twice")
+        if self.servers > 1 and (self.url or self.mode != "server"):
+            raise ValueError('servers says how many to start: mode = "server", and no url')
         if self.exchange and self.mode != "server":
             raise ValueError('exchange is for servers, in process weights stay in memory: mode = "server"')
         return self

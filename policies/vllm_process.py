@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vertigym.policies.vllm_backend import VLLMConfig
@@ -21,6 +22,8 @@ from vertigym.policies.vllm_local import ENVIRONMENT, arguments, require_vllm
 _STOP_S = 10.0
 # What torchrun says to one of several ranks, and what we start from it is none.
 _LAUNCHER = {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+# For the kernel, the parent whose end is a server's end is the thread that started it: one that stays.
+_STARTER = ThreadPoolExecutor(1, thread_name_prefix="vllm-starter")
 
 
 class ServerProcess:
@@ -57,8 +60,11 @@ class ServerProcess:
         if self._process and self._process.poll() is None:
             return
         self.kill()  # what its group may have left
+        self._process = _STARTER.submit(self._start).result()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603
+            return subprocess.Popen(  # noqa: S603
                 self._command,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

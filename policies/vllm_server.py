@@ -2,8 +2,7 @@
 
 The one idea: the server says, for every token, which weights wrote it. Each version of ours goes there under a
 label nobody else uses, and only what comes back under that label is taken. So a server that died and came back
-with the weights it was started with, or that another run has taken over, is found out with the next answer. It
-is then given our weights, and asked again for what is missing, with the same seeds: nothing is lost or doubled.
+with the weights it was started with, or that another run has taken over, is found out with the next answer.
 
     GET  /health, /v1/models, /weight_info       is it up, what does it serve, whose weights
     POST /collective_rpc  reload_weights         from a folder that both sides see
@@ -13,22 +12,20 @@ is then given our weights, and asked again for what is missing, with the same se
 
 import http.client
 import json
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vertigym.core.errors import ConfigError, EngineError
-from vertigym.policies.vllm_backend import Order, VLLMConfig, Weights, Written
+from vertigym.policies.vllm_backend import Order, VLLMConfig, Written
 from vertigym.policies.vllm_process import ServerProcess
 
 _HOW_TO_START = (
@@ -36,8 +33,12 @@ _HOW_TO_START = (
     "--logprobs-mode processed_logprobs"
 )
 _ANSWERS_S = 10.0  # a server that is up says so within this
-_STARTED_WITH = "default"  # what vLLM calls the weights it started with
+STARTED_WITH = "default"  # what vLLM calls the weights it started with
 _LOST = (OSError, http.client.HTTPException)
+
+
+class DownError(Exception):
+    """The server does not answer; it may yet."""
 
 
 class _RefusedError(Exception):
@@ -48,140 +49,101 @@ class _RefusedError(Exception):
         super().__init__(f"status {status}: {_message(text)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Weights as a server is to have them: the label that is ours alone, and the folder they are in (None: the
+    folder it was started with)."""
+
+    label: str = STARTED_WITH
+    folder: Path | None = None
+
+    @property
+    def version(self) -> str:
+        """For people."""
+        return self.label.rpartition("-")[2]
+
+
 class VLLMServer:
-    """A Backend behind an address.
+    """One address.
 
     Args:
-        folder: the model folder; a server we start serves it.
-        model: the model in training, saved for the server at every `load`; None where nothing is trained.
-
-    Raises:
-        MissingDependencyError: there is no vLLM to start. EngineError: the server did not come up.
-        ConfigError: it serves something that training cannot use.
+        at: the address, or the process behind it.
+        context: the most tokens of a prompt and its completion together.
+        alone: there is no other to turn to. Otherwise one that has hung is left alone until it is restarted.
     """
 
     def __init__(
-        self, folder: str | Path, config: VLLMConfig, *, dtype: str, context: int, model: Any = None
+        self, at: str | ServerProcess, config: VLLMConfig, *, context: int, alone: bool = True
     ) -> None:
-        self._config, self._model, self._context = config, model, context
-        self._process = None if config.url else ServerProcess(folder, config, dtype=dtype, context=context)
-        self.url = config.url or self._process.url  # type: ignore[union-attr]
-        self._exchange = Path(tempfile.mkdtemp(prefix="vertigym-", dir=config.exchange or None))
-        self._nonce = uuid4().hex[:12]
-        self._label = _STARTED_WITH
-        self._folder: Path | None = None  # of the weights that the server is to have
-        self._broken = ""
+        self.process = None if isinstance(at, str) else at
+        self.url = at if isinstance(at, str) else at.url
+        self.config, self._context, self._alone = config, context, alone
+        self._has = STARTED_WITH  # the label of its weights, when last heard of
+        self._hung_with = ""
+        self._failed: tuple[Labelled, int] | None = None  # how often it did not take these weights over
+
+    def prepare(self, weights: Labelled) -> None:
+        """See that it is up and has these weights. A process of ours that has ended is started again.
+
+        Raises:
+            DownError: it does not answer (yet). EngineError: it will not take them over.
+        """
+        self.look()
         try:
-            self._await()
-            self._check()
-        except BaseException:
-            self.close()
-            raise
+            self._has = self._ask("GET", "/weight_info", seconds=_ANSWERS_S)["weight_version"]
+            if self._has == self._hung_with:
+                raise DownError("it has hung, and was not restarted since")
+            if self._has != weights.label:
+                self._hand_over(weights)
+                self._has = weights.label
+            self._hung_with, self._failed = "", None
+        except (*_LOST, _RefusedError) as error:
+            self._count_failure(weights, error)
 
-    def write(self, orders: Sequence[Order]) -> list[Written]:
-        """One an order, in order. What is lost on the way is asked for again, `retries` times.
-
-        Raises:
-            EngineError: something was still missing after that.
-        """
-        done: dict[int, Written] = {}
-        why = ""
-        for _ in range(self._config.retries + 1):
-            self._prepare()
-            missing = [place for place in range(len(orders)) if place not in done]
-            got, why = self._send({place: orders[place] for place in missing})
-            done |= got
-            if len(done) == len(orders):
-                return [done[place] for place in range(len(orders))]
-        raise EngineError(
-            f"vLLM server {self.url}: {len(orders) - len(done)} of {len(orders)} requests were lost "
-            f"{self._config.retries + 1} times over (rollout.vllm.retries), at last by: {why}; the run can be "
-            "resumed"
-        )
-
-    def load(self, weights: Weights, version: int) -> None:
-        """Save the weights for the server, and have it take them over.
+    def look(self) -> None:
+        """See that it is up.
 
         Raises:
-            EngineError: it did not, after `retries` more tries.
+            DownError: it does not answer (yet).
         """
-        assert self._model is not None
-        earlier, self._folder = self._folder, self._exchange / f"weights-{version}-{uuid4().hex[:6]}"
-        save_weights(self._model, weights(), self._folder)
-        self._label = f"{self._nonce}-{version}"
-        self._prepare()
-        if earlier:
-            shutil.rmtree(earlier)
+        if self.process:
+            self.process.ensure()
+        try:
+            self._ask("GET", "/health", seconds=min(_ANSWERS_S, self.config.start_s))
+        except (*_LOST, _RefusedError) as error:
+            raise DownError(_why(error)) from None
 
-    def close(self) -> None:
-        """Stop the server where it is ours, and delete what was exchanged."""
-        if self._process:
-            self._process.stop()
-        shutil.rmtree(self._exchange, ignore_errors=True)
-
-    # Up, and with our weights.
-
-    def _prepare(self) -> None:
-        """Wait until the server is up and has the weights it is to have."""
-        why = ""
-        for _ in range(self._config.retries + 1):
-            self._await()
-            try:
-                if self._ask("GET", "/weight_info", seconds=_ANSWERS_S)["weight_version"] == self._label:
-                    return
-                self._hand_over()
-                return
-            except (*_LOST, _RefusedError) as error:
-                why = _why(error)
-                if isinstance(error, _RefusedError) and error.status < 500:
-                    break
-                self._give_up_on_the_process(error)
+    def _count_failure(self, weights: Labelled, error: Exception) -> None:
+        earlier = self._failed[1] if self._failed and self._failed[0] == weights else 0
+        self._failed = weights, earlier + 1
+        self._give_up_on_the_process(error)
+        final = isinstance(error, _RefusedError) and error.status < 500
+        if not final and earlier < self.config.retries:
+            raise DownError(_why(error)) from None
         raise EngineError(
-            f"vLLM server {self.url} did not take over weights {self._label.rpartition('-')[2]} "
-            f"(limit rollout.vllm.sync_s = {self._config.sync_s:g}): {why}; the run can be resumed"
-        )
+            f"vLLM server {self.url} did not take over weights {weights.version} "
+            f"(limit rollout.vllm.sync_s = {self.config.sync_s:g}): {_why(error)}; the run can be resumed"
+        ) from None
 
-    def _hand_over(self) -> None:
-        if self._folder is None:
+    def _hand_over(self, weights: Labelled) -> None:
+        if weights.folder is None:
             raise EngineError(
                 f"vLLM server {self.url} holds other weights than the ones it was started with: "
                 "another run uses it; start one for each"
             )
-        reload = {"method": "reload_weights", "kwargs": {"weights_path": str(self._folder)}}
+        reload = {"method": "reload_weights", "kwargs": {"weights_path": str(weights.folder)}}
         began = time.monotonic()
         for path, body in (
             ("/collective_rpc", reload),
             ("/reset_prefix_cache", {}),
-            ("/update_weight_version", {"new_version": self._label}),
+            ("/update_weight_version", {"new_version": weights.label}),
         ):
-            left = self._config.sync_s - (time.monotonic() - began)
+            left = self.config.sync_s - (time.monotonic() - began)
             answer = self._ask("POST", path, body, seconds=max(left, 1e-3))
             if answer.get("success") is False:
                 raise _RefusedError(503, f"{path} was not done")
 
-    def _await(self) -> None:
-        """Wait until the server answers; start ours again where it has ended.
-
-        Raises:
-            EngineError: not within `start_s`.
-        """
-        deadline = time.monotonic() + self._config.start_s
-        why = "no answer"
-        while time.monotonic() < deadline:
-            if self._process:
-                self._process.ensure()
-            try:
-                self._ask("GET", "/health", seconds=min(_ANSWERS_S, self._config.start_s))
-                return
-            except (*_LOST, _RefusedError) as error:
-                why = _why(error)
-            time.sleep(0.2)
-        raise EngineError(
-            f"vLLM server {self.url} was not up within {self._config.start_s:g} s (rollout.vllm.start_s): {why}"
-            f"{self._process.last_words() if self._process else ''}; the run can be resumed"
-        )
-
-    def _check(self) -> None:
+    def check(self) -> None:
         """What is served fits what is asked of it.
 
         Raises:
@@ -209,14 +171,14 @@ class VLLMServer:
         """The largest log-prob of the first token after some prompt."""
         order = Order([0, 1], 1, 0, temperature, 1.0, ())
         body = {"token_ids": order.prompt, "sampling_params": order.parameters() | {"logprobs": 1}}
-        answer = self._ask("POST", "/inference/v1/generate", body, seconds=self._config.request_s)
+        answer = self._ask("POST", "/inference/v1/generate", body, seconds=self.config.request_s)
         first = answer["choices"][0]["logprobs"]["content"][0]
         return max(float(entry["logprob"]) for entry in (first, *first["top_logprobs"]))
 
     # Requests.
 
-    def _send(self, orders: Mapping[int, Order]) -> tuple[dict[int, Written], str]:
-        """What came back of some orders, and why the first lost one was lost."""
+    def send(self, orders: Mapping[int, Order], weights: Labelled) -> tuple[dict[int, Written], str]:
+        """What these weights wrote of some orders, and why the first lost one was lost."""
         done: dict[int, Written] = {}
         lost: list[str] = []
         waiting = iter(list(orders.items()))
@@ -230,8 +192,8 @@ class VLLMServer:
                         place, order = next(waiting, (None, None))
                     if place is None or order is None:
                         return
-                    connection = connection or self._connect(self._config.request_s)
-                    done[place] = self._one(connection, order)
+                    connection = connection or self._connect(self.config.request_s)
+                    done[place] = self._one(connection, order, weights.label)
             except (*_LOST, _RefusedError) as error:
                 lost.append(_why(error))
                 self._give_up_on_the_process(error)
@@ -239,12 +201,12 @@ class VLLMServer:
                 if connection:
                     connection.close()
 
-        with ThreadPoolExecutor(max(1, min(len(orders), self._config.sequences))) as pool:
-            for future in [pool.submit(work) for _ in range(min(len(orders), self._config.sequences))]:
+        with ThreadPoolExecutor(max(1, min(len(orders), self.config.sequences))) as pool:
+            for future in [pool.submit(work) for _ in range(min(len(orders), self.config.sequences))]:
                 future.result()
         return done, lost[0] if lost else ""
 
-    def _one(self, connection: http.client.HTTPConnection, order: Order) -> Written:
+    def _one(self, connection: http.client.HTTPConnection, order: Order, label: str) -> Written:
         body = {"token_ids": list(order.prompt), "sampling_params": order.parameters()}
         try:
             answer = _exchange(connection, "POST", "/inference/v1/generate", body)
@@ -255,14 +217,18 @@ class VLLMServer:
         (choice,) = answer["choices"]
         if choice["finish_reason"] not in ("stop", "length"):
             raise _RefusedError(503, f"it ended a request with {choice['finish_reason']!r}")
-        if stray := {span["version"] for span in choice["weight_versions"] or ()} - {self._label}:
-            raise _RefusedError(503, f"it wrote with weights {sorted(stray)}, not {self._label!r}")
+        if stray := {span["version"] for span in choice["weight_versions"] or ()} - {label}:
+            raise _RefusedError(503, f"it wrote with weights {sorted(stray)}, not {label!r}")
         return Written(choice["token_ids"], [entry["logprob"] for entry in choice["logprobs"]["content"]])
 
     def _give_up_on_the_process(self, error: Exception) -> None:
-        """A server of ours that hangs is ended; the next wait starts it again."""
-        if self._process and isinstance(error, TimeoutError):
-            self._process.kill()
+        """What hangs is not asked again: a process of ours is ended, and started again by the next `look`."""
+        if not isinstance(error, TimeoutError):
+            return
+        if self.process:
+            self.process.kill()
+        elif not self._alone:
+            self._hung_with = self._has
 
     def _ask(self, method: str, path: str, body: Any = None, *, seconds: float) -> Any:
         connection = self._connect(seconds)
@@ -277,11 +243,9 @@ class VLLMServer:
         return kind(parts.netloc, timeout=seconds)
 
 
-def save_weights(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:
-    """A folder for `reload_weights`: every name of the state, the output head even where it is the embedding
+def save_weights(state: Mapping[str, Tensor], folder: Path) -> None:
+    """A file for `reload_weights`: every name of the state, the output head even where it is the embedding
     (a model folder leaves it out then, and vLLM would go on with the head it has)."""
-    folder.mkdir()
-    model.config.save_pretrained(folder)
     whole = {name: weight.detach().cpu().contiguous().clone() for name, weight in state.items()}
     save_file(whole, folder / "model.safetensors", {"format": "pt"})
 

@@ -19,6 +19,9 @@ Fault = Callable[
 ]  # (path, how many generate requests came before) -> "", hang, die, or a status
 
 
+_LOADING = threading.Lock()  # transformers cannot load two models side by side in one process
+
+
 class FakeVLLM:
     """Serves on `url` from `start` until `stop`; `die` ends it as SIGKILL would, and it then starts with the
     weights it was made with."""
@@ -38,7 +41,8 @@ class FakeVLLM:
         self.release = threading.Event()  # ends what hangs
 
     def start(self) -> "FakeVLLM":
-        self.engine = TransformersEngine.load(self.folder)
+        with _LOADING:
+            self.engine = TransformersEngine.load(self.folder)
         self.label = "default"
         fake = self
 
@@ -119,7 +123,8 @@ class FakeVLLM:
                 return {"weight_version": self.label}
             case "/collective_rpc":
                 assert body["method"] == "reload_weights"
-                model = AutoModelForCausalLM.from_pretrained(body["kwargs"]["weights_path"])
+                with _LOADING:
+                    model = AutoModelForCausalLM.from_pretrained(body["kwargs"]["weights_path"])
                 self.engine.model.load_state_dict(model.state_dict())  # its own config stays
                 self.engine.refresh(0)
                 return {"results": [None]}

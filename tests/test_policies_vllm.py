@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +15,18 @@ from safetensors.torch import load_file
 from vertigym import envs
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, EngineError, MissingDependencyError, RunError
+from vertigym.core.files import read_jsonl
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import GeneratedTasks
-from vertigym.policies import tiny, vllm_local
+from vertigym.policies import tiny, vllm_local, vllm_process
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.lora import merged_state
 from vertigym.policies.vllm import VLLMEngine, open_vllm
 from vertigym.policies.vllm_backend import Order, VLLMConfig, Written
+from vertigym.policies.vllm_process import ServerProcess
 from vertigym.policies.vllm_server import save_weights
+from vertigym.policies.vllm_servers import VLLMServers
 from vertigym.trainer import trust
 from vertigym.trainer.batch import Sample
 from vertigym.trainer.config import OptimizerConfig, RunConfig
@@ -68,8 +72,10 @@ def connect(folder: Path, fake: FakeVLLM) -> Iterator[Open]:
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
         config = VLLMConfig(**{**QUICK, "url": fake.url, **limits})
-        opened.append(open_vllm(folder, config, dtype="float32", model=model))
-        return opened[-1]
+        engine = open_vllm(folder, config, dtype="float32", model=model)
+        engine.model = model  # type: ignore[attr-defined]
+        opened.append(engine)
+        return engine
 
     yield open_one
     for engine in opened:
@@ -78,7 +84,7 @@ def connect(folder: Path, fake: FakeVLLM) -> Iterator[Open]:
 
 def expected(engine: VLLMEngine) -> list[tuple[int, ...]]:
     """What the followed model writes."""
-    model = engine.backend._model  # type: ignore[attr-defined]
+    model = engine.model  # type: ignore[attr-defined]
     alone = TransformersEngine(model, engine.tokenizer)
     return [tuple(alone.generate([prompt], SAMPLING)[0].token_ids) for prompt in PROMPTS]
 
@@ -86,7 +92,8 @@ def expected(engine: VLLMEngine) -> list[tuple[int, ...]]:
 def limit(engine: VLLMEngine, **limits: float) -> None:
     """Other limits, once it is open."""
     backend: Any = engine.backend
-    backend._config = backend._config.model_copy(update=limits)
+    for one in (backend, *backend.servers):
+        one.config = one.config.model_copy(update=limits)
 
 
 def tokens(written: list[Completion]) -> list[tuple[int, ...]]:
@@ -99,7 +106,7 @@ def test_tokens_log_probs_and_versions_come_through(connect: Open, fake: FakeVLL
     assert {one.policy_version for one in before} == {0}
     assert tokens(before) == expected(engine), "a server that is given is handed our weights at once"
     with torch.no_grad():
-        for parameter in engine.backend._model.parameters():  # type: ignore[attr-defined]
+        for parameter in engine.model.parameters():  # type: ignore[attr-defined]
             parameter.add_(0.1 * torch.randn_like(parameter))
     engine.refresh(7)
     written = engine.generate(PROMPTS, SAMPLING)
@@ -215,9 +222,102 @@ def test_a_server_that_training_cannot_use_is_refused(
 def test_the_output_head_is_handed_over_even_where_it_is_the_embedding(folder: Path, tmp_path: Path) -> None:
     model, _ = load_model(folder)
     assert model.lm_head.weight is model.model.embed_tokens.weight, "a model folder would leave it out"
-    save_weights(model, merged_state(model), tmp_path / "weights")
-    saved = load_file(tmp_path / "weights" / "model.safetensors")
+    save_weights(merged_state(model), tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
     assert saved.keys() == model.state_dict().keys() >= {"lm_head.weight"}
+
+
+# Several servers.
+
+
+def test_a_server_outlives_the_thread_that_asked_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_process, "require_vllm", lambda _: None)
+    process = ServerProcess(folder, VLLMConfig(mode="server"), dtype="float32", context=256)
+    process._command = ["sleep", "60"]
+    asking = threading.Thread(target=process.ensure)
+    asking.start()
+    asking.join()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process._process.wait(0.3)  # type: ignore[union-attr]
+    process.stop()
+
+
+@pytest.fixture
+def second(folder: Path) -> Iterator[FakeVLLM]:
+    server = FakeVLLM(folder).start()
+    yield server
+    server.stop()
+
+
+def both(connect: Open, fake: FakeVLLM, second: FakeVLLM, **limits: Any) -> tuple[VLLMEngine, list[str]]:
+    notes: list[str] = []
+    engine = connect(url=(fake.url, second.url), **limits)
+    engine.backend._on_note = notes.append  # type: ignore[attr-defined]
+    engine.refresh(1)
+    return engine, notes
+
+
+def test_a_batch_is_spread_over_servers_and_each_has_the_weights(
+    connect: Open, fake: FakeVLLM, second: FakeVLLM
+) -> None:
+    engine, notes = both(connect, fake, second)
+    before = len(fake.answered), len(second.answered)
+    assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
+    assert (len(fake.answered) - before[0], len(second.answered) - before[1]) == (12, 12)
+    assert fake.label == second.label != "default"
+    assert not notes
+
+
+def test_what_a_killed_server_has_lost_another_writes_until_it_is_back(
+    connect: Open, fake: FakeVLLM, second: FakeVLLM
+) -> None:
+    engine, notes = both(connect, fake, second)
+    first, before = second.asked, len(fake.answered)
+    second.fault = lambda path, count: "die" if path.startswith("/inference") and count == first + 5 else ""
+    assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
+    assert len(fake.answered) - before > 12, "it has done the other's part"
+    (note,) = notes
+    assert note.startswith(f"1 of 2 vLLM servers are there ({second.url}: ")
+    engine.refresh(2)
+    assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
+    second.fault = lambda path, count: ""
+    second.start()
+    answered = len(second.answered)
+    assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
+    assert len(second.answered) - answered == 12
+    assert second.label == fake.label, "it was handed the weights of the others"
+    assert notes[1] == "2 of 2 vLLM servers are there"
+
+
+def test_a_server_that_hangs_is_left_alone_until_it_is_restarted(
+    connect: Open, fake: FakeVLLM, second: FakeVLLM
+) -> None:
+    engine, notes = both(connect, fake, second)
+    limit(engine, request_s=4.0)
+    second.fault = lambda path, count: "hang" if path.startswith("/inference") else ""
+    assert tokens(engine.generate(PROMPTS[:8], SAMPLING)) == expected(engine)[:8]
+    limit(engine, request_s=30.0)
+    asked = second.asked
+    engine.refresh(2)
+    assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
+    assert second.asked == asked
+    second.fault = lambda path, count: ""
+    second.stop()
+    second.start()
+    assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
+    assert second.asked > asked
+    assert [note[:6] for note in notes] == ["1 of 2", "2 of 2"]
+
+
+def test_where_no_server_is_left_all_are_named(connect: Open, fake: FakeVLLM, second: FakeVLLM) -> None:
+    engine, _ = both(connect, fake, second)
+    limit(engine, start_s=0.5)
+    fake.stop()
+    second.stop()
+    with pytest.raises(
+        EngineError, match=rf"vLLM servers {fake.url}, {second.url} was not up within 0.5 s .*refused"
+    ):
+        engine.generate(PROMPTS, SAMPLING)
 
 
 # A whole run.
@@ -299,6 +399,39 @@ def test_a_run_whose_server_died_hung_and_was_resumed_ends_in_the_same_weights(
 
 
 @pytest.mark.usefixtures("one_word")
+def test_an_unordered_run_trains_on_completions_within_the_bound_each_under_its_own_version(
+    tmp_path: Path, folder: Path, fake: FakeVLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[set[str], int, str]] = []
+    write, generate = VLLMServers.write, VLLMEngine.generate
+
+    def labelled(self: Any, orders: Any) -> Any:
+        written = write(self, orders)
+        seen.append(({threading.current_thread().name}, -1, fake.label))
+        return written
+
+    def versioned(self: Any, *arguments: Any) -> Any:
+        completions = generate(self, *arguments)
+        mine = [i for i, (names, version, _) in enumerate(seen) if threading.current_thread().name in names]
+        (version,) = {one.policy_version for one in completions}
+        seen[mine[-1]] = (seen[mine[-1]][0], version, seen[mine[-1]][2])
+        return completions
+
+    monkeypatch.setattr(VLLMServers, "write", labelled)
+    monkeypatch.setattr(VLLMEngine, "generate", versioned)
+    config = run_config(tmp_path, folder, fake)
+    rows = config.rollout.model_copy(
+        update={"staleness": 2, "deterministic": False, "save_every": 1, "batch": 4}
+    )
+    outcome = train(config.model_copy(update={"rollout": rows, "steps": 6}))
+    for step, file in enumerate(sorted((outcome.run.folder / "rollouts").iterdir())):
+        found = {step - row["policy_version"] for row in read_jsonl(file)}
+        assert found <= set(range(min(step, 2) + 1))
+    assert {"sampling"} in [names for names, _, _ in seen]
+    assert all(label.endswith(f"-{version}") for _, version, label in seen), "as the server itself has it"
+
+
+@pytest.mark.usefixtures("one_word")
 def test_a_server_with_another_model_ends_the_run_before_it_learns(tmp_path: Path, folder: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(folder, other)
@@ -369,6 +502,10 @@ def test_the_correction_is_on_for_vllm_unless_said_otherwise() -> None:
     [
         ({"url": "http://a"}, 'mode = "server"'),
         ({"url": "a:1", "mode": "server"}, "http://"),
+        ({"url": ["http://a", "b"], "mode": "server"}, "http://"),
+        ({"url": ["http://a", "http://a"], "mode": "server"}, "twice"),
+        ({"servers": 2}, "how many to start"),
+        ({"servers": 2, "mode": "server", "url": "http://a"}, "how many to start"),
         ({"exchange": "/tmp"}, 'mode = "server"'),
     ],
 )

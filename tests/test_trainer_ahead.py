@@ -2,6 +2,8 @@
 what a resumed run takes up."""
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,16 @@ import pytest
 import torch
 
 from vertigym.core.config import parse
+from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl, sha256
 from vertigym.core.types import Message, Prompt, Sampling, Score, Segment, Trajectory
 from vertigym.policies.engine import TransformersEngine, load_model
-from vertigym.trainer.ahead import Ahead
+from vertigym.trainer.ahead import Ahead, Unordered
 from vertigym.trainer.clock import repeatable
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
 from vertigym.trainer.policy_gradient import PolicyGradient
+from vertigym.trainer.starting import fits_several_ranks
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ask_first"
 TASK: list[Message] = [{"role": "user", "content": "?"}]
@@ -180,3 +184,100 @@ def test_an_engine_with_a_copy_does_not_see_the_model_change(done: Outcome) -> N
         assert ([c.logprobs for c in before] == [c.logprobs for c in after]) == copy
         engine.refresh(1)
         assert engine.generate(prompts, Sampling(max_tokens=8)) != before
+
+
+# Unordered: a bound only.
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Poll; a broken sampler never gets there."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_sampler_goes_on_while_weights_change_and_waits_at_the_bound() -> None:
+    asked: list[int] = []
+    gate = threading.Event()
+
+    def sample(step: int) -> Any:
+        asked.append(step)
+        if step == 1:
+            gate.wait(60)
+        return [[]]
+
+    flow = Unordered(sample, staleness=2, steps=9)
+    flow.take(0)
+    until(lambda: asked == [0, 1])
+    changed: list[int] = []
+    flow.advance(changed.append, 1)  # does not wait for step 1, which is being sampled
+    assert changed == [1]
+    gate.set()
+    until(lambda: asked == [0, 1, 2, 3])
+    time.sleep(0.1)
+    assert asked == [0, 1, 2, 3], "step 4 of the weights before step 1 would be 3 old"
+    flow.take(1)
+    time.sleep(0.1)
+    assert asked == [0, 1, 2, 3], "training does not make rollouts newer, new weights do"
+    flow.advance(changed.append, 2)
+    until(lambda: asked == [0, 1, 2, 3, 4])
+    flow.close()
+    flow.advance(changed.append, 3)
+    assert asked == [0, 1, 2, 3, 4]
+    assert flow._sampler
+    assert not flow._sampler.is_alive()
+
+
+def test_a_failure_of_the_sampler_is_raised_where_its_rollouts_are_missed() -> None:
+    def sample(step: int) -> Any:
+        if step == 1:
+            raise RuntimeError("the judge is down")
+        return [[]]
+
+    flow = Unordered(sample, staleness=1, steps=5)
+    assert flow.take(0) == [[]]
+    with pytest.raises(RuntimeError, match="the judge is down"):
+        flow.take(1)
+    flow.close()
+
+
+UNORDERED = {
+    "tasks": 6,
+    "group_size": 2,
+    "max_tokens": 8,
+    "save_every": 1,
+    "staleness": 2,
+    "deterministic": False,
+}
+
+
+def ages(outcome: Outcome) -> list[set[int]]:
+    """How old each step's rollouts were."""
+    files = sorted((outcome.run.folder / "rollouts").iterdir())
+    return [{step - row["policy_version"] for row in read_jsonl(file)} for step, file in enumerate(files)]
+
+
+def test_an_unordered_run_stays_within_its_bound_and_can_be_resumed(tmp_path: Path) -> None:
+    def stop(step: int, _: object) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path, rollout=UNORDERED), progress=Progress(on_step=stop))
+    assert not [t for t in threading.enumerate() if t.name.startswith("sampling")], "it has ended with the run"
+    resumed = train(config(tmp_path, rollout=UNORDERED), resume=True)
+    assert len(ages(resumed)) == 5
+    for step, found in enumerate(ages(resumed)):
+        assert found <= set(range(min(step, 2) + 1))
+    assert all(len(read_jsonl(f)) == 12 for f in (resumed.run.folder / "rollouts").iterdir())
+
+
+def test_without_a_bound_it_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rollout\.staleness = 1, or more"):
+        config(Path(), rollout=UNORDERED | {"staleness": 0})
+
+
+def test_several_ranks_keep_their_order() -> None:
+    with pytest.raises(ConfigError, match="several ranks must take them together"):
+        fits_several_ranks(config(Path(), rollout=UNORDERED))

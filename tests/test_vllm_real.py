@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from vertigym import envs
-from vertigym.core.config import load
+from vertigym.core.config import load, parse
 from vertigym.core.errors import ConfigError, EngineError
-from vertigym.core.files import write_jsonl
+from vertigym.core.files import read_jsonl, write_jsonl
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
 from vertigym.envs.business.builtin import OLD_DECISION, RETURNS, folder_of
 from vertigym.envs.business.env import DecisionEnv
@@ -277,3 +277,28 @@ def test_grpo_learns_as_much_with_vllm_as_with_transformers(seed: int, tmp_path:
     assert start == same_start, "greedy answers of one model"
     assert min(ours, theirs) > start + 0.15
     assert theirs == pytest.approx(ours, abs=0.08)
+
+
+@pytest.mark.parametrize("mode", ["process", "server"])
+def test_rollouts_go_on_while_the_optimizer_steps_and_stay_within_their_bound(
+    mode: str, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    table: dict[str, Any] = {
+        "name": "run", "env": RETURNS, "model": "tiny", "algorithm": "grpo", "steps": 8, "threads": 1,
+        "tiny": {"hidden": 64, "layers": 2, "heads": 2, "key_heads": 1, "ffn": 96}, "output": str(tmp_path),
+        "rollout": {
+            "engine": "vllm", "vllm": {"mode": mode, "probe_every": 2}, "staleness": 2, "deterministic": False,
+            "tasks": 8, "group_size": 2, "batch": 4, "max_tokens": 16, "save_every": 1,
+        },
+        "policy": {"advantage": "reinforce++", "entropy": 0.5}, "optimizer": {"lr": 2e-3},
+    }  # fmt: skip
+    run = train(parse(RunConfig, table, source="test")).run
+    files = sorted((run.folder / "rollouts").iterdir())
+    ages = [[step - row["policy_version"] for row in read_jsonl(file)] for step, file in enumerate(files)]
+    assert [len(found) for found in ages] == [16] * 8
+    assert all(0 <= age <= min(step, 2) for step, found in enumerate(ages) for age in found)
+    assert max(map(max, ages)) > 0, "sampled while an earlier step was trained on"
+    probes = [row["probe_mean"] for row in run.metrics() if "probe_mean" in row]
+    assert len(probes) == 4
+    assert max(probes) < 1e-4, "fresh samples are of the newest weights"

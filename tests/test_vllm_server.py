@@ -1,10 +1,11 @@
-"""A real vLLM server of our own: agrees with the model, follows it, is killed in mid-batch and comes back."""
+"""Real vLLM servers of our own: one is killed in mid-batch and comes back; of two, the other takes over."""
 
 import os
 import signal
 import threading
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine
 from vertigym.policies.vllm import open_vllm
 from vertigym.policies.vllm_backend import VLLMConfig
-from vertigym.policies.vllm_server import VLLMServer
+from vertigym.policies.vllm_servers import VLLMServers
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,10 +50,10 @@ def test_a_server_follows_the_model_and_survives_being_killed_in_mid_batch(tmp_p
                 logp = torch.log_softmax(logits, -1).gather(1, torch.tensor(one.token_ids)[:, None])[:, 0]
                 assert float((logp - torch.tensor(one.logprobs)).abs().mean()) < 1e-4
 
-        backend = theirs.backend
-        assert isinstance(backend, VLLMServer)
-        assert backend._process
-        killed = backend._process.pid
+        assert isinstance(theirs.backend, VLLMServers)
+        (backend,) = theirs.backend.servers
+        assert backend.process
+        killed = backend.process.pid
         done = backend._one
 
         def first_then_kill(*arguments: object) -> object:
@@ -65,8 +66,53 @@ def test_a_server_follows_the_model_and_survives_being_killed_in_mid_batch(tmp_p
         fired = threading.Event()
         backend._one = first_then_kill  # type: ignore[method-assign, assignment]
         again = theirs.generate(PROMPTS, Sampling(temperature=0.7, max_tokens=150))
-        assert backend._process.pid != killed, "it was started again"
+        assert backend.process.pid != killed, "it was started again"
         assert [one.token_ids for one in again] == [one.token_ids for one in written]
+        assert {one.policy_version for one in again} == {1}
+    finally:
+        theirs.close()
+
+
+def test_of_two_servers_one_is_killed_in_mid_batch_and_the_other_takes_over(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    tiny.build(TEXTS, tmp_path / "model", size=SIZE)
+    ours = TransformersEngine.load(tmp_path / "model")
+    config = VLLMConfig(mode="server", servers=2)
+    notes: list[str] = []
+    theirs = open_vllm(tmp_path / "model", config, dtype="float32", model=ours.model, on_note=notes.append)
+    try:
+        with torch.no_grad():
+            for parameter in ours.model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        theirs.refresh(1)
+        sampling = Sampling(temperature=0.7, max_tokens=150)
+        whole = theirs.generate(PROMPTS, sampling)
+        assert not notes, "both are there"
+        assert isinstance(theirs.backend, VLLMServers)
+        staying, struck = theirs.backend.servers
+        done, count = staying.send, [0]
+
+        def counted(orders: Any, weights: Any) -> Any:
+            count[0] += len(orders)
+            return done(orders, weights)
+
+        staying.send = counted  # type: ignore[method-assign]
+        first = struck._one
+
+        def first_then_kill(*arguments: Any) -> Any:
+            answer = first(*arguments)
+            assert struck.process
+            if not fired.is_set():
+                fired.set()
+                os.killpg(struck.process.pid, signal.SIGKILL)
+            return answer
+
+        fired = threading.Event()
+        struck._one = first_then_kill  # type: ignore[method-assign, assignment]
+        again = theirs.generate(PROMPTS, sampling)
+        assert count[0] > len(PROMPTS) // 2, "it has done what the other has lost"
+        assert notes[0].startswith("1 of 2 vLLM servers are there")
+        assert [one.token_ids for one in again] == [one.token_ids for one in whole]
         assert {one.policy_version for one in again} == {1}
     finally:
         theirs.close()

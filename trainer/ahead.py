@@ -5,10 +5,12 @@ the starting weights), beside that step's training:
 
     k = 1     sample 0 │ train 0 + sample 1 │ train 1 + sample 2 │ …
 
-How old a step's rollouts are is thus fixed, not a matter of who is faster, and a run repeats to the bit. What
-is sampled but not yet trained on is part of a checkpoint: the weights it came from are gone.
+How old a step's rollouts are is thus fixed, not a matter of who is faster, and a run repeats to the bit. Or it
+is only bounded (`Unordered`): the sampler goes on while weights change, and waits at the bound. What is sampled
+but not yet trained on is part of a checkpoint: the weights it came from are gone.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +21,7 @@ from typing import Any
 from vertigym.core.files import jsonable, read_jsonl, write_jsonl
 from vertigym.core.types import Score, Segment, StopReason, Trajectory
 from vertigym.trainer.collect import Rounds
+from vertigym.trainer.config import RolloutConfig
 
 FILE = "rollouts.jsonl"
 
@@ -55,6 +58,16 @@ class Ahead:
                 self._ready[number] = self._timed(number)
         return self._ready.pop(step)
 
+    def advance(self, refresh: Callable[[int], None], version: int) -> None:
+        """Give the engine new weights."""
+        self.settle()
+        refresh(version)
+
+    def close(self) -> None:
+        """Sample no more; to be called before the engine is closed."""
+        if self._thread:
+            self._thread.shutdown(cancel_futures=True)
+
     def settle(self) -> None:
         """Wait until nothing is being sampled: the engine's weights may change."""
         if self._running:
@@ -71,7 +84,7 @@ class Ahead:
         """Write what waits to be trained on to `folder`."""
         rows = (
             {"step": step, "round": number, **jsonable(asdict(trajectory))}
-            for step, rounds in sorted(self._ready.items())
+            for step, rounds in sorted(self._ready.copy().items())
             for number, one in enumerate(rounds)
             for trajectory in one
         )
@@ -93,6 +106,92 @@ class Ahead:
         wrote = sum(trajectory.completion_tokens for one in rounds for trajectory in one)
         self._spent = seconds + time.perf_counter() - began, tokens + wrote
         return rounds
+
+
+class Unordered(Ahead):
+    """Ahead without an order: the sampler works while weights change, between two calls of the engine.
+
+        a step's rollouts are of the weights before it, or of up to `staleness` updates earlier, and mixed
+
+    The sampler begins a step only when that holds for the weights of that moment, and waits until then; the
+    trainer waits for rollouts only. How old they are depends on who is faster: such a run does not repeat.
+    """
+
+    def __init__(self, sample: Callable[[int], Rounds], *, staleness: int, steps: int) -> None:
+        super().__init__(sample, staleness=staleness, steps=steps, overlap=False)
+        self._change = threading.Condition()
+        self._sampler: threading.Thread | None = None
+        self._version = 0
+        self._closed = False
+        self._error: BaseException | None = None
+
+    def take(self, step: int) -> Rounds:
+        """The rollouts of `step`, as soon as they are there."""
+        with self._change:
+            self._version = max(self._version, step)
+            self._change.notify_all()
+            if self._sampler is None:
+                self._sampler = threading.Thread(target=self._run, args=(step,), name="sampling", daemon=True)
+                self._sampler.start()
+            self._change.wait_for(lambda: step in self._ready or self._error)
+            if step not in self._ready:
+                assert self._error
+                raise self._error
+            return self._ready.pop(step)
+
+    def advance(self, refresh: Callable[[int], None], version: int) -> None:
+        """Give the engine new weights, whatever is being sampled."""
+        refresh(version)
+        with self._change:
+            self._version = version
+            self._change.notify_all()
+
+    def close(self) -> None:
+        """Sample no more; waits for the step that is being sampled."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        if self._sampler:
+            self._sampler.join()
+
+    def spent(self) -> tuple[float, int]:
+        """`(seconds, tokens)` of the steps whose sampling has ended since the last call."""
+        with self._change:
+            return super().spent()
+
+    def _run(self, first: int) -> None:
+        try:
+            for number in range(first, self._steps):
+                if number in self._ready:  # from a checkpoint
+                    continue
+                if not self._may(number):
+                    return
+                rounds = self._timed(number)
+                with self._change:
+                    self._ready[number] = rounds
+                    self._change.notify_all()
+        except BaseException as error:  # raised where the trainer waits for rollouts
+            with self._change:
+                self._error = error
+                self._change.notify_all()
+
+    def _may(self, number: int) -> bool:
+        """Whether to sample that step, once its rollouts would not be too old."""
+        with self._change:
+            self._change.wait_for(lambda: self._closed or number - self._version <= self._staleness)
+            return not self._closed
+
+
+def ahead(sample: Callable[[int], Rounds], rollouts: RolloutConfig, *, steps: int, has_copy: bool) -> Ahead:
+    """As the config says.
+
+    Args:
+        has_copy: whether the engine's weights are its own.
+    """
+    if rollouts.deterministic:
+        return Ahead(sample, staleness=rollouts.staleness, steps=steps, overlap=has_copy)
+    assert has_copy, "with staleness, every engine has"
+    return Unordered(sample, staleness=rollouts.staleness, steps=steps)
 
 
 def _trajectory(row: dict[str, Any]) -> Trajectory:

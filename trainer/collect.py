@@ -17,6 +17,7 @@ from vertigym.core.types import Sampling, Score, StopReason, Trajectory
 from vertigym.envs.env import Env
 from vertigym.policies.engine import Engine
 from vertigym.policies.rollout import Episode, rollout
+from vertigym.policies.workers import Farm
 from vertigym.trainer.advantages import with_variance
 from vertigym.trainer.config import PolicyConfig, RolloutConfig
 from vertigym.trainer.credit import Played, played
@@ -131,6 +132,8 @@ class Collector:
             if not engine.mine:
                 return []
             engine, mine = engine.mine, episodes
+        if isinstance(engine, Farm):
+            return engine.play(mine, sampling)
         return rollout(engine, self._env, mine, sampling, batch=self._rollouts.batch)
 
     def _scores(self, step: int, rounds: Rounds) -> list[Score]:

@@ -23,6 +23,7 @@ from vertigym.core.config import Config
 from vertigym.policies.lora import LoRAConfig
 from vertigym.policies.tiny import TinySize
 from vertigym.policies.vllm_backend import VLLMConfig
+from vertigym.policies.workers import WorkersConfig
 from vertigym.trainer.alarms import AlarmConfig
 from vertigym.trainer.curriculum import CurriculumConfig
 from vertigym.trainer.trackers import TrackingConfig
@@ -49,18 +50,35 @@ class RolloutConfig(Config):
     rounds: int = Field(1, ge=1, description="dynamic sampling: sample anew up to so many times, till all vary")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1, description="a turn")
-    batch: int = Field(512, ge=1, description="episodes played at once")
+    batch: int = Field(512, ge=1, description="episodes played at once; with workers, the most in a share")
     engine: Literal["transformers", "vllm"] = "transformers"
     vllm: VLLMConfig = VLLMConfig()
+    workers: str = Field(
+        "", description="ray://auto, ray://local or ray://host:10001: play episodes in workers of a Ray cluster"
+    )
+    ray: WorkersConfig = WorkersConfig()
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     staleness: int = Field(
         0, ge=0, description="sample so many steps ahead, beside training, from weights as many steps old"
+    )
+    deterministic: bool = Field(
+        True, description="false, with staleness: it is a bound only, sampler and trainer wait for nothing else"
     )
     curriculum: CurriculumConfig | None = Field(
         None, description="draw tasks by the policy's own accuracy on their rules, not all alike"
     )
     max_unscored: float = Field(0.1, ge=0, le=1, description="a larger share of unscored episodes ends the run")
     save_every: int = Field(10, ge=0, description="save every k-th step's rollouts; 0 saves none")
+
+    @field_validator("workers")
+    @classmethod
+    def _an_address(cls, workers: str) -> str:
+        if workers and not re.fullmatch(r"ray://(auto|local|[^/\s:]+:\d+)", workers):
+            raise ValueError(
+                f'{workers!r} is no address of workers: "ray://auto" (the cluster this machine belongs to), '
+                '"ray://local" (this machine) or "ray://host:10001" (a cluster\'s client port)'
+            )
+        return workers
 
 
 Advantage = Literal["grpo", "rloo", "reinforce++", "maxrl", "gdpo", "gae"]
@@ -318,6 +336,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _rollouts_fit_the_policy(self) -> Self:
         policy, rollout = self.policy, self.rollout
+        servers = len(rollout.vllm.urls)
         faults = {
             f"policy.minibatches ({policy.minibatches}) cannot exceed rollout.tasks ({rollout.tasks})": (
                 policy.minibatches > rollout.tasks
@@ -329,6 +348,11 @@ class RunConfig(Config):
             f"at least 2, got {rollout.group_size}": policy.relative and rollout.group_size < 2,
             f'rollout.rounds looks for groups with variance, which advantage "{policy.advantage}" does not '
             "need: rounds = 1": rollout.rounds > 1 and not policy.relative,
+            "rollout.deterministic = false bounds how old rollouts may be: rollout.staleness = 1, or more": (
+                not rollout.deterministic and not rollout.staleness
+            ),
+            f"each worker has vLLM servers to itself: rollout.vllm.url names {servers}, rollout.ray.count is "
+            f"{rollout.ray.count}": bool(rollout.workers) and 0 < servers < rollout.ray.count,
             "rollout.curriculum draws by the scores of the step before, and rollout.staleness samples ahead of "
             "them: remove one": rollout.curriculum is not None and rollout.staleness > 0,
             f"policy.overlong ({policy.overlong}) cannot exceed rollout.max_tokens ({rollout.max_tokens})": (

@@ -9,7 +9,6 @@ Several ranks (`ranks`) all run this loop; the leader alone writes the run's fol
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +23,6 @@ from vertigym.policies import tiny
 from vertigym.policies.engine import Engine, TransformersEngine, load_model
 from vertigym.policies.lora import add_lora
 from vertigym.policies.shards import load_whole
-from vertigym.policies.vllm import open_vllm
 from vertigym.trainer import checkpoints, starting, trust
 from vertigym.trainer.ahead import Ahead
 from vertigym.trainer.alarms import Alarms
@@ -98,7 +96,7 @@ def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress)
         trackers = open_trackers(config.tracking, config.name, run.folder, settings, on_note=progress.on_note)
     try:
         session = _Session(config, run, env, suites, checkpoint, progress, trackers, ranks)
-        with closing(session.engine):
+        with closing(session.engine), closing(session):
             return session.go()
     except Exception as error:
         if not is_disk_full(error):
@@ -196,6 +194,11 @@ class _Session:
             return False
         return self.ranks.led(lambda: self.gatekeeper is not None and self.gatekeeper.is_hopeless())
 
+    def close(self) -> None:
+        """Sample no more. One of several ranks may wait for another that is lost: it is left behind."""
+        if self.ahead and self.ranks.size == 1:
+            self.ahead.close()
+
     def _sound_alarms(self, step: int, metrics: dict[str, float]) -> None:
         """Warn, or end the run where the config says so.
 
@@ -212,8 +215,8 @@ class _Session:
     def _engine(self, folder: Path, model: Any, tokenizer: Any) -> Engine:
         """What samples, by weights that follow `model`, which is as the folder has it."""
         rows = self.config.rollout
-        if rows.engine == "vllm":
-            opened = partial(open_vllm, folder, rows.vllm, dtype=rows.dtype, model=model)
+        opened = starting.engine_elsewhere(self.config, folder, model, self.progress.on_note)
+        if opened:
             return opened() if self.ranks.size == 1 else Led(self.ranks, model, tokenizer, opened)
         copy = rows.staleness > 0 or self.ranks.size > 1
         return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=copy)

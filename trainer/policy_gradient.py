@@ -22,7 +22,7 @@ from vertigym.core.seeds import generator
 from vertigym.envs.env import Env
 from vertigym.policies.engine import Engine
 from vertigym.trainer import losses
-from vertigym.trainer.ahead import Ahead
+from vertigym.trainer.ahead import ahead
 from vertigym.trainer.batch import Sample
 from vertigym.trainer.clock import peak_memory, phases
 from vertigym.trainer.collect import Collector
@@ -66,9 +66,7 @@ class PolicyGradient:
         self._learner, self._engine = learner, engine
         self._rollouts, self._config, self._seed = rollouts, config, seed
         self._collector = Collector(engine, env, rollouts, config, seed=seed, ranks=ranks)
-        self.ahead = Ahead(
-            self._collector.sample, staleness=rollouts.staleness, steps=steps, overlap=engine.has_copy
-        )
+        self.ahead = ahead(self._collector.sample, rollouts, steps=steps, has_copy=engine.has_copy)
         self._critic: Critic | None
         self._critic, self._critic_config = critic or (None, CriticConfig())
         self._reference = reference
@@ -86,8 +84,7 @@ class PolicyGradient:
             metrics |= self._trust.of_rollouts(step, samples_of(plays))
         metrics |= self._train(step, self._weigh(plays))
         metrics["seconds_training"] = time.perf_counter() - taken
-        self.ahead.settle()
-        self._engine.refresh(version=step + 1)
+        self.ahead.advance(self._engine.refresh, step + 1)
         if self._trust:
             metrics |= self._trust.of_fresh_samples(step, samples_of(plays))
         worth = {play.index: float(column([play], "advantage").mean()) for play in plays}

@@ -1,5 +1,7 @@
 """What a run starts from: a model to train, the text that a tiny one is made from, and what would run."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,11 @@ from vertigym import envs
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import SPLITS
-from vertigym.policies.engine import load_model
+from vertigym.policies.engine import Engine, load_model
+from vertigym.policies.ray_workers import open_workers
 from vertigym.policies.scripted import reference_text
+from vertigym.policies.vllm import open_vllm
+from vertigym.policies.worker import Spec, skeleton
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.gatekeeper import open_suites
 from vertigym.trainer.sft import chat
@@ -64,14 +69,44 @@ def plan(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def engine_elsewhere(
+    config: RunConfig, folder: Path, model: Any, on_note: Callable[[str], None]
+) -> Callable[..., Engine] | None:
+    """How to open an engine with weights of its own, where the config asks for one: workers, or vLLM. A keyword
+    `weights` may say where it is to take them from, in place of `model`."""
+    rows = config.rollout
+    if rows.workers:
+        spec = Spec(
+            skeleton(folder),
+            partial(envs.make, config.env),
+            engine=rows.engine,
+            vllm=rows.vllm,
+            dtype=rows.dtype,
+            batch=rows.batch,
+            threads=config.threads or max(1, int(rows.ray.cpus)),
+            count=rows.ray.count,
+        )
+        return partial(open_workers, rows.workers, folder, spec, rows.ray, model=model, on_note=on_note)
+    if rows.engine == "vllm":
+        return partial(open_vllm, folder, rows.vllm, dtype=rows.dtype, model=model, on_note=on_note)
+    return None
+
+
 def fits_several_ranks(config: RunConfig) -> None:
     """
     Raises:
         ConfigError: something in the config works on one rank only.
     """
     rows = config.rollout
-    if config.algorithm != "sft" and rows.engine == "vllm" and rows.vllm.mode == "process":
+    if config.algorithm == "sft":
+        return
+    if rows.engine == "vllm" and rows.vllm.mode == "process" and not rows.workers:
         raise ConfigError(
             'rollout.vllm.mode "process" would put vLLM into the process of one of several ranks, which has '
             'process groups of its own: mode = "server"'
+        )
+    if not rows.deterministic:
+        raise ConfigError(
+            "rollout.deterministic = false lets each process take new weights when it is ready, and several "
+            "ranks must take them together: deterministic = true"
         )
