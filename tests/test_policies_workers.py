@@ -32,8 +32,11 @@ from vertigym.policies.workers import Farm, Fetch, WorkerLostError, WorkersConfi
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, train
 
+from .fake_vllm import FakeVLLM
+
 ENV = RETURNS
 SAMPLING = Sampling(max_tokens=8)
+CONTEXT = 1024
 Fault = Callable[[int, str, int], str]  # (worker, method, its number of calls so far) -> "", die, hang
 
 
@@ -269,6 +272,36 @@ def test_a_run_with_workers_one_of_which_dies_ends_in_the_weights_of_a_run_witho
     assert len(threads.started) == 4
     assert same(plain, farmed)
     assert not same(plain, run(tmp_path / "other", staleness=1 - staleness))
+
+
+def test_unordered_workers_stay_within_the_bound(tmp_path: Path, threads: Threads) -> None:
+    done = run(tmp_path, staleness=2, deterministic=False, workers="ray://auto", ray={"count": 2}, save_every=1)
+    assert len(threads.started) == 2
+    for step, file in enumerate(sorted((done.run.folder / "rollouts").iterdir())):
+        ages = [step - row["policy_version"] for row in read_jsonl(file)]
+        assert len(ages) == 16
+        assert all(0 <= age <= min(step, 2) for age in ages)
+
+
+def test_workers_with_vllm_servers_of_their_own_play_as_the_engine_does(folder: Path, model: Any) -> None:
+    servers = [FakeVLLM(folder, context=CONTEXT).start() for _ in range(2)]
+    vllm = VLLMConfig(mode="server", url=tuple(server.url for server in servers), start_s=20.0)
+    spec = Spec(skeleton(folder), partial(envs.make, ENV), engine="vllm", vllm=vllm, batch=8, count=2)
+    workers = Farm(Threads(), spec, WorkersConfig(count=2), load_model(folder)[1], lambda: merged_state(model))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1)
+    workers.refresh(5)
+    got = workers.play(episodes(), SAMPLING)
+    alone = rollout(TransformersEngine(model, workers.tokenizer), envs.make(ENV), episodes(), SAMPLING, batch=8)
+    for one, other in zip(got, alone, strict=True):
+        assert one.segments[0].token_ids == other.segments[0].token_ids
+        assert one.policy_version == 5
+    assert all(server.answered and server.label.endswith("-5") for server in servers)
+    assert servers[0].label != servers[1].label, "each is its worker's alone"
+    workers.close()
+    for server in servers:
+        server.stop()
 
 
 @pytest.mark.parametrize("address", ["auto", "ray://", "ray://host", "http://host:1"])
