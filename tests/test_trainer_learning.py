@@ -46,17 +46,17 @@ def test_corrected_stale_samples_reach_the_on_policy_reward_and_others_do_not(
     monkeypatch.setattr(envs, "make", lambda _: staleness.places())
     start = staleness.warm_start(tmp_path, seed=2)
 
-    def last(age: int, way: str) -> float:
-        return fmean(staleness.rewards(tmp_path, 2, start, age, way)[-10:])
+    def over_the_run(age: int, way: str) -> float:
+        return fmean(staleness.rewards(tmp_path, 2, start, age, way))
 
-    on_policy = last(*staleness.ON_POLICY)
+    on_policy = over_the_run(*staleness.ON_POLICY)
     for age in (1, 4, 8):
-        corrected = last(age, "corrected")
+        corrected = over_the_run(age, "corrected")
         print(f"{age} steps old: corrected {corrected:.3f} of {on_policy:.3f}")
-        assert corrected >= on_policy - 0.1
-    naive = last(8, "not corrected")
+        assert corrected >= on_policy - 0.03
+    naive = over_the_run(8, "not corrected")
     print(f"8 steps old: not corrected {naive:.3f}")
-    assert naive <= corrected - 0.1
+    assert naive <= corrected - 0.05
 
 
 # A teacher.
@@ -96,14 +96,15 @@ def test_distillation_from_a_larger_teacher_beats_rewards_alone(tmp_path: Path) 
 # Adapters.
 
 
-def test_adapters_learn_to_ask_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_adapters_learn_to_ask_first(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ASK_FIRST))
     from ask_first import logs  # type: ignore[import-not-found]
 
     def example(name: str, *changes: str) -> RunConfig:
-        return load(RunConfig, ASK_FIRST / f"{name}.toml", [f"output={tmp_path}", "seed=0", *changes])
+        return load(RunConfig, ASK_FIRST / f"{name}.toml", [f"output={tmp_path}", f"seed={seed}", *changes])
 
-    write_jsonl(tmp_path / "logs.jsonl", logs(seed=0))
+    write_jsonl(tmp_path / "logs.jsonl", logs(seed=seed))
     start = train(example("sft", f"sft.data={tmp_path / 'logs.jsonl'}")).last
     suites = f'eval.suites=["{ASK_FIRST / "suite.toml"}"]'
     lora = ("lora.rank=8", "lora.alpha=16", "optimizer.lr=5e-3", "steps=40")
@@ -111,5 +112,5 @@ def test_adapters_learn_to_ask_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     first, last = (outcome.evaluations[i].reports[0].score.mean for i in (0, -1))
     assert first is not None
     assert last is not None
-    print(f"held out: {first:.3f}, with adapters {last:.3f}")
+    print(f"seed {seed}: held out {first:.3f}, with adapters {last:.3f}")
     assert last >= first + 0.03
