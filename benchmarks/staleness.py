@@ -1,6 +1,6 @@
 """What samples of older weights do to GRPO, with and without the correction of the sampler.
 
-    python benchmarks/staleness.py [--seeds 2 3 4 5 6] [--staleness 1 4 8]
+    python benchmarks/staleness.py [--seeds 2 3 4 5 6] [--staleness 1 4 8] [--lr 5e-4] [--steps 700]
 
 A task of seconds: which of eight words belongs to each of twelve places. The start, a tiny model imitating logs
 that say any of them, is right one time in eight. Each seed trains on policy, and for each staleness twice on
@@ -77,12 +77,14 @@ def warm_start(folder: Path, seed: int) -> Path:
     ).last  # fmt: skip
 
 
-def rewards(folder: Path, seed: int, start: Path, staleness: int, way: str, steps: int = 700) -> list[float]:
+def rewards(
+    folder: Path, seed: int, start: Path, staleness: int, way: str, *, steps: int = 700, lr: float = 5e-4
+) -> list[float]:
     """The reward of each step of one run."""
     rollout = {"tasks": 12, "group_size": 8, "max_tokens": 2, "staleness": staleness, "save_every": 0}
     done = run(
         folder, seed, name=f"{staleness} {way}".replace(" ", "-"), model=str(start), algorithm="grpo",
-        steps=steps, rollout=rollout, policy=POLICY[way], optimizer={"lr": 5e-4},
+        steps=steps, rollout=rollout, policy=POLICY[way], optimizer={"lr": lr},
     )  # fmt: skip
     return [row["reward"] for row in read_jsonl(done.run.folder / "metrics.jsonl")]
 
@@ -99,6 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4, 5, 6])
     parser.add_argument("--staleness", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--lr", type=float, default=5e-4)
     options = parser.parse_args()
     torch.set_num_threads(1)
     envs.register(ENV, places)
@@ -108,7 +112,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             start = warm_start(Path(folder), seed)
             for arm in arms:
-                curve = rewards(Path(folder), seed, start, *arm)
+                curve = rewards(Path(folder), seed, start, *arm, steps=options.steps, lr=options.lr)
                 found[arm].append((fmean(curve), fmean(curve[-10:])))
                 print(json.dumps({"seed": seed, "staleness": arm[0], "way": arm[1], "both": found[arm][-1]}))
     for name, at in (("mean over the run", 0), ("last ten steps", 1)):
