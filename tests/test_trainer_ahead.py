@@ -172,7 +172,12 @@ def test_waiting_rollouts_come_back_from_a_file_as_they_were(tmp_path: Path) -> 
     assert [t.score.value for t in second] == [None, 0.1 + 0.2]
 
 
-def test_an_engine_with_a_copy_does_not_see_the_model_change(done: Outcome) -> None:
+@pytest.mark.parametrize("decodes", [True, False])
+def test_an_engine_with_a_copy_does_not_see_the_model_change(
+    decodes: bool, done: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not decodes:  # it then samples with the model's own forward pass
+        monkeypatch.setattr("vertigym.policies.engine.supports", lambda _: False)
     for copy in (True, False):
         engine = TransformersEngine(*load_model(done.last), copy=copy)
         prompts = [Prompt(TASK, seed=i) for i in range(4)]

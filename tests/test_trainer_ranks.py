@@ -20,7 +20,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from vertigym import envs
 from vertigym.core.config import parse
@@ -292,8 +298,17 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_metric_of_every_step_is_that_of_one_rank(name: str, pairs: dict[str, Pair]) -> None:
-    one, two = rows(pairs[name].one), rows(pairs[name].two)
-    assert len(one) == SCENARIOS.get(name, GRPO)["steps"]
+    same_metrics(pairs[name])
+    assert len(rows(pairs[name].two)) == SCENARIOS.get(name, GRPO)["steps"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_those_of_one_rank(name: str, pairs: dict[str, Pair]) -> None:
+    same_weights(pairs[name])
+
+
+def same_metrics(pair: Pair) -> None:
+    one, two = rows(pair.one), rows(pair.two)
     assert [row.keys() for row in one] == [row.keys() for row in two]
     losses = [(m[key], t[key]) for m, t in zip(one, two, strict=True) for key in m if key.endswith("loss")]
     assert len(losses) >= 0.8 * len(one), "few steps learn nothing"
@@ -302,17 +317,16 @@ def test_every_metric_of_every_step_is_that_of_one_rank(name: str, pairs: dict[s
         assert theirs == pytest.approx(mine, abs=1e-4, rel=1e-3), f"step {mine['step']}"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_weights_are_those_of_one_rank(name: str, pairs: dict[str, Pair]) -> None:
-    for checkpoint in sorted((pairs[name].one / "checkpoints").iterdir()):
+def same_weights(pair: Pair, *, moved: int = 20) -> None:
+    for checkpoint in sorted((pair.one / "checkpoints").iterdir()):
         one = load_file(checkpoint / "model.safetensors")
-        two = load_file(pairs[name].two / "checkpoints" / checkpoint.name / "model.safetensors")
+        two = load_file(pair.two / "checkpoints" / checkpoint.name / "model.safetensors")
         assert one.keys() == two.keys()
         gaps = torch.cat([(one[key] - two[key]).abs().flatten() for key in one])
         assert gaps.max() < WEIGHT
         assert gaps.mean() < MEAN_WEIGHT
-    start = load_file(pairs[name].one / "checkpoints" / "step-000000" / "model.safetensors")
-    assert max((one[key] - start[key]).abs().max() for key in one) > 20 * WEIGHT, (
+    start = load_file(pair.one / "checkpoints" / "step-000000" / "model.safetensors")
+    assert max((one[key] - start[key]).abs().max() for key in one) > moved * WEIGHT, (
         "the run has moved the weights"
     )
 
@@ -344,6 +358,57 @@ def test_the_gates_decide_the_same(pairs: dict[str, Pair]) -> None:
         )
         assert [row[0] for row in one] == [5, 10]
         assert one == two
+
+
+# What the policy starts from in the last two is not the model that teaches it, else nothing but noise moves it.
+RARE: dict[str, dict[str, Any]] = {
+    "checkpointing": GRPO | {"steps": 3, "gradient_checkpointing": True},
+    "curriculum": GRPO | {"steps": 3, "rollout": GRPO["rollout"] | {"curriculum": {}, "rounds": 2}},
+    "rolled back": GRPO | {"steps": 3, "eval": {"every": 1, "roll_back": True}},
+    "distilled": {"algorithm": "distill", "steps": 3, "rollout": GRPO["rollout"], "policy": {"kl": 0.01}},
+    "no decoder of ours": {"algorithm": "distill", "steps": 3, "rollout": GRPO["rollout"], "lora": {"rank": 4}},
+}
+
+
+@pytest.mark.slow
+def test_rarer_settings_too_give_what_one_rank_gives(tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    model = warm(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    size: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 1024,
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    for name, pupil in {
+        "distilled": Qwen3ForCausalLM(Qwen3Config(**size, tie_word_embeddings=True)),
+        "no decoder of ours": Gemma2ForCausalLM(Gemma2Config(**size, query_pre_attn_scalar=16)),
+    }.items():
+        pupil.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+
+    def orders(output: str) -> list[dict[str, Any]]:
+        found = []
+        for name, changes in RARE.items():
+            config = scenario(tmp_path / output, "grpo", model, tmp_path) | changes
+            config |= {"name": name.replace(" ", "-"), "optimizer": {"lr": 1e-3}}
+            config["eval"] = {"suites": [str(tmp_path / "suite.toml")], **changes.get("eval", {"every": 3})}
+            if config["algorithm"] == "distill":
+                config |= {"model": str(tmp_path / name), "distill": {"teacher": str(model)}}
+            found.append(config)
+        return found
+
+    for config in orders("one"):
+        train(parse(RunConfig, config, source="test"))
+    (tmp_path / "orders.json").write_text(json.dumps([[False, config] for config in orders("two")]))
+    done = torchrun(tmp_path / "program.py", tmp_path / "orders.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for config in orders("one"):
+        pair = Pair(tmp_path / "one" / config["name"], tmp_path / "two" / config["name"])
+        same_metrics(pair)
+        same_weights(pair, moved=5)  # one step, where all but that is rolled back
 
 
 @pytest.mark.slow
