@@ -28,7 +28,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from vertigym import envs
+from vertigym import __version__, envs
 from vertigym.core.config import parse
 from vertigym.core.files import read_jsonl, sha256, write_jsonl
 from vertigym.policies.scripted import reference_text
@@ -437,6 +437,12 @@ def test_a_rank_that_dies_ends_the_run_which_then_resumes_to_the_bit(victim: int
         assert sha256(killed / name) == sha256(whole / name)
 
 
+def test_the_package_can_be_run_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "vertigym", "--version"], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == (__version__, 0)
+
+
+@pytest.mark.slow
 def test_what_is_wrong_on_every_rank_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('name = "x"\nenv = "a/B-v0"\nalgorithm = "grpo"\nsteps = 1\n')
     done = torchrun("-m", "vertigym", "train", tmp_path / "run.toml")

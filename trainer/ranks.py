@@ -10,6 +10,7 @@ Tensors of the model travel over NCCL on GPUs, over gloo on CPUs; all else over 
 """
 
 import os
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ T = TypeVar("T")
 # How long a rank waits for one that is busy alone: the leader with an eval, or who has the longest episodes.
 # One that has died is noticed at once, by its closed connections.
 PATIENCE = timedelta(hours=6)
+_GRACE_S = 10.0  # for a rank that has failed to say so and end
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
@@ -149,6 +151,7 @@ def joined() -> Iterator[Ranks]:
     was started by itself. Within itself it gives what the outer one joined.
 
     What goes wrong on all ranks is raised on one and ends the others with exit code 2, so that it is said once.
+    A process among several ends soon after an error, whoever catches it: the others wait for that.
 
     Raises:
         ConfigError: there are fewer GPUs than ranks on this machine. RunError: another rank was lost.
@@ -161,19 +164,15 @@ def joined() -> Iterator[Ranks]:
     try:
         _current = _join(size)
         yield _current
-    except VertigymError as error:
-        if not _first_to_say(str(error)):
+    except (Exception, KeyboardInterrupt) as error:
+        _end_within(_GRACE_S)
+        lost = isinstance(error, RuntimeError) and _is_loss(error)
+        if isinstance(error, VertigymError) and not _first_to_say(str(error)):
             raise SystemExit(2) from None
-        raise
-    except KeyboardInterrupt:
-        if not _first_to_say("", unless_anything=True):
-            raise SystemExit(143) from None
-        raise
-    except RuntimeError as error:
-        if not _is_loss(error):
+        if (lost or isinstance(error, KeyboardInterrupt)) and not _first_to_say("", unless_anything=True):
+            raise SystemExit(2) from None
+        if not lost:
             raise
-        if not _first_to_say("", unless_anything=True):
-            raise SystemExit(2) from None
         raise RunError(
             "another rank was lost (its own message, or torchrun's, says why); what was finished is kept: "
             "start all of them again with --resume"
@@ -182,6 +181,13 @@ def joined() -> Iterator[Ranks]:
         dist.destroy_process_group()
     finally:
         _current = ALONE
+
+
+def _end_within(seconds: float) -> None:
+    """End this process even where a thread of it still waits for another rank: that one waits for its end."""
+    timer = threading.Timer(seconds, os._exit, (2,))
+    timer.daemon = True
+    timer.start()
 
 
 def _join(size: int) -> Ranks:
