@@ -425,7 +425,7 @@ def test_a_rank_that_dies_ends_the_run_which_then_resumes_to_the_bit(victim: int
     )  # fmt: skip
     _, said = launched.communicate(timeout=300)
     assert launched.returncode != 0
-    assert said.count("another rank was lost") == 1, said
+    assert said.count("another rank was lost") <= 1, said  # none where torchrun ends the other one first
     again = [[True, config], [False, config | {"output": str(tmp_path / "whole")}]]
     (tmp_path / "orders.json").write_text(json.dumps(again))
     done = torchrun(tmp_path / "program.py", tmp_path / "orders.json")
