@@ -205,7 +205,8 @@ def compare(count: int, engine: Path | None, rounds: int) -> dict[str, list[dict
                 ways[name] = partial(ours, pool, calls)
                 if row.name is not Level.DOCKER:
                     ways[f"{name}, tests in a second sandbox"] = partial(ours, pool, pairs)
-                    ways[f"{name}, NumPy"] = partial(ours, pool, numpy)
+                    warm = stack.enter_context(Pool(row.name))
+                    ways[f"{name}, NumPy"] = partial(ours, warm, numpy)
         found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():

@@ -30,6 +30,8 @@ from vertigym.sandboxes.worker import Kind, Worker, kind_of
 # numpy loads `random` when first asked for it, which inside the walls may be too late.
 PROFILES: Mapping[str, tuple[str, ...]] = {"plain": (), "numpy": ("numpy", "numpy.random")}
 
+_WORTH_A_START = 50  # jobs that wait: a worker with packages takes as long to start as some dozens of jobs
+
 
 @dataclass(slots=True)
 class _Ticket:
@@ -286,15 +288,19 @@ class Pool:
             del self._waiting[kind]
 
     def _free_worker(self, kind: Kind) -> Worker | None:
-        """The least busy worker of this kind with room; a new one while there is room for it."""
+        """The least busy worker of this kind with room; a new one while there is room, or in place of an idle
+        one of another kind: for the first of its kind, and for a queue that repays the start."""
         mine = [w for w in self._workers if w.kind == kind and not w.worn]
         mine = [w for w in mine if w.jobs_done + len(w.outstanding) < self._recycle_after]
         best = min(mine, key=lambda worker: len(worker.outstanding), default=None)
         if best is not None and not best.outstanding:
             return best
-        idle = [w for w in self._workers if w.kind != kind and not w.outstanding and w.ready]
-        if len(self._workers) >= self.size and idle and not best:
-            self._drop(idle[0])
+        crowded = len(self._waiting[kind]) >= _WORTH_A_START
+        if len(self._workers) >= self.size and (crowded or not best):
+            others = [w for w in self._workers if w.kind != kind and not w.outstanding and w.ready]
+            idle = next((w for w in others if not best or not self._waiting.get(w.kind)), None)
+            if idle:
+                self._drop(idle)
         if len(self._workers) < self.size:
             return self._start(kind)
         return best if best is not None and len(best.outstanding) < best.ahead else None

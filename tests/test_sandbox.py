@@ -147,6 +147,19 @@ def test_workers_are_recycled() -> None:
         assert len(seen) >= 3
 
 
+def test_a_long_queue_takes_the_idle_worker_of_another_profile() -> None:
+    add = job("def f(x): return x + 1", call="f", inputs=[call(1)])
+    with Pool(size=2) as pool:
+        pool.run_many([add] * 10)
+        assert pool.run(job("pass", profile="numpy")).status is Status.OK
+        assert {worker.kind.profile for worker in pool._workers} == {"plain", "numpy"}
+        pool.run_many([add] * 10)
+        assert {worker.kind.profile for worker in pool._workers} == {"plain", "numpy"}  # not worth a start
+        outcomes = pool.run_many([add] * 300)
+        assert [worker.kind.profile for worker in pool._workers] == ["plain", "plain"]
+        assert all(outcome.result[0].value == 2 for outcome in outcomes)
+
+
 def test_what_does_not_fit_is_refused_in_one_line() -> None:
     with Pool(Level.LANDLOCK, size=1) as pool:
         with pytest.raises(SandboxError, match="asks for namespaced"):
