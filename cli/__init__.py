@@ -1,0 +1,52 @@
+"""The command line: one module a group of commands, put together here.
+
+Exit codes, everywhere: 0 passed; 1 the work ran and the verdict is *no*; 2 it could not run (one line on
+stderr says what came, what is allowed, what to do). Results go to stdout, as a table or with `--json` as one
+JSON value; progress and notes go to stderr. Heavy imports happen inside the commands, so `--help` stays quick.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from vertigym import __version__
+from vertigym.cli import envs, evals, sandboxes, traces, training
+from vertigym.core.errors import VertigymError
+
+app = typer.Typer(
+    name="vertigym",
+    help="Turn the rules, tests and traces of a business domain into RL environments, train a small model on "
+    "them, and let evals decide which checkpoint ships.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (training.train, evals.eval_, evals.compare, training.rebase, training.report, traces.serve):
+    app.command(command.__name__.rstrip("_"))(command)
+for group, name in ((envs.app, "env"), (sandboxes.app, "sandbox"), (traces.app, "traces")):
+    app.add_typer(group, name=name)
+
+
+def main() -> None:
+    """Run the command line; errors made by users or machines are one line and exit code 2."""
+    # Before torch is imported: threads that spin while they wait stop each other where a core is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        app()
+    except VertigymError as error:
+        print(f"vertigym: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of an interrupt
+            print("vertigym: interrupted; what was finished is kept: go on with --resume", file=sys.stderr)
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit

@@ -1,0 +1,210 @@
+"""`vertigym env`: environments, from a decision file to a checked one."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vertigym.cli.console import EnvId, Json, note, print_json, table
+
+app = typer.Typer(help="Environments: list, show, new, import, diff, check.", no_args_is_help=True)
+
+
+@app.command("list")
+def env_list(as_json: Json = False) -> None:
+    """List every known environment: built in, installed, or a folder under ./environments or $VERTIGYM_PATH."""
+    from vertigym.envs import registry
+
+    specs = [registry.spec(name) for name in registry.ids()]
+    if as_json:
+        print_json([{"id": s.id, "source": s.source, "description": s.description} for s in specs])
+    else:
+        table(None, ("id", "source", "description"), [(s.id, s.source, s.description) for s in specs])
+    for name, why in registry.broken().items():
+        note(f"the package {name} could not be loaded: {why}")
+
+
+@app.command("show")
+def env_show(id: EnvId, as_json: Json = False) -> None:  # noqa: A002
+    """Show an environment: its tasks by split, and one task with its reference answer."""
+    from vertigym import envs
+    from vertigym.core.types import SPLITS
+
+    spec, env = envs.spec(id), envs.make(id)
+    counts = {split: len(env.tasks.ids(split)) for split in SPLITS}
+    first = next((env.tasks.ids(split)[0] for split in SPLITS if counts[split]), None)
+    if first is None:
+        print_json({"id": spec.id, "tasks": counts}) if as_json else print(f"{spec.id}: no tasks")
+        return
+    _, info = env.reset(seed=0, options={"task": first})
+    if as_json:
+        task = info["task"].model_dump(mode="json")
+        print_json(
+            {
+                "id": spec.id,
+                "source": spec.source,
+                "description": spec.description,
+                "tasks": counts,
+                "max_turns": env.max_turns,
+                "notes": list(env.notes),
+                "example": {"task": task, "messages": info["messages"]},
+            }
+        )
+        return
+    print(f"{spec.id}  ({spec.source})\n{spec.description}".rstrip())
+    print("tasks: " + ", ".join(f"{count} {split}" for split, count in counts.items()), end="")
+    print(f"; at most {env.max_turns} turn{'s' if env.max_turns > 1 else ''}")
+    for text in env.notes:
+        print(f"note:  {text}")
+    for message in info["messages"]:
+        print(f"\n[{message['role']}]\n{message['content']}")
+    print(f"\n[reference answer of {first}]")
+    print("\n".join(env.reference(info["task"]) or ["nobody knows one"]))
+
+
+@app.command("import")
+def env_import(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A decision model: JDM JSON, DMN 1.3-1.5, or a table in csv or xlsx; the format is guessed.",
+            metavar="FILE",
+        ),
+    ],
+    id: Annotated[str, typer.Option("--id", help="The new environment's id, namespace/Name-v0.")],  # noqa: A002
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder to write. Default: environments/NAME.", metavar="DIR"),
+    ] = None,
+    rules: Annotated[
+        Literal["shown", "hidden"], typer.Option(help="Put the rules into the prompt, or keep them back.")
+    ] = "shown",
+    seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
+    now: Annotated[
+        str | None,
+        typer.Option(help="Fix the clock of a model that reads it, for example 2026-01-31T12:00:00Z."),
+    ] = None,
+    mode: Annotated[
+        Literal["decision", "agent"],
+        typer.Option(
+            help="decision: one case in, one decision out. agent: the case lies in a database behind tools, "
+            "the customer can be asked, the final state is judged."
+        ),
+    ] = "decision",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="agent: a key of env.toml, for example database.cases=100.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    sheet: Annotated[str, typer.Option(help="Which sheet of a workbook, where it has several.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
+    from vertigym.core.errors import ConfigError
+    from vertigym.envs.business.agent_import import import_agent
+    from vertigym.envs.business.importer import import_decision
+
+    folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
+    if mode == "agent" and sheet:
+        raise ConfigError("--sheet is for --mode decision; save the sheet as csv first")
+    if mode == "agent":
+        report = import_agent(file, id, folder, rules=rules, seed=seed, now=now, settings=settings or [])
+    elif settings:
+        raise ConfigError("--set is for --mode agent; edit the folder's env.toml instead")
+    else:
+        report = import_decision(file, id, folder, rules=rules, seed=seed, now=now, sheet=sheet)
+    if as_json:
+        print_json(dataclasses.asdict(report) | {"coverage": report.coverage})
+        return
+    covered = report.rules - len(report.not_hit)
+    counts = ", ".join(f"{count} {split}" for split, count in report.counts.items())
+    print(f"{report.id} -> {report.folder}")
+    print(f"tasks:     {counts}; {report.patterns} patterns of rules")
+    print(f"asked for: {', '.join(report.outputs)}")
+    print(f"rules:     {covered} of {report.rules} hit" if report.rules else "rules:     none in the model")
+    for finding in report.findings:
+        print(f"  {finding.kind}  {finding.rule}: {finding.text}: {finding.reason}")
+    for rule, text in report.not_proven:
+        print(f"  not hit, not proven unreachable  {rule}: {text}")
+    if report.adjacent:
+        shown = f"{report.adjacent_shown} of {report.adjacent}"
+        print(f"pairs:     {shown} neighbouring outcomes shown by a minimal pair")
+    if report.interacting:
+        print(f"           {report.interacting_hit} of {report.interacting} pairs of rules hit together")
+    for warning in report.warnings:
+        note(warning)
+    print(f"next:      vertigym env show {report.id if out is None else report.folder}")
+
+
+@app.command("diff")
+def env_diff(
+    old: Annotated[Path, typer.Argument(help="The rules as they were: a file or an environment's folder.")],
+    new: Annotated[Path, typer.Argument(help="The rules as they are.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Write an environment of the change, with suites.", metavar="DIR"),
+    ] = None,
+    id: Annotated[str, typer.Option("--id", help="Its id, namespace/Name-v0.")] = "local/Change-v0",  # noqa: A002
+    seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
+    now: Annotated[str | None, typer.Option(help="Fix the clock of models that read it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which cases change their answer between two versions of the rules, and which rules did it."""
+    from vertigym.envs.business.diff import change_lines, compare_files
+
+    comparison = compare_files(old, new, seed=seed, now=now)
+    found = comparison.difference()
+    counts = comparison.write(out, id) if out else {}
+    if as_json:
+        print_json(dataclasses.asdict(found) | {"share": found.share, "tasks": counts})
+        return
+    for line in change_lines(found):
+        print(line)
+    if out:
+        tasks = ", ".join(f"{n['changed']} + {n['same']} {split}" for split, n in counts.items())
+        print(f"{id} -> {out}")
+        print(f"tasks:     {tasks} (changed + same)")
+        print(f"suites:    {out / 'change.toml'}, {out / 'changed.toml'}")
+
+
+@app.command("new")
+def env_new(
+    name: Annotated[str, typer.Argument(help="namespace/Name-v0, or a plain name.", metavar="NAME")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where to put the package's folder.")] = Path(),
+) -> None:
+    """Write an installable package with one environment, its data and a test, to build on."""
+    from vertigym.envs.scaffold import environment_id, new_environment
+
+    folder = new_environment(name, out)
+    print(f"{environment_id(name)} -> {folder}")
+    print(f"next:      pip install -e {folder} && vertigym env check {environment_id(name)}")
+
+
+@app.command("check")
+def env_check(
+    ids: Annotated[list[str], typer.Argument(help="Environments: ids, folders or modules.", metavar="ID...")],
+    tasks: Annotated[int, typer.Option("-n", "--tasks", help="How many tasks to sample.", min=1)] = 100,
+    floor: Annotated[float, typer.Option(help="What answers without content may earn on average.")] = 0.05,
+    guess_floor: Annotated[float, typer.Option(help="What the best constant guess may earn.")] = 0.6,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Test environments the way an attacker and a statistician would; exit code 1 when one is at fault."""
+    from vertigym.envs.check import check
+
+    reports = [check(id, tasks=tasks, floor=floor, guess_floor=guess_floor, seed=seed) for id in ids]  # noqa: A001
+    if as_json:
+        answers = [report.to_json(strict=strict) for report in reports]
+        print_json(answers[0] if len(answers) == 1 else answers)
+    else:
+        for report in reports:
+            table(report.env, ("test", "verdict", "measured"), report.rows())
+            for finding in report.findings:
+                where = f" [task {finding.task}]" if finding.task else ""
+                action = f" on {finding.action!r}" if finding.action else ""
+                print(f"\n{finding.level}: {finding.message}{where}{action}\n  do: {finding.advice}")
+    if not all(report.passed(strict=strict) for report in reports):
+        raise typer.Exit(1)

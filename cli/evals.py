@@ -1,0 +1,152 @@
+"""`vertigym eval` and `vertigym compare`: suites, and the gates that pass or fail a model."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vertigym.cli.console import Json, print_json, show
+
+
+def eval_(
+    suite: Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE.toml")],
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", help="A model folder, vllm:FOLDER, openai:MODEL@URL or scripted:expert."),
+    ] = "",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "-b", "--baseline", help="The champion: a report of the same suite, or a model to run now."
+        ),
+    ] = None,
+    tasks: Annotated[int | None, typer.Option("-n", "--tasks", min=1, help="At most this many tasks.")] = None,
+    samples: Annotated[int | None, typer.Option("-r", "--samples", min=1, help="Samples a task.")] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("-c", "--concurrency", min=1, help="Episodes (requests to an endpoint) at once."),
+    ] = None,
+    rpm: Annotated[float, typer.Option(min=0, help="Requests a minute to an endpoint; 0: no limit.")] = 0,
+    no_gate: Annotated[bool, typer.Option("--no-gate", help="Only measure, for a baseline's report.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for samples.jsonl and report.json.", metavar="DIR"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything sampled.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in the folder of -o.")] = False,
+    rescore: Annotated[
+        Path | None, typer.Option(help="Score this samples.jsonl again instead of sampling.", metavar="FILE")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit file.", metavar="FILE")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write a Markdown summary.", metavar="FILE")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write report and decision as JSON; - for stdout.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Run a suite on a model, and let its gates pass (exit 0) or fail (exit 1) it."""
+    from vertigym.core.errors import ConfigError
+    from vertigym.evals.gate import decide
+    from vertigym.evals.runner import rescore as score_again
+    from vertigym.evals.suite import load_suite, shortened
+
+    if resume and not out:
+        raise ConfigError("--resume needs -o DIR: the folder of the eval to go on with")
+    if bool(model) == bool(rescore):
+        raise ConfigError("give either -m MODEL to sample, or --rescore FILE")
+    loaded = shortened(load_suite(suite), tasks=tasks, samples=samples)
+    run = functools.partial(run_suite_shown, loaded, seed=seed, concurrency=concurrency, rpm=rpm)
+    champion = None if no_gate else champion_report(run, baseline)
+    if champion is None and not no_gate and any(gate.paired for gate in loaded.gate):
+        raise ConfigError(
+            f"suite {loaded.name} compares with a champion: name one with -b, or only measure with --no-gate"
+        )
+    report = score_again(loaded, rescore, out=out) if rescore else run(model, out=out, resume=resume)
+    decision = decide(loaded, report, champion) if loaded.gate and not no_gate else None
+    _write_eval(report, decision, junit=junit, summary=summary, json_file=json_file)
+    if decision and not decision.passed:
+        raise typer.Exit(1)
+
+
+def compare(
+    reports: Annotated[
+        list[Path], typer.Argument(help="Reports (files or folders); the first is the baseline.")
+    ],
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare different suites on the tasks they share.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare reports on the same tasks: intervals, tasks won and lost, and a verdict in words."""
+    from vertigym.evals.compare import compare as compare_reports
+    from vertigym.evals.render import comparison_tables
+    from vertigym.evals.report import Report
+
+    for found in compare_reports([Report.load(path) for path in reports], common=common):
+        print_json(found.model_dump(mode="json")) if as_json else show(comparison_tables(found))
+
+
+def champion_report(run: Any, baseline: str | None) -> Any:
+    """The baseline's report: read where `baseline` is one, made by `run` where it is a model."""
+    from vertigym.evals.report import Report
+
+    if baseline is None:
+        return None
+    path = Path(baseline)
+    if path.suffix == ".json" or (path / "report.json").is_file():
+        return Report.load(path)
+    return run(baseline)
+
+
+def run_suite_shown(
+    suite: Any, model: str, *, seed: int, concurrency: int | None = None, rpm: float = 0, **kwargs: Any
+) -> Any:
+    """Run a suite behind a progress bar."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from vertigym.evals.runner import run_suite
+    from vertigym.policies.load import load_policy
+
+    policy = load_policy(model, concurrency=concurrency or 16, requests_per_minute=rpm)
+    bar = Progress(console=Console(stderr=True))
+    row = bar.add_task(f"{suite.name}: {model}", total=None)
+
+    def on_progress(done: int, total: int) -> None:
+        bar.start()  # not before: an error in opening the suite is to stand alone
+        bar.update(row, completed=done, total=total)
+
+    try:
+        return run_suite(
+            suite, policy, seed=seed, model=model, batch=concurrency or 256, on_progress=on_progress, **kwargs
+        )
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _write_eval(
+    report: Any, decision: Any, *, junit: Path | None, summary: Path | None, json_file: Path | None
+) -> None:
+    from vertigym.core.files import write_text
+    from vertigym.evals import ci
+    from vertigym.evals.render import decision_table, report_tables
+
+    if decision and junit:
+        write_text(junit, ci.junit([(decision, report)]))
+    if decision and summary:
+        write_text(summary, ci.summary(decision, report))
+    whole = {
+        "report": report.model_dump(mode="json"),
+        "decision": decision.model_dump(mode="json") if decision else None,
+    }
+    if json_file and str(json_file) == "-":
+        print_json(whole)
+        return
+    if json_file:
+        write_text(json_file, json.dumps(whole, ensure_ascii=False) + "\n")
+    show(report_tables(report))
+    if decision:
+        show(decision_table(decision))

@@ -1,0 +1,128 @@
+"""`vertigym traces`, and `vertigym serve`, which records them."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vertigym.cli.console import Json, note, print_json, table
+
+app = typer.Typer(help="Traces: logged calls as rows to build on.", no_args_is_help=True)
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="A model folder, or openai:MODEL@URL.", metavar="CHECKPOINT")],
+    record: Annotated[
+        Path, typer.Option("-o", "--record", help="Append every call and all feedback here.", metavar="FILE")
+    ] = Path("traces.jsonl"),
+    host: Annotated[str, typer.Option(help="Others than this machine need VERTIGYM_SERVE_KEY.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 8000,
+    name: Annotated[str, typer.Option(help="What clients call the model. Default: its run's name.")] = "",
+    rpm: Annotated[float, typer.Option(help="Requests a minute from one client; 0: no limit.", min=0)] = 600,
+    max_tokens: Annotated[int, typer.Option(help="At most so many tokens a reply.", min=1)] = 512,
+    engine: Annotated[
+        Literal["auto", "transformers", "vllm"],
+        typer.Option(help="What decodes a model folder; auto: vLLM where it is installed."),
+    ] = "auto",
+) -> None:
+    """Answer on an OpenAI-compatible endpoint, record every call as a trace, take feedback (POST /feedback)."""
+    from vertigym.serving.run import serve as run
+
+    def ready(url: str) -> None:
+        note(f"serving on {url}, recording to {record} (Ctrl-C ends it)")
+
+    run(
+        model,
+        record,
+        host=host,
+        port=port,
+        name=name,
+        per_minute=rpm,
+        max_tokens=max_tokens,
+        engine=engine,
+        on_ready=ready,
+    )
+
+
+@app.command("import")
+def traces_import(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Logs, or folders of them: .jsonl, .json, .csv, .tsv, .parquet, also with .gz.",
+            metavar="FILE...",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Settings; every import writes all of its own.", metavar="TOML"),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="Our field = your column: input=question.", metavar="FIELD=COLUMN"),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Held-out tasks no call may hold: a file, or an environment.", metavar="FILE|ID"),
+    ] = None,
+    names: Annotated[Path | None, typer.Option(help="Names to mask, one a line.", metavar="FILE")] = None,
+    split: Annotated[
+        Literal["input", "customer", "cluster", "time"] | None,
+        typer.Option(help="What is held out as a whole."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any key of the settings: duplicates.near=0.8.", metavar="KEY=VALUE"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read logs of calls; drop duplicates and held-out tasks, mask personal data, find conflicts, split.
+
+    Read are chat-completions requests with their responses, conversations, OpenTelemetry GenAI spans, what
+    `vertigym serve` records, and by --map any table. What cannot be read is set aside with the reason.
+    """
+    from vertigym.core.config import parse, read_toml
+    from vertigym.envs.traces.config import ImportConfig
+    from vertigym.envs.traces.importer import import_traces
+
+    overrides = [f"columns.{pair}" for pair in columns or ()]
+    overrides += [f"decontaminate.against={json.dumps(against)}"] if against else []
+    overrides += [f"pii.names={json.dumps(str(names))}"] if names else []
+    overrides += [f"split.by={split}"] if split else []
+    source = str(config) if config else "traces import"
+    chosen = parse(
+        ImportConfig, read_toml(config) if config else {}, overrides + (settings or []), source=source
+    )
+    with _bytes_read("reading") as on_progress:
+        report = import_traces(files, out, chosen, on_progress)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+        return
+    table(None, ("step", "rows in", "rows out", "what"), report.table())
+    table("\nfor example", ("", ""), report.examples())
+    splits = ", ".join(f"{part.rows:,} {name}" for name, part in report.splits.items())
+    if report.labels:
+        table("\nlabels", ("label", *report.splits), report.label_rows())
+    print(f"\n{out}: {splits}")
+    for text in report.notes:
+        note(text)
+
+
+@contextlib.contextmanager
+def _bytes_read(what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A progress bar over bytes, with the rows so far."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task(what, total=None)
+        yield lambda rows, done, total: bar.update(
+            row,
+            completed=done,
+            total=total,
+            description=f"{rows:,} calls" + ("" if done < total else ", cleaning"),
+        )

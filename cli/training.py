@@ -1,0 +1,146 @@
+"""`vertigym train`, and what is asked of a run afterwards: `report`, `rebase`."""
+
+import contextlib
+import functools
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vertigym.cli.console import Json, note, print_json, show, table
+from vertigym.cli.evals import champion_report, run_suite_shown
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A run's TOML file.", metavar="CONFIG.toml")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings on top: rl.steps=20 seed=1.", metavar="[KEY=VALUE]...")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Open everything, write nothing, say what would run.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model in an environment; evals along the way decide which checkpoint is promoted.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m vertigym train CONFIG.toml
+    """
+    from vertigym.trainer.ranks import joined
+
+    with joined() as ranks:
+        if dry_run:
+            _plan(config, overrides or [], as_json=as_json, show=ranks.leader)
+            return
+        outcome = _train(config, overrides or [], resume=resume, show=ranks.leader)
+    promoted = str(outcome.promoted) if outcome.promoted else None
+    if not ranks.leader:
+        return
+    if as_json:
+        print_json({"run": str(outcome.run.folder), "last": str(outcome.last), "promoted": promoted})
+    else:
+        print(f"last checkpoint: {outcome.last}")
+        print(f"promoted: {promoted or 'none; the champion stays'}")
+
+
+def rebase(
+    suite: Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE.toml")],
+    new_base: Annotated[str, typer.Option(help="The base model that came out: a folder, or its report.")],
+    tuned: Annotated[str, typer.Option(help="The model tuned on the old base: a folder, or its report.")],
+    config: Annotated[
+        Path | None, typer.Option(help="The tuned model's training config; with --train it is run anew.")
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--train", help="Train the new base with --config as well.")] = False,
+    margin: Annotated[float, typer.Option(min=0, help="How much worse still counts as good.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Seed of everything sampled.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Does the tuned model still beat the new base, and would retraining beat both? Exit 1: cannot tell."""
+    from vertigym.core.errors import ConfigError
+    from vertigym.evals.rebase import rebase as compare_bases
+    from vertigym.evals.render import comparison_tables
+    from vertigym.evals.suite import load_suite
+
+    if retrain and config is None:
+        raise ConfigError("--train needs --config CONFIG.toml: the run to repeat on the new base")
+    loaded = load_suite(suite)
+    run = functools.partial(run_suite_shown, loaded, seed=seed)
+    base, old = (champion_report(run, model) for model in (new_base, tuned))
+    retrained = None
+    if retrain and config:
+        outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name}"])
+        retrained = run(str(outcome.promoted or outcome.last))
+    found = compare_bases(base, old, retrained, margin=margin)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print(found.advice)
+        for comparison in found.comparisons:
+            show(comparison_tables(comparison))
+    if found.ship is None:
+        raise typer.Exit(1)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, an eval's folder, or a report.", metavar="RUN")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write one self-contained HTML page.", metavar="FILE")
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option("-b", help="A report to compare an eval with.")] = None,
+    live: Annotated[bool, typer.Option("--serve", help="Serve the page of a run; it follows the run.")] = False,
+    port: Annotated[int, typer.Option(help="Port of --serve, on 127.0.0.1.", min=0, max=65535)] = 8000,
+    as_json: Json = False,
+) -> None:
+    """Show what a run came to: its checkpoints, the verdicts, and what ships."""
+    if out:
+        from vertigym.core.files import write_text
+        from vertigym.evals.run_page import page_of
+
+        write_text(out, page_of(run, baseline))
+        note(f"wrote {out}")
+    elif live:
+        from vertigym.evals.run_page import serve
+
+        server = serve(run, port)
+        note(f"http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends it)")
+        server.serve_forever()
+    elif (run / "config.toml").is_file():
+        from vertigym.trainer.summary import render, summarize
+
+        found = summarize(run)
+        print_json(found.model_dump(mode="json")) if as_json else show(render(found))
+    else:
+        from vertigym.evals.render import report_tables
+        from vertigym.evals.report import Report
+
+        loaded = Report.load(run)
+        print_json(loaded.model_dump(mode="json")) if as_json else show(report_tables(loaded))
+
+
+def _plan(config: Path, overrides: Sequence[str], *, as_json: bool, show: bool) -> None:
+    """Say what would run."""
+    from vertigym.core.config import load
+    from vertigym.trainer.config import RunConfig
+    from vertigym.trainer.starting import plan
+
+    planned = plan(load(RunConfig, config, overrides))
+    if show and as_json:
+        print_json(planned)
+    elif show:
+        table("would run", ("", ""), [(key, str(value)) for key, value in planned.items()])
+
+
+def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show: bool = True) -> Any:
+    """Train, to be shown behind a progress bar."""
+    from vertigym.core.config import load
+    from vertigym.trainer.config import RunConfig
+
+    settings = load(RunConfig, config, overrides)
+    from vertigym.trainer import loop
+    from vertigym.trainer.console import watched
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, as by Ctrl-C
+    with watched(settings.steps) if show else contextlib.nullcontext(loop.Progress()) as progress:
+        return loop.train(settings, resume=resume, progress=progress)
