@@ -30,6 +30,7 @@ def train(
     """
     from vertigym.trainer.ranks import joined
 
+    _stop_politely()
     with joined() as ranks:
         if dry_run:
             _plan(config, overrides or [], as_json=as_json, show=ranks.leader)
@@ -70,6 +71,7 @@ def rebase(
     base, old = (champion_report(run, model) for model in (new_base, tuned))
     retrained = None
     if retrain and config:
+        _stop_politely()
         outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name}"])
         retrained = run(str(outcome.promoted or outcome.last))
     found = compare_bases(base, old, retrained, margin=margin)
@@ -119,6 +121,11 @@ def report(
         print_json(loaded.model_dump(mode="json")) if as_json else show(report_tables(loaded))
 
 
+def _stop_politely() -> None:
+    """SIGTERM is to end a training as Ctrl-C does; among several ranks, as `trainer.ending` does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def _plan(config: Path, overrides: Sequence[str], *, as_json: bool, show: bool) -> None:
     """Say what would run."""
     from vertigym.core.config import load
@@ -141,6 +148,5 @@ def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show
     from vertigym.trainer import loop
     from vertigym.trainer.console import watched
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, as by Ctrl-C
     with watched(settings.steps) if show else contextlib.nullcontext(loop.Progress()) as progress:
         return loop.train(settings, resume=resume, progress=progress)

@@ -11,14 +11,9 @@ import pytest
 
 from vertigym import cli
 
-SUITE = """
-name = "returns"
-metrics = ["exact"]
-[[env]]
-id = "vertigym/Returns-v0"
-split = "eval"
-tasks = 12
-"""
+from . import returns
+
+SUITE = returns.suite(12)
 IMPROVES = '[[gate]]\nrule = "improves"\nmetric = "exact"\n'
 THRESHOLD = '[[gate]]\nrule = "at_least"\nthreshold = 0.5\nmetric = "exact"\n'
 

@@ -7,7 +7,6 @@ rounding its noise becomes a part of a step).
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -28,12 +27,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from vertigym import __version__, envs
+from vertigym import __version__
 from vertigym.core.config import parse
-from vertigym.core.files import read_jsonl, sha256, write_jsonl
-from vertigym.policies.scripted import reference_text
+from vertigym.core.files import read_jsonl
 from vertigym.trainer.batch import Sample, balanced
-from vertigym.trainer.clock import repeatable
 from vertigym.trainer.config import OptimizerConfig, PolicyConfig, RunConfig
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.loop import train
@@ -41,42 +38,23 @@ from vertigym.trainer.objective import policy_loss
 from vertigym.trainer.ranks import ALONE, Ranks
 
 from .fake_vllm import FakeVLLM
+from .returns import ENV, IMPROVES, SHORT, rows, suite, warm
+from .torchrun import torchrun
 
 LOSS, WEIGHT, MEAN_WEIGHT = 1e-5, 1e-4, 1e-6
-SIZE = {"hidden": 32, "layers": 2, "heads": 2, "key_heads": 2, "ffn": 48}
-SUITE = """
-name = "returns"
-metrics = ["exact"]
-[[env]]
-id = "vertigym/Returns-v0"
-split = "eval"
-tasks = 8
-[sampling]
-max_tokens = 24
-[[gate]]
-rule = "improves"
-"""
 PROGRAM = """
-import json, os, signal, sys, torch
+import json, sys, torch
 from vertigym.core.config import parse
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer import collect
 from vertigym.trainer.loop import train
 from vertigym.trainer.ranks import joined
 
-def dying(self, step, number, sample=collect.Collector._sample):
-    if step == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return sample(self, step, number)
-
 torch.set_num_threads(1)
-if os.environ.get("VICTIM") == os.environ["RANK"]:
-    collect.Collector._sample = dying
 with joined():
     for resume, config in json.loads(open(sys.argv[1]).read()):
         train(parse(RunConfig, config, source="test"), resume=resume)
 """
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+SUITE = suite(8, SHORT, IMPROVES)
 
 T = TypeVar("T")
 
@@ -183,12 +161,6 @@ def test_shares_are_even_and_in_order(size: int) -> None:
 # Processes.
 
 
-def torchrun(*arguments: str | Path, ranks: int = 2) -> "subprocess.CompletedProcess[str]":
-    command = [*LAUNCH, f"--nproc-per-node={ranks}", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-
-
 @dataclass(frozen=True)
 class Pair:
     """The folders of the same run on one rank and on two."""
@@ -200,11 +172,10 @@ class Pair:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     """Every scenario alone and on two ranks; `resumed`: on the other number of ranks from the middle."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "suite.toml").write_text(SUITE)
     (folder / "program.py").write_text(PROGRAM)
-    model = warm(folder)
+    model = warm(folder, tasks=120)
     alone = {name: scenario(folder / "one", name, model, folder) for name in SCENARIOS}
     together = {name: scenario(folder / "two", name, model, folder) for name in SCENARIOS}
     servers = [FakeVLLM(model, context=1024).start() for _ in range(2)]
@@ -226,21 +197,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     found["resumed on two"] = Pair(folder / "one" / "grpo", folder / "half-one" / "grpo")
     found["resumed on one"] = Pair(folder / "one" / "grpo", folder / "half-two" / "grpo")
     return found
-
-
-def warm(folder: Path) -> Path:
-    """A model that earns something now and then."""
-    env = envs.make("vertigym/Returns-v0")
-    tasks = [env.tasks.get(i) for i in env.tasks.ids("train")][:120]
-    reply = [{"role": "assistant", "content": reference_text(task)} for task in tasks]
-    rows = [{"messages": [*task.messages(), answer]} for task, answer in zip(tasks, reply, strict=True)]
-    write_jsonl(folder / "rows.jsonl", rows)
-    table = {
-        "name": "warm", "env": "vertigym/Returns-v0", "model": "tiny", "algorithm": "sft", "steps": 40,
-        "output": str(folder), "tiny": SIZE, "sft": {"data": str(folder / "rows.jsonl"), "batch": 32},
-        "optimizer": {"lr": 1e-2, "schedule": "cosine"},
-    }  # fmt: skip
-    return train(parse(RunConfig, table, source="test")).last
 
 
 # Micro-batches small enough that the two ranks have several, of uneven number.
@@ -265,7 +221,7 @@ SCENARIOS = {"grpo": GRPO, "ppo": PPO, "sft": SFT, "lora": LORA, "vllm": VLLM}
 
 def scenario(output: Path, name: str, model: Path, folder: Path) -> dict[str, Any]:
     table: dict[str, Any] = {
-        "name": name, "env": "vertigym/Returns-v0", "model": str(model), "output": str(output), "threads": 1,
+        "name": name, "env": ENV, "model": str(model), "output": str(output), "threads": 1,
         "optimizer": {"lr": 1e-3, "schedule": "cosine"}, "checkpoint": {"every": 5},
     } | SCENARIOS[name]  # fmt: skip
     if name == "sft":
@@ -290,10 +246,6 @@ def at(output: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 NAMES = [*SCENARIOS, "resumed on two", "resumed on one"]
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    return [repeatable(row) for row in read_jsonl(run / "metrics.jsonl")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -374,7 +326,7 @@ RARE: dict[str, dict[str, Any]] = {
 def test_rarer_settings_too_give_what_one_rank_gives(tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text(SUITE)
     (tmp_path / "program.py").write_text(PROGRAM)
-    model = warm(tmp_path)
+    model = warm(tmp_path, tasks=120)
     tokenizer = AutoTokenizer.from_pretrained(model)
     size: dict[str, Any] = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -411,43 +363,6 @@ def test_rarer_settings_too_give_what_one_rank_gives(tmp_path: Path) -> None:
         same_weights(pair, moved=5)  # one step, where all but that is rolled back
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_dies_ends_the_run_which_then_resumes_to_the_bit(victim: int, tmp_path: Path) -> None:
-    """SIGKILL to one of two ranks; on two ranks again, the run ends as one that nothing has happened to."""
-    (tmp_path / "suite.toml").write_text(SUITE)
-    (tmp_path / "program.py").write_text(PROGRAM)
-    config = scenario(tmp_path / "killed", "grpo", warm(tmp_path), tmp_path) | {"checkpoint": {"every": 1}}
-    (tmp_path / "orders.json").write_text(json.dumps([[False, config]]))
-    launched = subprocess.Popen(
-        [*LAUNCH, "--nproc-per-node=2", str(tmp_path / "program.py"), str(tmp_path / "orders.json")],
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "VICTIM": str(victim)},
-    )  # fmt: skip
-    _, said = launched.communicate(timeout=300)
-    assert launched.returncode != 0
-    assert said.count("another rank was lost") <= 1, said  # none where torchrun ends the other one first
-    again = [[True, config], [False, config | {"output": str(tmp_path / "whole")}]]
-    (tmp_path / "orders.json").write_text(json.dumps(again))
-    done = torchrun(tmp_path / "program.py", tmp_path / "orders.json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    killed, whole = tmp_path / "killed" / "grpo", tmp_path / "whole" / "grpo"
-    assert rows(killed) == rows(whole)
-    for file in ("model.safetensors", "trainer/state.pt"):
-        name = f"checkpoints/step-000010/{file}"
-        assert sha256(killed / name) == sha256(whole / name)
-
-
 def test_the_package_can_be_run_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "vertigym", "--version"], capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == (__version__, 0)
-
-
-@pytest.mark.slow
-def test_what_is_wrong_on_every_rank_is_said_once(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text('name = "x"\nenv = "a/B-v0"\nalgorithm = "grpo"\nsteps = 1\n')
-    done = torchrun("-m", "vertigym", "train", tmp_path / "run.toml")
-    said = [line for line in done.stderr.splitlines() if line.startswith("vertigym:")]
-    assert len(said) == 1, done.stderr
-    assert "model" in said[0]
-    assert "exitcode  : 2" in done.stderr
-    assert done.returncode != 0

@@ -12,30 +12,16 @@ from safetensors.torch import load_file
 from vertigym import envs
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, DataError, RunError
-from vertigym.core.files import read_json, read_jsonl, sha256, write_jsonl
+from vertigym.core.files import read_json, read_jsonl, sha256
 from vertigym.core.types import Score
 from vertigym.envs.tasks import TaskSet
 from vertigym.policies.engine import TransformersEngine, load_model
-from vertigym.policies.scripted import reference_text
 from vertigym.rewards.rubric import Rubric
 from vertigym.trainer import starting
-from vertigym.trainer.clock import repeatable
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
 
-SIZE = {"hidden": 32, "layers": 2, "heads": 2, "key_heads": 2, "ffn": 48}
-SUITE = """
-name = "returns"
-metrics = ["exact"]
-[[env]]
-id = "vertigym/Returns-v0"
-split = "eval"
-tasks = 24
-[sampling]
-max_tokens = 24
-[[gate]]
-rule = "improves"
-"""
+from .returns import ENV, IMPROVES, SHORT, rows, suite, warm
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,7 @@ class Start:
     def config(self, output: Path, **changes: Any) -> RunConfig:
         table: dict[str, Any] = {
             "name": "run",
-            "env": "vertigym/Returns-v0",
+            "env": ENV,
             "model": str(self.model),
             "algorithm": "grpo",
             "steps": 4,
@@ -63,30 +49,14 @@ class Start:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("start")
-    (folder / "suite.toml").write_text(SUITE)
-    env = envs.make("vertigym/Returns-v0")
-    tasks = [env.tasks.get(i) for i in env.tasks.ids("train")][:200]
-    reply = [{"role": "assistant", "content": reference_text(task)} for task in tasks]
-    rows = [{"messages": [*task.messages(), answer]} for task, answer in zip(tasks, reply, strict=True)]
-    write_jsonl(folder / "rows.jsonl", rows)
-    table = {
-        "name": "sft", "env": "vertigym/Returns-v0", "model": "tiny", "algorithm": "sft", "steps": 40,
-        "output": str(folder), "tiny": SIZE, "sft": {"data": str(folder / "rows.jsonl"), "batch": 32},
-        "optimizer": {"lr": 1e-2, "schedule": "cosine"},
-    }  # fmt: skip
-    return Start(folder, train(parse(RunConfig, table, source="test")).last)
+    (folder / "suite.toml").write_text(suite(24, SHORT, IMPROVES))
+    return Start(folder, warm(folder, tasks=200))
 
 
 @pytest.fixture(scope="module")
 def done(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return train(start.config(tmp_path_factory.mktemp("runs")))
-
-
-def timeless(run: Path) -> list[dict[str, float]]:
-    rows: list[dict[str, float]] = read_jsonl(run / "metrics.jsonl")
-    return [repeatable(row) for row in rows]
 
 
 def weights(checkpoint: Path) -> str:
@@ -105,7 +75,7 @@ def test_a_run_leaves_what_the_design_says(done: Outcome) -> None:
         "gates.jsonl",
         "tensorboard",
     }
-    assert [row["step"] for row in timeless(folder)] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows(folder)] == [1, 2, 3, 4]
     checkpoint = folder / "checkpoints" / "step-000004"
     assert {"config.json", "model.safetensors", "trainer", "manifest.json"} <= {
         p.name for p in checkpoint.iterdir()
@@ -139,7 +109,7 @@ def test_the_same_seed_twice_gives_identical_metrics_and_weights(
     start: Start, done: Outcome, tmp_path: Path
 ) -> None:
     again = train(start.config(tmp_path))
-    assert timeless(again.run.folder) == timeless(done.run.folder)
+    assert rows(again.run.folder) == rows(done.run.folder)
     assert weights(again.last) == weights(done.last)
     other = train(start.config(tmp_path, name="other", seed=1))
     assert weights(other.last) != weights(done.last)
@@ -157,7 +127,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         train(config, progress=Progress(on_step=stop))
     resumed = train(config, resume=True)
-    assert timeless(resumed.run.folder) == timeless(done.run.folder)
+    assert rows(resumed.run.folder) == rows(done.run.folder)
     assert weights(resumed.last) == weights(done.last)
     for name in ("gates.jsonl", "rollouts/step-000002.jsonl", "rollouts/step-000004.jsonl"):
         ours, theirs = (read_jsonl(run.run.folder / name) for run in (resumed, done))
@@ -188,7 +158,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(
     assert len(notes) == 1
     assert "step-000004: model.safetensors is damaged" in notes[0]
     assert weights(resumed.last) == weights(done.last)
-    assert timeless(resumed.run.folder) == timeless(done.run.folder)
+    assert rows(resumed.run.folder) == rows(done.run.folder)
 
 
 def test_learning_rate_zero_changes_nothing_to_the_bit(start: Start, tmp_path: Path) -> None:
@@ -220,7 +190,7 @@ def test_lora_trains_adapters_only_exports_them_merged_and_resumes_to_the_bit(
         train(config, progress=Progress(on_step=stop))
     resumed = train(config, resume=True)
     assert weights(resumed.last) == weights(whole.last)
-    assert timeless(resumed.run.folder) == timeless(whole.run.folder)
+    assert rows(resumed.run.folder) == rows(whole.run.folder)
 
 
 def test_a_bfloat16_folder_is_trained_in_float32(start: Start, tmp_path: Path) -> None:
@@ -257,7 +227,7 @@ def test_a_run_ends_after_so_many_rejections_in_a_row(start: Start, tmp_path: Pa
     ended = train(config)
     assert [row["verdict"] for row in ended.run.gates()] == ["rejected", "rejected"]
     assert ended.last == ended.run.checkpoint(2)
-    assert len(timeless(train(config, resume=True).run.folder)) == 2, "resuming does not go on either"
+    assert len(rows(train(config, resume=True).run.folder)) == 2, "resuming does not go on either"
 
 
 def test_after_a_rejection_the_run_goes_on_from_the_champion(start: Start, tmp_path: Path) -> None:
@@ -273,7 +243,7 @@ def test_after_a_rejection_the_run_goes_on_from_the_champion(start: Start, tmp_p
     with pytest.raises(KeyboardInterrupt):
         train(config, progress=Progress(on_step=stop))
     resumed = train(config, resume=True)
-    assert timeless(resumed.run.folder) == timeless(rolled.run.folder)
+    assert rows(resumed.run.folder) == rows(rolled.run.folder)
     assert weights(resumed.last) == weights(rolled.last)
     plain = train(hopeless(start, tmp_path / "c"))
     assert weights(plain.last) != weights(rolled.last)
@@ -292,7 +262,7 @@ def test_a_second_run_under_one_name_and_a_changed_resume_are_refused(start: Sta
 def test_too_many_unscored_episodes_end_the_run_with_the_reason(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = envs.make("vertigym/Returns-v0")
+    source = envs.make(ENV)
     tasks = TaskSet([source.tasks.get(i) for i in source.tasks.ids("train")])
     broken = envs.SingleTurnEnv(tasks, Rubric(lambda completion: Score.unscored("the judge is down")))
     monkeypatch.setattr(envs, "make", lambda _: broken)

@@ -10,26 +10,24 @@ Tensors of the model travel over NCCL on GPUs, over gloo on CPUs; all else over 
 """
 
 import os
-import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
-from hashlib import sha256
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vertigym.core.errors import ConfigError, RunError, VertigymError
+from vertigym.core.errors import ConfigError, VertigymError
+from vertigym.trainer.ending import one_voice
 
 T = TypeVar("T")
 
 # How long a rank waits for one that is busy alone: the leader with an eval, or who has the longest episodes.
 # One that has died is noticed at once, by its closed connections.
 PATIENCE = timedelta(hours=6)
-_GRACE_S = 10.0  # for a rank that has failed to say so and end
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
@@ -150,11 +148,8 @@ def joined() -> Iterator[Ranks]:
     """The ranks that this process was started among, joined for as long as the context lasts; alone where it
     was started by itself. Within itself it gives what the outer one joined.
 
-    What goes wrong on all ranks is raised on one and ends the others with exit code 2, so that it is said once.
-    A process among several ends soon after an error, whoever catches it: the others wait for that.
-
     Raises:
-        ConfigError: there are fewer GPUs than ranks on this machine. RunError: another rank was lost.
+        ConfigError: there are fewer GPUs than ranks on this machine. As `one_voice`, where there are several.
     """
     global _current
     size = int(os.environ.get("WORLD_SIZE", "1")) if os.environ.keys() >= _LAUNCHED else 1
@@ -162,32 +157,12 @@ def joined() -> Iterator[Ranks]:
         yield _current
         return
     try:
-        _current = _join(size)
-        yield _current
-    except (Exception, KeyboardInterrupt) as error:
-        _end_within(_GRACE_S)
-        lost = isinstance(error, RuntimeError) and _is_loss(error)
-        if isinstance(error, VertigymError) and not _first_to_say(str(error)):
-            raise SystemExit(2) from None
-        if (lost or isinstance(error, KeyboardInterrupt)) and not _first_to_say("", unless_anything=True):
-            raise SystemExit(2) from None
-        if not lost:
-            raise
-        raise RunError(
-            "another rank was lost (its own message, or torchrun's, says why); what was finished is kept: "
-            "start all of them again with --resume"
-        ) from None
-    else:
+        with one_voice():
+            _current = _join(size)
+            yield _current
         dist.destroy_process_group()
     finally:
         _current = ALONE
-
-
-def _end_within(seconds: float) -> None:
-    """End this process even where a thread of it still waits for another rank: that one waits for its end."""
-    timer = threading.Timer(seconds, os._exit, (2,))
-    timer.daemon = True
-    timer.start()
 
 
 def _join(size: int) -> Ranks:
@@ -202,21 +177,3 @@ def _join(size: int) -> Ranks:
     device = "cuda" if gpu else "cpu"
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
     return Ranks(dist.get_rank(), size, device)
-
-
-def _first_to_say(text: str, *, unless_anything: bool = False) -> bool:
-    """Whether no rank has said this yet (or nothing at all); True where the ranks can no longer be asked."""
-    with suppress(dist.DistError, RuntimeError, ValueError):
-        store = dist.distributed_c10d._get_default_store()
-        said = store.add("said", 0)
-        if unless_anything:
-            return said == 0 and store.add("said", 1) == 1
-        first = store.add(f"said/{sha256(text.encode()).hexdigest()}", 1) == 1
-        store.add("said", 1)
-        return first
-    return True
-
-
-def _is_loss(error: RuntimeError) -> bool:
-    """Whether a collective failed for another rank's sake."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
