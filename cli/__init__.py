@@ -7,13 +7,15 @@ JSON value; progress and notes go to stderr. Heavy imports happen inside the com
 
 import os
 import sys
+import time
 from typing import Annotated
 
 import typer
 
 from vertigym import __version__
 from vertigym.cli import envs, evals, sandboxes, traces, training
-from vertigym.core.errors import VertigymError
+from vertigym.core.errors import ConfigError, VertigymError
+from vertigym.core.launched import launched, local_rank
 
 app = typer.Typer(
     name="vertigym",
@@ -46,7 +48,27 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand not in (None, "train"):
+        _only_by_itself(str(context.invoked_subcommand))
+
+
+def _only_by_itself(command: str) -> None:
+    """
+    Raises:
+        ConfigError: a launcher started this process among others, and they would all do the same.
+    """
+    if launched() == 1:
+        return
+    if local_rank():
+        time.sleep(10)  # whoever ends first ends the others, so the one that speaks is to be first
+    raise ConfigError(
+        f"`vertigym {command}` runs in one process, and torchrun started {launched()} (WORLD_SIZE in the "
+        "environment): start it without torchrun, which is for `vertigym train`"
+    )

@@ -194,6 +194,20 @@ def test_the_sandbox_doctor_names_every_level(run: Run) -> None:
     assert "landlock" in run("sandbox", "doctor").out
 
 
+def test_what_runs_in_one_process_is_refused_to_several(
+    run: Run, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    for size, refused in (("2", True), ("1", False)):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        for command in (("eval", suite, "-m", "nowhere"), ("env", "show", "nowhere")):
+            assert ("runs in one process, and torchrun started 2" in one_line(run(*command))) == refused
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR")
+    assert "nowhere" in one_line(run("env", "show", "nowhere")), "some other WORLD_SIZE: no launcher of ranks"
+
+
 CONFIG = """
 name = "run"
 env = "vertigym/Returns-v0"

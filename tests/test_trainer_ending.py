@@ -161,11 +161,18 @@ def test_a_launcher_that_is_told_to_stop(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_wrong_on_every_rank_is_said_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (("train", "run.toml"), "model"),
+        (("eval", "suite.toml", "-m", "tiny"), "`vertigym eval` runs in one process"),
+    ],
+)
+def test_what_is_wrong_on_every_rank_is_said_once(command: tuple[str, ...], why: str, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('name = "x"\nenv = "a/B-v0"\nalgorithm = "grpo"\nsteps = 1\n')
-    done = torchrun("-m", "vertigym", "train", tmp_path / "run.toml")
-    said = [line for line in done.stderr.splitlines() if line.startswith("vertigym:")]
-    assert len(said) == 1, done.stderr
-    assert "model" in said[0]
+    named = (tmp_path / word if word.endswith(".toml") else word for word in command)
+    done = torchrun("-m", "vertigym", *named)
+    (line,) = spoken(done.stderr)
+    assert why in line
     assert "exitcode  : 2" in done.stderr
     assert done.returncode != 0

@@ -39,7 +39,7 @@ from vertigym.trainer.ranks import ALONE, Ranks
 
 from .fake_vllm import FakeVLLM
 from .returns import ENV, IMPROVES, SHORT, rows, suite, warm
-from .torchrun import torchrun
+from .torchrun import ended, free_port, started, torchrun
 
 LOSS, WEIGHT, MEAN_WEIGHT = 1e-5, 1e-4, 1e-6
 PROGRAM = """
@@ -285,11 +285,12 @@ def same_weights(pair: Pair, *, moved: int = 20) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_of_two_ranks_leaves_the_same_files(name: str, pairs: dict[str, Pair]) -> None:
-    def files(run: Path) -> set[str]:
-        found = (str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-        return {file for file in found if "tensorboard" not in file}
-
     assert files(pairs[name].one) == files(pairs[name].two)
+
+
+def files(run: Path) -> set[str]:
+    found = (str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+    return {file for file in found if "tensorboard" not in file}
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "lora", "vllm"])
@@ -361,6 +362,35 @@ def test_rarer_settings_too_give_what_one_rank_gives(tmp_path: Path) -> None:
         pair = Pair(tmp_path / "one" / config["name"], tmp_path / "two" / config["name"])
         same_metrics(pair)
         same_weights(pair, moved=5)  # one step, where all but that is rolled back
+
+
+MEETING = {
+    "c10d": "--rdzv-backend=c10d --rdzv-endpoint=localhost:{port}",
+    "static": "--node-rank={node} --master-addr=localhost --master-port={port}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", MEETING)
+def test_two_launchers_of_one_rank_each_give_what_one_rank_gives(how: str, tmp_path: Path) -> None:
+    """As on two machines. The second is given another output folder, in which nothing may appear."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "suite.toml").write_text(SUITE)
+    model, port, launchers = warm(tmp_path, tasks=120), free_port(), []
+    one, two, other = (tmp_path / name for name in ("one", "two", "other"))
+    for node, output in enumerate((two, other)):
+        orders = tmp_path / f"{output.name}.json"
+        orders.write_text(json.dumps([[False, scenario(output, "grpo", model, tmp_path)]]))
+        meeting = MEETING[how].format(port=port, node=node).split()
+        launchers.append(started("--nnodes=2", "--nproc-per-node=1", *meeting, tmp_path / "program.py", orders))
+    train(parse(RunConfig, scenario(one, "grpo", model, tmp_path), source="test"))
+    for done in map(ended, launchers):
+        assert done.returncode == 0, done.stderr[-3000:]
+    pair = Pair(one / "grpo", two / "grpo")
+    same_metrics(pair)
+    same_weights(pair)
+    assert files(pair.one) == files(pair.two)
+    assert not other.exists(), "the leader alone writes"
 
 
 def test_the_package_can_be_run_as_a_module() -> None:

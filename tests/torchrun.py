@@ -1,11 +1,18 @@
 """torchrun, as the tests start it."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 ALONE = ("--standalone", "--nproc-per-node=2")  # two ranks on one machine
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return int(found.getsockname()[1])
 
 
 def started(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]":

@@ -9,7 +9,6 @@ however many ranks there are. The weights and the optimizer lie in shards over t
 Tensors of the model travel over NCCL on GPUs, over gloo on CPUs; all else over gloo.
 """
 
-import os
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vertigym.core.errors import ConfigError, VertigymError
+from vertigym.core.launched import launched, local_rank
 from vertigym.trainer.ending import one_voice
 
 T = TypeVar("T")
@@ -28,7 +28,6 @@ T = TypeVar("T")
 # How long a rank waits for one that is busy alone: the leader with an eval, or who has the longest episodes.
 # One that has died is noticed at once, by its closed connections.
 PATIENCE = timedelta(hours=6)
-_LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 class Ranks:
@@ -152,7 +151,7 @@ def joined() -> Iterator[Ranks]:
         ConfigError: there are fewer GPUs than ranks on this machine. As `one_voice`, where there are several.
     """
     global _current
-    size = int(os.environ.get("WORLD_SIZE", "1")) if os.environ.keys() >= _LAUNCHED else 1
+    size = launched()
     if size == 1 or _current.size > 1:
         yield _current
         return
@@ -166,7 +165,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def _join(size: int) -> Ranks:
-    gpu, local = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", "0"))
+    gpu, local = torch.cuda.is_available(), local_rank()
     if gpu:
         if local >= torch.cuda.device_count():
             raise ConfigError(
