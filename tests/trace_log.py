@@ -9,6 +9,7 @@ numbers that only look like it), inputs answered in two ways, and broken lines; 
 
 import json
 import random
+import re
 import string
 import sys
 from collections import defaultdict
@@ -20,6 +21,9 @@ from typing import Any, TextIO
 from vertigym.core.seeds import derive
 
 START, YEAR = 1767225600.0, 365 * 86400
+NEARLY = (
+    0.75  # of the runs of five characters that either of two messages has, both do: they are nearly the same
+)
 INTENTS = ("shipping", "refund", "billing", "cancel", "login", "warranty", "complaint", "other")
 OPENERS = (
     "Hi,",
@@ -91,7 +95,7 @@ class Planted:
     content: dict[tuple[str, int], int] = field(default_factory=dict)  # place -> equal calls share a number
     family: dict[tuple[str, int], int] = field(
         default_factory=dict
-    )  # place -> nearly equal calls share a number
+    )  # place -> nearly equal calls (`NEARLY`) share a number
     conflicts: int = 0
     personal: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # id -> [(kind, as written)]
     decoys: dict[str, list[str]] = field(default_factory=dict)  # id -> what must stay
@@ -118,6 +122,15 @@ class Draft:
     def text(self) -> str:
         half = len(self.body) // 2 + 1
         return " ".join(filter(None, [*self.body[:half], *self.fixed, *self.body[half:]]))
+
+
+def shared_runs(left: str, right: str) -> float:
+    """The Jaccard overlap of two messages' runs of five characters, capitals and punctuation aside."""
+    one, other = (
+        {words[i : i + 5] for i in range(len(words) - 4)}
+        for words in (" ".join(re.findall(r"\w+", text.lower())) for text in (left, right))
+    )
+    return len(one & other) / len(one | other)
 
 
 class Log:
@@ -215,7 +228,13 @@ class Log:
         return Draft(customer, intent, task, body, fixed, completion, personal, decoys, self._id())
 
     def _nearly(self, old: Draft) -> Draft:
-        """The same message, as people and programs write it again."""
+        """The same message, as people and programs write it again: most of its letters in a row stay."""
+        while True:
+            new = Draft(**{**vars(old), "body": self._rewritten(old)})
+            if shared_runs(old.text, new.text) >= NEARLY:
+                return new
+
+    def _rewritten(self, old: Draft) -> list[str]:
         body = list(old.body)
         at = self.random.randrange(1, len(body) - 1)
         how = self.random.randrange(6)
@@ -232,7 +251,7 @@ class Log:
             body = [sentence.replace(" ", "  ").replace(".", "!!") for sentence in body]
         else:
             body[-1] += " Sent from my phone"
-        return Draft(**{**vars(old), "body": body})
+        return body
 
     def _typo(self, text: str) -> str:
         letters = (
