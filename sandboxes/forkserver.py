@@ -18,12 +18,10 @@ import json
 import os
 import resource
 import select
-import shutil
 import socket
 import struct
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from vertigym.sandboxes import inmate, kernel, syscalls, walls
@@ -32,26 +30,17 @@ from vertigym.sandboxes import inmate, kernel, syscalls, walls
 ORDER = struct.Struct("<QddQQIB?")
 REPLY = struct.Struct("<Qd?")  # sequence number, wall seconds, whether the server should be replaced
 INMATE = struct.Struct("<idQ?")  # wait status, CPU seconds, peak resident bytes, killed at the wall limit
+_MOST = 10  # descriptors an order brings
 _FIRST_RECEIVED = 10  # received descriptors are above every number an inmate uses
 _KINDS = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 _TMP = "/tmp"  # noqa: S108
 
-# What programs commonly import: in the server once, not in every job.
+# What programs commonly import: in the server once, not in every job. Each module makes every fork a little
+# dearer (page tables; five mappings for one with a library), so what is rare stays out: hashlib, uuid, …
 _COMMON = """
-abc array ast base64 bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime
-decimal enum fractions functools hashlib heapq io itertools json math numbers operator queue random re
-statistics string sys textwrap time typing unicodedata uuid
+abc ast base64 bisect collections collections.abc contextlib copy dataclasses datetime decimal enum
+fractions functools heapq io itertools json math numbers operator random re string sys textwrap time typing
 """
-
-
-@dataclass(slots=True)
-class _Child:
-    """One inmate under way."""
-
-    pid: int
-    pidfd: int
-    ended: bool = False
-    killed: bool = False
 
 
 def main(table: dict[str, Any]) -> NoReturn:
@@ -145,36 +134,69 @@ class _Server:
         # user runs would count; there the filter forbids a second process.
         self._others = 0 if first_uid else 3 if self._namespaced else sys.maxsize >> 1
         self._clean_state = self._state_of_tmp()
+        self._poll = select.poll()
+        self._poll.register(control, 0)  # hang-up only: the next order may already wait
 
     def serve(self) -> NoReturn:
-        """Take orders until the controller hangs up."""
+        """Take orders until the controller hangs up. Between two forks this process touches as few objects as
+        it can: a look counts as a reference, which is a write, and the page is copied anew after every fork."""
         gc.collect()
         gc.disable()
         gc.freeze()
+        hear, tell, room = self._control.recvmsg, self._control.send, socket.CMSG_SPACE(_MOST * 4)
         while True:
-            message, descriptors, _, _ = socket.recv_fds(self._control, 256, 12)
+            message, passed, _, _ = hear(256, room)
             if not message:
                 os._exit(0)
-            self._control.send(self._run(ORDER.unpack(message), descriptors))
+            numbers = passed[0][2]
+            tell(self._run(ORDER.unpack(message), struct.unpack(f"{len(numbers) // 4}i", numbers)))
 
-    def _run(self, order: tuple[Any, ...], descriptors: list[int]) -> bytes:
+    def _run(self, order: tuple[Any, ...], descriptors: tuple[int, ...]) -> bytes:
         sequence, cpu_s, wall_s, memory, file_bytes, processes, count, keep = order
         started = time.monotonic()
-        sets = [descriptors] if count == 1 else [descriptors[:6], [0, 0, 0, *descriptors[6:]]]
-        children = []
-        for index, mine in enumerate(sets):
+        sets = [descriptors] if count == 1 else [descriptors[:6], (0, 0, 0, *descriptors[6:])]
+        inmates: dict[int, int] = {}  # pidfd -> pid
+        for mine in sets:
             pid, pidfd = kernel.clone(self._flags)
             if pid == 0:
-                self._become_inmate(index, mine, (cpu_s, memory, file_bytes, processes))
-            children.append(_Child(pid, pidfd))
+                self._become_inmate(len(inmates), mine, (cpu_s, memory, file_bytes, processes))
+            inmates[pidfd] = pid
         for descriptor in descriptors:
             os.close(descriptor)
-        self._watch(children, started + wall_s)
-        rows = [self._reap(child) for child in children]
+        late = self._watch(list(inmates), started + wall_s)
+        reply = b""
+        for pidfd, pid in inmates.items():
+            os.close(pidfd)
+            _, status, usage = os.wait4(pid, 0)
+            cpu_s = usage.ru_utime + usage.ru_stime
+            reply += INMATE.pack(status, cpu_s, usage.ru_maxrss * 1024, pidfd in late)
         replace = not keep and not self._clean()
-        return REPLY.pack(sequence, time.monotonic() - started, replace) + b"".join(rows)
+        return REPLY.pack(sequence, time.monotonic() - started, replace) + reply
 
-    def _become_inmate(self, index: int, mine: list[int], limits: tuple[float, int, int, int]) -> NoReturn:
+    def _watch(self, running: list[int], deadline: float) -> list[int]:
+        """Until all have ended: kill at the deadline, end with the controller, end a pair with its tests. Those
+        killed at the deadline."""
+        poll, tests = self._poll, running[-1]
+        late: list[int] = []
+        for pidfd in running:
+            poll.register(pidfd, select.POLLIN)
+        while running:
+            ready = poll.poll(max(0, deadline - time.monotonic()) * 1000 + 1)
+            for descriptor, _ in ready:
+                if descriptor not in running:
+                    os._exit(0)
+                running.remove(descriptor)
+                poll.unregister(descriptor)
+            if not ready:
+                late = late or list(running)
+            if not ready or tests not in running:
+                for pidfd in running:
+                    kernel.kill(pidfd)
+        return late
+
+    def _become_inmate(
+        self, index: int, mine: tuple[int, ...], limits: tuple[float, int, int, int]
+    ) -> NoReturn:
         """The child's side of the clone: shed everything, then run the job."""
         status = 1
         try:
@@ -208,34 +230,6 @@ class _Server:
             value = min(value, most)
             set_limit(kind, (value, value))
 
-    def _watch(self, children: list[_Child], deadline: float) -> None:
-        """Until all have ended: kill at the deadline, end with the controller, end a pair with its tests."""
-        poll = select.poll()
-        poll.register(self._control, 0)  # hang-up only: the next order may already wait
-        for child in children:
-            poll.register(child.pidfd, select.POLLIN)
-        while not all(child.ended for child in children):
-            left = deadline - time.monotonic()
-            ready = {descriptor for descriptor, _ in poll.poll(max(0, left) * 1000 + 1)}
-            if self._control.fileno() in ready:
-                os._exit(0)
-            for child in children:
-                if child.pidfd in ready:
-                    child.ended = True
-                    poll.unregister(child.pidfd)
-            if not ready:
-                for child in children:
-                    child.killed = not child.ended
-                    kernel.kill(child.pidfd)
-            elif children[-1].ended:
-                for child in children:
-                    kernel.kill(child.pidfd)
-
-    def _reap(self, child: _Child) -> bytes:
-        os.close(child.pidfd)
-        _, status, usage = os.wait4(child.pid, 0)
-        return INMATE.pack(status, usage.ru_utime + usage.ru_stime, int(usage.ru_maxrss) * 1024, child.killed)
-
     def _clean(self) -> bool:
         """Empty /tmp when a job touched it; False when that did not work."""
         if self._state_of_tmp() == self._clean_state:
@@ -244,6 +238,8 @@ class _Server:
             os.chmod(_TMP, 0o1777)  # noqa: S103
             for entry in os.scandir(_TMP):
                 if entry.is_dir(follow_symlinks=False):
+                    import shutil  # rarely needed, and six libraries in every fork
+
                     shutil.rmtree(entry.path)
                 else:
                     os.unlink(entry.path)
