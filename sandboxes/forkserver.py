@@ -168,8 +168,8 @@ class _Server:
         for pidfd, pid in inmates.items():
             os.close(pidfd)
             _, status, usage = os.wait4(pid, 0)
-            cpu_s = usage.ru_utime + usage.ru_stime
-            reply += INMATE.pack(status, cpu_s, usage.ru_maxrss * 1024, pidfd in late)
+            used_s = usage.ru_utime + usage.ru_stime
+            reply += INMATE.pack(status, used_s, usage.ru_maxrss * 1024, pidfd in late)
         replace = not keep and not self._clean()
         return REPLY.pack(sequence, time.monotonic() - started, replace) + reply
 
