@@ -6,7 +6,7 @@ on the batch only through the rounding of matmuls.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -78,7 +78,8 @@ class TransformersEngine:
         self.max_batch = max_batch
         self.device = next(model.parameters()).device
         self.context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
-        self._stop = torch.tensor(sorted(stop_ids(model.generation_config, tokenizer)), device=self.device)
+        self._ends = stop_ids(model.generation_config, tokenizer)
+        self._stop = torch.tensor(sorted(self._ends), device=self.device)
         self._decoder = (
             Decoder(model, resolve_dtype(dtype, self.device), copy=copy) if supports(model) else None
         )
@@ -143,7 +144,15 @@ class TransformersEngine:
         tokens_BR, logps_BR, lengths_B = self._decode(stepper, rows, uniform_BR, sampling)
         elapsed = time.perf_counter() - began
         return [
-            self._completion(row, tokens[:length], logps[:length], elapsed)
+            completion_of(
+                tokens[:length],
+                logps[:length],
+                prompt=row,
+                stop=self._ends,
+                tokenizer=self.tokenizer,
+                version=self.version,
+                latency_s=elapsed,
+            )
             for row, tokens, logps, length in zip(
                 rows, tokens_BR.tolist(), logps_BR.tolist(), lengths_B.tolist(), strict=True
             )
@@ -190,21 +199,32 @@ class TransformersEngine:
         stepper.keep(repeat_B)
         return logits_UV[repeat_B]
 
-    def _completion(self, row: list[int], tokens: list[int], logps: list[float], elapsed: float) -> Completion:
-        stopped = bool(tokens) and tokens[-1] in self._stop
-        text = self.tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=False)
-        assert isinstance(text, str)
-        return Completion(
-            text=text,
-            stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
-            token_ids=tokens,
-            logprobs=logps,
-            prompt_ids=row,
-            policy_version=self.version,
-            prompt_tokens=len(row),
-            completion_tokens=len(tokens),
-            latency_s=elapsed,
-        )
+
+def completion_of(
+    tokens: list[int],
+    logps: list[float],
+    *,
+    prompt: list[int],
+    stop: Collection[int],
+    tokenizer: PreTrainedTokenizerBase,
+    version: int,
+    latency_s: float,
+) -> Completion:
+    """What a policy wrote after `prompt`; the token that ended its turn belongs to it, but not to the text."""
+    stopped = bool(tokens) and tokens[-1] in stop
+    text = tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=False)
+    assert isinstance(text, str)
+    return Completion(
+        text=text,
+        stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
+        token_ids=tokens,
+        logprobs=logps,
+        prompt_ids=prompt,
+        policy_version=version,
+        prompt_tokens=len(prompt),
+        completion_tokens=len(tokens),
+        latency_s=latency_s,
+    )
 
 
 def load_model(folder: str | Path, device: str = "auto") -> tuple[Any, PreTrainedTokenizerBase]:

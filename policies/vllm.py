@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from vertigym.core.errors import ConfigError
 from vertigym.core.types import Completion, Prompt, Sampling, StopReason
 from vertigym.policies.chat import ChatRenderer
-from vertigym.policies.engine import load_tokenizer, stop_ids
+from vertigym.policies.engine import completion_of, load_tokenizer, stop_ids
 from vertigym.policies.lora import merged_state
 from vertigym.policies.vllm_backend import Backend, Order, VLLMConfig, Weights, Written
 from vertigym.policies.vllm_local import LocalVLLM
@@ -98,19 +98,13 @@ class VLLMEngine:
         error = written.error or _fault(written)
         if error:
             return Completion("", StopReason.ERROR, error=error[:300])
-        tokens = list(written.token_ids)
-        stopped = bool(tokens) and tokens[-1] in self._stop
-        text = self.tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=False)
-        assert isinstance(text, str)
-        return Completion(
-            text=text,
-            stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
-            token_ids=tokens,
-            logprobs=list(written.logprobs),
-            prompt_ids=row,
-            policy_version=version,
-            prompt_tokens=len(row),
-            completion_tokens=len(tokens),
+        return completion_of(
+            list(written.token_ids),
+            list(written.logprobs),
+            prompt=row,
+            stop=self._stop,
+            tokenizer=self.tokenizer,
+            version=version,
             latency_s=elapsed,
         )
 
