@@ -4,6 +4,7 @@ for row in levels():
     print(row.name, row.available, row.missing, row.fix)
 """
 
+import platform
 import select
 import sys
 from dataclasses import dataclass
@@ -61,7 +62,9 @@ def best_level() -> Level:
         if report.available:
             return report.name
     why = "; ".join(f"{report.name}: {report.missing} ({report.fix})" for report in reports)
-    raise SandboxError(f"no safe sandbox here. {why}. Or ask for docker, or unsafe-subprocess at your risk")
+    raise SandboxError(
+        f"no safe sandbox on {platform.node()}. {why}. Or ask for docker, or unsafe-subprocess at your risk"
+    )
 
 
 def start_worker(kind: Kind) -> Worker:

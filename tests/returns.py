@@ -25,16 +25,22 @@ def suite(tasks: int, *tables: str) -> str:
 
 
 def warm(
-    folder: Path, *, tasks: int | None = None, steps: int = 40, batch: int = 32, name: str = "warm"
+    folder: Path,
+    *,
+    env: str = ENV,
+    tasks: int | None = None,
+    steps: int = 40,
+    batch: int = 32,
+    name: str = "warm",
 ) -> Path:
     """A model that earns something now and then; `folder/rows.jsonl` is what it has imitated."""
     torch.set_num_threads(1)
-    env = envs.make(ENV)
-    shown = [env.tasks.get(i) for i in env.tasks.ids("train")][:tasks]
+    known = envs.make(env).tasks
+    shown = [known.get(i) for i in known.ids("train")][:tasks]
     rows = [[*task.messages(), {"role": "assistant", "content": reference_text(task)}] for task in shown]
     write_jsonl(folder / "rows.jsonl", ({"messages": messages} for messages in rows))
     table = {
-        "name": name, "env": ENV, "model": "tiny", "algorithm": "sft", "steps": steps, "output": str(folder),
+        "name": name, "env": env, "model": "tiny", "algorithm": "sft", "steps": steps, "output": str(folder),
         "tiny": SIZE, "sft": {"data": str(folder / "rows.jsonl"), "batch": batch},
         "optimizer": {"lr": 1e-2, "schedule": "cosine"},
     }  # fmt: skip

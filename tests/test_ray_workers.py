@@ -1,10 +1,12 @@
 """Real Ray actors on a cluster of two nodes, one of which is killed while it plays a step's episodes."""
 
 import os
+import platform
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from vertigym.core.config import parse
-from vertigym.core.errors import ConfigError
+from vertigym.core.errors import ConfigError, RunError
 from vertigym.core.files import read_jsonl
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
+
+from .returns import rows, warm
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,44 +54,111 @@ def load_environment():
     return Held(envs.GeneratedTasks(task, {"train": 16}))
 """
 
+# Functions to write, judged in sandboxes. Whoever judges notes where it is, and which processes it has started.
+# Where NO_SANDBOX is set, the machine is none of those that sandboxes are made for.
+CODE = """
+import json, os, psutil
+from pathlib import Path
+from vertigym.core.types import Task
+from vertigym.envs.code.env import CodeEnv
+from vertigym.envs.tasks import TaskSet
+from vertigym.rewards.code import Verifier
+from vertigym.sandboxes import syscalls
+
+if os.environ.get("NO_SANDBOX"):
+    syscalls.supported = lambda: False
+
+class Noting(Verifier):
+    def check_many(self, *arguments):
+        found = super().check_many(*arguments)
+        import ray
+        note = {
+            "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else None,
+            "pid": os.getpid(),
+            "sandboxes": [child.pid for child in psutil.Process().children()],
+        }
+        with (Path(__file__).parent / "notes.jsonl").open("a") as file:
+            file.write(json.dumps(note) + "\\n")
+        return found
+
+def task(number):
+    cases = [{"args": [x], "expected": x + number} for x in (0, 1, 5, -4)]
+    return Task(
+        id=f"add-{number}", prompt=f"Write f(x): add {number}.", answer=f"def f(x):\\n    return x + {number}",
+        info={"entry": "f", "tests": {"kind": "cases", "entry": "f", "cases": cases}},
+    )
+
+def load_environment():
+    return CodeEnv(TaskSet(map(task, range(2, 7))), verifier=Noting())
+"""
+
 
 class Nodes:
-    """A cluster of two nodes on this machine."""
+    """A cluster of two nodes on this machine, of one core each; the first may have none for workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 1, second: int = 1) -> None:
         from ray.cluster_utils import Cluster
 
-        small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-        self.cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-        self.second = self.cluster.add_node(**small)
+        small = {"object_store_memory": 100 * 2**20}
+        head = {**small, "num_cpus": first, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.second = self.cluster.add_node(num_cpus=second, **small)
 
     def kill_the_second(self) -> None:
         self.cluster.remove_node(self.second, allow_graceful=False)
 
 
 @pytest.fixture
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    import ray
-
-    (tmp_path / "held_env.py").write_text(MODULE)
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environments above, also for processes that are started from here."""
+    for name, text in (("held_env", MODULE), ("code_env", CODE)):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     torch.set_num_threads(1)
-    found = Nodes()
+
+
+@contextmanager
+def cluster(monkeypatch: pytest.MonkeyPatch, **cores: int) -> Iterator[Nodes]:
+    import ray
+
+    found = Nodes(**cores)
     monkeypatch.setenv("RAY_ADDRESS", found.cluster.address)
-    yield found
-    ray.shutdown()
-    found.cluster.shutdown()
+    try:
+        yield found
+    finally:
+        ray.shutdown()
+        found.cluster.shutdown()
 
 
-def run(output: Path, progress: Progress | None = None, **rollouts: Any) -> Outcome:
+@pytest.fixture
+def nodes(modules: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    with cluster(monkeypatch) as found:
+        yield found
+
+
+def run(
+    output: Path,
+    progress: Progress | None = None,
+    *,
+    env: str = "held_env",
+    model: str = "tiny",
+    **rollouts: Any,
+) -> Outcome:
     table: dict[str, Any] = {
-        "name": "run", "env": "held_env", "model": "tiny", "algorithm": "grpo", "steps": 4, "threads": 1,
+        "name": "run", "env": env, "model": model, "algorithm": "grpo", "steps": 4, "threads": 1,
         "tiny": {"hidden": 32, "layers": 1, "heads": 2, "key_heads": 2, "ffn": 48}, "output": str(output),
         "rollout": {"tasks": 8, "group_size": 4, "max_tokens": 8, "save_every": 1, "batch": 16, **rollouts},
         "policy": {"entropy": 0.5}, "optimizer": {"lr": 1e-2},
     }  # fmt: skip
     return train(parse(RunConfig, table, source="test"), progress=progress)
+
+
+def same_weights(*outcomes: Outcome) -> bool:
+    ours, theirs = (load_file(outcome.last / "model.safetensors") for outcome in outcomes)
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def rollouts(outcome: Outcome) -> list[Any]:
@@ -128,8 +199,46 @@ def test_a_step_whose_node_is_killed_is_completed_by_the_other(tmp_path: Path, n
 
     plain = run(tmp_path / "plain")
     assert rollouts(plain) == rollouts(struck), "whoever played an episode, it is the same"
-    ours, theirs = (load_file(outcome.last / "model.safetensors") for outcome in (plain, struck))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert same_weights(plain, struck)
+
+
+def test_sandboxes_run_where_the_workers_are(
+    tmp_path: Path, modules: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers, for which only the second node has room."""
+    notes = tmp_path / "notes.jsonl"
+    model = str(warm(tmp_path, env="code_env", steps=60, batch=12))
+    settings: dict[str, Any] = {"env": "code_env", "model": model, "max_tokens": 32}
+    plain = run(tmp_path / "plain", **settings)
+    assert {note["pid"] for note in read_jsonl(notes)} == {os.getpid()}
+    notes.unlink()
+    with cluster(monkeypatch, first=0, second=2) as nodes:
+        far = run(tmp_path / "far", **settings, workers="ray://auto", ray={"count": 2})
+        found = read_jsonl(notes)
+    assert {note["node"] for note in found} == {nodes.second.node_id}
+    assert len({note["pid"] for note in found}) == 2
+    assert os.getpid() not in {note["pid"] for note in found}
+    assert all(note["sandboxes"] for note in found), "what a model wrote ran in processes below the worker's"
+    assert rollouts(far) == rollouts(plain)
+    assert same_weights(far, plain)
+    assert rows(far.run.folder) == rows(plain.run.folder)
+    first, *_ = rows(far.run.folder)
+    assert 0.1 < first["reward"] < 0.9
+    assert first["unscored"] == 0
+
+
+def test_a_node_without_sandboxes_ends_the_run_in_one_line(
+    tmp_path: Path, modules: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = warm(tmp_path, env="code_env", steps=1)
+    monkeypatch.setenv("NO_SANDBOX", "1")
+    with cluster(monkeypatch, first=0, second=2), pytest.raises(RunError) as raised:
+        run(tmp_path, env="code_env", model=str(model), workers="ray://auto", ray={"count": 2})
+    said = str(raised.value)
+    assert said.startswith("step 0: 32 of 32 episodes could not be scored")
+    assert f"no safe sandbox on {platform.node()}" in said
+    assert "\n" not in said
+    assert not (tmp_path / "run" / "metrics.jsonl").exists(), "nothing was learned from it"
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,13 +249,7 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
     assert "\n" not in str(raised.value)
 
 
-def test_workers_on_this_machine_leave_no_process_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    (tmp_path / "held_env.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+def test_workers_on_this_machine_leave_no_process_behind(tmp_path: Path, modules: None) -> None:
     run(tmp_path / "runs", workers="ray://local", ray={"count": 2})
     until = time.monotonic() + 60
     while (left := _of_ray()) and time.monotonic() < until:
