@@ -8,7 +8,7 @@ info["score"]
 """
 
 from vertigym.envs.env import Env, SingleTurnEnv, Turn
-from vertigym.envs.registry import ids, make, register, spec
+from vertigym.envs.registry import absolute, ids, make, register, spec
 from vertigym.envs.tasks import GeneratedTasks, Tasks, TaskSet
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TaskSet",
     "Tasks",
     "Turn",
+    "absolute",
     "ids",
     "make",
     "register",

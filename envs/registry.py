@@ -125,6 +125,16 @@ def spec(id: str) -> Spec:  # noqa: A002
     raise UnknownNameError("environment", id, ids(), hint)
 
 
+def absolute(id: str) -> str:  # noqa: A002
+    """`id` as a process in another working directory finds it: a folder by its full path.
+
+    Raises:
+        UnknownNameError: as `spec`.
+    """
+    folder, (name, mark, arguments) = spec(id).folder, id.partition("?")
+    return f"{folder.resolve() if folder else name}{mark}{arguments}"
+
+
 def broken() -> dict[str, str]:
     """Packages whose entry point failed to load, and why."""
     _discover()

@@ -180,6 +180,20 @@ class TestRegistry:
         with pytest.warns(UserWarning, match="key 'id' is missing"):
             assert "acme/Mine-v0" not in envs.ids()
 
+    @pytest.mark.parametrize("name", ["acme/Mine-v0", "environments/mine"])
+    def test_a_folder_is_found_from_elsewhere_by_its_full_path(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "here" / "environments" / "mine"
+        folder.mkdir(parents=True)
+        (folder / "env.toml").write_text('id = "acme/Mine-v0"\nkind = "decision"\n')
+        monkeypatch.chdir(tmp_path / "here")
+        found = envs.absolute(f"{name}?a=1")
+        assert found == f"{folder}?a=1"
+        monkeypatch.chdir(tmp_path)
+        assert envs.spec(found).id == "acme/Mine-v0"
+        assert envs.absolute("vertigym/Returns-v0?a=1") == "vertigym/Returns-v0?a=1"
+
     def test_something_else_in_the_registry_is_not_an_environment_of_ours(self) -> None:
         envs.register("acme/CartPole-v0", "gymnasium.envs.classic_control:CartPoleEnv")
         with pytest.raises(InputError, match=r"not a vertigym\.envs\.Env"):

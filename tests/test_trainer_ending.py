@@ -77,7 +77,7 @@ def spoken(stderr: str) -> list[str]:
 
 @pytest.mark.parametrize("it", ["computes", "hangs"])
 def test_sigterm_is_answered_with_one_line_and_exit_code(it: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", ALONE_PROGRAM, it], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", ALONE_PROGRAM, it], capture_output=True, text=True, timeout=60)
     (line,) = spoken(done.stderr)
     assert line.startswith("vertigym: told to stop (SIGTERM)")
     assert line.endswith("start all of them again with --resume")

@@ -78,7 +78,7 @@ def engine_elsewhere(
     if rows.workers:
         spec = Spec(
             skeleton(folder),
-            partial(envs.make, config.env),
+            partial(envs.make, envs.absolute(config.env)),
             engine=rows.engine,
             vllm=rows.vllm,
             dtype=rows.dtype,
