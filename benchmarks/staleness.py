@@ -1,12 +1,17 @@
 """What samples of older weights do to GRPO, with and without the correction of the sampler.
 
-    python benchmarks/staleness.py [--seeds 2 3 4 5 6] [--staleness 1 4 8] [--lr 5e-4] [--steps 700]
+    python benchmarks/staleness.py [--seeds 20 21 22 23 24 25] [--staleness 4 8] [--lr 5e-4] [--steps 500]
 
-A task of seconds: which of eight words belongs to each of twelve places. The start, a tiny model imitating logs
-that say any of them, is right one time in eight. Each seed trains on policy, and for each staleness twice on
+A task of seconds: which of four words belongs to each of twelve places. The start, a tiny model imitating logs
+that say any of them, is right one time in four. Each seed trains on policy, and for each staleness twice on
 samples that many steps old: weighted by the token-level ratio of trainer to sampler, truncated at 2, and then
 not weighted. Everything else is equal. Reported are the mean reward over the whole run (how fast it was)
 and over the last ten steps (where it came to), and paired differences over seeds with their 95% t-intervals.
+
+Fixed before seeds 20 to 29 were looked at: these settings for 4 and 8 steps; for one step `--staleness 1 --lr 2e-3
+--steps 200` and seeds 20 to 29. Corrected samples reach on policy if the difference of the last ten steps is not
+below 0 by its interval, nor by more than 0.03 itself; uncorrected ones are worse if the interval of the difference
+over the run lies below 0.
 """
 
 import argparse
@@ -30,7 +35,7 @@ from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, train
 
 ENV = "benchmark/Places-v0"
-WORDS = ("red", "blue", "green", "pink", "grey", "black", "white", "brown")
+WORDS = ("red", "blue", "green", "pink")
 PLACES = tuple(
     f"shelf {side} {row}" for side in ("left", "middle", "right") for row in ("top", "low", "back", "front")
 )
@@ -50,7 +55,7 @@ def exact(completion: str, answer: str) -> float:
 
 def places() -> envs.Env:
     """Twelve places, each with its word."""
-    tasks = [Task(id=place, prompt=place, answer=WORDS[i * 5 % 8]) for i, place in enumerate(PLACES)]
+    tasks = [Task(id=place, prompt=place, answer=WORDS[i * 3 % 4]) for i, place in enumerate(PLACES)]
     return envs.SingleTurnEnv(TaskSet(tasks), Rubric(exact))
 
 
@@ -78,10 +83,10 @@ def warm_start(folder: Path, seed: int) -> Path:
 
 
 def rewards(
-    folder: Path, seed: int, start: Path, staleness: int, way: str, *, steps: int = 700, lr: float = 5e-4
+    folder: Path, seed: int, start: Path, staleness: int, way: str, *, steps: int = 500, lr: float = 5e-4
 ) -> list[float]:
     """The reward of each step of one run."""
-    rollout = {"tasks": 12, "group_size": 8, "max_tokens": 2, "staleness": staleness, "save_every": 0}
+    rollout = {"tasks": 12, "group_size": 12, "max_tokens": 2, "staleness": staleness, "save_every": 0}
     done = run(
         folder, seed, name=f"{staleness} {way}".replace(" ", "-"), model=str(start), algorithm="grpo",
         steps=steps, rollout=rollout, policy=POLICY[way], optimizer={"lr": lr},
@@ -99,9 +104,9 @@ def difference(ours: list[float], theirs: list[float]) -> str:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4, 5, 6])
-    parser.add_argument("--staleness", type=int, nargs="+", default=[1, 4, 8])
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22, 23, 24, 25])
+    parser.add_argument("--staleness", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--lr", type=float, default=5e-4)
     options = parser.parse_args()
     torch.set_num_threads(1)
