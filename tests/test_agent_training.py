@@ -1,5 +1,5 @@
-"""A tiny model over multi-turn tool episodes: warmed up on experts who mostly decide by the old rules, trained
-on the new; and what the page of the run shows of it."""
+"""A tiny model over multi-turn tool episodes: warmed up on experts who decide by the old rules, trained on
+the new; and what the page of the run shows of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
