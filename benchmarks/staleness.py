@@ -8,10 +8,10 @@ samples that many steps old: weighted by the token-level ratio of trainer to sam
 not weighted. Everything else is equal. Reported are the mean reward over the whole run (how fast it was)
 and over the last ten steps (where it came to), and paired differences over seeds with their 95% t-intervals.
 
-Fixed before seeds 20 to 29 were looked at: these settings for 4 and 8 steps; for one step `--staleness 1 --lr
-2e-3 --steps 200` and seeds 20 to 29. Corrected samples reach on policy if the difference of the last ten
-steps is neither below 0 by its interval nor by more than 0.03 itself; uncorrected ones are worse if the
-interval of the difference over the run lies below 0.
+Fixed before their seeds were looked at: these settings for 4 and 8 steps; for one step `--staleness 1 --lr
+2e-3 --steps 200`, with seeds 20 to 29, and then again with seeds 30 to 49 by themselves. Corrected samples
+reach on policy if the difference of the last ten steps is neither below 0 by its interval nor by more than
+0.03 itself; uncorrected ones are worse if the interval of the difference over the run lies below 0.
 """
 
 import argparse
