@@ -1,4 +1,4 @@
-"""Logs for the warm start: decisions of the training cases by the old rules alone.
+"""Logs for the warm start: decisions of the weeks after the change, three in four still by the old rules.
 
 python examples/change/logs.py environments/expenses runs/expenses-logs.jsonl
 """
@@ -13,4 +13,4 @@ from vertigym.envs.business.stale import company_logs, old_version
 if __name__ == "__main__":
     folder, out = map(Path, sys.argv[1:])
     env = load(folder)
-    write_jsonl(out, company_logs(env, old_version(env), share_old=1.0))
+    write_jsonl(out, company_logs(env, old_version(env), share_old=0.75))
