@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +130,14 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 def begun(folder: Path, output: Path) -> "subprocess.Popen[str]":
-    """The command line, training."""
+    """The command line, training, as from a terminal: in a shell's background SIGINT is ignored."""
     (folder / "run.toml").write_text(tomli_w.dumps(table(output)))
     command = [sys.executable, "-c", "from vertigym.cli import main; main()", "train", "run.toml"]
     environment = os.environ | {"PYTHONPATH": str(EXAMPLE)}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder, preexec_fn=heard
+    )
 
 
 @pytest.mark.slow
