@@ -2,7 +2,7 @@
 
     python benchmarks/identity.py ../before .
 
-A change that only moves or renames code must leave metrics, rollouts and weights as they are. The runs go through
+A change that only moves or renames code must leave metrics, rollouts and weights as they are. Runs go through
 the command line, in a process each, so the two checkouts may be organised differently. With one checkout, the
 digests are printed. Keys of configs and metrics that were renamed between the two are given in `RENAMED`.
 """
