@@ -69,6 +69,11 @@ class Outcome:
     promoted: Path | None
     evaluations: Sequence[Evaluation] = ()
 
+    @property
+    def gated(self) -> bool:
+        """Whether any checkpoint was judged."""
+        return bool(self.run.gates())
+
 
 def train(config: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> Outcome:
     """Run (or go on with) the training that `config` describes.
