@@ -30,8 +30,8 @@ from vertigym.core.types import Sampling, Split, Task
 from vertigym.envs import SingleTurnEnv
 from vertigym.envs.tasks import TaskSet
 from vertigym.policies.load import load_policy
-from vertigym.policies.rollout import Episode, rollout
 from vertigym.rewards.rubric import Rubric
+from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
 

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from vertigym.core.types import Split, Task
-from vertigym.envs.business.agent import AgentEnv, load
-from vertigym.envs.business.agent_import import import_agent
-from vertigym.envs.business.builtin import RETURNS, folder_of
-from vertigym.envs.business.importer import ImportReport, import_decision
-from vertigym.envs.calls import write_call
+from vertigym.envs.agent.env import AgentEnv, load
+from vertigym.envs.agent.importer import import_agent
+from vertigym.envs.decision.builtin import RETURNS, folder_of
+from vertigym.envs.decision.importer import ImportReport, import_decision
 from vertigym.envs.registry import make
+from vertigym.envs.tool_calls import write_call
 from vertigym.rewards.decision import DecisionVerifier
 
 SIZES: dict[Split, int] = {"train": 100, "eval": 10, "test": 10}

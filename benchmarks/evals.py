@@ -20,10 +20,10 @@ from vertigym.core.types import Prompt, Task
 from vertigym.envs.env import Env, SingleTurnEnv
 from vertigym.envs.tasks import TaskSet
 from vertigym.evals.gate import decide
-from vertigym.evals.page import report_page
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite, task_list
 from vertigym.policies.scripted import Scripted
+from vertigym.reports.page import report_page
 from vertigym.rewards.rubric import Rubric
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ import torch
 from vertigym.core.types import Completion, Prompt, Sampling
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine
-from vertigym.policies.vllm import open_vllm
+from vertigym.policies.vllm_engine import open_vllm
 
 TEXTS = ["approve or reject the return of 40 items, tier gold, days 12"] * 3
 TASKS, GROUP, PROMPT, NEW, ADDED = 16, 8, 64, 32, 16

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vertigym.envs.traces.grams import char_grams, distinct, plain
-from vertigym.envs.traces.rows import read_traces
 from vertigym.tests.trace_log import Log
+from vertigym.traces.ngrams import char_grams, distinct, plain
+from vertigym.traces.records import read_traces
 
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path
 from vertigym.core.config import parse
-from vertigym.envs.traces.config import ImportConfig
-from vertigym.envs.traces.importer import import_traces
+from vertigym.traces.config import ImportConfig
+from vertigym.traces.importer import import_traces
 *files, names, out = sys.argv[1:]
 settings = {"pii": {"names": names}, "split": {"by": "customer"}}
 if files:

@@ -72,8 +72,8 @@ def prepare(folder: Path) -> None:
     from vertigym import envs
     from vertigym.core.config import parse
     from vertigym.core.files import write_jsonl
-    from vertigym.envs.business.env import DecisionEnv
-    from vertigym.envs.business.stale import company_logs, old_version
+    from vertigym.envs.decision.env import DecisionEnv
+    from vertigym.envs.decision.stale import company_logs, old_version
     from vertigym.trainer.config import RunConfig
     from vertigym.trainer.loop import train
 
@@ -130,7 +130,7 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
     from trl import GRPOConfig, GRPOTrainer
 
     from vertigym import envs
-    from vertigym.envs.business.env import DecisionEnv
+    from vertigym.envs.decision.env import DecisionEnv
 
     env = envs.make(ENV)
     assert isinstance(env, DecisionEnv)

@@ -103,8 +103,8 @@ def env_import(
 ) -> None:
     """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
     from vertigym.core.errors import ConfigError
-    from vertigym.envs.business.agent_import import import_agent
-    from vertigym.envs.business.importer import import_decision
+    from vertigym.envs.agent.importer import import_agent
+    from vertigym.envs.decision.importer import import_decision
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
     if mode == "agent" and sheet:
@@ -152,7 +152,7 @@ def env_diff(
     as_json: Json = False,
 ) -> None:
     """Say which cases change their answer between two versions of the rules, and which rules did it."""
-    from vertigym.envs.business.diff import change_lines, compare_files
+    from vertigym.envs.decision.diff import change_lines, compare_files
 
     comparison = compare_files(old, new, seed=seed, now=now)
     found = comparison.difference()

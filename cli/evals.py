@@ -81,8 +81,8 @@ def compare(
 ) -> None:
     """Compare reports on the same tasks: intervals, tasks won and lost, and a verdict in words."""
     from vertigym.evals.compare import compare as compare_reports
-    from vertigym.evals.render import comparison_tables
     from vertigym.evals.report import Report
+    from vertigym.reports.tables import comparison_tables
 
     for found in compare_reports([Report.load(path) for path in reports], common=common):
         print_json(found.model_dump(mode="json")) if as_json else show(comparison_tables(found))
@@ -131,8 +131,8 @@ def _write_eval(
     report: Any, decision: Any, *, junit: Path | None, summary: Path | None, json_file: Path | None
 ) -> None:
     from vertigym.core.files import write_text
-    from vertigym.evals import ci
-    from vertigym.evals.render import decision_table, report_tables
+    from vertigym.reports import ci
+    from vertigym.reports.tables import decision_table, report_tables
 
     if decision and junit:
         write_text(junit, ci.junit([(decision, report)]))

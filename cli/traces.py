@@ -29,7 +29,7 @@ def serve(
     ] = "auto",
 ) -> None:
     """Answer on an OpenAI-compatible endpoint, record every call as a trace, take feedback (POST /feedback)."""
-    from vertigym.serving.run import serve as run
+    from vertigym.serving.service import serve as run
 
     def ready(url: str) -> None:
         note(f"serving on {url}, recording to {record} (Ctrl-C ends it)")
@@ -86,8 +86,9 @@ def traces_import(
     `vertigym serve` records, and by --map any table. What cannot be read is set aside with the reason.
     """
     from vertigym.core.config import parse, read_toml
-    from vertigym.envs.traces.config import ImportConfig
-    from vertigym.envs.traces.importer import import_traces
+    from vertigym.envs.registry import held_out
+    from vertigym.traces.config import ImportConfig
+    from vertigym.traces.importer import import_traces
 
     overrides = [f"columns.{pair}" for pair in columns or ()]
     overrides += [f"decontaminate.against={json.dumps(against)}"] if against else []
@@ -98,7 +99,7 @@ def traces_import(
         ImportConfig, read_toml(config) if config else {}, overrides + (settings or []), source=source
     )
     with _bytes_read("reading") as on_progress:
-        report = import_traces(files, out, chosen, on_progress)
+        report = import_traces(files, out, chosen, on_progress, tasks_of=held_out)
     if as_json:
         print_json(report.model_dump(mode="json"))
         return

@@ -28,7 +28,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 8 -m vertigym train CONFIG.toml
     """
-    from vertigym.trainer.ranks import joined
+    from vertigym.learner.ranks import joined
 
     _stop_politely()
     with joined() as ranks:
@@ -61,8 +61,8 @@ def rebase(
     """Does the tuned model still beat the new base, and would retraining beat both? Exit 1: cannot tell."""
     from vertigym.core.errors import ConfigError
     from vertigym.evals.rebase import rebase as compare_bases
-    from vertigym.evals.render import comparison_tables
     from vertigym.evals.suite import load_suite
+    from vertigym.reports.tables import comparison_tables
 
     if retrain and config is None:
         raise ConfigError("--train needs --config CONFIG.toml: the run to repeat on the new base")
@@ -98,24 +98,24 @@ def report(
     """Show what a run came to: its checkpoints, the verdicts, and what ships."""
     if out:
         from vertigym.core.files import write_text
-        from vertigym.evals.run_page import page_of
+        from vertigym.reports.run_page import page_of
 
         write_text(out, page_of(run, baseline))
         note(f"wrote {out}")
     elif live:
-        from vertigym.evals.run_page import serve
+        from vertigym.reports.run_page import serve
 
         server = serve(run, port)
         note(f"http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends it)")
         server.serve_forever()
     elif (run / "config.toml").is_file():
-        from vertigym.trainer.summary import render, summarize
+        from vertigym.reports.run_summary import render, summarize
 
         found = summarize(run)
         print_json(found.model_dump(mode="json")) if as_json else show(render(found))
     else:
-        from vertigym.evals.render import report_tables
         from vertigym.evals.report import Report
+        from vertigym.reports.tables import report_tables
 
         loaded = Report.load(run)
         print_json(loaded.model_dump(mode="json")) if as_json else show(report_tables(loaded))
@@ -130,7 +130,7 @@ def _plan(config: Path, overrides: Sequence[str], *, as_json: bool, show: bool) 
     """Say what would run."""
     from vertigym.core.config import load
     from vertigym.trainer.config import RunConfig
-    from vertigym.trainer.starting import plan
+    from vertigym.trainer.setup import plan
 
     planned = plan(load(RunConfig, config, overrides))
     if show and as_json:
@@ -145,8 +145,8 @@ def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show
     from vertigym.trainer.config import RunConfig
 
     settings = load(RunConfig, config, overrides)
+    from vertigym.reports.progress import watched
     from vertigym.trainer import loop
-    from vertigym.trainer.console import watched
 
     with watched(settings.steps) if show else contextlib.nullcontext(loop.Progress()) as progress:
         return loop.train(settings, resume=resume, progress=progress)

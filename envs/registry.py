@@ -32,6 +32,7 @@ from gymnasium.envs.registration import registry as _gymnasium_registry
 
 from vertigym.core.config import read_toml
 from vertigym.core.errors import InputError, UnknownNameError, VertigymError
+from vertigym.core.types import Task
 from vertigym.envs.env import Env
 
 GROUP = "vertigym.environments"
@@ -39,20 +40,20 @@ SEARCH_PATH = "VERTIGYM_PATH"
 
 # Kind of a folder environment -> the function that opens the folder: `load(folder, **kwargs) -> Env`.
 FOLDER_KINDS: dict[str, str] = {
-    "agent": "vertigym.envs.business.agent:load",
-    "cite": "vertigym.envs.traces.kinds:load_cite",
-    "classify": "vertigym.envs.traces.kinds:load_classify",
+    "agent": "vertigym.envs.agent.env:load",
+    "cite": "vertigym.envs.logged.kinds:load_cite",
+    "classify": "vertigym.envs.logged.kinds:load_classify",
     "code": "vertigym.envs.code.env:load_folder",
-    "decision": "vertigym.envs.business.env:load",
-    "extract": "vertigym.envs.traces.kinds:load_extract",
-    "outcome": "vertigym.envs.traces.kinds:load_outcome",
-    "rewrite": "vertigym.envs.traces.kinds:load_rewrite",
+    "decision": "vertigym.envs.decision.env:load",
+    "extract": "vertigym.envs.logged.kinds:load_extract",
+    "outcome": "vertigym.envs.logged.kinds:load_outcome",
+    "rewrite": "vertigym.envs.logged.kinds:load_rewrite",
     "rows": "vertigym.envs.rows:load",
 }
 
 # Modules that register the environments vertigym ships.
 BUILT_IN: tuple[str, ...] = (
-    "vertigym.envs.business.builtin",
+    "vertigym.envs.decision.builtin",
     "vertigym.envs.code.builtin",
     "vertigym.envs.math.builtin",
 )
@@ -158,6 +159,16 @@ def make(id: str, **kwargs: Any) -> Env:  # noqa: A002
     if not isinstance(env, Env):
         raise InputError(f"{id}: made a {type(env).__name__}, which is not a vertigym.envs.Env")
     return env
+
+
+def held_out(id: str) -> Iterator[Task]:  # noqa: A002
+    """The eval and test tasks of an environment.
+
+    Raises:
+        UnknownNameError, InputError: as in `make`.
+    """
+    tasks = make(id).tasks
+    return (tasks.get(task_id) for split in ("eval", "test") for task_id in tasks.ids(split))
 
 
 def _discover() -> None:

@@ -16,7 +16,7 @@ from vertigym.envs import registry
 from vertigym.evals.metrics import Row, task_value
 from vertigym.evals.report import Report, make_report, sample_of
 from vertigym.evals.runner import play, rows_of
-from vertigym.evals.samples import Key, SampleRecord
+from vertigym.evals.sample_records import Key, SampleRecord
 from vertigym.evals.sequential import Look, Plan, look
 from vertigym.evals.statistics import Sample
 from vertigym.evals.suite import Make, Suite, SuiteTask, task_list

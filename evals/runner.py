@@ -17,9 +17,9 @@ from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.envs import registry
 from vertigym.evals.metrics import Row
 from vertigym.evals.report import Report, make_report
-from vertigym.evals.samples import Header, Key, SampleFile, SampleRecord, read_samples, record_of
+from vertigym.evals.sample_records import Header, Key, SampleFile, SampleRecord, read_samples, record_of
 from vertigym.evals.suite import Make, Suite, SuiteTask, TaskList, slice_values, task_list
-from vertigym.policies.rollout import Episode, rollout
+from vertigym.rollouts.rollout import Episode, rollout
 
 Progress = Callable[[int, int], None]
 

@@ -26,21 +26,21 @@ from vertigym.core.config import load
 from vertigym.core.errors import VertigymError
 from vertigym.core.files import write_jsonl, write_text
 from vertigym.core.types import Task
-from vertigym.envs.business.builtin import OLD_DECISION, RETURNS, folder_of
-from vertigym.envs.business.env import DecisionEnv
-from vertigym.envs.business.importer import import_decision
-from vertigym.envs.business.model import DecisionModel
-from vertigym.envs.business.stale import derive_old, stale_logs
+from vertigym.decisions.model import DecisionModel
+from vertigym.envs.decision.builtin import OLD_DECISION, RETURNS, folder_of
+from vertigym.envs.decision.env import DecisionEnv
+from vertigym.envs.decision.importer import import_decision
+from vertigym.envs.decision.stale import derive_old, stale_logs
 from vertigym.evals.compare import compare
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite, load_suite
 from vertigym.policies.load import load_policy
-from vertigym.policies.rollout import Episode, rollout
+from vertigym.reports.progress import watched
+from vertigym.reports.run_summary import per_rule, spoken
+from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.console import watched
 from vertigym.trainer.loop import Outcome, train
-from vertigym.trainer.summary import per_rule, spoken
 
 HERE = Path(__file__).parent / "returns"
 OUT = Path("runs/demo")

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from vertigym.core.types import Completion, Message, Prompt, Sampling
+from vertigym.learner.batch import Batch, Sample
+from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.learner import Learner
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine, load_model
-from vertigym.trainer.batch import Batch, Sample
-from vertigym.trainer.config import OptimizerConfig
-from vertigym.trainer.learner import Learner
 
 STEPS, SAMPLES = 40, 128
 FOLDER = Path("runs/low-level")

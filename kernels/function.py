@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from vertigym.kernels.grads import InputGrads, Needs, VocabularyGrads
 from vertigym.kernels.head import Head, Lora
 from vertigym.kernels.plan import Plan, cut, default_budget, make_plan
-from vertigym.kernels.rows import Flow, Rows, Scratch, Stats
+from vertigym.kernels.row_stats import Flow, Rows, Scratch, Stats
 from vertigym.kernels.shard import Shard, merge, total, usual_columns
 from vertigym.kernels.sweep import Passes, Sweep
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from vertigym.kernels import torch_passes
 from vertigym.kernels.function import Call, LinearLogprob, Upstream
 from vertigym.kernels.head import Lora
-from vertigym.kernels.rows import Rows
+from vertigym.kernels.row_stats import Rows
 from vertigym.kernels.shard import Shard
 from vertigym.kernels.sweep import Passes
 

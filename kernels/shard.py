@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vertigym.kernels.rows import Stats
+from vertigym.kernels.row_stats import Stats
 
 
 class Shard(NamedTuple):

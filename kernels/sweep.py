@@ -17,7 +17,7 @@ from torch import Tensor
 from vertigym.kernels.grads import InputGrads, VocabularyGrads
 from vertigym.kernels.head import Head
 from vertigym.kernels.plan import Plan, cut
-from vertigym.kernels.rows import Flow, Rows, Scratch, Stats
+from vertigym.kernels.row_stats import Flow, Rows, Scratch, Stats
 
 
 class Passes(Protocol):

@@ -13,7 +13,7 @@ Axes: N rows, C columns of the tile.
 import torch
 from torch import Tensor
 
-from vertigym.kernels.rows import Flow, Rows, Scratch, Stats
+from vertigym.kernels.row_stats import Flow, Rows, Scratch, Stats
 
 
 def activate(u_NC: Tensor, bias_C: Tensor | None, rows: Rows) -> None:

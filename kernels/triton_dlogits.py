@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vertigym.kernels.rows import Flow, Rows, Scratch
+from vertigym.kernels.row_stats import Flow, Rows, Scratch
 from vertigym.kernels.triton_common import block_of, tanh
 
 

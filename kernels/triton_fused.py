@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vertigym.kernels.head import LOWEST_BIAS, Head
-from vertigym.kernels.rows import Rows, Stats
+from vertigym.kernels.row_stats import Rows, Stats
 from vertigym.kernels.triton_common import INTERPRETED, fold_block, tanh
 
 BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_HIDDEN = 128, 256, 64

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vertigym.kernels.rows import Rows
+from vertigym.kernels.row_stats import Rows
 from vertigym.kernels.triton_common import INTERPRETED
 from vertigym.kernels.triton_dlogits import dlogits
 from vertigym.kernels.triton_fold import fold

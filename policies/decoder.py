@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vertigym.policies.full_tensors import whole
 from vertigym.policies.lora import weight_of
-from vertigym.policies.shards import whole
 
 # Architectures whose forward pass this module repeats, by the class that transformers loads.
 ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM")

@@ -20,8 +20,8 @@ from vertigym.core.errors import DataError, EngineError, InputError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.decoder import Decoder, supports
+from vertigym.policies.full_tensors import load_whole, whole
 from vertigym.policies.sampling import choose
-from vertigym.policies.shards import load_whole, whole
 from vertigym.policies.steppers import DecoderStepper, ModelStepper, Stepper
 
 DType = Literal["auto", "float32", "bfloat16"]

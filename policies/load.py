@@ -27,7 +27,7 @@ def load_policy(name: str | Path, *, concurrency: int = 16, requests_per_minute:
 
         return EndpointPolicy(model, url, concurrency=concurrency, requests_per_minute=requests_per_minute)
     if kind == "vllm":
-        from vertigym.policies.vllm import open_vllm
+        from vertigym.policies.vllm_engine import open_vllm
 
         return open_vllm(rest)
     if not Path(name).is_dir():

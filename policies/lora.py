@@ -14,7 +14,7 @@ from torch import Tensor
 from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.seeds import derive
-from vertigym.policies.shards import whole
+from vertigym.policies.full_tensors import whole
 
 _NAME = "default"
 

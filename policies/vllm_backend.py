@@ -3,8 +3,8 @@
 The one idea: nothing is left for vLLM to decide. The chat template, the end-of-turn tokens, the seeds and every
 sampling parameter are ours, so its tokens can be compared, one by one, with what the trainer computes.
 
-    policies/vllm_local   vLLM in this process, weights handed over in memory
-    policies/vllm_servers vLLM servers, ours or given, weights through a folder
+    policies/vllm_in_process   vLLM in this process, weights handed over in memory
+    policies/vllm_pool         vLLM servers, ours or given, weights through a folder
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -27,10 +27,10 @@ from starlette.routing import Route
 from vertigym.core.errors import ConfigError, EngineError
 from vertigym.core.files import dumps
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
-from vertigym.envs.traces.rows import Trace, reason
 from vertigym.serving.batcher import Batcher, Full
+from vertigym.serving.chat_api import ChatRequest, FeedbackRequest, chunks, fault, reply
 from vertigym.serving.recorder import Recorder
-from vertigym.serving.wire import ChatRequest, FeedbackRequest, chunks, fault, reply
+from vertigym.traces.records import Trace, reason
 
 M = TypeVar("M", bound=BaseModel)
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")

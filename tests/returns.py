@@ -8,8 +8,8 @@ import torch
 from vertigym import envs
 from vertigym.core.config import parse
 from vertigym.core.files import read_jsonl, write_jsonl
+from vertigym.learner.clock import repeatable
 from vertigym.policies.scripted import reference_text
-from vertigym.trainer.clock import repeatable
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
 

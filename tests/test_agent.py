@@ -16,24 +16,24 @@ from vertigym import cli
 from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Sampling, Score, Split, Task
+from vertigym.decisions.model import DecisionModel
+from vertigym.decisions.outputs import project
 from vertigym.envs import registry
-from vertigym.envs.business.agent import AgentEnv, load
-from vertigym.envs.business.agent_folder import DatabaseConfig, fits, schema_of
-from vertigym.envs.business.agent_import import import_agent
-from vertigym.envs.business.answers import project
-from vertigym.envs.business.builtin import RETURNS, folder_of
-from vertigym.envs.business.customer import ScriptedCustomer, misspell, read_answer
-from vertigym.envs.business.expert import flaw, known_values, play_expert, replay
-from vertigym.envs.business.model import DecisionModel
-from vertigym.envs.business.world import DECIDED, FIRST, LAST, Database, build, pool_of
-from vertigym.envs.calls import write_call
+from vertigym.envs.agent.config import DatabaseConfig, fits, schema_of
+from vertigym.envs.agent.customer import ScriptedCustomer, misspell, read_answer
+from vertigym.envs.agent.database import DECIDED, FIRST, LAST, Database, build, pool_of
+from vertigym.envs.agent.env import AgentEnv, load
+from vertigym.envs.agent.expert import flaw, known_values, play_expert, replay
+from vertigym.envs.agent.importer import import_agent
 from vertigym.envs.check import check
+from vertigym.envs.decision.builtin import RETURNS, folder_of
+from vertigym.envs.tool_calls import write_call
 from vertigym.policies import tiny
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.engine import load_model
-from vertigym.policies.rollout import Episode, rollout
 from vertigym.policies.scripted import expert
 from vertigym.rewards.state import sqlite_state
+from vertigym.rollouts.rollout import Episode, rollout
 
 DECISION = folder_of(RETURNS) / "decision.json"
 SIZES: dict[Split, int] = {"train": 60, "eval": 12, "test": 20}
@@ -491,7 +491,7 @@ def test_agent_mode_on_the_command_line(
         return code, *capsys.readouterr()
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vertigym.envs.business.agent_import.SIZES", SIZES)
+    monkeypatch.setattr("vertigym.envs.agent.importer.SIZES", SIZES)
     make = ["env", "import", str(DECISION), "--id", "shop/Desk-v0"]
     code, out, _ = run(*make, "--mode", "agent", "--set", "database.cases=9", "--set", "policy=")
     assert (code, out.splitlines()[0]) == (0, "shop/Desk-v0 -> environments/desk")

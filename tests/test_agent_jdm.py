@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from vertigym.core.types import SPLITS, Split
-from vertigym.envs.business.agent import load
-from vertigym.envs.business.agent_import import import_agent
-from vertigym.envs.business.expert import replay
+from vertigym.envs.agent.env import load
+from vertigym.envs.agent.expert import replay
+from vertigym.envs.agent.importer import import_agent
 
 NOW = "2025-03-19T12:00:00Z"
 SIZES: dict[Split, int] = {"train": 24, "eval": 6, "test": 10}

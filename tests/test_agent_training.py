@@ -10,10 +10,10 @@ import torch
 from vertigym.core.config import load
 from vertigym.evals.gate import compare_rows
 from vertigym.evals.metrics import Row
-from vertigym.evals.run_page import run_data
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import load_suite
 from vertigym.policies.load import load_policy
+from vertigym.reports.run_page import run_data
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, train
 

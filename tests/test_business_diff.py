@@ -11,11 +11,11 @@ from tests.test_business_import import expression, graph, table
 from vertigym.cli import app
 from vertigym.core.errors import ConfigError
 from vertigym.core.types import Prompt
-from vertigym.envs.business.answers import project
-from vertigym.envs.business.diff import Comparison, compare_files
-from vertigym.envs.business.env import load
-from vertigym.envs.business.folder import OLD_DECISION
-from vertigym.envs.business.model import DecisionModel
+from vertigym.decisions.model import DecisionModel
+from vertigym.decisions.outputs import project
+from vertigym.envs.decision.config import OLD_DECISION
+from vertigym.envs.decision.diff import Comparison, compare_files
+from vertigym.envs.decision.env import load
 from vertigym.evals.gate import decide
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite

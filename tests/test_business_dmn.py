@@ -7,11 +7,11 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from vertigym.envs.business.findings import study
-from vertigym.envs.business.formats import read_model
-from vertigym.envs.business.importer import import_decision
-from vertigym.envs.business.model import CaseError, DecisionError, DecisionModel
-from vertigym.envs.business.sfeel import Name, Term, expression, unary_tests
+from vertigym.decisions.findings import study
+from vertigym.decisions.formats import read_model
+from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
+from vertigym.decisions.sfeel import Name, Term, expression, unary_tests
+from vertigym.envs.decision.importer import import_decision
 
 LOAN = Path(__file__).parent / "dmn" / "loan.dmn"
 SPACE = "https://www.omg.org/spec/DMN/20191111/MODEL/"

@@ -9,15 +9,15 @@ from gymnasium.utils.env_checker import check_env
 
 from vertigym.core.errors import ConfigError, DataError, InputError
 from vertigym.core.types import SPLITS, Split
+from vertigym.decisions.model import DecisionError, DecisionModel
+from vertigym.decisions.outputs import computed_fields, project
+from vertigym.decisions.sampler import Sampler
 from vertigym.envs import registry
-from vertigym.envs.business.answers import computed_fields, project
-from vertigym.envs.business.builtin import CREDIT_LIMIT, RETURNS, folder_of, rebuild
-from vertigym.envs.business.env import DecisionEnv, load
-from vertigym.envs.business.folder import OLD_DECISION
-from vertigym.envs.business.importer import ImportReport, import_decision
-from vertigym.envs.business.model import DecisionError, DecisionModel
-from vertigym.envs.business.sampler import Sampler
-from vertigym.envs.business.stale import company_logs, derive_old, old_version, stale_logs
+from vertigym.envs.decision.builtin import CREDIT_LIMIT, RETURNS, folder_of, rebuild
+from vertigym.envs.decision.config import OLD_DECISION
+from vertigym.envs.decision.env import DecisionEnv, load
+from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.decision.stale import company_logs, derive_old, old_version, stale_logs
 
 SIZES: dict[Split, int] = {"train": 60, "eval": 12, "test": 20}
 

@@ -7,9 +7,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from vertigym.core.types import SPLITS, Split
-from vertigym.envs.business.env import load
-from vertigym.envs.business.importer import ImportReport, import_decision
-from vertigym.envs.business.model import DecisionError, DecisionModel
+from vertigym.decisions.model import DecisionError, DecisionModel
+from vertigym.envs.decision.env import load
+from vertigym.envs.decision.importer import ImportReport, import_decision
 
 CLOCK_READERS = (
     "account-dormancy-management",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from vertigym.envs.business import expressions
-from vertigym.envs.business.conditions import Conditions
-from vertigym.envs.business.model import CaseError, DecisionError, DecisionModel
+from vertigym.decisions import expressions
+from vertigym.decisions.conditions import Conditions
+from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
 
 
 def table(

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_business_import import expression, graph, table
-from vertigym.envs.business import symbolic
-from vertigym.envs.business.bindings import conjuncts
-from vertigym.envs.business.boxes import Classes, both, is_simple, minus, simple_name, without
-from vertigym.envs.business.choose import choose, outcome_names
-from vertigym.envs.business.env import load
-from vertigym.envs.business.findings import Finding, study
-from vertigym.envs.business.importer import import_decision
-from vertigym.envs.business.model import DecisionModel, Outcome
-from vertigym.envs.business.pairs import adjacent, look
-from vertigym.envs.business.sampler import Sample, Sampler
+from vertigym.decisions import symbolic
+from vertigym.decisions.bindings import conjuncts
+from vertigym.decisions.boxes import Classes, both, is_simple, minus, simple_name, without
+from vertigym.decisions.findings import Finding, study
+from vertigym.decisions.minimal_pairs import adjacent, look
+from vertigym.decisions.model import DecisionModel, Outcome
+from vertigym.decisions.sampler import Sample, Sampler
+from vertigym.envs.decision.env import load
+from vertigym.envs.decision.importer import import_decision
+from vertigym.envs.decision.selection import choose, outcome_names
 
 NUMBERS = st.sampled_from([-3, 0, 1, 2.5, 7])
 CELLS = st.one_of(

@@ -8,10 +8,10 @@ import openpyxl
 import pytest
 
 from vertigym.core.errors import DataError
-from vertigym.envs.business.findings import study
-from vertigym.envs.business.formats import guess, read_model
-from vertigym.envs.business.importer import import_decision
-from vertigym.envs.business.model import CaseError, DecisionError, DecisionModel
+from vertigym.decisions.findings import study
+from vertigym.decisions.formats import guess, read_model
+from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
+from vertigym.envs.decision.importer import import_decision
 
 RETURNS = """\
 F,category,days,receipt,since,-> decision,-> desk fee

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vertigym.envs.business.importer import import_decision
 from vertigym.envs.check import check
+from vertigym.envs.decision.importer import import_decision
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def test_an_unknown_environment_suggests_the_right_one(run: Run) -> None:
 
 
 def test_a_decision_model_becomes_an_environment_that_is_found_by_id_and_by_folder(run: Run) -> None:
-    from vertigym.envs.business.builtin import RETURNS, folder_of
+    from vertigym.envs.decision.builtin import RETURNS, folder_of
 
     source = folder_of(RETURNS) / "decision.json"
     made = run("env", "import", source, "--id", "acme/Returns-v0", "--rules", "hidden")

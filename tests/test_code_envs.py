@@ -7,9 +7,9 @@ import pytest
 
 from vertigym import envs
 from vertigym.core.types import SPLITS, Task
-from vertigym.envs.calls import tool_call, write_call
 from vertigym.envs.code.repository import RepositoryEnv
 from vertigym.envs.tasks import TaskSet
+from vertigym.envs.tool_calls import tool_call, write_call
 from vertigym.sandboxes import Level, levels
 
 NAMESPACED = any(row.name is Level.NAMESPACED and row.available for row in levels())

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertigym.envs.business.builtin import RETURNS, folder_of
-from vertigym.envs.business.env import load
+from vertigym.envs.decision.builtin import RETURNS, folder_of
+from vertigym.envs.decision.env import load
 from vertigym.rewards.decision import MAX_CHARS, DecisionVerifier, read_json
 
 verify = DecisionVerifier()

@@ -9,9 +9,9 @@ from vertigym import envs
 from vertigym.core.errors import DataError, InputError
 from vertigym.core.types import Sampling, Task
 from vertigym.envs import Env, SingleTurnEnv, TaskSet
-from vertigym.policies.rollout import Episode, rollout
 from vertigym.policies.scripted import constant, expert
 from vertigym.rewards.rubric import Rubric
+from vertigym.rollouts.rollout import Episode, rollout
 
 ROWS = [{"prompt": "2+2?", "answer": "4", "hint": "even"}, {"prompt": "2+3?", "answer": "5", "hint": "odd"}]
 

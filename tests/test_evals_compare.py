@@ -9,13 +9,13 @@ from rich.console import Console, RenderableType
 
 from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
-from vertigym.evals.ci import junit, summary
 from vertigym.evals.compare import compare, gains
 from vertigym.evals.gate import decide
 from vertigym.evals.metrics import Row
-from vertigym.evals.render import comparison_tables, decision_table, report_tables
 from vertigym.evals.report import Report, make_report
 from vertigym.evals.suite import Suite
+from vertigym.reports.ci import junit, summary
+from vertigym.reports.tables import comparison_tables, decision_table, report_tables
 
 SUITE = Suite.model_validate(
     {

@@ -20,13 +20,13 @@ from vertigym.core.types import Prompt, Score, Segment, Task, Trajectory
 from vertigym.envs.env import Env, SingleTurnEnv
 from vertigym.envs.tasks import TaskSet
 from vertigym.evals.gate import decide
-from vertigym.evals.page import report_data, report_page
 from vertigym.evals.report import Report
-from vertigym.evals.rollouts import Rollouts, Shown, calibration, from_run, lengths
-from vertigym.evals.run_page import page_of, run_data, run_page, serve
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite
 from vertigym.policies.scripted import Scripted
+from vertigym.reports.page import report_data, report_page
+from vertigym.reports.rollout_view import Rollouts, Shown, calibration, from_run, lengths
+from vertigym.reports.run_page import page_of, run_data, run_page, serve
 from vertigym.rewards.rubric import Rubric
 
 NASTY = "</script><img src=x onerror=alert(1)><!-- \ud83d\ude00"

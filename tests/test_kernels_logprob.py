@@ -609,7 +609,7 @@ def test_rows_further_apart_than_32_bits_can_count() -> None:
     """Triton's row offsets are 64 bits wide. The memory between the rows is never touched."""
     pytest.importorskip("triton")
     from vertigym.kernels import triton_passes
-    from vertigym.kernels.rows import Flow, Rows, Scratch, Stats
+    from vertigym.kernels.row_stats import Flow, Rows, Scratch, Stats
 
     stride = 2**30  # fits in 32 bits; twice that does not
     tile = torch.empty(2 * stride + 300).as_strided((3, 300), (stride, 1))

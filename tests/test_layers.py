@@ -12,11 +12,16 @@ ALLOWED: dict[str, set[str]] = {
     "kernels": set(),
     "sandboxes": {"core"},
     "rewards": {"core", "sandboxes"},
-    "envs": {"core", "sandboxes", "rewards"},
+    "decisions": {"core"},
+    "traces": {"core"},
+    "envs": {"core", "sandboxes", "rewards", "decisions", "traces"},
     "policies": {"core", "kernels"},
-    "serving": {"core", "envs", "policies"},
-    "evals": {"core", "envs", "policies"},
-    "trainer": {"core", "envs", "policies", "kernels", "evals"},
+    "serving": {"core", "policies", "traces"},
+    "rollouts": {"core", "envs", "policies"},
+    "evals": {"core", "envs", "policies", "rollouts"},
+    "learner": {"core", "kernels", "policies"},
+    "trainer": {"core", "envs", "policies", "rollouts", "evals", "learner"},
+    "reports": {"core", "evals", "trainer"},
 }
 ALLOWED["cli"] = set(ALLOWED)
 

@@ -14,13 +14,13 @@ import pytest
 from vertigym.core.errors import ConfigError, EngineError
 from vertigym.core.types import Prompt, Sampling, StopReason, Task
 from vertigym.envs import SingleTurnEnv, TaskSet
-from vertigym.envs.calls import tool_call
+from vertigym.envs.tool_calls import tool_call
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import load_suite
 from vertigym.policies.endpoint import EndpointPolicy
 from vertigym.policies.load import load_policy
-from vertigym.policies.rollout import Episode, rollout
 from vertigym.rewards.rubric import Rubric
+from vertigym.rollouts.rollout import Episode, rollout
 
 pytest.importorskip("openai")
 

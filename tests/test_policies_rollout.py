@@ -12,9 +12,9 @@ from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, St
 from vertigym.envs import Env, SingleTurnEnv, TaskSet, Turn
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine
-from vertigym.policies.rollout import Episode, rollout
 from vertigym.policies.scripted import Scripted, constant, expert, random_answer, scripted
 from vertigym.rewards.rubric import Rubric
+from vertigym.rollouts.rollout import Episode, rollout
 
 TASKS = [Task(id=f"t{n}", prompt=f"say {n}", answer=str(n), cluster=f"c{n % 2}") for n in range(6)]
 

@@ -19,18 +19,19 @@ from vertigym.core.files import read_jsonl
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import GeneratedTasks
-from vertigym.policies import tiny, vllm_local, vllm_process
+from vertigym.learner.batch import Sample
+from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.learner import Learner
+from vertigym.policies import tiny, vllm_in_process, vllm_subprocess
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.lora import merged_state
-from vertigym.policies.vllm import VLLMEngine, open_vllm
 from vertigym.policies.vllm_backend import Order, VLLMConfig, Written
-from vertigym.policies.vllm_process import ServerProcess
-from vertigym.policies.vllm_server import save_weights
-from vertigym.policies.vllm_servers import VLLMServers
-from vertigym.trainer import trust
-from vertigym.trainer.batch import Sample
-from vertigym.trainer.config import OptimizerConfig, RunConfig
-from vertigym.trainer.learner import Learner
+from vertigym.policies.vllm_client import save_weights
+from vertigym.policies.vllm_engine import VLLMEngine, open_vllm
+from vertigym.policies.vllm_pool import VLLMServers
+from vertigym.policies.vllm_subprocess import ServerProcess
+from vertigym.trainer import logprob_mismatch
+from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
 
 from .fake_vllm import FakeVLLM
@@ -231,7 +232,7 @@ def test_the_output_head_is_handed_over_even_where_it_is_the_embedding(folder: P
 
 
 def test_a_server_outlives_the_thread_that_asked_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_process, "require_vllm", lambda _: None)
+    monkeypatch.setattr(vllm_subprocess, "require_vllm", lambda _: None)
     process = ServerProcess(folder, VLLMConfig(mode="server"), dtype="float32", context=256)
     process._command = ["sleep", "60"]
     asking = threading.Thread(target=process.ensure)
@@ -515,7 +516,7 @@ def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], 
 
 
 def test_without_vllm_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_local, "find_spec", lambda _: None)
+    monkeypatch.setattr(vllm_in_process, "find_spec", lambda _: None)
     for mode in ("process", "server"):
         with pytest.raises(MissingDependencyError, match=r"pip install 'vertigym\[vllm\]'"):
             open_vllm(folder, VLLMConfig(mode=mode))
@@ -527,11 +528,11 @@ def test_the_probe_measures_warns_and_stops(folder: Path) -> None:
     sample = Sample([5, 6, 7, 8], [0, 0, 1, 1])
     (truth,) = learner.score([sample])
     sample.columns["sampler_logp"] = [truth[0] + 0.1, truth[1] - 0.3]
-    found = trust.probe(learner, [sample], VLLMConfig(), 0)
+    found = logprob_mismatch.probe(learner, [sample], VLLMConfig(), 0)
     assert found == pytest.approx({"probe_mean": 0.2, "probe_max": 0.3}, abs=1e-5)
-    assert "differ from the trainer's by 0.2" in trust.doubt(found, VLLMConfig())
-    assert not trust.doubt({"probe_mean": 0.01, "probe_max": 0.1}, VLLMConfig())
+    assert "differ from the trainer's by 0.2" in logprob_mismatch.doubt(found, VLLMConfig())
+    assert not logprob_mismatch.doubt({"probe_mean": 0.01, "probe_max": 0.1}, VLLMConfig())
     for wrong in (5.0, float("nan")):
         sample.columns["sampler_logp"] = [wrong, wrong]
         with pytest.raises(RunError, match="step 4: the engine's log-probs differ"):
-            trust.probe(learner, [sample], VLLMConfig(), 4)
+            logprob_mismatch.probe(learner, [sample], VLLMConfig(), 4)

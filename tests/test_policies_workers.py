@@ -21,14 +21,15 @@ from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, EngineError, InputError, MissingDependencyError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import Prompt, Sampling
-from vertigym.envs.business.builtin import RETURNS
-from vertigym.policies import ray_workers, tiny
+from vertigym.envs.decision.builtin import RETURNS
+from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.lora import merged_state
-from vertigym.policies.rollout import Episode, rollout
 from vertigym.policies.vllm_backend import VLLMConfig
-from vertigym.policies.worker import Spec, Worker, skeleton
-from vertigym.policies.workers import Farm, Fetch, WorkerLostError, WorkersConfig
+from vertigym.rollouts import ray_backend
+from vertigym.rollouts.distributed import Farm, Fetch, WorkerLostError, WorkersConfig
+from vertigym.rollouts.rollout import Episode, rollout
+from vertigym.rollouts.rollout_worker import Spec, Worker, skeleton
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, train
 
@@ -233,7 +234,7 @@ def test_bad_input_is_not_tried_again(folder: Path, model: Any) -> None:
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
     place = Threads()
-    monkeypatch.setattr(ray_workers, "RayPlace", lambda address, config: place)
+    monkeypatch.setattr(ray_backend, "RayPlace", lambda address, config: place)
     yield place
     assert place.closed or not place.started
 

@@ -22,17 +22,17 @@ import uvicorn
 
 from vertigym.core.errors import ConfigError, DataError, EngineError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
-from vertigym.envs.traces.config import ImportConfig
-from vertigym.envs.traces.importer import import_traces
-from vertigym.envs.traces.rows import Feedback, Trace, read_traces
 from vertigym.policies.scripted import Scripted, echo
-from vertigym.serving import run
+from vertigym.serving import service
 from vertigym.serving.app import Limits, Pace, Server, check_address
 from vertigym.serving.batcher import Batcher
 from vertigym.serving.recorder import Recorder
-from vertigym.serving.run import default_name, serve, version_of, with_engine
+from vertigym.serving.service import default_name, serve, version_of, with_engine
+from vertigym.traces.config import ImportConfig
+from vertigym.traces.importer import import_traces
+from vertigym.traces.records import Feedback, Trace, read_traces
 
-ENGINES: tuple[run.Engine, ...] = ("auto", "transformers")
+ENGINES: tuple[service.Engine, ...] = ("auto", "transformers")
 KEY = "a-key-of-more-than-16"
 
 
@@ -423,10 +423,10 @@ def test_a_folder_is_decoded_by_vllm_where_that_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = str(tmp_path)
-    monkeypatch.setattr(run, "find_spec", lambda name: None)
+    monkeypatch.setattr(service, "find_spec", lambda name: None)
     assert [with_engine(folder, engine) for engine in ENGINES] == [folder, folder]
     assert with_engine(folder, "vllm") == f"vllm:{folder}"
-    monkeypatch.setattr(run, "find_spec", lambda name: object())
+    monkeypatch.setattr(service, "find_spec", lambda name: object())
     assert [with_engine(folder, engine) for engine in ENGINES] == [f"vllm:{folder}", folder]
     assert with_engine("openai:m@http://x/v1", "auto") == "openai:m@http://x/v1"
     assert default_name(f"vllm:{folder}") == default_name(folder)

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from vertigym import envs
 from vertigym.core.config import load
 from vertigym.core.files import read_jsonl, write_jsonl
-from vertigym.envs.business.builtin import OLD_DECISION, RETURNS, folder_of
-from vertigym.envs.business.env import DecisionEnv
-from vertigym.envs.business.model import DecisionModel
-from vertigym.envs.business.stale import stale_logs
+from vertigym.decisions.model import DecisionModel
+from vertigym.envs.decision.builtin import OLD_DECISION, RETURNS, folder_of
+from vertigym.envs.decision.env import DecisionEnv
+from vertigym.envs.decision.stale import stale_logs
 from vertigym.evals.compare import compare
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite

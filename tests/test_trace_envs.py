@@ -11,8 +11,8 @@ from vertigym import envs
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import write_jsonl
 from vertigym.envs.check import check
-from vertigym.envs.traces.rows import Feedback, Trace
-from vertigym.envs.traces.source import accepted_reply, verdict
+from vertigym.envs.logged.source import accepted_reply, verdict
+from vertigym.traces.records import Feedback, Trace
 
 from . import desk
 

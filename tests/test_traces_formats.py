@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from vertigym.core.config import parse
 from vertigym.core.errors import DataError
-from vertigym.envs.traces.config import ImportConfig
-from vertigym.envs.traces.formats import Later, calls
-from vertigym.envs.traces.otel import Bad, Other
-from vertigym.envs.traces.reading import log_files, rows
-from vertigym.envs.traces.rows import Trace
+from vertigym.traces.config import ImportConfig
+from vertigym.traces.formats import Later, calls
+from vertigym.traces.otel import Bad, Other
+from vertigym.traces.reading import log_files, rows
+from vertigym.traces.records import Trace
 
 CHAT = [{"role": "system", "content": "Sort."}, {"role": "user", "content": "Where is it?"}]
 

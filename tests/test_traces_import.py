@@ -15,18 +15,19 @@ from typer.testing import CliRunner
 from vertigym.cli import app
 from vertigym.core.config import parse
 from vertigym.core.errors import DataError, InputError, MissingDependencyError
-from vertigym.envs.traces.config import ImportConfig
-from vertigym.envs.traces.importer import import_traces
-from vertigym.envs.traces.report import ImportReport
-from vertigym.envs.traces.rows import Trace, read_traces
+from vertigym.envs.registry import held_out
 from vertigym.tests.trace_log import DID, WHAT, WHERE, WHO, Found, Log, Planted, repeats_found
+from vertigym.traces.config import ImportConfig
+from vertigym.traces.import_report import ImportReport
+from vertigym.traces.importer import import_traces
+from vertigym.traces.records import Trace, read_traces
 
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
 Place = tuple[str, int]
 
 
 def run(files: list[Path], out: Path, **settings: Any) -> ImportReport:
-    return import_traces(files, out, parse(ImportConfig, settings, source="test"))
+    return import_traces(files, out, parse(ImportConfig, settings, source="test"), tasks_of=held_out)
 
 
 def kept(out: Path) -> dict[str, list[Trace]]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertigym.envs.traces.pii import Masker, iban_valid, luhn_valid
+from vertigym.traces.pii import Masker, iban_valid, luhn_valid
 
 NAMES = ("Anna Berg", "Will", "Jean-Luc Picard")
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from vertigym.core.errors import DataError
-from vertigym.envs.traces.rows import Document, Feedback, Trace, read_traces
+from vertigym.traces.records import Document, Feedback, Trace, read_traces
 
 CALL: dict[str, Any] = {
     "id": "c1",

@@ -15,13 +15,13 @@ from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl, sha256
 from vertigym.core.types import Message, Prompt, Sampling, Score, Segment, Trajectory
+from vertigym.learner.clock import repeatable
 from vertigym.policies.engine import TransformersEngine, load_model
-from vertigym.trainer.ahead import Ahead, Unordered
-from vertigym.trainer.clock import repeatable
+from vertigym.trainer.async_rollouts import Ahead, Unordered
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
 from vertigym.trainer.policy_gradient import PolicyGradient
-from vertigym.trainer.starting import fits_several_ranks
+from vertigym.trainer.setup import fits_several_ranks
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ask_first"
 TASK: list[Message] = [{"role": "user", "content": "?"}]

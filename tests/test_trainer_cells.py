@@ -14,9 +14,9 @@ from torch import Tensor
 
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError
-from vertigym.trainer.batch import Batch
-from vertigym.trainer.config import PolicyConfig
-from vertigym.trainer.objective import Earned, policy_loss, token_advantages, token_weights
+from vertigym.learner.batch import Batch
+from vertigym.learner.config import PolicyConfig
+from vertigym.learner.objective import Earned, policy_loss, token_advantages, token_weights
 
 ADVANTAGES = ["grpo", "grpo-no-std", "rloo", "reinforce++", "maxrl", "gdpo", "gae"]
 LOSSES = ["ppo_clip", "gspo", "cispo", "dppo_tv", "reinforce"]

@@ -17,9 +17,9 @@ from .torchrun import ALONE, ended, started, torchrun
 ALONE_PROGRAM = """
 import ctypes, os, signal, sys, threading
 from vertigym.core.errors import RunError
-from vertigym.trainer import ending
+from vertigym.learner import rank_failure
 
-ending._GRACE_S = 1.0
+rank_failure._GRACE_S = 1.0
 
 def hang():
     lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
@@ -27,7 +27,7 @@ def hang():
         libc.pthread_mutex_lock(lock)
 
 try:
-    with ending.one_voice():
+    with rank_failure.one_voice():
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         while sys.argv[1] == "computes":
             pass
@@ -42,7 +42,8 @@ PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
 from vertigym.cli import main
-from vertigym.trainer import collect, ranks
+from vertigym.learner import ranks
+from vertigym.trainer import collect
 
 victim, other_is = os.environ["VICTIM"] == os.environ["RANK"], os.environ["OTHER_IS"]
 there = Path(sys.argv[0]).parent / "there"

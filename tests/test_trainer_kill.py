@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from vertigym.core.files import read_json, read_jsonl, sha256, write_jsonl
-from vertigym.trainer.clock import repeatable
+from vertigym.learner.clock import repeatable
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ask_first"
 SIZE = {"hidden": 32, "layers": 1, "heads": 2, "key_heads": 2, "ffn": 48}

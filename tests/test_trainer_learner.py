@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vertigym.learner import learner as learner_module
+from vertigym.learner.batch import Batch, Row, Sample, Tree, collate, microbatches, packed, rows
+from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.learner import Learner, Loss, tokenwise
 from vertigym.policies import tiny
 from vertigym.policies.engine import load_model
-from vertigym.trainer import learner as learner_module
-from vertigym.trainer.batch import Batch, Row, Sample, Tree, collate, microbatches, packed, rows
-from vertigym.trainer.config import OptimizerConfig
-from vertigym.trainer.learner import Learner, Loss, tokenwise
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vertigym.trainer import advantages, losses
+from vertigym.learner import advantages, losses
 
 NAN = float("nan")
 

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, InputError
+from vertigym.learner import advantages, losses
+from vertigym.learner.batch import Batch, Sample
+from vertigym.learner.config import OptimizerConfig, PolicyConfig
+from vertigym.learner.learner import Learner
+from vertigym.learner.objective import policy_loss, token_weights
 from vertigym.policies import tiny
 from vertigym.policies.engine import load_model
-from vertigym.trainer import advantages, losses
-from vertigym.trainer.batch import Batch, Sample
-from vertigym.trainer.config import OptimizerConfig, PolicyConfig, RunConfig
-from vertigym.trainer.learner import Learner
-from vertigym.trainer.objective import policy_loss, token_weights
+from vertigym.trainer.config import RunConfig
 
 NAN = float("nan")
 

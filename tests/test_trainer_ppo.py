@@ -14,15 +14,16 @@ from vertigym.core.errors import DataError, RunError
 from vertigym.core.files import read_jsonl, sha256, write_jsonl
 from vertigym.core.types import Message, Sampling, Score, Segment, StopReason, Trajectory
 from vertigym.envs import registry
+from vertigym.learner.batch import Sample
+from vertigym.learner.clock import repeatable
+from vertigym.learner.config import OptimizerConfig, PolicyConfig
+from vertigym.learner.critic import Critic, critic_loss
+from vertigym.learner.episodes import column, earned, played, set_column, turn_ends
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine, load_model
-from vertigym.policies.rollout import Episode, rollout
+from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer import checkpoints
-from vertigym.trainer.batch import Sample
-from vertigym.trainer.clock import repeatable
-from vertigym.trainer.config import OptimizerConfig, PolicyConfig, RunConfig
-from vertigym.trainer.credit import column, earned, played, set_column, turn_ends
-from vertigym.trainer.critic import Critic, critic_loss
+from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ask_first"

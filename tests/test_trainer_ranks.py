@@ -30,12 +30,13 @@ from transformers import (
 from vertigym import __version__
 from vertigym.core.config import parse
 from vertigym.core.files import read_jsonl
-from vertigym.trainer.batch import Sample, balanced
-from vertigym.trainer.config import OptimizerConfig, PolicyConfig, RunConfig
-from vertigym.trainer.learner import Learner
+from vertigym.learner.batch import Sample, balanced
+from vertigym.learner.config import OptimizerConfig, PolicyConfig
+from vertigym.learner.learner import Learner
+from vertigym.learner.objective import policy_loss
+from vertigym.learner.ranks import ALONE, Ranks
+from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
-from vertigym.trainer.objective import policy_loss
-from vertigym.trainer.ranks import ALONE, Ranks
 
 from .fake_vllm import FakeVLLM
 from .returns import ENV, IMPROVES, SHORT, rows, suite, warm
@@ -47,7 +48,7 @@ import json, sys, torch
 from vertigym.core.config import parse
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
-from vertigym.trainer.ranks import joined
+from vertigym.learner.ranks import joined
 
 torch.set_num_threads(1)
 with joined():

@@ -17,7 +17,7 @@ from vertigym.core.types import Score
 from vertigym.envs.tasks import TaskSet
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.rewards.rubric import Rubric
-from vertigym.trainer import starting
+from vertigym.trainer import setup
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, Progress, train
 
@@ -271,12 +271,12 @@ def test_too_many_unscored_episodes_end_the_run_with_the_reason(
 
 
 def test_dry_run_opens_everything_and_writes_nothing(start: Start, tmp_path: Path) -> None:
-    plan = starting.plan(start.config(tmp_path))
+    plan = setup.plan(start.config(tmp_path))
     assert plan["samples a step"] == 24
     assert plan["suites"] == ["returns"]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="model"):
-        starting.plan(start.config(tmp_path, model="no/such/folder"))
+        setup.plan(start.config(tmp_path, model="no/such/folder"))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import torch
 from vertigym.core.config import parse
 from vertigym.core.errors import RunError
 from vertigym.core.files import is_disk_full, read_jsonl, sha256
-from vertigym.trainer.clock import repeatable
+from vertigym.learner.clock import repeatable
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, train
 

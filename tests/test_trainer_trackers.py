@@ -12,7 +12,7 @@ import pytest
 
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, MissingDependencyError, RunError
-from vertigym.trainer.samples import Shown, choose, samples_table
+from vertigym.trainer.rollout_samples import Shown, choose, samples_table
 from vertigym.trainer.trackers import TensorBoard, TrackingConfig, open_trackers
 
 

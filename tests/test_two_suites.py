@@ -9,8 +9,8 @@ import torch
 from vertigym import envs
 from vertigym.core.config import parse
 from vertigym.core.files import write_jsonl
-from vertigym.evals.run_page import run_data
 from vertigym.policies.scripted import reference_text
+from vertigym.reports.run_page import run_data
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, train
 

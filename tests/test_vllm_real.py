@@ -15,22 +15,23 @@ from vertigym.core.config import load, parse
 from vertigym.core.errors import ConfigError, EngineError
 from vertigym.core.files import read_jsonl, write_jsonl
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
-from vertigym.envs.business.builtin import OLD_DECISION, RETURNS, folder_of
-from vertigym.envs.business.env import DecisionEnv
-from vertigym.envs.business.model import DecisionModel
-from vertigym.envs.business.stale import stale_logs
+from vertigym.decisions.model import DecisionModel
+from vertigym.envs.decision.builtin import OLD_DECISION, RETURNS, folder_of
+from vertigym.envs.decision.env import DecisionEnv
+from vertigym.envs.decision.stale import stale_logs
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import GeneratedTasks
+from vertigym.learner.batch import Sample
+from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.learner import Learner
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.load import load_policy
 from vertigym.policies.lora import LoRAConfig, add_lora
-from vertigym.policies.rollout import Episode, rollout
-from vertigym.policies.vllm import VLLMEngine, open_vllm
 from vertigym.policies.vllm_backend import VLLMConfig
-from vertigym.trainer.batch import Sample
-from vertigym.trainer.config import OptimizerConfig, RunConfig
-from vertigym.trainer.learner import Learner
+from vertigym.policies.vllm_engine import VLLMEngine, open_vllm
+from vertigym.rollouts.rollout import Episode, rollout
+from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Outcome, train
 
 pytestmark = [

@@ -13,9 +13,9 @@ import torch
 from vertigym.core.types import Prompt, Sampling
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine
-from vertigym.policies.vllm import open_vllm
 from vertigym.policies.vllm_backend import VLLMConfig
-from vertigym.policies.vllm_servers import VLLMServers
+from vertigym.policies.vllm_engine import open_vllm
+from vertigym.policies.vllm_pool import VLLMServers
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,1 +1,1 @@
-"""Training: advantages, losses, the loop, checkpoints, runs."""
+"""The run: config, algorithms, loop, checkpoints, gatekeeper."""

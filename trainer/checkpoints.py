@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_json, sha256, whole_folder, write_json
+from vertigym.learner.ranks import ALONE, Ranks
 from vertigym.policies.lora import merged_state
-from vertigym.trainer.ranks import ALONE, Ranks
 
 MANIFEST = "manifest.json"
 

@@ -15,15 +15,16 @@ from vertigym.core.errors import RunError
 from vertigym.core.seeds import derive, generator
 from vertigym.core.types import Sampling, Score, StopReason, Trajectory
 from vertigym.envs.env import Env
+from vertigym.learner.advantages import with_variance
+from vertigym.learner.config import PolicyConfig
+from vertigym.learner.episodes import Played, played
+from vertigym.learner.leader_engine import Led
+from vertigym.learner.ranks import ALONE, Ranks
 from vertigym.policies.engine import Engine
-from vertigym.policies.rollout import Episode, rollout
-from vertigym.policies.workers import Farm
-from vertigym.trainer.advantages import with_variance
-from vertigym.trainer.config import PolicyConfig, RolloutConfig
-from vertigym.trainer.credit import Played, played
+from vertigym.rollouts.distributed import Farm
+from vertigym.rollouts.rollout import Episode, rollout
+from vertigym.trainer.config import RolloutConfig
 from vertigym.trainer.curriculum import Curriculum
-from vertigym.trainer.led import Led
-from vertigym.trainer.ranks import ALONE, Ranks
 from vertigym.trainer.stream import Shuffled
 
 Rounds = list[list[Trajectory]]  # a step's episodes by round of dynamic sampling; one round without it

@@ -19,23 +19,23 @@ from vertigym.core.errors import ConfigError, RunError
 from vertigym.core.files import is_disk_full
 from vertigym.core.seeds import derive
 from vertigym.evals.suite import Suite
+from vertigym.learner.critic import Critic
+from vertigym.learner.leader_engine import Led
+from vertigym.learner.learner import Learner
+from vertigym.learner.ranks import Ranks, joined
 from vertigym.policies import tiny
 from vertigym.policies.engine import Engine, TransformersEngine, load_model
+from vertigym.policies.full_tensors import load_whole
 from vertigym.policies.lora import add_lora
-from vertigym.policies.shards import load_whole
-from vertigym.trainer import checkpoints, starting, trust
-from vertigym.trainer.ahead import Ahead
+from vertigym.trainer import checkpoints, logprob_mismatch, setup
 from vertigym.trainer.alarms import Alarms
+from vertigym.trainer.async_rollouts import Ahead
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.critic import Critic
 from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
-from vertigym.trainer.learner import Learner
-from vertigym.trainer.led import Led
 from vertigym.trainer.policy_gradient import PolicyGradient
-from vertigym.trainer.ranks import Ranks, joined
+from vertigym.trainer.rollout_samples import choose
 from vertigym.trainer.run import Rollout, Run
-from vertigym.trainer.samples import choose
 from vertigym.trainer.sft import SFT
 from vertigym.trainer.trackers import Trackers, open_trackers
 
@@ -84,7 +84,7 @@ def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress)
     if config.threads:
         torch.set_num_threads(config.threads)
     if ranks.size > 1:
-        starting.fits_several_ranks(config)
+        setup.fits_several_ranks(config)
     env = envs.make(config.env)
     suites = open_suites(config.eval)  # before the run: a fault in a suite is to leave nothing behind
     run, checkpoint = ranks.led(lambda: Run.resume(config) if resume else (Run.start(config), None))
@@ -126,11 +126,11 @@ class _Session:
         self.config, self.run, self.env, self.progress = config, run, env, progress
         self.trackers, self.ranks = trackers, ranks
         if checkpoint is None and config.model == "tiny" and ranks.leader:
-            tiny.build(starting.texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
+            tiny.build(setup.texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
         ranks.meet()
         # With adapters the base model is always the one the run started from; a checkpoint's is merged.
         folder = checkpoint if checkpoint and not config.lora else self._starting_model()
-        model, tokenizer = starting.load(folder)
+        model, tokenizer = setup.load(folder)
         if config.lora:
             add_lora(model, config.lora, seed=config.seed)
         self.engine = self._engine(folder, model, tokenizer)
@@ -205,7 +205,7 @@ class _Session:
         Raises:
             RunError: an alarm named in `alarms.stop`.
         """
-        if warning := trust.doubt(metrics, self.config.rollout.vllm):
+        if warning := logprob_mismatch.doubt(metrics, self.config.rollout.vllm):
             self.progress.on_note(f"step {step}: {warning}")
         for kind, text in self.alarms.watch(metrics).items():
             self.progress.on_note(f"step {step}: alarm: {text}")
@@ -215,7 +215,7 @@ class _Session:
     def _engine(self, folder: Path, model: Any, tokenizer: Any) -> Engine:
         """What samples, by weights that follow `model`, which is as the folder has it."""
         rows = self.config.rollout
-        opened = starting.engine_elsewhere(self.config, folder, model, self.progress.on_note)
+        opened = setup.engine_elsewhere(self.config, folder, model, self.progress.on_note)
         if opened:
             return opened() if self.ranks.size == 1 else Led(self.ranks, model, tokenizer, opened)
         copy = rows.staleness > 0 or self.ranks.size > 1
@@ -234,7 +234,7 @@ class _Session:
     def _critic(self) -> Critic:
         config = self.config
         return Critic(
-            starting.load(self._starting_model())[0],
+            setup.load(self._starting_model())[0],
             config.critic.optimizer,
             total_steps=config.steps * self._updates(),
             **self._passes(),
@@ -259,7 +259,7 @@ class _Session:
             return SFT(
                 self.learner, self.engine.renderer, config.sft.data, batch=config.sft.batch, seed=config.seed
             )
-        reference = self._learner(starting.load(self._starting_model())[0]) if config.policy.kl else None
+        reference = self._learner(setup.load(self._starting_model())[0]) if config.policy.kl else None
         teacher = (self._teacher(config.distill.teacher), config.distill) if config.distill else None
         critic = None
         if config.algorithm == "ppo":
@@ -338,7 +338,7 @@ class _Session:
         """Take over the weights and the optimizer of an earlier checkpoint."""
         self.progress.on_note(f"rolled back to {checkpoint}")
         if not self.config.lora:  # with adapters they are part of the learner's state
-            load_whole(self.learner.model, starting.load(checkpoint)[0].state_dict())
+            load_whole(self.learner.model, setup.load(checkpoint)[0].state_dict())
         self._load_learners(checkpoint)
 
     def _load_learners(self, checkpoint: Path) -> None:

@@ -20,21 +20,22 @@ from torch import Tensor
 from vertigym.core.errors import RunError
 from vertigym.core.seeds import generator
 from vertigym.envs.env import Env
+from vertigym.learner import losses
+from vertigym.learner.batch import Sample
+from vertigym.learner.clock import peak_memory, phases
+from vertigym.learner.config import CriticConfig, DistillConfig, PolicyConfig
+from vertigym.learner.critic import Critic, critic_loss
+from vertigym.learner.episodes import Played, column, earned, samples_of, set_column
+from vertigym.learner.learner import Learner
+from vertigym.learner.objective import informative, policy_loss, token_advantages, token_weights
+from vertigym.learner.ranks import ALONE, Ranks
 from vertigym.policies.engine import Engine
-from vertigym.trainer import losses
-from vertigym.trainer.ahead import ahead
-from vertigym.trainer.batch import Sample
-from vertigym.trainer.clock import peak_memory, phases
+from vertigym.trainer.async_rollouts import ahead
 from vertigym.trainer.collect import Collector
-from vertigym.trainer.config import CriticConfig, DistillConfig, PolicyConfig, RolloutConfig
-from vertigym.trainer.credit import Played, column, earned, samples_of, set_column
-from vertigym.trainer.critic import Critic, critic_loss
+from vertigym.trainer.config import RolloutConfig
 from vertigym.trainer.curriculum import Curriculum
-from vertigym.trainer.learner import Learner
-from vertigym.trainer.objective import informative, policy_loss, token_advantages, token_weights
-from vertigym.trainer.ranks import ALONE, Ranks
+from vertigym.trainer.logprob_mismatch import Trust
 from vertigym.trainer.run import Rollout
-from vertigym.trainer.trust import Trust
 
 
 class PolicyGradient:

@@ -9,9 +9,9 @@ from torch import Tensor
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import Message
+from vertigym.learner.batch import Batch, Sample
+from vertigym.learner.learner import Learner, tokenwise
 from vertigym.policies.chat import ChatRenderer
-from vertigym.trainer.batch import Batch, Sample
-from vertigym.trainer.learner import Learner, tokenwise
 from vertigym.trainer.run import Rollout
 from vertigym.trainer.stream import Shuffled
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from vertigym.core.config import Config
 from vertigym.core.errors import MissingDependencyError, RunError
 from vertigym.core.files import is_disk_full, read_text, write_text
-from vertigym.trainer.samples import COLUMNS, Shown
+from vertigym.trainer.rollout_samples import COLUMNS, Shown
 
 Service = Literal["wandb", "trackio"]
 

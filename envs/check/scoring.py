@@ -18,8 +18,8 @@ from vertigym.envs.check.actions import (
     most_common,
     mutations,
 )
+from vertigym.envs.check.check_report import Finding, Level, Result, shown
 from vertigym.envs.check.play import Outcome, Play, Player, play_isolated
-from vertigym.envs.check.report import Finding, Level, Result, shown
 from vertigym.envs.env import Env
 
 _NEARLY_1 = 1.0 - 1e-6

@@ -14,10 +14,10 @@ from typing import Any
 
 from vertigym.core.errors import VertigymError
 from vertigym.core.types import Message, Score, Task
-from vertigym.envs.calls import tool, tool_call, write_call
 from vertigym.envs.code.env import BUILT_IN
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import Tasks, TaskSet
+from vertigym.envs.tool_calls import tool, tool_call, write_call
 from vertigym.rewards.code import ExitStatus, Parts, Verifier, parse_tests
 from vertigym.sandboxes import Limits
 from vertigym.sandboxes.session import LIMITS, Session

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from vertigym.core.files import write_jsonl
 from vertigym.core.types import Split
-from vertigym.envs.business.agent import load
-from vertigym.envs.business.agent_import import import_agent
-from vertigym.envs.business.expert import expert_logs
-from vertigym.envs.business.formats import read_model
+from vertigym.decisions.formats import read_model
+from vertigym.envs.agent.env import load
+from vertigym.envs.agent.expert import expert_logs
+from vertigym.envs.agent.importer import import_agent
 
 HERE = Path(__file__).parent
 SIZES: dict[Split, int] = {"train": 600, "eval": 200, "test": 300}

@@ -18,8 +18,8 @@ from vertigym.evals.compare import compare
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import load_suite
 from vertigym.policies.load import load_policy
+from vertigym.reports.progress import watched
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.console import watched
 from vertigym.trainer.loop import Outcome, train
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from vertigym.core.files import write_jsonl
-from vertigym.envs.business.env import load
-from vertigym.envs.business.stale import company_logs, old_version
+from vertigym.envs.decision.env import load
+from vertigym.envs.decision.stale import company_logs, old_version
 
 if __name__ == "__main__":
     folder, out = map(Path, sys.argv[1:])

@@ -18,8 +18,8 @@ from vertigym.core.config import load
 from vertigym.core.files import write_jsonl, write_text
 from vertigym.core.seeds import generator
 from vertigym.core.types import Split, Task
+from vertigym.reports.progress import watched
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.console import watched
 from vertigym.trainer.loop import Outcome, train
 
 HERE = Path(__file__).parent

@@ -26,7 +26,7 @@ import openai
 from vertigym.core.files import read_json, write_text
 from vertigym.core.seeds import generator
 from vertigym.core.types import Completion, Prompt, Sampling
-from vertigym.serving.run import serve_policy
+from vertigym.serving.service import serve_policy
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "desk"))

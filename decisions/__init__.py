@@ -1,0 +1,1 @@
+"""Decision models: read, run, analyse, sample."""

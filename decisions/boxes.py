@@ -1,0 +1,275 @@
+"""Conditions as exact finite sets: every value a column can take falls into one of finitely many classes.
+
+A *simple* condition compares one value with literals and does nothing else. Its truth cannot change between two
+neighbouring literals, so one representative of each class decides for the whole class:
+
+    > 18, [21..65)      numbers   …18) 18 (18…21) 21 (21…65) 65 (65…
+    'gold', 'basic'     texts     'gold'  'basic'  any other
+    and                 true  false  null  a list  a record
+
+The engine itself says which representatives satisfy a condition; nothing of its language is interpreted here.
+A condition is then a bit mask over the classes, a rule a *box* (one mask for each value it looks at), and
+whether a rule lies inside the union of earlier ones is decided by subtracting boxes: an argument over all
+values, no sample.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from math import ceil, floor, inf
+from typing import Any
+
+from vertigym.decisions.expressions import Token, tokens
+
+Mask = int
+Box = dict[str, Mask]  # what a value is called -> the classes it may lie in; one that is not named is free
+
+MOST_PIECES = 400  # a difference that falls into more boxes is given up
+
+_OTHER_TEXT = "\u2060no such text"
+_DATE = re.compile(r"\b(?:date|time)\(\s*('[^']*'|\"[^\"]*\")\s*\)")
+_OPS = {"<", ">", "<=", ">=", "==", "!=", "..", "[", "]", "(", ")", ",", "!", "&&", "||"}
+_WORDS = {"in", "not", "and", "or", "true", "false", "null"}
+
+
+class Classes:
+    """The classes that `conditions` tell apart. `points[i]` represents class i, which is bit i of a mask."""
+
+    def __init__(self, conditions: Iterable[str], values: Iterable[Any] = ()) -> None:
+        numbers, texts = set[float](), set[str]()
+        for condition in conditions:
+            found = _literals(condition)
+            numbers |= found[0]
+            texts |= found[1]
+        for value in values:
+            if isinstance(value, str):
+                texts.add(value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                numbers.add(float(value))
+        self.points: list[Any] = [
+            *_spread(sorted(numbers)),
+            *sorted(texts),
+            _OTHER_TEXT,
+            True,
+            False,
+            None,
+            [],
+            {},
+        ]
+        self.all: Mask = (1 << len(self.points)) - 1
+        self._masks: dict[tuple[str, str], Mask] = {}
+        self._index = {_key(point): 1 << i for i, point in enumerate(self.points)}
+
+    def where(self, condition: str, name: str = "") -> Mask:
+        """The classes in which a simple condition holds: a cell's, about `$`; or, given a `name`, an
+        expression's about that name."""
+        key = (condition, name)
+        if key not in self._masks:
+            numbers, texts = _literals(condition)
+            cuts, known = sorted(numbers), dict[Any, bool]()
+            mask = 0
+            for index, point in enumerate(self.points):
+                kind = _class_among(point, cuts, texts)
+                if kind not in known:
+                    known[kind] = holds(condition, name, point)
+                mask |= known[kind] << index
+            self._masks[key] = mask
+        return self._masks[key]
+
+    def only(self, value: Any) -> Mask | None:
+        """The class that holds just `value`, None where there is no such class."""
+        if value is None or isinstance(value, bool | int | float | str):
+            return self._index.get(_key(value))
+        return None
+
+    def example(self, mask: Mask) -> Any:
+        """A value in `mask`."""
+        return self.points[(mask & -mask).bit_length() - 1]
+
+
+def is_simple(condition: str) -> bool:
+    """Whether a cell compares `$` with literals and does nothing else."""
+    stream = tokens(_undated(condition))
+    return _readable(condition) and all(map(_plain, stream)) and not _asks_inside(stream)
+
+
+def simple_name(expression: str) -> str:
+    """The one name that an expression compares with literals; empty where it does anything else."""
+    stream = tokens(_undated(expression))
+    names = {t.text for t in stream if t.kind == "name" and not _plain(t)}
+    calls = any(a.text in names and b.text == "(" for a, b in pairwise(stream))
+    fits = len(names) == 1 and not calls and all(_plain(t) or t.kind == "name" for t in stream)
+    fits = fits and _readable(expression) and not _asks_inside(stream)
+    name = next(iter(names)) if fits else ""
+    return "" if name[:1] in ("$", "#") else name
+
+
+def holds(condition: str, name: str, value: Any) -> bool:
+    """Whether the engine says that a condition holds for `value`; one that it cannot evaluate does not."""
+    import zen
+
+    try:
+        if not name:
+            return bool(zen.evaluate_unary_expression(condition, {"$": value}))
+        context: Any = value
+        for part in reversed(name.split(".")):
+            context = {part: context}
+        return zen.evaluate_expression(condition, context) is True
+    except Exception:  # the engine's refusal of a value: in a table or switch that means "does not match"
+        return False
+
+
+def both(one: Box, other: Box) -> Box | None:
+    """What lies in both boxes, None where nothing does."""
+    common = dict(one)
+    for name, mask in other.items():
+        common[name] = common[name] & mask if name in common else mask
+        if not common[name]:
+            return None
+    return common
+
+
+def minus(box: Box, other: Box, everything: Mask) -> list[Box]:
+    """`box` without `other`, as boxes that do not overlap."""
+    if both(box, other) is None:
+        return [box]
+    pieces, rest = [], dict(box)
+    for name, mask in other.items():
+        inside = rest.get(name, everything)
+        if outside := inside & ~mask:
+            pieces.append({**rest, name: outside})
+        rest[name] = inside & mask
+    return pieces
+
+
+def without(box: Box, others: Sequence[Box], everything: Mask) -> list[Box] | None:
+    """`box` without all of `others`; None where it falls into more than MOST_PIECES boxes."""
+    pieces = [box]
+    for other in others:
+        pieces = [piece for old in pieces for piece in minus(old, other, everything)]
+        if len(pieces) > MOST_PIECES:
+            return None
+    return pieces
+
+
+def hull(one: Box, other: Box) -> Box:
+    """The smallest box around two."""
+    return {name: one[name] | other[name] for name in one.keys() & other.keys()}
+
+
+def differing(one: Box, other: Box) -> list[str]:
+    """The values that must differ between a point of `one` and a point of `other`."""
+    return [name for name in one.keys() & other.keys() if not one[name] & other[name]]
+
+
+def schema_mask(classes: Classes, schema: Mapping[str, Any]) -> Mask:
+    """The classes that a field's JSON schema leaves open (null stands for a missing field and stays)."""
+    mask = 0
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    enum = schema.get("enum")
+    for index, point in enumerate(classes.points):
+        is_number = isinstance(point, int | float) and not isinstance(point, bool)
+        fits = not types or any(_is_type(point, name) for name in types)
+        if enum is not None:
+            fits &= any(type(point) is type(v) and point == v for v in map(_as_float, enum)) or (
+                (point == _OTHER_TEXT and any(isinstance(v, str) and classes.only(v) is None for v in enum))
+                or (is_number and any(_is_type(v, "number") and classes.only(v) is None for v in enum))
+            )
+        if is_number:
+            fits &= _within(classes.points, index, schema)
+        mask |= (fits or point is None) << index
+    return mask
+
+
+def _within(points: Sequence[Any], index: int, schema: Mapping[str, Any]) -> bool:
+    """Whether a class of numbers reaches into the schema's limits (a gap does when either neighbour does)."""
+    low, high = schema.get("minimum", -inf), schema.get("maximum", inf)
+    whole = schema.get("type") == "integer"
+    if index % 2:  # a literal itself
+        return bool(low <= points[index] <= high) and (not whole or float(points[index]).is_integer())
+    numbers = [p for p in points if isinstance(p, float)]
+    least = numbers[index - 1] if index else -inf
+    most = numbers[index + 1] if index + 1 < len(numbers) else inf
+    if not whole or inf in (-least, most):
+        return bool(max(least, low) < min(most, high) or least < low == high < most)
+    first = max(floor(least) + 1, ceil(low) if low > -inf else floor(least) + 1)
+    return bool(first < most and first <= high)
+
+
+def _as_float(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _is_type(value: Any, name: str) -> bool:
+    kinds: dict[str, Any] = {"boolean": bool, "string": str, "array": list, "object": dict, "null": type(None)}
+    if name in ("number", "integer"):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kinds.get(name, object))
+
+
+def _spread(cuts: Sequence[float]) -> list[float]:
+    """One number below the first cut, each cut, one between each two, one above the last: gaps at even
+    places."""
+    if not cuts:
+        return [0.0]
+    spread = [cuts[0] - 1.0]
+    for low, high in zip(cuts, [*cuts[1:], cuts[-1] + 2.0], strict=True):
+        spread += [low, (low + high) / 2]
+    return spread
+
+
+def _class_among(point: Any, cuts: Sequence[float], texts: set[str]) -> Any:
+    """The class of `point` among a condition's own literals."""
+    if isinstance(point, bool) or point is None:
+        return repr(point)
+    if isinstance(point, float):
+        place = bisect_left(cuts, point)
+        return place, place < len(cuts) and cuts[place] == point
+    if isinstance(point, str):
+        return "text", point if point in texts else None
+    return repr(point)
+
+
+def _literals(condition: str) -> tuple[set[float], set[str]]:
+    stream = tokens(_undated(condition))
+    return {float(t.text) for t in stream if t.kind == "number"}, {t.text for t in stream if t.kind == "string"}
+
+
+def _undated(condition: str) -> str:
+    """The condition with each `date('…')` as the number that the engine makes of it."""
+    import zen
+
+    def number(match: re.Match[str]) -> str:
+        try:
+            return repr(float(zen.evaluate_expression(match.group(), {})))
+        except Exception:  # not a date: left as it is, so the condition is not simple
+            return match.group()
+
+    return _DATE.sub(number, condition)
+
+
+def _readable(condition: str) -> bool:
+    """Whether its texts are what they look like: no escapes, no templates."""
+    return "\\" not in condition and "`" not in condition
+
+
+def _asks_inside(stream: Sequence[Token]) -> bool:
+    """Whether it asks if a literal is in something (`'x' in tags`): lists are one class, so that is not
+    simple."""
+    return any(
+        b.text == "in" and (a.kind in ("number", "string") or a.text in ("]", ")")) for a, b in pairwise(stream)
+    )
+
+
+def _plain(token: Token) -> bool:
+    if token.kind == "name":
+        return token.text in _WORDS or token.text == "$"
+    return token.kind != "op" or token.text in _OPS
+
+
+def _key(value: Any) -> tuple[str, Any]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number", float(value)
+    return type(value).__name__, value if isinstance(value, str | bool) else None

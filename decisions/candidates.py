@@ -1,0 +1,234 @@
+"""Candidate values: from the literals found beside a field, and the values seen there, to a short list.
+
+A field's type is that of the values seen in the file's own tests; where there are none it is guessed from the
+literals. Literals of another type stay as wide candidates: a rule may ask for the wrong type on purpose.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from vertigym.core.files import dumps
+from vertigym.decisions.expressions import Atom, Wrapper
+
+_DAY = 86_400
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
+_OTHER = "other"
+_WORDS = ("amber", "birch", "cedar", "dune", "ember")
+_PLAIN_NUMBERS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 50, 100)
+_SCALES = (0.25, 0.5, 0.75, 1.25, 1.5, 2, 4)
+_EPOCH = 100_000_000  # a number beside a date and above this is seconds since 1970
+_SCRIPT_NAME = re.compile(r"\binput\??\.([A-Za-z_]\w*(?:\??\.[A-Za-z_]\w*)*)")
+
+
+@dataclass(slots=True)
+class Hints:
+    """What the model's expressions say about a field, by kind. `offsets` are seconds between dates."""
+
+    numbers: set[float] = field(default_factory=set)
+    strings: set[str] = field(default_factory=set)
+    dates: set[str] = field(default_factory=set)
+    offsets: set[float] = field(default_factory=set)
+    lengths: set[int] = field(default_factory=set)
+    boolean: bool = False
+    null: bool = False
+    is_list: bool = False
+    is_date: bool = False
+
+    def add(self, atom: Atom, wrapper: Wrapper = "") -> None:
+        """The literals of an atom that stand beside this field, which is inside the call `wrapper`."""
+        self.null |= atom.null
+        self.is_list |= wrapper == "member"
+        self.is_date |= wrapper == "date"
+        if atom.scales and not (atom.compares or atom.dates):
+            return
+        if wrapper == "len":
+            self.lengths |= {int(n) for n in atom.numbers}
+        elif wrapper == "date" or atom.dates:
+            self.offsets |= {n for n in atom.numbers if n >= 3600}
+        else:
+            self.numbers |= set(atom.numbers)
+        if wrapper != "len":
+            self.strings |= set(atom.strings)
+        self.dates |= set(atom.dates)
+        self.boolean |= atom.booleans
+
+    def add_values(self, seen: Iterable[Any]) -> None:
+        """Values of a field that this one is compared with."""
+        for value in seen:
+            if isinstance(value, bool):
+                self.boolean = True
+            elif isinstance(value, int | float):
+                self.numbers.add(value)
+            elif isinstance(value, str):
+                (self.dates if _DATE.fullmatch(value) else self.strings).add(value)
+
+    def add_literals(self, other: "Hints") -> None:
+        """The values that a computed name beside this field can take."""
+        self.numbers |= other.numbers
+        self.dates |= other.dates
+        self.boolean |= other.boolean
+
+
+def candidates(hints: Hints, seen: Sequence[Any]) -> tuple[Any, ...]:
+    """The values to try, those seen in tests first."""
+    known = [value for value in seen if value is not None]
+    sample = known[0] if known else None
+    if isinstance(sample, bool) or (sample is None and hints.boolean):
+        made: list[Any] = [True, False]
+    elif isinstance(sample, list) or (sample is None and hints.is_list and (hints.strings or hints.lengths)):
+        made = _lists(hints, known)
+    elif _is_date(sample, hints):
+        made = _dates(hints, known)
+    elif isinstance(sample, str) or (sample is None and (hints.strings or hints.lengths)):
+        made = _strings(hints, known)
+    elif isinstance(sample, dict):
+        made = []
+    else:
+        made = _numbers(hints.numbers, [n for n in known if isinstance(n, int | float)])
+    return distinct([*seen, *made, *([None] if hints.null else [])])
+
+
+def wide_candidates(hints: Hints, passed_down: Hints, seen: Sequence[Any]) -> tuple[Any, ...]:
+    """Further values: literals passed down from computed names, other scales, other types, null."""
+    known = [value for value in seen if isinstance(value, int | float) and not isinstance(value, bool)]
+    made: list[Any] = []
+    if known or not seen:
+        made += _numbers(passed_down.numbers | hints.numbers, known)
+        made += [_round(n * scale, decimals(known)) for n in known for scale in (*_SCALES, 0, 10, -1)]
+        made += [-1, *(_round(-n, 3) for n in sorted(hints.numbers, reverse=True) if n > 0)]
+    made += sorted(hints.strings)
+    made += [True, False] if hints.boolean else []
+    return distinct([*made, None])
+
+
+def distinct(found: Iterable[Any]) -> tuple[Any, ...]:
+    """Each JSON value once, in order; 1 and true differ."""
+    return tuple({dumps(value): value for value in found}.values())
+
+
+def allowed(found: Iterable[Any], schema: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values that a field's JSON schema allows, as far as `type`, `enum` and the limits say."""
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    low, high = schema.get("minimum"), schema.get("maximum")
+    kept = []
+    for value in distinct(found):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if (
+            ("enum" in schema and value not in schema["enum"])
+            or (types and not any(_is_type(value, name) for name in types))
+            or (number and low is not None and value < low)
+            or (number and high is not None and value > high)
+        ):
+            continue
+        kept.append(value)
+    return tuple(kept)
+
+
+def _is_type(value: Any, name: str) -> bool:
+    match name:
+        case "boolean":
+            return isinstance(value, bool)
+        case "null":
+            return value is None
+        case "string":
+            return isinstance(value, str)
+        case "array":
+            return isinstance(value, list)
+        case "object":
+            return isinstance(value, dict)
+        case "integer" | "number":
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return False
+            return name == "number" or float(value).is_integer()
+    return True
+
+
+def script_names(source: str) -> list[str]:
+    """Input fields that a function node's JavaScript names (`input.order.total`)."""
+    return [name.replace("?", "") for name in _SCRIPT_NAME.findall(source)]
+
+
+def _numbers(literals: Iterable[float], seen: Sequence[float]) -> list[Any]:
+    """Each literal, one step below and above, the middles between literals, half the least, twice the most."""
+    ordered = sorted(set(literals))
+    digits = decimals([*ordered, *seen])
+    if not ordered:
+        scaled = [_round(n * scale, digits) for n in seen for scale in _SCALES]
+        return scaled or list(_PLAIN_NUMBERS)
+    step = 10.0**-digits
+    middles = [(low + high) / 2 for low, high in pairwise(ordered)]
+    made = [n + shift for n in ordered for shift in (-step, 0, step)]
+    made += [*middles, ordered[0] / 2, ordered[-1] * 2]
+    least = min([0, *ordered, *seen])
+    return [_round(n, digits) for n in sorted(made) if n >= least]
+
+
+def decimals(numbers: Iterable[float]) -> int:
+    """Digits after the point of the finest number, at most 3."""
+    digits = (f"{n:.3f}".rstrip("0").partition(".")[2] for n in numbers)
+    return max((len(d) for d in digits), default=0)
+
+
+def _round(number: float, decimals: int) -> int | float:
+    rounded = round(float(number), decimals)
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _strings(hints: Hints, seen: Sequence[Any]) -> list[Any]:
+    """Every literal, one value that no rule names, and texts of the lengths asked for."""
+    made: list[Any] = [*sorted(hints.strings)]
+    for length in sorted({n + shift for n in hints.lengths for shift in (-1, 0, 1) if n + shift >= 0}):
+        text = str(seen[0]) if seen else _OTHER
+        made.append((text * (length // max(len(text), 1) + 1))[:length])
+    return [*made, _OTHER] if made else list(_WORDS)
+
+
+def _lists(hints: Hints, seen: Sequence[Any]) -> list[Any]:
+    """Empty, one member, neighbours, all members; lists of the lengths asked for."""
+    members = sorted(hints.strings)
+    made: list[Any] = [[], *([m] for m in members), *(list(p) for p in pairwise(members))]
+    made += [members, [_OTHER]]
+    stock = [item for value in seen if isinstance(value, list) for item in value] or [_OTHER]
+    for length in sorted({n + shift for n in hints.lengths for shift in (-1, 0, 1) if n + shift >= 0}):
+        made.append([stock[i % len(stock)] for i in range(length)])
+    return made
+
+
+def _is_date(sample: Any, hints: Hints) -> bool:
+    if isinstance(sample, str):
+        return bool(_DATE.fullmatch(sample))
+    if isinstance(sample, int | float):
+        return sample > _EPOCH and bool(hints.dates or hints.is_date)
+    return sample is None and bool(hints.is_date or hints.dates)
+
+
+def _dates(hints: Hints, seen: Sequence[Any]) -> list[Any]:
+    """A day around each date named, the offsets named and some round numbers of days around each date seen,
+    all in the form of the first value seen."""
+    anchors = [t for t in map(_instant, [*sorted(hints.dates), *seen]) if t is not None]
+    shifts = [0.0, _DAY, 30 * _DAY, 365 * _DAY]
+    shifts += [offset + around for offset in sorted(hints.offsets) for around in (-3600, 0, 3600)]
+    moments = [t + timedelta(seconds=sign * s) for t in anchors for s in shifts for sign in (-1, 1)]
+    form = seen[0] if seen else "2000-01-01"
+    return [_formatted(moment, form) for moment in moments]
+
+
+def _instant(value: Any) -> datetime | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value, UTC)
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _formatted(moment: datetime, form: Any) -> str | int:
+    if isinstance(form, int | float):
+        return int(moment.timestamp())
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ" if len(form) > 10 else "%Y-%m-%d")

@@ -1,0 +1,280 @@
+"""Which input fields a model looks at, and the values worth trying for each.
+
+Every literal that a condition sets beside a field is a boundary, so the values at it and just around it are
+candidates (18 in `age >= 18` gives 17, 18, 19). A literal beside a *computed* name (`score > 40`, where
+`score` comes from `debt` and `income`) is passed down to the fields that name is computed from, as a *wide*
+candidate: less likely to matter, tried when the near ones have not been enough.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice, pairwise, product
+from math import prod
+from typing import Any
+
+from vertigym.decisions import candidates
+from vertigym.decisions.expressions import Atom, atoms
+from vertigym.decisions.model import Case, DecisionModel, Node
+
+Path = tuple[str, ...]
+
+_MIXED = 60  # longer lists of records that are tried
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often."""
+
+    path: Path
+    near: tuple[Any, ...]
+    wide: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """Its dotted name."""
+        return ".".join(self.path)
+
+    @property
+    def span(self) -> tuple[int, int, float] | None:
+        """The least and the greatest candidate of a number, in units of its finest digit, and that unit."""
+        numbers = [v for v in self.near if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) < 2:
+            return None
+        unit = 10.0 ** -candidates.decimals(numbers)
+        return round(min(numbers) / unit), round(max(numbers) / unit), unit
+
+
+@dataclass(slots=True)
+class _Derived:
+    """A name that the model computes: what it is computed from, and its literal values."""
+
+    names: set[str] = field(default_factory=set)
+    literals: candidates.Hints = field(default_factory=candidates.Hints)
+
+
+class Conditions:
+    """The fields of a model and their candidates, read from its expressions and its tests' inputs."""
+
+    def __init__(self, model: DecisionModel) -> None:
+        self._seen = _leaves(case for case, _ in model.tests)
+        self._schema = model.schema
+        self._derived: dict[str, _Derived] = defaultdict(_Derived)
+        self._hints: dict[str, candidates.Hints] = defaultdict(candidates.Hints)
+        self._wide: dict[str, candidates.Hints] = defaultdict(candidates.Hints)
+        for node in model.nodes:
+            self._learn_outputs(node)
+        found = [atom for node in model.nodes for atom in _atoms(node)]
+        for atom in found:
+            self._learn(atom)
+        self.fields = self._fields(_without_parents([*self._hints, *self._script_fields(model)]))
+
+    def sources(self, expression: str, node: Node) -> frozenset[str]:
+        """Names of the input fields that `expression` depends on, through whatever is computed between."""
+        names = {name for atom in atoms(expression) for name, _ in _scoped(atom, node.scope).names}
+        return frozenset(self._inputs_of(names))
+
+    # Reading the model.
+
+    def _learn_outputs(self, node: Node) -> None:
+        """Note what each name computed by `node` is computed from."""
+        subjects = [name for column in node.columns for atom in atoms(column) for name, _ in atom.names]
+        pairs = [*node.expressions, *(pair for rule in node.rules for pair in rule.outcome)]
+        for key, expression in pairs:
+            derived = self._derived[_join(node.target, key)]
+            derived.names |= {_join(node.scope, subject) for subject in subjects}
+            for atom in atoms(expression):
+                if not atom.names:  # a value the name can take, not one that a condition compares with
+                    derived.literals.add(atom)
+                derived.names |= {name for name, _ in _scoped(atom, node.scope).names}
+        if node.kind == "table":
+            free = (cell for rule in node.rules for _, cell in rule.cells)
+            names = {n for cell in free for a in atoms(cell) for n, _ in _scoped(a, node.scope).names}
+            for output in node.outputs:
+                self._derived[_join(node.target, output)].names |= names
+
+    def _learn(self, atom: Atom) -> None:
+        """Spread an atom's literals over the names beside them."""
+        inputs = [(name, wrapper) for name, wrapper in atom.names if self._is_input(name)]
+        computed = [name for name, _ in atom.names if name in self._derived or not self._is_input(name)]
+        for name, wrapper in inputs:
+            self._hints[name].add(atom, wrapper)
+            for other, _ in inputs:  # two fields compared with each other try each other's values
+                if other != name:
+                    self._hints[name].add_values(self._seen.get(other, ()))
+            for key in [] if atom.scales else [k for other in computed for k in self._keys(other)]:
+                self._hints[name].add_literals(self._derived[key].literals)
+        for name in computed:
+            for source in self._inputs_of({name}):
+                self._wide[source].add(replace(atom, strings=[], booleans=False, null=False))
+
+    def _is_input(self, name: str) -> bool:
+        """Whether `name` is a field of the input: seen in a test, or named and never computed."""
+        if any(isinstance(value, dict) for value in self._seen.get(name, ())):
+            return False
+        return name in self._seen or not self._keys(name)
+
+    def _keys(self, name: str) -> list[str]:
+        """Computed names that are `name`, lie under it, or hold it."""
+        return [
+            key
+            for key in self._derived
+            if key == name or key.startswith(f"{name}.") or (key and name.startswith(f"{key}."))
+        ]
+
+    def _inputs_of(self, names: Iterable[str]) -> set[str]:
+        """Input fields behind `names`, transitively."""
+        inputs, seen, open_names = set[str](), set[str](), list(names)
+        while open_names:
+            name = open_names.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            if self._is_input(name):
+                inputs.add(name)
+            for key in self._keys(name):
+                open_names += self._derived[key].names
+        return inputs
+
+    @staticmethod
+    def _script_fields(model: DecisionModel) -> list[str]:
+        return [] if model.rules else [n for node in model.nodes for n in candidates.script_names(node.source)]
+
+    # Making values.
+
+    def _fields(self, names: Sequence[str]) -> tuple[Field, ...]:
+        plain = [name for name in names if "[]" not in name]
+        lists: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            if "[]" in name:
+                lists[name.partition("[]")[0]].append(name)
+        fields = [self._field(name) for name in plain if name not in lists]
+        fields += [self._list_field(name, members) for name, members in lists.items()]
+        return tuple(sorted((f for f in fields if len(f.near) + len(f.wide) > 1), key=lambda f: f.path))
+
+    def _field(self, name: str) -> Field:
+        seen = self._seen.get(name, [])
+        near = candidates.candidates(self._hints[name], seen)
+        wide = candidates.wide_candidates(self._hints[name], self._wide[name], seen)
+        path = tuple(name.split("."))
+        if schema := _part_of(self._schema, path):
+            near = candidates.allowed([*near, *schema.get("enum", ())], schema)
+            wide = candidates.allowed(wide, schema)
+        return Field(path, near, tuple(v for v in wide if not _among(v, near)))
+
+    def _list_field(self, name: str, members: Sequence[str]) -> Field:
+        """A list of records: one-element lists over each member field's candidates, then longer ones."""
+        seen = [element for value in self._seen.get(name, ()) for element in value if isinstance(element, dict)]
+        base: Case = seen[0] if seen else {}
+        singles: list[list[Case]] = []
+        choices: list[list[tuple[Path, Any]]] = []
+        for member in members:
+            path = tuple(member.removeprefix(f"{name}[]").strip(".").split("."))
+            known = [v for v in (get(element, path) for element in seen) if v is not None]
+            choices.append([(path, value) for value in candidates.candidates(self._hints[member], known)])
+            singles += [[put(base, path, value)] for _, value in choices[-1]]
+        if len(members) > 1:  # a rule may ask for two members at once
+            count = prod(map(len, choices))
+            every = max(count // _MIXED, 1) + (count > _MIXED)
+            singles += [[_all_put(base, chosen)] for chosen in islice(product(*choices), 0, 20_000, every)]
+        mixed = islice(chain(pairwise(singles), product(singles, repeat=2), product(singles, repeat=3)), _MIXED)
+        near = candidates.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), []])
+        return Field(tuple(name.split(".")), near, (None,))
+
+
+def _atoms(node: Node) -> Iterator[Atom]:
+    """A node's atoms in the scope it works in; a cell's atom carries its column's names, as `$` stands for
+    them."""
+    for _, expression in node.expressions:
+        yield from (_scoped(atom, node.scope) for atom in atoms(expression))
+    for column in node.columns:
+        yield from (_scoped(atom, node.scope) for atom in atoms(column))
+    for rule in node.rules:
+        for column, cell in rule.cells:
+            subject = [name for atom in atoms(column) for name in atom.names]
+            for atom in atoms(cell):
+                calls = [wrapper for name, wrapper in atom.names if name == "$" and wrapper]
+                held = [(name, wrapper or next(iter(calls), "")) for name, wrapper in subject]
+                implicit = atom.open or all(name[0] in "$#" for name, _ in atom.names)
+                yield _scoped(replace(atom, names=[*(held if implicit else []), *atom.names]), node.scope)
+        for _, expression in rule.outcome:
+            yield from (_scoped(atom, node.scope) for atom in atoms(expression))
+
+
+def _scoped(atom: Atom, scope: str) -> Atom:
+    """Names as seen from the root: inside `scope`; `$.x` and `$root.x` are `x`; `$` and `#` name nothing."""
+    names = []
+    for name, wrapper in atom.names:
+        bare = name.removeprefix("$root.").removeprefix("$.")
+        if bare[0] not in "$#":
+            names.append((bare if name.startswith("$root.") else _join(scope, bare), wrapper))
+    return replace(atom, names=names)
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix and name else prefix or name
+
+
+def _leaves(cases: Iterable[Case]) -> dict[str, list[Any]]:
+    """Dotted name -> the values seen there (records on the way included)."""
+    found: dict[str, list[Any]] = defaultdict(list)
+
+    def walk(value: Any, name: str) -> None:
+        if name and not _among(value, found[name]):
+            found[name].append(value)
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(item, _join(name, key))
+
+    for case in cases:
+        walk(case, "")
+    return dict(found)
+
+
+def _part_of(schema: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The schema of the field at `path`, empty where none is stated."""
+    part: Any = schema
+    for key in path:
+        part = part.get("properties", {}).get(key) if isinstance(part, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _all_put(case: Case, chosen: Iterable[tuple[Path, Any]]) -> Case:
+    for path, value in chosen:
+        case = put(case, path, value)
+    return case
+
+
+def _joined(lists: Iterable[list[Case]]) -> list[Case]:
+    return list(chain.from_iterable(lists))
+
+
+def _without_parents(names: Iterable[str]) -> list[str]:
+    """Drop a name where a longer one goes on from it: `customer` beside `customer.age`."""
+    unique = sorted(set(names))
+    return [n for n in unique if not any(o.startswith((f"{n}.", f"{n}[")) for o in unique)]
+
+
+def _among(value: Any, known: Iterable[Any]) -> bool:
+    return any(type(value) is type(other) and value == other for other in known)
+
+
+def get(case: Mapping[str, Any], path: Path) -> Any:
+    """The value at `path`, None where there is none."""
+    value: Any = case
+    for key in path:
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def put(case: Case, path: Path, value: Any) -> Case:
+    """A copy of `case` with `value` at `path`; records are made where they are missing."""
+    changed = dict(case)
+    head, *rest = path
+    if rest:
+        inner = changed.get(head)
+        value = put(inner if isinstance(inner, dict) else {}, tuple(rest), value)
+    changed[head] = value
+    return changed

@@ -1,0 +1,144 @@
+"""What is wrong with a set of rules, proven: rules that no case can hit, rules that cover the same cases.
+
+    shadowed      an earlier rule of the table, or several together, match wherever it matches
+    never         its own conditions exclude each other or the input's schema, or its outcome cannot be computed
+    unreachable   what is decided before its table leaves no case for it
+    overlap       two rules of a table whose rules must exclude each other (hit policy unique) match one value
+
+Each is an argument over all inputs (`boxes.py`, `symbolic.py`), so a rule that is not listed is not thereby
+shown to be reachable: it is *not proven* either way until a case hits it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+from vertigym.decisions.bindings import Env, Symbol
+from vertigym.decisions.boxes import both, without
+from vertigym.decisions.model import DecisionModel, Node, tidy
+from vertigym.decisions.symbolic import Explorer, Reached, Row
+
+Kind = Literal["shadowed", "never", "unreachable", "overlap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`by` are the rules that stand in the way; `example` is what an overlap's columns hold where both match;
+    `proven` is false only for an overlap whose columns are computed (they may never take that value)."""
+
+    kind: Kind
+    rule: str
+    text: str
+    by: tuple[str, ...] = ()
+    example: tuple[tuple[str, Any], ...] = ()
+    proven: bool = True
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        match self.kind:
+            case "shadowed":
+                verb = "matches" if len(self.by) == 1 else "match together"
+                return f"{', '.join(self.by)} {verb} wherever it matches"
+            case "never":
+                return "no input meets its conditions"
+            case "unreachable":
+                return "what is decided before it leaves no case for it"
+            case "overlap":
+                where = ", ".join(f"{name} = {value!r}" for name, value in self.example) or "every case"
+                return f"{'overlaps' if self.proven else 'may overlap'} with {self.by[0]} ({where})"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A model's findings, and what some input may reach (rules, and pairs of rules of different nodes)."""
+
+    findings: tuple[Finding, ...]
+    reached: Reached
+
+    @property
+    def hopeless(self) -> frozenset[str]:
+        """Rules that are proven not to be hit by any case."""
+        return frozenset(f.rule for f in self.findings if f.kind != "overlap")
+
+
+def study(model: DecisionModel) -> Study:
+    """Examine a model. Takes milliseconds; nothing is sampled."""
+    explorer = Explorer(model)
+    reached = explorer.run()
+    found = []
+    for node in model.nodes:
+        rows = free_rows(explorer, node)
+        for place, row in enumerate(rows):
+            if row.rule.id not in reached.rules:
+                found.append(_explained(explorer, node, rows, place))
+        if node.unique:
+            found += _overlaps(explorer, rows)
+            found += _never_alone(explorer, rows, reached)
+    return Study(tuple(found), reached)
+
+
+def free_rows(explorer: Explorer, node: Node) -> list[Row]:
+    """A node's rules by themselves: nothing is known but the input's schema."""
+    env: Env = {"": Symbol("")}
+    return [explorer.row(rule, node, env, dict(explorer.domains)) for rule in node.rules]
+
+
+def _explained(explorer: Explorer, node: Node, rows: list[Row], place: int) -> Finding:
+    row = rows[place]
+    if row.box is None:
+        return Finding("never", row.rule.id, row.rule.text)
+    earlier = [other for other in rows[:place] if other.exact and other.box is not None]
+    if node.hit_policy == "first" and not _left(explorer, row, earlier):
+        for other in reversed(list(earlier)):  # as few as are needed, the first ones kept
+            fewer = [r for r in earlier if r is not other]
+            if not _left(explorer, row, fewer):
+                earlier = fewer
+        return Finding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in earlier))
+    return Finding("unreachable", row.rule.id, row.rule.text)
+
+
+def _left(explorer: Explorer, row: Row, earlier: list[Row]) -> bool:
+    boxes = [other.box for other in earlier if other.box is not None]
+    return row.box is None or without(row.box, boxes, explorer.classes.all) != []
+
+
+def _overlaps(explorer: Explorer, rows: list[Row]) -> Iterator[Finding]:
+    written = {
+        key for node in explorer.model.nodes for key in (*node.outputs, *(k for k, _ in node.expressions))
+    }
+    for place, row in enumerate(rows):
+        for other in rows[:place]:
+            if row.box is None or other.box is None or not (row.exact and other.exact):
+                continue
+            if (common := both(row.box, other.box)) is None:
+                continue
+            asked = {name for r in (row, other) for name in (r.box or {}) if name not in explorer.domains}
+            names = sorted(asked | {n for n in common if n in explorer.domains and n in _columns(row)})
+            free = not any(name in written or " with " in name for name in names)
+            example = tuple((name, tidy(explorer.classes.example(common[name]))) for name in names)
+            yield Finding("overlap", row.rule.id, row.rule.text, (other.rule.id,), example, free)
+
+
+def _never_alone(explorer: Explorer, rows: list[Row], reached: Reached) -> Iterator[Finding]:
+    """Rules of a unique table that others match wherever they do: each of their cases is refused."""
+    for row in rows:
+        others = [other for other in rows if other is not row and other.exact and other.box is not None]
+        if row.rule.id in reached.rules and not _left(explorer, row, others):
+            near = [r for r in others if r.box and row.box and both(r.box, row.box) is not None]
+            yield Finding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in near))
+
+
+def compatible(model: DecisionModel, node: Node) -> list[tuple[int, int]]:
+    """Places of two rules of a table that are not proven to exclude each other."""
+    rows = free_rows(Explorer(model), node)
+    return [
+        (a, b)
+        for (a, one), (b, other) in combinations(enumerate(rows), 2)
+        if one.box is not None and other.box is not None and both(one.box, other.box) is not None
+    ]
+
+
+def _columns(row: Row) -> set[str]:
+    return {column for column, _ in row.rule.cells}

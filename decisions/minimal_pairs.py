@@ -1,0 +1,272 @@
+"""Pairs of rules: those that meet at a boundary, and those that work together; and the cases that show them.
+
+*Adjacent*: two rules of a table or switch, with different outcomes, whose regions are one column apart: a
+value of one column decides which of the two applies. A *minimal pair* shows it: two cases that differ in one
+input field and in the answer, one on each side.
+
+*Interacting*: a rule of one node and a rule of a later node that one case may hit (what no state of
+`symbolic.py` reaches is proven not to interact).
+
+After the sampler has found cases, `look` completes them: for an adjacent pair without a minimal pair it
+changes one field of a case on one side until the other applies; for an interacting pair that no case hits it
+crosses two cases. Both are bounded by numbers of evaluations.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, zip_longest
+from typing import Any
+
+from vertigym.core.files import dumps
+from vertigym.decisions.boxes import Box, differing, without
+from vertigym.decisions.conditions import Field, get, put
+from vertigym.decisions.findings import Study, free_rows
+from vertigym.decisions.model import DecisionModel
+from vertigym.decisions.outputs import project
+from vertigym.decisions.sampler import Sample, Sampled, Sampler
+from vertigym.decisions.symbolic import Explorer, Row
+
+_BASES = 6  # cases tried for one side of one pair
+_VALUES = 24  # values tried for one field
+_FOR_PAIRS = 2500  # evaluations at most for minimal pairs
+_FOR_CROSSES = 800  # evaluations at most for interacting pairs
+_KEPT = 4  # minimal pairs kept for one adjacent pair
+_CROSSES = 6  # crossings tried for one pair
+
+
+@dataclass(frozen=True, slots=True)
+class Adjacent:
+    """Two rules of `node` one column apart; `columns` are where they can differ (all, where that is not
+    known)."""
+
+    node: str
+    one: str
+    other: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MinimalPair:
+    """Two samples that differ in the input field `field` and in the answer."""
+
+    field: str
+    one: Sample
+    other: Sample
+
+
+@dataclass(slots=True)
+class Pairs:
+    """What was found: minimal pairs for each adjacent pair; interacting pairs and those among them that
+    some case hits."""
+
+    minimal: dict[Adjacent, list[MinimalPair]] = field(default_factory=dict)
+    interacting: set[tuple[str, str]] = field(default_factory=set)
+    hit: set[tuple[str, str]] = field(default_factory=set)
+
+    def outcomes(self, model: DecisionModel) -> dict[tuple[str, str, str], bool]:
+        """(node, one outcome, another) that are adjacent -> whether some minimal pair shows it."""
+        shown: dict[tuple[str, str, str], bool] = defaultdict(bool)
+        for pair, found in self.minimal.items():
+            one, other = sorted(_outcome(model, rule) for rule in (pair.one, pair.other))
+            shown[pair.node, one, other] |= bool(found)
+        return dict(shown)
+
+    def in_turn(self) -> list[MinimalPair]:
+        """All minimal pairs: one of each adjacent pair, then a second one of each, and so on."""
+        found = [p for turn in zip_longest(*self.minimal.values()) for p in turn if p]
+        return list({(id(p.one), id(p.other)): p for p in found}.values())
+
+
+def adjacent(model: DecisionModel, study: Study) -> list[Adjacent]:
+    """The adjacent pairs of all tables and switches where the first match decides, among rules that are not
+    proven unreachable."""
+    explorer = Explorer(model)
+    found = []
+    for node in model.nodes:
+        if node.hit_policy != "first":
+            continue
+        rows = free_rows(explorer, node)
+        regions = [(row, _region(explorer, rows, place)) for place, row in enumerate(rows)]
+        live = [pair for pair in regions if pair[0].rule.id not in study.hopeless]
+        for (one, here), (other, there) in combinations(live, 2):
+            if _outcome(model, one.rule.id) != _outcome(model, other.rule.id):
+                columns = _apart(here, there)
+                if columns is not None:
+                    found.append(Adjacent(node.id, one.rule.id, other.rule.id, columns))
+    return found
+
+
+def look(sampler: Sampler, sampled: Sampled, study: Study, fields: Sequence[str]) -> Pairs:
+    """Find minimal pairs and cases for interacting pairs; cases that are new are added to `sampled`."""
+    search = _Search(sampler, sampled, study, fields)
+    search.minimal_pairs()
+    search.crossings()
+    return search.pairs
+
+
+class _Search:
+    def __init__(self, sampler: Sampler, sampled: Sampled, study: Study, fields: Sequence[str]) -> None:
+        self.model, self.sampler, self.sampled, self.asked = sampler.model, sampler, sampled, fields
+        self.nodes = {node.id: node for node in self.model.nodes}
+        self.node_of = {rule.id: node.id for node in self.model.nodes for rule in node.rules}
+        self.pairs = Pairs(
+            minimal={pair: [] for pair in adjacent(self.model, study)}, interacting=set(study.reached.pairs)
+        )
+        self.by_rules = {(p.one, p.other): p for p in self.pairs.minimal}
+        self.holders: dict[str, list[int]] = defaultdict(list)
+        self._held = 0
+        self._used = set[int]()
+
+    # Minimal pairs.
+
+    def minimal_pairs(self) -> None:
+        """Among the samples first, then by changing one field on purpose."""
+        self._among_samples()
+        budget = _FOR_PAIRS
+        for pair in [p for p, found in self.pairs.minimal.items() if not found]:
+            for here, there in ((pair.one, pair.other), (pair.other, pair.one)):
+                if not self.pairs.minimal[pair] and budget > 0:
+                    budget -= self._cross_over(pair, here, there)
+
+    def _among_samples(self) -> None:
+        for field_ in self.sampler.fields:
+            groups: dict[str, list[Sample]] = defaultdict(list)
+            for sample in self.sampled.samples:
+                groups[dumps(put(sample.case, field_.path, None))].append(sample)
+            for group in groups.values():
+                for one, other in combinations(group[:_VALUES], 2) if len(group) > 1 else ():
+                    self._note(one, other, field_.name)
+
+    def _note(self, one: Sample, other: Sample, name: str) -> None:
+        """Keep two samples that differ in one field, for each adjacent pair that they show."""
+        left, right = set(one.outcome.rules), set(other.outcome.rules)
+        if left == right or self._answer(one) == self._answer(other):
+            return
+        for a in left - right:
+            for b in right - left:
+                for key, first, second in (((a, b), one, other), ((b, a), other, one)):
+                    if pair := self.by_rules.get(key):
+                        self._keep(self.pairs.minimal[pair], MinimalPair(name, first, second))
+
+    def _keep(self, found: list[MinimalPair], new: MinimalPair) -> None:
+        """The first minimal pair in any case, further ones only where neither case is in another."""
+        halves = {id(new.one), id(new.other)}
+        if not found or (len(found) < _KEPT and not halves & self._used):
+            found.append(new)
+            self._used |= halves
+
+    def _cross_over(self, pair: Adjacent, here: str, there: str) -> int:
+        """Change one field of cases that hit `here` until they hit `there`; how many evaluations that took."""
+        spent = 0
+        node = self.nodes[pair.node]
+        names = {n for column in pair.columns for n in self.sampler.conditions.sources(column, node)}
+        donors = [self.sampled.samples[i] for i in self._holding(there)[:_BASES]]
+        for base in [self.sampled.samples[i] for i in self._spread(self._holding(here))]:
+            for field_ in [self.sampler.by_name[n] for n in sorted(names & self.sampler.by_name.keys())]:
+                for value in self._values(field_, donors):
+                    spent += 1
+                    changed = self._added(put(base.case, field_.path, value))
+                    if changed and there in changed.outcome.rules:
+                        self._note(base, changed, field_.name)
+                    if self.pairs.minimal[pair]:
+                        return spent
+        return spent
+
+    def _values(self, field_: Field, donors: Sequence[Sample]) -> list[Any]:
+        given = [get(donor.case, field_.path) for donor in donors]
+        return list({dumps(v): v for v in (*given, *field_.near)}.values())[:_VALUES]
+
+    # Interacting pairs.
+
+    def crossings(self) -> None:
+        """Note the pairs that some case hits; for the others, cross a case of one rule with a case of the
+        other."""
+        self._note_hits(self.sampled.samples)
+        budget = _FOR_CROSSES
+        for one, other in sorted(self.pairs.interacting - self.pairs.hit):
+            if budget > 0:
+                budget -= self._cross(one, other)
+
+    def _cross(self, one: str, other: str) -> int:
+        spent = 0
+        names = self._asked_by(other)
+        for a, b in list(
+            zip(self._spread(self._holding(one)), self._spread(self._holding(other)), strict=False)
+        )[:_CROSSES]:
+            case, donor = self.sampled.samples[a].case, self.sampled.samples[b].case
+            for name in sorted(names & self.sampler.by_name.keys()):
+                case = put(case, self.sampler.by_name[name].path, get(donor, self.sampler.by_name[name].path))
+            spent += 1
+            if made := self._added(case):
+                self._note_hits([made])
+            if (one, other) in self.pairs.hit:
+                break
+        return spent
+
+    def _asked_by(self, rule: str) -> frozenset[str]:
+        """Input fields behind a rule's own conditions."""
+        node = self.nodes[self.node_of[rule]]
+        cells = [(column, cell) for column, cell in self.model.rules[rule].cells if cell]
+        return frozenset(
+            n for column, cell in cells for n in self.sampler.conditions.sources(column or cell, node)
+        )
+
+    def _note_hits(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            rules = sample.outcome.rules
+            self.pairs.hit |= {(a, b) for a in rules for b in rules} & self.pairs.interacting
+
+    # Samples.
+
+    def _added(self, case: Mapping[str, Any]) -> Sample | None:
+        """The sample made of a new case; None where it was seen before or has no answer."""
+        before = len(self.sampled.samples)
+        self.sampler.add(dict(case))
+        if len(self.sampled.samples) == before:
+            return None
+        sample = self.sampled.samples[-1]
+        return sample if self._answer(sample) else None
+
+    def _answer(self, sample: Sample) -> Any:
+        return project(sample.outcome.output, self.asked)
+
+    def _holding(self, rule: str) -> list[int]:
+        """Indices of the samples that hit a rule."""
+        for index in range(self._held, len(self.sampled.samples)):
+            for name in self.sampled.samples[index].outcome.rules:
+                self.holders[name].append(index)
+        self._held = len(self.sampled.samples)
+        return self.holders[rule]
+
+    @staticmethod
+    def _spread(found: Sequence[int]) -> list[int]:
+        """A few of them, evenly spread."""
+        step = max(len(found) // _BASES, 1)
+        return list(found[::step][:_BASES])
+
+
+def _region(explorer: Explorer, rows: Sequence[Row], place: int) -> list[Box]:
+    """Where a rule decides: its box without the earlier rules'; its whole box where that is not known."""
+    row = rows[place]
+    if row.box is None:
+        return []
+    earlier = [r.box for r in rows[:place] if r.exact and r.box is not None]
+    pieces = without(row.box, earlier, explorer.classes.all)
+    return [row.box] if pieces is None else pieces
+
+
+def _apart(here: Sequence[Box], there: Sequence[Box]) -> tuple[str, ...] | None:
+    """The columns that alone can lead from one region to the other; None where several must change at once."""
+    columns: dict[str, None] = {}
+    for one in here:
+        for other in there:
+            differ = differing(one, other)
+            if len(differ) <= 1:
+                columns.update(dict.fromkeys(differ or (*one, *other)))
+    return tuple(sorted(name.partition(" with ")[0] for name in columns)) or None
+
+
+def _outcome(model: DecisionModel, rule: str) -> str:
+    """What a rule decides, as text; a switch's branch is its own outcome."""
+    return dumps(model.rules[rule].outcome) if model.rules[rule].outcome else rule

@@ -1,0 +1,334 @@
+"""A decision model (JDM JSON): its tables and switches as typed data, and the engine's answer for a case.
+
+The rule engine is `zen-engine`. What it answers is the truth; this module adds only names: every rule of a
+table and every branch of a switch has a readable id, `table:3` for the third rule, and an evaluation says
+which ids it hit.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vertigym.core.errors import DataError
+from vertigym.core.files import read_text
+from vertigym.decisions.expressions import is_random, reads_clock, script_is_impure, stop_clock
+
+Case = dict[str, Any]
+_KEY = "decision"
+_UNSUPPORTED = {
+    "decisionNode": "it refers to another decision file; inline that model first",
+    "customNode": "its meaning is known only to the program that defines it",
+}
+
+
+class DecisionError(DataError):
+    """A decision model that cannot be used: broken, unsupported, or not a function of its input."""
+
+
+class CaseError(Exception):
+    """The engine refused one case (a type error in an expression, a cycle, a panic)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A table's row or a switch's branch. `cells` pairs a column's field ("" for a free condition) with the
+    row's condition; `outcome` pairs output fields with expressions (empty for a branch)."""
+
+    id: str
+    node: str
+    index: int
+    cells: tuple[tuple[str, str], ...]
+    outcome: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """`age > 65, plan 'gold' -> premium 12`: the rule in one line."""
+        conditions = ", ".join(f"{f} {c}".strip() for f, c in self.cells if c.strip()) or "otherwise"
+        outcome = ", ".join(f"{f} {v}" for f, v in self.outcome if v.strip())
+        return f"{conditions} -> {outcome}" if outcome else conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node: a `table`, `switch`, `expression`, `function`, or another kind that holds no rules.
+
+    `expressions` are (key, expression) pairs. `scope` is the field the node works inside (with `[]` when it
+    loops over a list), `target` where its outputs go; `pass_through` says whether it hands on what it got. In a
+    `unique` table no two rules may match one case.
+    """
+
+    id: str
+    name: str
+    kind: str
+    rules: tuple[Rule, ...] = ()
+    expressions: tuple[tuple[str, str], ...] = ()
+    columns: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    hit_policy: str = "first"
+    scope: str = ""
+    target: str = ""
+    source: str = ""
+    pass_through: bool = True
+    unique: bool = False
+
+    def texts(self) -> Iterator[str]:
+        """Every expression it holds."""
+        yield from self.columns
+        yield from (text for _, text in self.expressions)
+        for rule in self.rules:
+            yield from (text for _, text in (*rule.cells, *rule.outcome))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the engine made of a case: its output, the ids of the rules hit in order, and, per table or
+    switch node that ran, the context it saw."""
+
+    output: Any
+    rules: tuple[str, ...]
+    contexts: Mapping[str, Any]
+
+
+class DecisionModel:
+    """A loaded model. `text` is the file; `tests` are its own (input, output) pairs; `schema` is the JSON
+    schema of its input, empty where it states none.
+
+    Raises:
+        DecisionError: not JSON, not a decision graph, or it needs something that is not supported.
+    """
+
+    def __init__(self, text: str, source: str = "decision model") -> None:
+        self.text = text
+        self.source = source
+        document = _document(text, source)
+        self._decision = _compile(text, source)
+        self.nodes = _nodes(document, source)
+        self.rules: dict[str, Rule] = {rule.id: rule for node in self.nodes for rule in node.rules}
+        self._rules_of = {node.id: [rule.id for rule in node.rules] for node in self.nodes}
+        self._branch = {
+            (raw["id"], str(branch.get("id"))): f"{rules[index]}"
+            for raw in document["nodes"]
+            if raw["type"] == "switchNode" and (rules := self._rules_of[raw["id"]])
+            for index, branch in enumerate(raw["content"].get("statements", []))
+        }
+        self.edges = tuple(_edges(document, self._branch))
+        self.schema = _schema(document)
+        self.tests: list[tuple[Case, Any]] = [
+            (test["input"], test.get("output"))
+            for test in (document["tests"] if isinstance(document.get("tests"), list) else [])
+            if isinstance(test, dict) and isinstance(test.get("input"), dict)
+        ]
+
+    @classmethod
+    def read(cls, file: Path) -> "DecisionModel":
+        """The model in `file`."""
+        return cls(read_text(file), str(file))
+
+    def evaluate(self, case: Case) -> Outcome:
+        """The engine's answer and the rules it hit.
+
+        Raises:
+            CaseError: the engine cannot decide this case.
+        """
+        answer = _guarded(self._decision.evaluate, _KEY, case, {"trace": True})
+        hit: list[str] = []
+        contexts: dict[str, Any] = {}
+        for node_id, entry in sorted(answer["trace"].items(), key=lambda item: item[1]["order"]):
+            if self._rules_of.get(node_id):
+                contexts[node_id] = entry["input"]
+            hit += self._hits(node_id, entry["traceData"])
+        return Outcome(tidy(answer["result"]), tuple(dict.fromkeys(hit)), contexts)
+
+    def _hits(self, node_id: str, trace: Any) -> list[str]:
+        """Ids of the rules named in one node's trace: one hit, a list of them (collect, loop), or branches."""
+        names = self._rules_of.get(node_id)
+        if not names or not trace:
+            return []
+        if isinstance(trace, list):
+            return [hit for part in trace for hit in self._hits(node_id, part)]
+        if "statements" in trace:
+            return [self._branch[node_id, str(branch["id"])] for branch in trace["statements"]]
+        return [names[trace["index"]]] if "rule" in trace else []
+
+    def in_order(self) -> list[Node]:
+        """The nodes, each after all that lead to it; those on a cycle last."""
+        waiting, placed, order = list(self.nodes), set[str](), list[Node]()
+        while ready := [n for n in waiting if all(s in placed for s, t, _ in self.edges if t == n.id)]:
+            order += ready
+            placed |= {node.id for node in ready}
+            waiting = [node for node in waiting if node.id not in placed]
+        return order + waiting
+
+    def clock_readers(self) -> list[str]:
+        """Names of the nodes whose expressions read the clock."""
+        return [node.name for node in self.nodes if any(map(reads_clock, node.texts()))]
+
+    def impure(self) -> list[str]:
+        """Names of the nodes that draw random numbers, or whose script reads the clock."""
+        return [n.name for n in self.nodes if any(map(is_random, n.texts())) or script_is_impure(n.source)]
+
+    def at(self, now: str) -> "DecisionModel":
+        """The same model with its clock stopped at `now` (ISO 8601)."""
+        document = json.loads(self.text)
+        for node in document["nodes"]:
+            if node["type"] in ("decisionTableNode", "expressionNode", "switchNode"):
+                node["content"] = _map_strings(node["content"], lambda text: stop_clock(text, now))
+        return DecisionModel(json.dumps(document, ensure_ascii=False, indent=2) + "\n", self.source)
+
+
+def tidy(value: Any) -> Any:
+    """Engine numbers as people write them: whole floats become integers, all the way down."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: tidy(item) for key, item in value.items()}
+    return [tidy(item) for item in value] if isinstance(value, list) else value
+
+
+def _document(text: str, source: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DecisionError(f"{source}: not JSON ({str(error) or 'nested too deeply'})") from None
+    if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
+        raise DecisionError(f"{source}: not a decision model (JDM): a JSON object with 'nodes' and 'edges'")
+    for node in document["nodes"]:
+        if not isinstance(node, dict) or not all(isinstance(node.get(key), str) for key in ("id", "type")):
+            raise DecisionError(f"{source}: not a decision model (JDM): each node has an 'id' and a 'type'")
+    return document
+
+
+def _compile(text: str, source: str) -> Any:
+    """An engine that holds the compiled model (evaluating through a loader skips a re-compile per case)."""
+    import zen  # here, so that listing environments does not start the engine
+
+    def build() -> Any:
+        zen.ZenEngine().create_decision(text).validate()
+        content = zen.ZenDecisionContent(text)
+        return zen.ZenEngine({"loader": lambda _key: content})
+
+    try:
+        return _guarded(build)
+    except CaseError as error:
+        raise DecisionError(f"{source}: the rule engine cannot load it: {error}") from None
+
+
+def _guarded(call: Any, *arguments: Any) -> Any:
+    """Call into the engine. Its panics come as BaseException; both they and its errors become CaseError."""
+    try:
+        return call(*arguments)
+    except Exception as error:
+        raise CaseError(_first_lines(error)) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CaseError(f"the engine panicked: {_first_lines(error)}") from None
+
+
+def _first_lines(error: BaseException) -> str:
+    """The engine's own words, without its wrapping and its stack."""
+    text = " ".join(str(error).partition("Stack backtrace")[0].split())
+    with suppress(ValueError, KeyError, TypeError):
+        text = str(json.loads(text)["source"])
+    return text[:200]
+
+
+def _schema(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The input node's JSON schema (the engine checks cases against it)."""
+    for raw in document["nodes"]:
+        text = (raw.get("content") or {}).get("schema") if raw["type"] == "inputNode" else None
+        if text:
+            with suppress(ValueError, TypeError):
+                schema = json.loads(text) if isinstance(text, str) else text
+                return schema if isinstance(schema, dict) else {}
+    return {}
+
+
+def _edges(
+    document: Mapping[str, Any], branches: Mapping[tuple[str, str], str]
+) -> Iterator[tuple[str, str, str]]:
+    """Edges as (source, target, the rule id of the branch it hangs on or "")."""
+    for edge in document.get("edges", []):
+        source = str(edge.get("sourceId"))
+        yield source, str(edge.get("targetId")), branches.get((source, str(edge.get("sourceHandle"))), "")
+
+
+def _nodes(document: Mapping[str, Any], source: str) -> list[Node]:
+    names: Counter[str] = Counter()
+    nodes = []
+    for raw in document["nodes"]:
+        if raw["type"] in _UNSUPPORTED:
+            why = _UNSUPPORTED[raw["type"]]
+            raise DecisionError(f"{source}: node {raw.get('name')!r} ({raw['type']}) is not supported: {why}")
+        name = " ".join(str(raw.get("name") or raw["id"]).split())
+        names[name] += 1
+        nodes.append(_node(raw, name if names[name] == 1 else f"{name}~{names[name]}"))
+    return nodes
+
+
+def _node(raw: Mapping[str, Any], name: str) -> Node:
+    content = raw.get("content")
+    content = content if content is not None else {}
+    if raw["type"] == "functionNode":
+        code = content if isinstance(content, str) else str(content.get("source", ""))
+        return Node(raw["id"], name, "function", source=code)
+    if raw["type"] == "switchNode":
+        branches, policy = tuple(_branches(content, name)), content.get("hitPolicy") or "first"
+        return Node(raw["id"], name, "switch", rules=branches, hit_policy=policy)
+    if raw["type"] not in ("decisionTableNode", "expressionNode"):
+        return Node(raw["id"], name, raw["type"].removesuffix("Node"))
+    scope = content.get("inputField") or ""
+    node = Node(
+        raw["id"],
+        name,
+        "expression",
+        scope=f"{scope}[]" if content.get("executionMode") == "loop" and scope else scope,
+        target=content.get("outputPath") or "",
+        pass_through=bool(content.get("passThrough")),
+    )
+    if raw["type"] == "expressionNode":
+        pairs = ((e.get("key") or "", e.get("value") or "") for e in content.get("expressions", []))
+        return replace(node, expressions=tuple(pairs))
+    return replace(
+        node,
+        kind="table",
+        rules=tuple(_rows(content, name)),
+        columns=tuple(column.get("field") or "" for column in content["inputs"]),
+        outputs=tuple(column.get("field") or "" for column in content["outputs"]),
+        hit_policy=content.get("hitPolicy") or "first",
+        unique=content.get("statedPolicy") == "UNIQUE",
+    )
+
+
+def _rows(content: Mapping[str, Any], name: str) -> Iterator[Rule]:
+    for index, row in enumerate(content["rules"]):
+        cells = tuple((c.get("field") or "", str(row.get(c["id"]) or "").strip()) for c in content["inputs"])
+        outcome = tuple((c.get("field") or "", str(row.get(c["id"]) or "").strip()) for c in content["outputs"])
+        yield Rule(f"{name}:{row.get('_row') or index + 1}", name, index, cells, outcome)
+
+
+def _branches(content: Mapping[str, Any], name: str) -> Iterator[Rule]:
+    for index, branch in enumerate(content.get("statements", [])):
+        yield Rule(f"{name}:{index + 1}", name, index, (("", str(branch.get("condition") or "").strip()),))
+
+
+def _map_strings(value: Any, change: Any) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _map_strings(item, change) for key, item in value.items()}
+    return [_map_strings(item, change) for item in value] if isinstance(value, list) else value
+
+
+def is_finite(value: Any) -> bool:
+    """Whether `value` is plain JSON: no NaN, no infinity, at any depth."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(is_finite, value.values()))
+    return all(map(is_finite, value)) if isinstance(value, list) else True

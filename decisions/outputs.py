@@ -1,0 +1,83 @@
+"""Which part of a model's output is asked for, and an output cut down to it.
+
+A field is named by its dotted path, as in `fees.total`; records are descended into, lists are taken whole.
+"$" stands for the whole output, where that is not a record.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vertigym.decisions.model import Case, DecisionModel
+
+WHOLE = "$"
+
+
+def computed_fields(model: DecisionModel, pairs: Iterable[tuple[Case, Any]]) -> list[str]:
+    """The output fields that the model's nodes compute, over some (case, output) pairs: those a node writes,
+    and those whose value is not simply that of the input. Fields that are null in every case are left out."""
+    written = _written(model)
+    found: dict[str, bool] = {}  # field -> whether it ever had a value
+    for case, output in pairs:
+        if not isinstance(output, dict):
+            return [WHOLE]
+        for path, value in leaves(output):
+            name = ".".join(path)
+            if _rank(name, written) < len(written) or _differs(case, path, value):
+                found[name] = found.get(name, False) or value is not None
+    names = sorted(name for name, has_value in found.items() if has_value)
+    return sorted(names, key=lambda name: _rank(name, written))
+
+
+def project(output: Any, fields: Sequence[str]) -> Any:
+    """The part of `output` that `fields` name; fields it does not have are left out."""
+    if list(fields) == [WHOLE]:
+        return output
+    answer: dict[str, Any] = {}
+    for name in fields:
+        *parents, last = name.split(".")
+        source, target, missing = output, answer, False
+        for key in parents:
+            source = source.get(key) if isinstance(source, dict) else None
+            missing |= not isinstance(source, dict)
+        if missing or not isinstance(source, dict) or last not in source:
+            continue
+        for key in parents:
+            target = target.setdefault(key, {})
+        target[last] = source[last]
+    return answer
+
+
+def leaves(record: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Paths and values, down to whatever is not a record (an empty record is a leaf)."""
+    for key, value in record.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value
+
+
+def _written(model: DecisionModel) -> list[str]:
+    """Fields that table and expression nodes write, in the order of the nodes."""
+    names = []
+    for node in model.nodes:
+        for key in (*node.outputs, *(key for key, _ in node.expressions)):
+            loops = node.scope.endswith("[]")
+            names.append(node.target if loops else ".".join(part for part in (node.target, key) if part))
+    return list(dict.fromkeys(names))
+
+
+def _rank(name: str, written: Sequence[str]) -> int:
+    """Index of the written field that `name` is or lies under; `len(written)` for none."""
+    for index, key in enumerate(written):
+        if name == key or name.startswith(f"{key}."):
+            return index
+    return len(written)
+
+
+def _differs(case: Case, path: tuple[str, ...], value: Any) -> bool:
+    at: Any = case
+    for key in path:
+        if not isinstance(at, dict) or key not in at:
+            return True
+        at = at[key]
+    return bool(at != value)

@@ -1,1 +1,0 @@
-"""Decision models as environments: the rule engine is the ground truth."""

@@ -1,0 +1,256 @@
+"""From a decision model to an environment folder: sample cases, let the engine answer, split, write."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from vertigym.core.errors import ConfigError
+from vertigym.core.types import SPLITS, Split
+from vertigym.decisions.findings import Finding, study
+from vertigym.decisions.formats import read_model
+from vertigym.decisions.minimal_pairs import MinimalPair, Pairs, look
+from vertigym.decisions.model import Case, DecisionError, DecisionModel
+from vertigym.decisions.outputs import WHOLE, computed_fields, project
+from vertigym.decisions.sampler import Sample, Sampled, Sampler
+from vertigym.envs.decision.config import DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.decision.selection import TaskMaker, choose, deal, outcome_names
+
+SIZES: Mapping[Split, int] = {"train": 1500, "eval": 300, "test": 500}
+_SURPLUS = 1.5  # cases sampled for one kept: rules and patterns are balanced by choosing
+_LEAST = 2000  # cases sampled at least: rare rules are found by looking long enough
+_CLOCKS = ("2020-02-10T09:00:00Z", "2031-07-25T21:30:00Z")  # two moments, to see whether answers depend on it
+_NOW = "now"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import made.
+
+    `not_hit` pairs a rule's id with its text: no case that was found hits it. `findings` says which of these
+    are proven never to be hit. `without_task` names rules that are hit only by cases in which nothing that is
+    asked for is decided. `adjacent` counts pairs of neighbouring outcomes, `adjacent_shown` those that a
+    minimal pair of cases shows; `interacting` and `interacting_hit` count pairs of rules that one case may
+    hit, and does.
+    """
+
+    id: str
+    folder: Path
+    counts: Mapping[Split, int]
+    outputs: tuple[str, ...]
+    rules: int
+    not_hit: tuple[tuple[str, str], ...]
+    without_task: tuple[str, ...]
+    patterns: int
+    evaluations: int
+    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    adjacent: int = 0
+    adjacent_shown: int = 0
+    interacting: int = 0
+    interacting_hit: int = 0
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the rules that some case hits; None for a model without rules."""
+        return 1 - len(self.not_hit) / self.rules if self.rules else None
+
+    @property
+    def not_proven(self) -> tuple[tuple[str, str], ...]:
+        """Rules that no case hits although nothing proves that none can."""
+        proven = {finding.rule for finding in self.findings if finding.kind != "overlap"}
+        return tuple(pair for pair in self.not_hit if pair[0] not in proven)
+
+    @property
+    def coverage_of_possible(self) -> float | None:
+        """Share of the rules not proven unreachable that some case hits; None where there are none."""
+        hit = self.rules - len(self.not_hit)
+        possible = hit + len(self.not_proven)
+        return hit / possible if possible else None
+
+
+def import_decision(
+    file: Path,
+    id: str,  # noqa: A002 (the registry's name for it)
+    out: Path,
+    *,
+    rules: Rules = "hidden",
+    seed: int = 0,
+    sizes: Mapping[Split, int] = SIZES,
+    outputs: Sequence[str] = (),
+    now: str | None = None,
+    description: str = "",
+    keep: Sequence[str] = (),
+    contrast: bool = True,
+    sheet: str = "",
+) -> ImportReport:
+    """Turn the decision model in `file` into the environment folder `out`.
+
+    Args:
+        rules: whether the prompt shows the rules.
+        sizes: tasks wanted by split; fewer distinct cases are shared out in the same proportion.
+        outputs: output fields to ask for; by default those the model computes.
+        now: a moment (ISO 8601) at which the model's clock is stopped; it is shown in each case as `now`.
+        keep: names of files in an old `out` that are carried over.
+        contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
+            without it tasks are balanced over patterns of rules only.
+        sheet: which sheet of a workbook holds the table, where it has several.
+
+    Raises:
+        DecisionError: the model does not load, has no inputs to vary, decides nothing, or is not a function
+            of its input (it reads the clock or draws random numbers).
+        ConfigError: a wrong id, moment or output field, or `out` is something else.
+    """
+    _check_id(id)
+    if not sum(sizes.values()) or min(sizes.values()) < 0:
+        raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
+    warnings: list[str] = []
+    model, fixed = _without_clock(read_model(file, sheet), now, seed, warnings)
+    known = study(model)
+    sampler = Sampler(model, seed, fixed, known.hopeless)
+    if not sampler.fields:
+        raise DecisionError(f"{file}: no inputs to vary: no condition or expression names an input field")
+    sampled = sampler.run(max(_LEAST, int(_SURPLUS * sum(sizes.values()))))
+    if not sampled.samples:
+        raise DecisionError(f"{file}: the engine can decide no case: {sampled.refusal}")
+    fields = _asked(model, sampled, outputs, str(file))
+    pairs = look(sampler, sampled, known, fields) if contrast else Pairs()
+    usable = [s for s in sampled.samples if project(s.outcome.output, fields)]
+    if len(usable) < len(SPLITS):
+        raise DecisionError(f"{file}: decides only {len(usable)} distinct cases; three splits need three")
+    minimal = _usable(pairs, usable)
+    named = outcome_names(usable, fields) if contrast else None
+    chosen = choose(usable, sum(sizes.values()), seed, pairs=minimal, outcomes=named)
+    dealt = deal(chosen, sizes, minimal)
+    config = DecisionConfig(
+        id=id, kind="decision", description=description, rules=rules, outputs=fields, seed=seed, now=now or ""
+    )
+    make = TaskMaker(model, fields, optional=_is_optional(usable, fields), pairs=minimal)
+    tasks = {split: [make(sample, split, dealt[split]) for sample in dealt[split]] for split in SPLITS}
+    in_tasks = {rule for samples in dealt.values() for s in samples for rule in s.outcome.rules}
+    warnings += _shortfalls(sampled, len(chosen), sizes)
+    neighbours = pairs.outcomes(model)
+    report = ImportReport(
+        id=id,
+        folder=out,
+        counts={split: len(tasks[split]) for split in SPLITS},
+        outputs=tuple(fields),
+        rules=len(model.rules),
+        not_hit=tuple((rule.id, rule.text) for rule in model.rules.values() if rule.id not in sampled.hit),
+        without_task=tuple(rule for rule in model.rules if rule in sampled.hit - in_tasks),
+        patterns=len({s.outcome.rules for s in chosen}),
+        evaluations=sampled.evaluations,
+        warnings=tuple(warnings),
+        findings=known.findings,
+        adjacent=len(neighbours),
+        adjacent_shown=sum(neighbours.values()),
+        interacting=len(pairs.interacting),
+        interacting_hit=len(pairs.hit),
+    )
+    write_folder(out, config_text(config), model.text, tasks, _readme(report, config), keep)
+    return report
+
+
+def _check_id(id: str) -> None:  # noqa: A002
+    if id.count("/") != 1 or not id.rpartition("-v")[2].isdecimal():
+        raise ConfigError(f"environment id {id!r}: the form is namespace/Name-v0")
+
+
+def _without_clock(
+    model: DecisionModel, now: str | None, seed: int, warnings: list[str]
+) -> tuple[DecisionModel, Case]:
+    """The model as a function of its input, and what is fixed in every case."""
+    if impure := model.impure():
+        raise DecisionError(
+            f"{model.source}: node {impure[0]!r} draws random numbers or reads the clock in a script: the same "
+            "input has two answers, so it cannot be scored"
+        )
+    readers = model.clock_readers()
+    if now is not None:
+        try:
+            datetime.fromisoformat(now)
+        except ValueError:
+            raise ConfigError(f"now={now!r}: the form is 2025-06-30T12:00:00Z") from None
+        return (model.at(now), {_NOW: now}) if readers else (model, {})
+    if not readers:
+        return model, {}
+    stopped, later = (model.at(clock) for clock in _CLOCKS)
+    samples = Sampler(stopped, seed).run(600).samples
+    fields = computed_fields(stopped, ((s.case, s.outcome.output) for s in samples))
+    for sample in samples:
+        if project(sample.outcome.output, fields) != project(later.evaluate(sample.case).output, fields):
+            raise DecisionError(
+                f"{model.source}: node {readers[0]!r} reads the clock: the same input has two answers on two "
+                "days; give the moment to decide at, for example now=2025-06-30T12:00:00Z"
+            )
+    warnings.append(f"node {readers[0]!r} reads the clock, no answer depends on it: stopped at {_CLOCKS[0]}")
+    return stopped, {}
+
+
+def _asked(model: DecisionModel, sampled: Sampled, wanted: Sequence[str], source: str) -> list[str]:
+    """The output fields to ask for; those wanted must occur."""
+    pairs = [(s.case, s.outcome.output) for s in sampled.samples]
+    if not wanted:
+        fields = computed_fields(model, pairs)
+        if not fields:
+            raise DecisionError(f"{source}: the model computes no output field; nothing can be asked")
+        return fields
+    for name in wanted:
+        if name != WHOLE and not any(project(output, [name]) for _, output in pairs):
+            known = ", ".join(computed_fields(model, pairs))
+            raise ConfigError(f"outputs: no case has a field {name!r}; the model computes {known}")
+    return list(wanted)
+
+
+def _usable(pairs: Pairs, samples: Sequence[Sample]) -> list[MinimalPair]:
+    """The minimal pairs both of whose cases can be tasks."""
+    known = {id(sample) for sample in samples}
+    return [pair for pair in pairs.in_turn() if {id(pair.one), id(pair.other)} <= known]
+
+
+def _is_optional(samples: Sequence[Sample], fields: Sequence[str]) -> bool:
+    """Whether some field is missing from some answer."""
+    return fields[0] != WHOLE and any(not project(s.outcome.output, [f]) for f in fields for s in samples)
+
+
+def _shortfalls(sampled: Sampled, chosen: int, sizes: Mapping[Split, int]) -> list[str]:
+    found = []
+    if chosen < sum(sizes.values()):
+        found.append(f"only {chosen} distinct cases were found, {sum(sizes.values())} were asked for")
+    if sampled.refused:
+        found.append(f"the engine refused {sampled.refused} of the cases tried: {sampled.refusal}")
+    return found
+
+
+def _readme(report: ImportReport, config: DecisionConfig) -> str:
+    coverage = "none (the model has no tables)" if report.coverage is None else f"{report.coverage:.0%}"
+    counts = ", ".join(f"{report.counts[split]} {split}" for split in SPLITS)
+    lines = [
+        f"# {report.id}",
+        "",
+        *([config.description, ""] if config.description else []),
+        "A task shows one case as JSON and asks for the decision as JSON; the answer is what the rule engine",
+        "says about `decision.json`.",
+        "",
+        f"- Tasks: {counts}, over {report.patterns} patterns of rules; seed {config.seed}.",
+        f"- Asked for: {', '.join(f'`{name}`' for name in report.outputs)}.",
+        f"- Rules hit: {coverage}{f' of {report.rules}' if report.rules else ''}.",
+        *(f"- Note: {warning}." for warning in report.warnings),
+    ]
+    if report.without_task:
+        names = ", ".join(f"`{rule}`" for rule in report.without_task)
+        lines.append(f"- Hit only where nothing asked for is decided, so without a task: {names}.")
+    if report.adjacent:
+        lines.append(
+            f"- Neighbouring outcomes shown by a minimal pair: {report.adjacent_shown} of {report.adjacent}."
+        )
+    if report.interacting:
+        hit = f"{report.interacting_hit} of {report.interacting}"
+        lines.append(f"- Pairs of rules that may meet in one case, hit: {hit}.")
+    if report.findings:
+        lines += ["", "Faults in the rules, proven for all inputs:", ""]
+        lines += [f"- `{f.rule}` {f.text}: {f.kind}, {f.reason}" for f in report.findings]
+    if report.not_proven:
+        lines += ["", "Rules that no case hits, without a proof that none can:", ""]
+        lines += [f"- `{rule}` {text}" for rule, text in report.not_proven]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,217 @@
+"""Which of the cases found become tasks, and in which split.
+
+Minimal pairs come first, both halves in one split; then some cases for every rule; then all outcomes in turn,
+and within an outcome the patterns of rules in turn, so that neither a common outcome nor a common pattern
+crowds out the others. Each split sees each rule as far as its cases go.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from vertigym.core.files import dumps
+from vertigym.core.seeds import generator
+from vertigym.core.types import SPLITS, Split, Task
+from vertigym.decisions.conditions import Conditions
+from vertigym.decisions.minimal_pairs import MinimalPair
+from vertigym.decisions.model import Case, DecisionModel
+from vertigym.decisions.outputs import leaves, project
+from vertigym.decisions.sampler import Sample
+from vertigym.envs.decision.prompts import case_prompt
+
+_PER_RULE = 6  # cases kept for every rule before anything else
+_IN_PAIRS = 0.5  # share of the tasks that minimal pairs take at most
+_ENOUGH = 100  # cases of other outcomes for which the most common one is cut back to half
+_MANY = 12  # a number with more values than this is left out of what counts as an outcome
+
+
+def choose(
+    samples: Sequence[Sample],
+    wanted: int,
+    seed: int,
+    *,
+    pairs: Sequence[MinimalPair] = (),
+    outcomes: Mapping[int, str] | None = None,
+) -> list[Sample]:
+    """At most `wanted` samples. `outcomes` names the outcome of a sample (by `id`); without it only the
+    patterns of rules take turns, and no outcome makes up more than half where that leaves enough tasks."""
+    order = [samples[int(i)] for i in generator(seed, "decision", "choose").permutation(len(samples))]
+    if len(order) <= wanted:
+        return _lopped(order, outcomes or {})
+    kept: dict[int, Sample] = {}
+    for pair in pairs:
+        if len(kept) + 2 <= _IN_PAIRS * wanted:
+            kept |= {id(pair.one): pair.one, id(pair.other): pair.other}
+    counts: dict[str, int] = defaultdict(int)
+    for sample in kept.values():
+        _count(sample, counts)
+    for sample in order:
+        if len(kept) < wanted and any(counts[rule] < _PER_RULE for rule in sample.outcome.rules):
+            if id(sample) not in kept:
+                _count(sample, counts)
+            kept[id(sample)] = sample
+    turns = _in_turn([s for s in order if id(s) not in kept], outcomes or {})
+    while len(kept) < wanted:
+        sample = next(turns)
+        kept[id(sample)] = sample
+    return _lopped(list(kept.values()), outcomes or {})
+
+
+def _lopped(kept: list[Sample], outcomes: Mapping[int, str]) -> list[Sample]:
+    """Without the last cases of an outcome that makes up more than half, if the others are enough for that."""
+    counts = Counter(outcomes.get(id(sample), "") for sample in kept)
+    (common, most), *_ = counts.most_common(1)
+    surplus = most - (len(kept) - most)
+    if surplus <= 0 or len(kept) - most < _ENOUGH:
+        return kept
+    drop = [id(s) for s in kept if outcomes.get(id(s), "") == common][-surplus:]
+    gone = set(drop)
+    return [sample for sample in kept if id(sample) not in gone]
+
+
+def _count(sample: Sample, counts: dict[str, int]) -> None:
+    for rule in sample.outcome.rules:
+        counts[rule] += 1
+
+
+def _in_turn(samples: Sequence[Sample], outcomes: Mapping[int, str]) -> Iterator[Sample]:
+    """The samples, one of each outcome in turn, and of an outcome one of each pattern in turn."""
+    waiting: dict[str, dict[tuple[str, ...], list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in samples:
+        waiting[outcomes.get(id(sample), "")][sample.outcome.rules].append(sample)
+    streams = [_patterns(patterns) for patterns in waiting.values()]
+    while streams:
+        for stream in list(streams):
+            found = next(stream, None)
+            if found is None:
+                streams.remove(stream)
+            else:
+                yield found
+
+
+def _patterns(patterns: Mapping[tuple[str, ...], list[Sample]]) -> Iterator[Sample]:
+    while any(patterns.values()):
+        for cases in patterns.values():
+            if cases:
+                yield cases.pop()
+
+
+def outcome_names(samples: Sequence[Sample], fields: Sequence[str]) -> dict[int, str]:
+    """The outcome of each sample (by `id`): its answer without numbers that take many values."""
+    answers = [project(sample.outcome.output, fields) for sample in samples]
+    flat = [dict(leaves(answer)) if isinstance(answer, dict) else {(): answer} for answer in answers]
+    seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for answer in flat:
+        for path, value in answer.items():
+            seen[path].add(dumps(value))
+    few = {path for path, values in seen.items() if len(values) <= _MANY}
+    return {
+        id(sample): dumps(
+            [[*path, value] for path, value in answer.items() if path in few or isinstance(value, str | bool)]
+        )
+        for sample, answer in zip(samples, flat, strict=True)
+    }
+
+
+def deal(
+    samples: Sequence[Sample], sizes: Mapping[Split, int], pairs: Sequence[MinimalPair] = ()
+) -> dict[Split, list[Sample]]:
+    """Share the samples out in proportion to `sizes`: the minimal pairs whole, then so that each split sees
+    each rule, as far as its cases go, then pattern by pattern."""
+    share = min(1.0, len(samples) / sum(sizes.values()))
+    quota = {split: max(sizes[split] * share, 1) for split in SPLITS if sizes[split]}
+    dealt: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
+    gone = set[int]()
+    for pair in _whole(samples, pairs):
+        split = min(quota, key=lambda s: (len(dealt[s]) + 2) / quota[s])
+        if len(dealt[split]) + 2 <= quota[split]:
+            dealt[split] += [pair.one, pair.other]
+            gone |= {id(pair.one), id(pair.other)}
+    rest = _one_of_each([s for s in samples if id(s) not in gone], quota, dealt)
+    for sample in sorted(rest, key=lambda s: s.outcome.rules):
+        dealt[min(quota, key=lambda s: (len(dealt[s]) + 1) / quota[s])].append(sample)
+    return dealt
+
+
+def _whole(samples: Sequence[Sample], pairs: Sequence[MinimalPair]) -> Iterator[MinimalPair]:
+    """Pairs both of whose halves were chosen, no case twice."""
+    free = {id(sample) for sample in samples}
+    for pair in pairs:
+        if {id(pair.one), id(pair.other)} <= free:
+            free -= {id(pair.one), id(pair.other)}
+            yield pair
+
+
+def _one_of_each(
+    samples: Sequence[Sample], quota: Mapping[Split, float], dealt: Mapping[Split, list[Sample]]
+) -> list[Sample]:
+    """Deal one case of each rule, the rarest first, to each split that has none yet and has room; gives back
+    what is left."""
+    holders: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        for rule in sample.outcome.rules or ("",):
+            holders[rule].append(sample)
+    gone: set[int] = set()
+    for rule, cases in sorted(holders.items(), key=lambda item: (len(item[1]), item[0])):
+        for split in quota:
+            has = any(rule in s.outcome.rules for s in dealt[split])
+            free = next((s for s in cases if id(s) not in gone), None)
+            if free and not has and len(dealt[split]) < quota[split]:
+                dealt[split].append(free)
+                gone.add(id(free))
+    return [sample for sample in samples if id(sample) not in gone]
+
+
+class TaskMaker:
+    """Makes a Task of a sample. `info` says the case, the rules it hits, its difficulty (the rules it hits plus
+    the input fields that must be looked at to see so), and for a half of a minimal pair the other half."""
+
+    def __init__(
+        self, model: DecisionModel, fields: Sequence[str], *, optional: bool, pairs: Sequence[MinimalPair] = ()
+    ) -> None:
+        self._fields, self._optional = fields, optional
+        self._looked_at = looked_at(model)
+        self._pairs: dict[int, tuple[Sample, str]] = {}
+        for pair in pairs:
+            for one, other in ((pair.one, pair.other), (pair.other, pair.one)):
+                self._pairs.setdefault(id(one), (other, pair.field))
+
+    def __call__(self, sample: Sample, split: Split, together: Sequence[Sample] = ()) -> Task:
+        """The task; `together` are the samples of its split."""
+        rules = list(sample.outcome.rules)
+        info: dict[str, Any] = {"input": sample.case, "rules": rules, "difficulty": self.difficulty(sample)}
+        other, name = self._pairs.get(id(sample), (None, ""))
+        if other is not None and any(other is s for s in together):
+            info["pair"] = {"task": task_id(other.case), "field": name}
+        return Task(
+            id=task_id(sample.case),
+            prompt=case_prompt(sample.case, self._fields, optional=self._optional),
+            answer=project(sample.outcome.output, self._fields),
+            info=info,
+            split=split,
+            cluster=" ".join(rules),
+        )
+
+    def difficulty(self, sample: Sample) -> int:
+        """Rules hit plus distinct input fields looked at."""
+        rules = sample.outcome.rules
+        return len(rules) + len(frozenset().union(*(self._looked_at[rule] for rule in rules)))
+
+
+def looked_at(model: DecisionModel) -> dict[str, frozenset[str]]:
+    """Rule -> the input fields behind its conditions and, where the first match decides, those before it."""
+    conditions = Conditions(model)
+    found: dict[str, frozenset[str]] = {}
+    for node in model.nodes:
+        before: frozenset[str] = frozenset()
+        for rule in node.rules:
+            own = frozenset(n for c, cell in rule.cells if cell for n in conditions.sources(c or cell, node))
+            found[rule.id] = own | before
+            before = found[rule.id] if node.hit_policy == "first" else before
+    return found
+
+
+def task_id(case: Case) -> str:
+    """A hash of the case."""
+    return blake2b(dumps(case).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()

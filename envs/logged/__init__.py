@@ -1,0 +1,1 @@
+"""Environments over imported traces: classify, extract, rewrite, cite, accepted outcomes."""

@@ -1,0 +1,192 @@
+"""From imported traces to tasks: what every environment over traces shares.
+
+An environment over traces is a folder with an `env.toml` that names a folder of Trace rows (`train.jsonl`,
+`eval.jsonl`, `test.jsonl`, as `vertigym traces import` writes them), and says which field holds the truth. What
+cannot become a task is left out, counted and said (`Env.notes`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from vertigym.core.config import Config
+from vertigym.core.errors import DataError
+from vertigym.core.files import dumps
+from vertigym.core.seeds import derive
+from vertigym.core.types import SPLITS, Message, Split, Task
+from vertigym.envs.tasks import TaskSet
+from vertigym.traces.records import Trace, read_traces
+
+_RESOLVED = frozenset({"resolved", "accepted", "closed", "solved", "up"})
+_REOPENED = frozenset({"reopened", "rejected", "escalated", "returned", "down"})
+
+Paths = str | tuple[str, ...]
+
+
+class TracesConfig(Config):
+    """What every `env.toml` over traces may say."""
+
+    id: str
+    description: str = ""
+    traces: str = Field(
+        ".", description="the folder of train.jsonl, eval.jsonl, test.jsonl, relative to env.toml"
+    )
+    system: str | None = Field(None, description="replaces the logged system messages; left out: they stay")
+    most: float = Field(
+        0.5, gt=0, le=1, description="no answer may be that of a larger share of a split's tasks"
+    )
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """How many traces became no task, by reason."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def notes(self) -> tuple[str, ...]:
+        """One line a reason."""
+        return tuple(
+            f"{count} trace{'s' if count > 1 else ''} left out: {reason}"
+            for reason, count in self.reasons.most_common()
+        )
+
+
+def read_split(folder: Path) -> Iterator[tuple[Split, Trace]]:
+    """Every trace of the folder with its split.
+
+    Raises:
+        DataError: no split has a file, or a line is not a Trace.
+    """
+    files = [(split, folder / f"{split}.jsonl") for split in SPLITS]
+    if not any(file.is_file() for _, file in files):
+        raise DataError(
+            f"{folder}: no train.jsonl, eval.jsonl or test.jsonl there; vertigym traces import makes them"
+        )
+    for split, file in files:
+        if file.is_file():
+            for trace in read_traces(file):
+                yield split, trace
+
+
+def make_tasks(
+    folder: Path,
+    config: TracesConfig,
+    make: Callable[[Trace, Split], Task | str],
+    *,
+    instruction: str = "",
+    key: Callable[[Task], str] = lambda task: dumps(task.answer),
+) -> tuple[TaskSet, tuple[str, ...]]:
+    """The tasks that `make` gives, or counts out by the reason it gives, and the notes of what was left out.
+
+    One input is one task, the latest: a copy in a held-out split takes it out of train. Then the commonest
+    answer (by `key`) of each split is thinned to the share `config.most`. `instruction` is the system message
+    of logs that have none.
+
+    Raises:
+        DataError: no task is left (says why).
+    """
+    left, found = LeftOut(), dict[str, Task]()
+    for split, trace in read_split(folder / config.traces):
+        task = make(trace, split)
+        if isinstance(task, str):
+            left.reasons[task] += 1
+            continue
+        task = task.model_copy(update={"prompt": _opening(task, config.system, instruction)})
+        text = dumps([dict(message) for message in task.messages()])
+        if text in found:
+            left.reasons["the same input again"] += 1
+            found.pop(text)
+        found[text] = task
+    kept = [task for split in SPLITS for task in _thinned(found, split, config.most, key, left)]
+    if not kept:
+        raise DataError(f"{folder}: no trace became a task: {'; '.join(left.notes()) or 'the files are empty'}")
+    return TaskSet(kept), left.notes()
+
+
+def task_of(trace: Trace, split: Split, answer: Any, **info: Any) -> Task:
+    """A task with the trace's chat as its prompt."""
+    return Task(
+        id=trace.id,
+        prompt=trace.messages,
+        answer=answer,
+        info={**trace.meta, **info},
+        split=split,
+        cluster=trace.cluster or trace.customer,
+    )
+
+
+def at(trace: Trace, paths: Paths) -> Any:
+    """What stands in the first of `paths` that holds something: `label`, `meta.intent`, `feedback.edit`;
+    `accepted` is the reply that people accepted. None where none does."""
+    for path in (paths,) if isinstance(paths, str) else paths:
+        value: Any = accepted_reply(trace) if path == "accepted" else trace
+        for name in () if path == "accepted" else path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else _attribute(value, name)
+        if value is not None:
+            return value
+    return None
+
+
+def verdict(trace: Trace) -> bool | None:
+    """Whether the completion was accepted as it was: an edit says no; then a matter that was resolved or came
+    back, the outcome's word, and the thumb. None where nothing says."""
+    said = trace.feedback
+    if said is not None and said.edit is not None:
+        return said.edit.strip() == trace.completion.strip()
+    if said is not None and said.resolved is not None:
+        return said.resolved
+    word = (trace.outcome or "").strip().casefold()
+    if word in _RESOLVED or word in _REOPENED:
+        return word in _RESOLVED
+    if said is not None and said.thumb is not None:
+        return said.thumb == "up"
+    return None
+
+
+def accepted_reply(trace: Trace) -> str | None:
+    """The edit, else the completion where it was accepted."""
+    if trace.feedback is not None and trace.feedback.edit:
+        return trace.feedback.edit
+    return trace.completion if verdict(trace) else None
+
+
+def _attribute(value: Any, name: str) -> Any:
+    if isinstance(value, BaseModel) and (name in type(value).model_fields or name in (value.model_extra or {})):
+        return getattr(value, name)
+    return None
+
+
+def _opening(task: Task, system: str | None, instruction: str) -> str | tuple[Message, ...]:
+    messages = task.messages()
+    if system is not None:
+        messages = [message for message in messages if message["role"] != "system"]
+    first = system if system is not None else instruction
+    if first and not any(message["role"] == "system" for message in messages):
+        messages = [{"role": "system", "content": first}, *messages]
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return tuple(messages)
+
+
+def _thinned(
+    found: Mapping[str, Task], split: Split, most: float, key: Callable[[Task], str], left: LeftOut
+) -> list[Task]:
+    """A split's tasks with at most the share `most` of one answer, chosen by the tasks' ids."""
+    tasks = [task for task in found.values() if task.split == split]
+    counts = Counter(key(task) for task in tasks)
+    if not counts or most == 1:
+        return tasks
+    answer, count = counts.most_common(1)[0]
+    allowed = int((len(tasks) - count) * most / (1 - most))
+    if count <= allowed or len(counts) == 1:
+        return tasks
+    ranked = sorted(
+        (task.id for task in tasks if key(task) == answer), key=lambda name: derive("thinned", name)
+    )
+    dropped = set(ranked[allowed:])
+    left.reasons[f"their answer is that of more than {most:.0%} of {split} (most = {most:g})"] += len(dropped)
+    return [task for task in tasks if task.id not in dropped]

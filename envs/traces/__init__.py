@@ -1,1 +1,0 @@
-"""Traces: the calls a product logged, as rows, cleaned, split and ready to become environments."""

@@ -1,0 +1,1 @@
+"""The learner: a model and its optimizer, losses, advantages, batches, ranks."""

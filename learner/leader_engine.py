@@ -1,0 +1,58 @@
+"""An engine of which a run has one, though it has several ranks: a vLLM server, say. The leader samples with
+it, and the weights that it follows lie on all ranks, which put them together for it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from vertigym.core.types import Completion, Prompt, Sampling
+from vertigym.learner.ranks import Ranks
+from vertigym.policies.chat import ChatRenderer
+from vertigym.policies.engine import Engine
+from vertigym.policies.lora import merged_state
+
+
+class Led:
+    """An Engine whose methods are collective; `mine` is the leader's own, which is not.
+
+    Args:
+        model: what is trained, sharded or about to be.
+        opened: opens the engine, given `weights`: where its `refresh` finds them, adapters merged.
+    """
+
+    has_copy = True
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        opened: Callable[..., Engine],
+    ) -> None:
+        self._ranks, self._model = ranks, model
+        self.tokenizer, self.renderer, self.version = tokenizer, ChatRenderer(tokenizer), 0
+        self.mine: Engine | None = None
+        self._weights: Mapping[str, Tensor] = merged_state(model, ranks.keep)
+        ranks.led(lambda: self._open(opened))
+        self._weights = {}
+
+    def refresh(self, version: int) -> None:
+        """Take over the model's current weights, as policy version `version`."""
+        self._weights = merged_state(self._model, self._ranks.keep)
+        self._ranks.led(lambda: self.mine.refresh(version) if self.mine else None)
+        self._weights, self.version = {}, version
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """What the leader's engine writes."""
+        return self._ranks.led(lambda: self.mine.generate(prompts, sampling) if self.mine else [])
+
+    def close(self) -> None:
+        """The leader's engine gives back what it holds. Not collective: a run may end by an error."""
+        if self.mine:
+            self.mine.close()
+
+    def _open(self, opened: Callable[..., Engine]) -> None:
+        self.mine = opened(weights=lambda: self._weights)

@@ -1,0 +1,254 @@
+"""The learner: a model and its optimizer behind four verbs, on which every training loop is written.
+
+    forward_backward(samples, loss)   accumulate gradients
+    optim_step(scale)                 clip and apply them
+    save_state(folder)                what a resumed run needs besides the model folder
+    load_state(folder)
+
+A loss is a function of the log-probs and entropies of the trained tokens that returns a *sum* over tokens;
+the learner divides by the normaliser of the whole accumulated batch, so the result does not depend on how
+samples were split into micro-batches, nor over ranks. Every rank is given the same samples, works on its share
+of the micro-batches, and gets what all of them found; model and optimizer lie in shards over the ranks.
+
+Only the passes through the trunk may be in bfloat16: the weights that the optimizer changes are the model's own
+and stay in float32, and so does the head, where rounding would move probability ratios by several percent.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vertigym.kernels.linear_logprob import linear_logprob
+from vertigym.learner.batch import Batch, Row, Sample, balanced, collate, smallest
+from vertigym.learner.clock import Clock
+from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.ranks import ALONE, Ranks
+from vertigym.policies.full_tensors import load_whole, shard_like, whole
+
+STATE = "state.pt"
+_LARGE_VOCABULARY = 8192  # below it the logits of a micro-batch fit into the kernel's budget
+
+# (log-probs [T], entropies [T] or None, the batch) -> (sum over tokens, sums to report)
+Loss = Callable[[Tensor, Tensor | None, Batch], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+class Learner:
+    """Trains `model` in place.
+
+    Args:
+        temperature: log-probs are of the distribution at this temperature, which must be the sampler's.
+        microbatch_tokens: tokens in one forward and backward pass.
+        dtype: of the passes through the trunk.
+        checkpointing: keep no activations within a layer, and compute them again for the backward pass.
+        ranks: who shares the work; all call the same methods in the same order.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        config: OptimizerConfig,
+        *,
+        total_steps: int,
+        temperature: float = 1.0,
+        microbatch_tokens: int = 16384,
+        dtype: torch.dtype = torch.float32,
+        checkpointing: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.total_steps = total_steps
+        self.temperature = temperature
+        self.microbatch_tokens = microbatch_tokens
+        self.steps = 0
+        self.clock = Clock()
+        self._device = next(model.parameters()).device
+        self._dtype = dtype
+        if checkpointing:
+            model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Only this attention takes an arbitrary mask without a copy of it in another type.
+        self._share = getattr(model.config, "_attn_implementation", "") == "sdpa"
+        self._ranks = ranks
+        ranks.shard(model)
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    def logprobs(
+        self, batch: Batch, *, entropy: bool = False, foretold: Loss | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probs (and entropies) of the batch's trained tokens, `[T]` each, float32.
+
+        `foretold`: a loss that looks at each token by itself and will be taken of the result. Over a large
+        vocabulary the gradients are then taken while the logits are at hand.
+        """
+        head = self.model.get_output_embeddings()
+        logp_T, entropy_T = linear_logprob(
+            self.hidden(batch),
+            head.weight,
+            batch.targets_T,
+            bias=getattr(head, "bias", None),
+            temperature=self.temperature,
+            softcap=getattr(self.model.config, "final_logit_softcapping", None),
+            entropy=entropy,
+            upstream=_upstream(foretold, batch) if foretold and len(head.weight) >= _LARGE_VOCABULARY else None,
+        )
+        return logp_T, entropy_T
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The hidden states that predict the batch's trained tokens, `[T, H]`."""
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32):
+            states: Tensor = self.model.base_model(
+                input_ids=batch.ids_BS,
+                position_ids=batch.positions_BS,
+                attention_mask=batch.mask_B1SS,
+                use_cache=False,
+            ).last_hidden_state
+        return states.flatten(0, 1)[batch.places_T]
+
+    @torch.no_grad()
+    def score(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """Log-probs of each sample's trained tokens, without gradients, in the order of `samples`."""
+        self.model.eval()
+        lengths = [sample.trained for sample in samples]
+        starts = {id(s): end - n for s, n, end in zip(samples, lengths, accumulate(lengths), strict=True)}
+        logp_T = torch.zeros(sum(lengths))
+        for part, weight in self._rounds(samples):
+            batch = collate(part).to(self._device)
+            with self.clock("logprobs"):
+                found_T, _ = self._ranks.through(self.model, self.logprobs, batch)
+            if weight:
+                scored = [sample for row in part for sample in row.samples]
+                split = found_T.cpu().split([sample.trained for sample in scored])
+                for sample, logps in zip(scored, split, strict=True):
+                    logp_T[starts[id(sample)] :][: sample.trained] = logps
+        self._ranks.reshard(self.model)
+        # Each rank has filled in its own, the rest is 0: the sum is exact.
+        return [logps.tolist() for logps in self._ranks.total(logp_T).split(lengths)]
+
+    def forward_backward(
+        self, samples: Sequence[Sample], loss: Loss, *, normalizer: float | None = None, entropy: bool = False
+    ) -> dict[str, float]:
+        """Accumulate the gradient of `sum of loss / normalizer`; reported sums are divided by it too.
+
+        `normalizer` defaults to the number of trained tokens in `samples`.
+        """
+        self.model.train()
+        total = normalizer or float(sum(sample.trained for sample in samples))
+        sums: dict[str, float] = defaultdict(float)
+        foretold = loss if getattr(loss, "tokenwise", False) else None
+        for part, weight in self._rounds(samples):
+            batch = collate(part).to(self._device)
+            with self.clock("logprobs"):
+                found = self._ranks.through(
+                    self.model, self.logprobs, batch, entropy=entropy, foretold=foretold
+                )
+                value, reported = loss(*found, batch)
+            with self.clock("backward"):
+                (value * weight / total).backward()
+            for name, number in {"loss": value, **reported}.items():
+                sums[name] += weight * float(number.detach())
+        summed = self._ranks.total(torch.tensor(list(sums.values()), dtype=torch.float64))
+        return {name: number / total for name, number in zip(sums, summed.tolist(), strict=True)}
+
+    def _rounds(self, samples: Sequence[Sample]) -> Iterator[tuple[list[Row], float]]:
+        """This rank's micro-batches, each to count with a weight of 1. All ranks must pass through the model
+        equally often: one that has run out goes on with a small one that counts 0."""
+        ranks = self._ranks
+        parts = balanced(samples, self.microbatch_tokens, share=self._share, ranks=ranks.size)
+        for start in range(0, len(parts), ranks.size):
+            mine = parts[start + ranks.rank :][:1]
+            yield (mine[0], 1.0) if mine else (smallest(samples), 0.0)
+
+    def optim_step(self) -> dict[str, float]:
+        """Clip the accumulated gradient, apply it, clear it."""
+        with self.clock("optimizer"):
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            total = whole(torch.nn.utils.get_total_norm(gradients))
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, total)
+            norm = float(total)
+            lr = self.learning_rate(self.steps)
+            for group in self._optimizer.param_groups:
+                group["lr"] = lr
+            if math.isfinite(norm):  # a broken gradient would end the model; the caller sees the norm
+                self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return {"grad_norm": norm, "lr": lr}
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then constant or a cosine down to `final_lr * lr` at the last step."""
+        config = self.config
+        if step < config.warmup_steps:
+            return config.lr * (step + 1) / config.warmup_steps
+        if config.schedule == "constant":
+            return config.lr
+        span = max(1, self.total_steps - config.warmup_steps)
+        done = min(1.0, (step - config.warmup_steps) / span)
+        return config.lr * (config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2)
+
+    def save_state(self, folder: Path) -> None:
+        """Write the optimizer's state to `folder`, and the adapters, which the exported model has merged. Every
+        rank takes part, the leader writes; what is written does not depend on how many there are."""
+        adapters = {name: value for name, value in self.model.state_dict().items() if ".lora_" in name}
+        state = {"optimizer": self._optimizer.state_dict(), "steps": self.steps, "adapters": adapters}
+        self._write(state, folder / STATE)
+
+    def _write(self, state: Any, file: Path) -> None:
+        state = _each_tensor(state, lambda tensor: self._ranks.keep(whole(tensor)))
+        if self._ranks.leader:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as opened:  # through a file of our own: a full disk is then said to be one
+                torch.save(state, opened)
+
+    def load_state(self, folder: Path) -> None:
+        """Take over what `save_state` wrote to `folder`."""
+        state = torch.load(folder / STATE, weights_only=True, map_location=self._device)
+        moments = state["optimizer"]["state"]
+        for number, parameter in enumerate(self._parameters):
+            for name, value in moments.get(number, {}).items():
+                if value.shape == parameter.shape:
+                    moments[number][name] = shard_like(value, parameter)
+        self._optimizer.load_state_dict(state["optimizer"])
+        load_whole(self.model, state["adapters"], strict=False)
+        self.steps = state["steps"]
+
+
+def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same nest of dicts and lists with other tensors."""
+    if isinstance(value, dict):
+        return {name: _each_tensor(part, change) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_each_tensor(part, change) for part in value]
+    return change(value) if isinstance(value, Tensor) else value
+
+
+def tokenwise(loss: Loss) -> Loss:
+    """Mark a loss as a sum of terms that each depend on one token's log-prob and entropy alone."""
+    loss.tokenwise = True  # type: ignore[attr-defined]
+    return loss
+
+
+def _upstream(loss: Loss, batch: Batch) -> Any:
+    """The gradients that `loss` will send back to some tokens' log-probs and entropies."""
+
+    def gradients(logp_N: Tensor, entropy_N: Tensor | None, tokens_N: Tensor) -> tuple[Tensor, Tensor | None]:
+        inputs = [part.detach().requires_grad_() for part in (logp_N, entropy_N) if part is not None]
+        with torch.enable_grad():
+            value, _ = loss(inputs[0], inputs[1] if len(inputs) > 1 else None, batch.at(tokens_N))
+        found = torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+        return found[0], found[1] if len(found) > 1 else None
+
+    return gradients

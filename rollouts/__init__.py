@@ -1,0 +1,1 @@
+"""Rollouts: episodes over an engine, here or in workers."""

@@ -1,0 +1,185 @@
+"""The steps between reading and writing, each a statement over the store that lets rows leave:
+
+equal calls → superseded calls → conflicts → near-duplicates → splits → held-out inputs seen before → balance
+
+Conflicts come before near-duplicates, of which one wording stays: the other may be the one answered twice.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from vertigym.core.types import SPLITS, Split
+from vertigym.traces.config import ImportConfig
+from vertigym.traces.near_duplicates import find_near
+from vertigym.traces.store import Store
+
+_UNITS = {  # what a call is held out with
+    "input": "'input ' || grp",
+    "customer": "CASE WHEN customer <> '' THEN 'customer ' || customer ELSE 'input ' || grp END",
+    "cluster": "CASE WHEN cluster <> '' THEN 'cluster ' || cluster WHEN customer <> '' "
+    "THEN 'customer ' || customer ELSE 'input ' || grp END",
+}
+_SLACK = 1.25  # a unit may overfill its split by this factor
+
+
+def drop_equal(store: Store, config: ImportConfig) -> None:
+    """Equal calls, of which the first stays; calls written again with feedback, of which the last stays."""
+    if config.duplicates.exact:
+        store.drop(
+            "exact duplicates",
+            """SELECT row, kept, 1.0 AS overlap FROM (
+                SELECT row, min(row) OVER (PARTITION BY content, verdict) AS kept FROM alive
+            ) WHERE row > kept""",
+        )
+        store.drop(
+            "superseded",
+            """SELECT row, kept, 1.0 AS overlap FROM (
+                SELECT row, max(row) OVER (PARTITION BY id, content) AS kept FROM alive
+            ) WHERE row < kept""",
+        )
+
+
+def settle_conflicts(store: Store, config: ImportConfig) -> int:
+    """Find inputs with several answers (table `conflicts`: asked, answer, first, calls, top), and settle them
+    as configured. How many such inputs there are."""
+    store.db.execute("""
+        CREATE OR REPLACE TABLE conflicts AS
+        WITH copies AS (
+            SELECT kept AS row, count(*) AS n FROM fate WHERE step = 'exact duplicates' GROUP BY kept
+        ), answers AS (
+            SELECT asked, answer, min(row) AS first, sum(1 + coalesce(n, 0)) AS calls
+            FROM alive LEFT JOIN copies USING (row) GROUP BY asked, answer
+        )
+        SELECT *, max(calls) OVER (PARTITION BY asked) AS top FROM answers
+        QUALIFY count(*) OVER (PARTITION BY asked) > 1
+    """)
+    lost = {
+        "drop": "SELECT asked, answer FROM conflicts",
+        "majority": """SELECT asked, answer FROM (
+            SELECT *, count(*) FILTER (WHERE calls = top) OVER (PARTITION BY asked) AS winners FROM conflicts
+        ) WHERE calls < top OR winners > 1""",
+    }.get(config.conflicts.do)
+    if lost:
+        store.drop(
+            "label conflicts",
+            f"""SELECT row, NULL AS kept, NULL AS overlap
+            FROM alive SEMI JOIN ({lost}) AS lost USING (asked, answer)""",
+        )
+    return store.count("(SELECT DISTINCT asked FROM conflicts)")
+
+
+def conflicts(store: Store) -> Iterator[list[tuple[int, int]]]:
+    """For each input with several answers: (first row with that answer, how many calls), the most frequent
+    first."""
+    sql = """
+        SELECT list([first, calls] ORDER BY calls DESC, first) FROM conflicts GROUP BY asked ORDER BY min(first)
+    """
+    for batch in store.select(sql):
+        for (pairs,) in batch:
+            yield [(int(row), int(calls)) for row, calls in pairs]
+
+
+def drop_near(store: Store, config: ImportConfig) -> None:
+    """Near-duplicates, of which the first stays. Fills the table `inputs` (row, grp): equal and near-equal
+    inputs have one group."""
+    store.db.execute("CREATE OR REPLACE TABLE alike (row UINTEGER, grp UINTEGER)")
+    if config.duplicates.near:
+        find_near(store, config.duplicates, config.seed)
+        store.drop("near-duplicates", "SELECT row, kept, overlap FROM near SEMI JOIN alive USING (row)")
+    store.db.execute("""
+        CREATE OR REPLACE TABLE inputs AS
+        SELECT row, coalesce(alike.grp, min(row) OVER (PARTITION BY question)) AS grp
+        FROM alive LEFT JOIN alike USING (row)
+    """)
+
+
+def assign_splits(store: Store, config: ImportConfig) -> list[str]:
+    """Fill the table `splits` (row, split), drop held-out rows whose input an earlier split has. Remarks."""
+    store.db.execute("CREATE OR REPLACE TABLE splits (row UINTEGER, split VARCHAR)")
+    notes = _by_time(store, config) if config.split.by == "time" else _by_unit(store, config)
+    store.drop(
+        "seen in an earlier split",
+        """WITH placed AS (
+            SELECT row, grp, list_position(['train', 'eval', 'test'], split) AS rank
+            FROM splits JOIN inputs USING (row)
+        )
+        SELECT row, kept, NULL AS overlap FROM (
+            SELECT row, rank, min(rank) OVER same AS least, arg_min(row, (rank, row)) OVER same AS kept
+            FROM placed WINDOW same AS (PARTITION BY grp)
+        ) WHERE rank > least""",
+    )
+    return notes
+
+
+def _by_time(store: Store, config: ImportConfig) -> list[str]:
+    """The newest calls are the test, those before them the eval; calls at one moment stay together."""
+    timed = store.count(where="time IS NOT NULL")
+    bounds: list[Any] = []
+    for held in (config.split.eval + config.split.test, config.split.test):
+        at = timed - round(held * timed)
+        order = f"SELECT time FROM alive WHERE time IS NOT NULL ORDER BY time LIMIT 1 OFFSET {at}"
+        found = store.db.execute(order).fetchone()
+        bounds.append(found[0] if found else float("inf"))
+    store.db.execute(
+        """INSERT INTO splits SELECT row,
+            CASE WHEN time IS NULL OR time < $1 THEN 'train' WHEN time < $2 THEN 'eval' ELSE 'test' END
+        FROM alive""",
+        bounds,
+    )
+    missing = store.count() - timed
+    return [f"{missing} calls have no time: they are train"] if missing else []
+
+
+def _by_unit(store: Store, config: ImportConfig) -> list[str]:
+    """Whole units at random until the held-out splits are full; one too large for the rest is passed over."""
+    units = f"SELECT row, {_UNITS[config.split.by]} AS unit FROM alive JOIN inputs USING (row)"
+    store.db.execute(
+        f"CREATE OR REPLACE TABLE units AS SELECT unit, count(*) AS n FROM ({units}) GROUP BY unit"
+    )
+    store.db.execute("CREATE OR REPLACE TABLE held (unit VARCHAR, split VARCHAR)")
+    total = store.count()
+    goals: list[tuple[Split, int]] = [
+        ("test", round(config.split.test * total)),
+        ("eval", round(config.split.eval * total)),
+    ]
+    filled = dict.fromkeys(SPLITS, 0)
+    order = f"SELECT unit, n FROM units ORDER BY md5('{config.seed} ' || unit), unit"
+    for batch in store.select(order):
+        taken: list[tuple[str, str]] = []
+        for name, size in batch:
+            for split, goal in goals:
+                if filled[split] < goal and filled[split] + size <= max(_SLACK * goal, 1):
+                    filled[split] += size
+                    taken.append((name, split))
+                    break
+        store.insert("held", taken)
+    notes = [_smallest(store, config, split, goal) for split, goal in goals if goal and not filled[split]]
+    store.db.execute(f"""
+        INSERT INTO splits
+        SELECT row, coalesce(split, 'train') FROM ({units}) AS units LEFT JOIN held USING (unit)
+    """)
+    return notes
+
+
+def _smallest(store: Store, config: ImportConfig, split: Split, goal: int) -> str:
+    """Where no unit is small enough, the smallest is held out, if two others are left for train."""
+    free = store.db.execute(
+        "SELECT unit, n FROM units ANTI JOIN held USING (unit) ORDER BY n, unit LIMIT 3"
+    ).fetchall()
+    if len(free) < 3:
+        return f"{split} is empty: there are too few of what is split by ({config.split.by})"
+    store.insert("held", [(free[0][0], split)])
+    return f"{split} has {free[0][1]} calls, {goal} were wanted: no {config.split.by} is smaller"
+
+
+def balance(store: Store, config: ImportConfig) -> None:
+    """Drop train rows above the limit of their label, at random."""
+    if config.balance.max_per_label:
+        store.drop(
+            "balance",
+            f"""SELECT row, NULL AS kept, NULL AS overlap FROM (
+                SELECT row, row_number() OVER (
+                    PARTITION BY answer ORDER BY md5('{config.seed} ' || row), row
+                ) AS n FROM alive JOIN splits USING (row) WHERE split = 'train' AND label IS NOT NULL
+            ) WHERE n > {config.balance.max_per_label}""",
+        )
