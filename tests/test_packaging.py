@@ -1,7 +1,7 @@
-"""Every promised machine can install vertigym, with the pins and without: what is resolved here downloads no package.
+"""Every promised machine can install vertigym, with the pins and without. No package is downloaded for it.
 
-The pins are one universal resolution. From it a selection is made for each promised machine, as an installer makes
-it: by markers and wheel tags.
+The pins are one universal resolution. From it a selection is made for each promised machine as installers do:
+by markers and wheel tags.
 """
 
 import subprocess
