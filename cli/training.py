@@ -29,10 +29,10 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 8 -m vertigym train CONFIG.toml
     """
-    from vertigym.learner.ranks import joined
+    from vertigym.learner.ranks import join_ranks
 
     _stop_politely()
-    with joined() as ranks:
+    with join_ranks() as ranks:
         if dry_run:
             _plan(config, overrides or [], as_json=as_json, show=ranks.leader)
             return

@@ -5,7 +5,7 @@
       trainer/state.pt                                      what resuming needs: optimizer, adapters
       trainer/critic/                                       the critic of PPO, likewise
       trainer/curriculum/                                   the accuracies that steer it
-      trainer/ahead/                                        rollouts that wait to be trained on
+      trainer/rollouts/                                     rollouts that wait to be trained on
       manifest.json                                         step, and the sha256 of every file
 
 All random numbers of a run are derived from its seed and the step, so there is no generator state to keep.
@@ -18,12 +18,12 @@ from typing import Any, Protocol
 
 from vertigym.core import manifest
 from vertigym.core.files import whole_folder
-from vertigym.learner.ranks import ALONE, Ranks
+from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.policies.lora import merged_state
 
 
 class Stateful(Protocol):
-    """What has a state to keep: a learner, the rollouts sampled ahead."""
+    """What has a state to keep: a learner, rollouts that wait to be trained on."""
 
     def save_state(self, folder: Path) -> None:
         """Write it to `folder`; called on every rank where all are needed to put it together."""
@@ -37,11 +37,11 @@ def save(
     parts: Mapping[str, Stateful],
     *,
     step: int,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_RANK,
 ) -> None:
     """Write a checkpoint, whole or not at all. `parts`: whose state to keep, by sub-folder of `trainer/`. Every
     rank takes part, the leader writes."""
-    weights = merged_state(model, ranks.keep)
+    weights = merged_state(model, ranks.keep_on_leader)
     if not ranks.leader:
         for name, part in parts.items():
             part.save_state(folder / "trainer" / name)
