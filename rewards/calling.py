@@ -7,7 +7,7 @@ Two shapes are known by their signature. One names what it wants (`completion`, 
 timeout, None, NaN, a list of the wrong length, a value that is not a number.
 
 Python cannot kill a thread. A function that runs past its limit is left behind on its own thread, which is
-asked to end; verifiers that may truly hang (math) live in processes instead (`vertigym.rewards.workers`).
+asked to end; verifiers that may truly hang (math) live in processes instead (`vertigym.rewards.process_pool`).
 """
 
 import asyncio

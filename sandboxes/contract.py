@@ -1,4 +1,4 @@
-"""The contract of every sandbox: a Job goes in, an Outcome comes out.
+"""The contract of every sandbox: a Job goes in, a JobOutcome comes out.
 
     pool.run(Job("def add(a, b): return a + b", call="add", inputs=[call(1, 2)])).result
     -> (Reply(value=3),)
@@ -6,10 +6,10 @@
 A Job is one of
 - a *call*: load `program`, call its function `call` with each of `inputs`; expected values stay outside;
 - a *script*: no `call`: run `program` with `stdin`, read what it prints;
-- a *checked pair*: `tests` run in a second sandbox and reach the program through a data-only channel;
+- a *tested program*: `tests` run in a second sandbox and reach the program through a data-only channel;
 - a *command*: `argv`, in the folder of `files`.
 
-`Outcome.status` says how it went; a lost sandbox is INFRA, which is never the program's doing.
+`JobOutcome.status` says how it went; a lost sandbox is INFRA, which is never the program's doing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class Status(StrEnum):
 
 
 class Level(StrEnum):
-    """How strong the walls are, weakest first."""
+    """How strong the isolation is, weakest first."""
 
     UNSAFE = "unsafe-subprocess"  # limits only: the program can read and write what you can
     LANDLOCK = "landlock"  # no files but the interpreter's, no network, no processes; nothing writable
@@ -51,7 +51,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class JobLimits:
     """What a job may use. `cpu_s` decides; `wall_s` is the backstop for jobs that sleep.
 
     Raises:
@@ -75,16 +75,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallArguments:
     """The arguments of one call: any values that have a data form (`values`)."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def call(*args: Any, **kwargs: Any) -> Call:
+def call(*args: Any, **kwargs: Any) -> CallArguments:
     """`call(1, b=2)`: the arguments as you would write them."""
-    return Call(args, kwargs)
+    return CallArguments(args, kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Job:
 
     program: str = ""
     call: str = ""
-    inputs: Sequence[Call] = ()
+    inputs: Sequence[CallArguments] = ()
     stdin: str | bytes = b""
     files: Mapping[str, str | bytes] = field(default_factory=dict)
     tests: Sequence[str] = ()
@@ -109,7 +109,7 @@ class Job:
     modules: Sequence[str] = ()
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
+    limits: JobLimits = field(default_factory=JobLimits)
     min_level: Level = Level.LANDLOCK
     profile: str = "plain"
 
@@ -133,7 +133,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobOutcome:
     """How a job went. `result` has one Reply a call or test that was reached; `failure` says why the program
     did not load, if so. `peak_bytes` is the largest process's resident memory. `truncated`: stdout, stderr or
     the result was cut at its limit."""

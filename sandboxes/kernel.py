@@ -2,7 +2,7 @@
 
 Each function makes one kernel call (or one small ritual) and raises `OSError` naming it when refused.
 Calls keep the GIL (`PyDLL`): a clone must not leave it with a thread that does not exist in the child.
-Runs inside the wall: standard library only.
+Runs inside the sandbox: standard library only.
 
 Manual pages: unshare(2), pivot_root(2), mount_setattr(2), landlock(7), seccomp(2), clone(2).
 """

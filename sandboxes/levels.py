@@ -13,10 +13,10 @@ from functools import cache
 from vertigym.core.errors import SandboxError, VertigymError
 from vertigym.sandboxes import syscalls
 from vertigym.sandboxes.contract import Level
-from vertigym.sandboxes.worker import Kind, Worker
+from vertigym.sandboxes.forkserver_worker import ForkServerWorker, WorkerKind
 
 _GIVES = {
-    Level.DOCKER: "a container of a Docker-compatible engine around all walls of `landlock`",
+    Level.DOCKER: "a container of a Docker-compatible engine around all that `landlock` enforces",
     Level.NAMESPACED: "own processes, network, files, IPC and user; Landlock; system call filter; limits",
     Level.LANDLOCK: "no files but the interpreter's, nothing writable, no network, no processes; limits",
     Level.UNSAFE: "limits only: the program can read and write whatever you can",
@@ -67,7 +67,7 @@ def best_level() -> Level:
     )
 
 
-def start_worker(kind: Kind) -> Worker:
+def start_worker(kind: WorkerKind) -> ForkServerWorker:
     """A new worker of this kind (not ready yet).
 
     Raises:
@@ -79,12 +79,12 @@ def start_worker(kind: Kind) -> Worker:
         return ContainerWorker(kind)
     if not (sys.platform == "linux" and syscalls.supported()):
         raise SandboxError(f"{kind.level} needs Linux on x86-64 or arm64: {_FIX[Level.UNSAFE]}")
-    return Worker(kind)
+    return ForkServerWorker(kind)
 
 
 def _report(level: Level) -> LevelReport:
     try:
-        worker = start_worker(Kind(level))
+        worker = start_worker(WorkerKind(level))
     except (VertigymError, OSError) as error:
         return LevelReport(level, _GIVES[level], False, str(error), _FIX[level])
     try:

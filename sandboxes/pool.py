@@ -1,6 +1,6 @@
 """A pool of warm workers: jobs go in from any thread or coroutine, outcomes come out in order.
 
-with Pool() as pool:
+with SandboxPool() as pool:
     outcome = pool.run(Job("print(input())", stdin="hi"))
     outcomes = pool.run_many(jobs)             # side by side, one worker a core
     outcome = await pool.arun(job)
@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from itertools import count
 
 from vertigym.core.errors import SandboxError, UnknownNameError, VertigymError
-from vertigym.sandboxes import cgroups, wire
-from vertigym.sandboxes.contract import Job, Level, Outcome, Status
+from vertigym.sandboxes import cgroups, codec
+from vertigym.sandboxes.contract import Job, JobOutcome, Level, Status
+from vertigym.sandboxes.forkserver_worker import ForkServerWorker, WorkerKind, kind_of
 from vertigym.sandboxes.levels import best_level, start_worker
-from vertigym.sandboxes.worker import Kind, Worker, kind_of
 
-# numpy loads `random` when first asked for it, which inside the walls may be too late.
+# numpy loads `random` when first asked for it, which inside the sandbox may be too late.
 PROFILES: Mapping[str, tuple[str, ...]] = {"plain": (), "numpy": ("numpy", "numpy.random")}
 
 _WORTH_A_START = 50  # jobs that wait: a worker with packages takes as long to start as some dozens of jobs
@@ -38,18 +38,18 @@ class _Ticket:
     """A job on its way."""
 
     job: Job
-    kind: Kind
+    kind: WorkerKind
     payloads: Sequence[bytes]
-    future: "Future[Outcome]"
+    future: "Future[JobOutcome]"
     lost: int = 0
 
 
-class Pool:
+class SandboxPool:
     """Workers of one level.
 
-    `level`: which walls (default: the strongest this machine has that needs no daemon). `size`: workers, by
-    default one a core. `profiles`: name -> packages imported before the first job. `retries`: how often a job
-    whose worker was lost is tried again. `recycle_after`: jobs after which a worker is replaced.
+    `level`: how strong the isolation is (default: the strongest this machine has that needs no daemon). `size`:
+    workers, by default one a core. `profiles`: name -> packages imported before the first job. `retries`: how
+    often a job whose worker was lost is tried again. `recycle_after`: jobs after which a worker is replaced.
 
     Raises:
         SandboxError: the level is not available; the message says why and what to do.
@@ -69,8 +69,8 @@ class Pool:
         self._profiles = {name: tuple(p) for name, p in {**PROFILES, **(profiles or {})}.items()}
         self._retries = retries
         self._recycle_after = recycle_after
-        self._workers: list[Worker] = []
-        self._waiting: dict[Kind, deque[_Ticket]] = {}
+        self._workers: list[ForkServerWorker] = []
+        self._waiting: dict[WorkerKind, deque[_Ticket]] = {}
         self._tickets: dict[int, _Ticket] = {}
         self._numbers = count(1)
         self._lock = threading.Lock()
@@ -87,8 +87,8 @@ class Pool:
 
     # What callers use.
 
-    def submit(self, job: Job) -> "Future[Outcome]":
-        """Start a job; the Future holds its Outcome, or SandboxError.
+    def submit(self, job: Job) -> "Future[JobOutcome]":
+        """Start a job; the Future holds its JobOutcome, or SandboxError.
 
         Raises:
             SandboxError: the pool is closed or weaker than the job's `min_level`. InputError: an input without
@@ -96,7 +96,7 @@ class Pool:
         """
         return self._submit([job])[0]
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> JobOutcome:
         """Run a job and wait for it.
 
         Raises:
@@ -104,16 +104,16 @@ class Pool:
         """
         return self.submit(job).result()
 
-    def run_many(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run_many(self, jobs: Sequence[Job]) -> list[JobOutcome]:
         """Run jobs side by side; Outcomes in their order. One that no sandbox could finish has status INFRA, so
         that the others are not lost with it."""
         return [self._settled(future) for future in self._submit(jobs)]
 
-    async def arun(self, job: Job) -> Outcome:
+    async def arun(self, job: Job) -> JobOutcome:
         """`run`, for coroutines."""
         return await asyncio.wrap_future(self.submit(job))
 
-    async def arun_many(self, jobs: Sequence[Job]) -> list[Outcome]:
+    async def arun_many(self, jobs: Sequence[Job]) -> list[JobOutcome]:
         """`run_many`, for coroutines."""
         futures = self._submit(jobs)
         await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
@@ -129,13 +129,13 @@ class Pool:
         self._wake()
         self._thread.join()
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "SandboxPool":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _submit(self, jobs: Sequence[Job]) -> list["Future[Outcome]"]:
+    def _submit(self, jobs: Sequence[Job]) -> list["Future[JobOutcome]"]:
         tickets = [self._ticket(job) for job in jobs]
         with self._lock:
             if self._closed:
@@ -156,13 +156,13 @@ class Pool:
         if job.profile not in self._profiles:
             raise UnknownNameError("sandbox profile", job.profile, self._profiles)
         kind = kind_of(job, self.level, self._profiles[job.profile])
-        return _Ticket(job, kind, wire.payloads(job), Future())
+        return _Ticket(job, kind, codec.payloads(job), Future())
 
-    def _settled(self, future: "Future[Outcome]") -> Outcome:
+    def _settled(self, future: "Future[JobOutcome]") -> JobOutcome:
         try:
             return future.result()
         except SandboxError as error:
-            return Outcome(Status.INFRA, stderr=str(error), level=self.level)
+            return JobOutcome(Status.INFRA, stderr=str(error), level=self.level)
 
     def _wake(self) -> None:
         try:
@@ -216,7 +216,7 @@ class Pool:
         for ticket in tickets:
             self._waiting.setdefault(ticket.kind, deque()).append(ticket)
 
-    def _hear(self, worker: Worker) -> None:
+    def _hear(self, worker: ForkServerWorker) -> None:
         if worker not in self._workers:  # lost earlier in this turn
             return
         try:
@@ -229,19 +229,19 @@ class Pool:
             return
         number, raw = heard
         ticket = self._tickets.pop(number)
-        self._finish(ticket, wire.outcome(ticket.job, raw, self.level))
+        self._finish(ticket, codec.outcome(ticket.job, raw, self.level))
         if (worker.worn or worker.jobs_done >= self._recycle_after) and not worker.outstanding:
             self._drop(worker)
 
-    def _finish(self, ticket: _Ticket, result: Outcome | Exception) -> None:
+    def _finish(self, ticket: _Ticket, result: JobOutcome | Exception) -> None:
         if ticket.future.cancelled():
             return
-        if isinstance(result, Outcome):
+        if isinstance(result, JobOutcome):
             ticket.future.set_result(result)
         else:
             ticket.future.set_exception(result)
 
-    def _lose(self, worker: Worker, error: SandboxError) -> None:
+    def _lose(self, worker: ForkServerWorker, error: SandboxError) -> None:
         """Give a dead worker's jobs back. Only the one it ran may be at fault; if the kernel shot the worker
         for want of memory, that job's memory was the want."""
         started = worker.ready
@@ -250,7 +250,7 @@ class Pool:
         self._drop(worker)
         if tickets and starved:
             first = tickets.pop(0)
-            self._finish(first, Outcome(Status.MEMORY, level=self.level))
+            self._finish(first, JobOutcome(Status.MEMORY, level=self.level))
         elif tickets and started:
             tickets[0].lost += 1
             if tickets[0].lost > self._retries:
@@ -272,7 +272,7 @@ class Pool:
                 self._finish(tickets.popleft(), error)
         self._refused = 0
 
-    def _drop(self, worker: Worker) -> None:
+    def _drop(self, worker: ForkServerWorker) -> None:
         self._workers.remove(worker)
         worker.close()
 
@@ -287,7 +287,7 @@ class Pool:
         for kind in [kind for kind, tickets in self._waiting.items() if not tickets]:
             del self._waiting[kind]
 
-    def _free_worker(self, kind: Kind) -> Worker | None:
+    def _free_worker(self, kind: WorkerKind) -> ForkServerWorker | None:
         """The least busy worker of this kind with room; a new one while there is room, or in place of an idle
         one of another kind: for the first of its kind, and for a queue that repays the start."""
         mine = [w for w in self._workers if w.kind == kind and not w.worn]
@@ -305,7 +305,7 @@ class Pool:
             return self._start(kind)
         return best if best is not None and len(best.outstanding) < best.ahead else None
 
-    def _start(self, kind: Kind) -> Worker | None:
+    def _start(self, kind: WorkerKind) -> ForkServerWorker | None:
         try:
             worker = start_worker(kind)
         except (VertigymError, OSError) as error:
@@ -314,7 +314,7 @@ class Pool:
         self._workers.append(worker)
         return worker
 
-    def _give(self, worker: Worker, ticket: _Ticket) -> bool:
+    def _give(self, worker: ForkServerWorker, ticket: _Ticket) -> bool:
         number = next(self._numbers)
         try:
             worker.send(number, ticket.payloads, ticket.job)
@@ -336,11 +336,11 @@ class Pool:
             self._finish(ticket, error)
 
 
-_shared: dict[tuple[int, Level | None], Pool] = {}
+_shared: dict[tuple[int, Level | None], SandboxPool] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_pool(level: Level | str | None = None) -> Pool:
+def shared_pool(level: Level | str | None = None) -> SandboxPool:
     """This process's pool of a level, started on first use and ended with the process.
 
     Raises:
@@ -349,5 +349,5 @@ def shared_pool(level: Level | str | None = None) -> Pool:
     key = (os.getpid(), None if level is None else Level(level))
     with _shared_lock:
         if key not in _shared:
-            _shared[key] = Pool(level)
+            _shared[key] = SandboxPool(level)
         return _shared[key]

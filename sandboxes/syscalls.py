@@ -5,7 +5,7 @@ It therefore also allows the few calls the fork-server itself makes (`_SERVER`).
 it has no capabilities, holds no socket, and no descriptor of another process.
 
 Numbers are for x86-64 and arm64 (`name:x86:arm`, `-` where an architecture has no such call).
-Runs inside the wall: standard library only.
+Runs inside the sandbox: standard library only.
 """
 
 import platform

@@ -5,7 +5,7 @@ The policy works through tools: `bash`, `read`, `edit`, `submit`. It calls one a
 will do). The sandbox lives for the episode; the hidden tests run in a fresh one over the final tree, and call
 its functions through a data-only channel, so nothing in the tree can forge a pass.
 
-Task: `info["files"]` (path -> text), `info["tests"]` (`rewards.code`), `info["solution"]` (path -> text).
+Task: `info["files"]` (path -> text), `info["tests"]` (`rewards.code_tests`), `info["solution"]` (path -> text).
 """
 
 import weakref
@@ -18,8 +18,9 @@ from vertigym.envs.calls import tool, tool_call, write_call
 from vertigym.envs.code.env import BUILT_IN
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import Tasks, TaskSet
-from vertigym.rewards.code import ExitStatus, Parts, Verifier, parse_tests
-from vertigym.sandboxes import Limits
+from vertigym.rewards.code import Parts, Verifier
+from vertigym.rewards.code_tests import ExitStatus, parse_tests
+from vertigym.sandboxes import JobLimits
 from vertigym.sandboxes.session import LIMITS, Session
 
 _SHOWN = 8000  # characters of a tool's output that the policy sees
@@ -52,7 +53,7 @@ class RepositoryEnv(Env):
         tasks: Tasks,
         *,
         parts: Parts | None = None,
-        limits: Limits = LIMITS,
+        limits: JobLimits = LIMITS,
         verifier: Verifier | None = None,
     ) -> None:
         super().__init__(tasks)

@@ -9,7 +9,7 @@ with one key, the tag:
     {"opaque": "module.Class"}   anything else: it has no data form, and equals nothing
 
 Decoding builds plain builtins only, so that comparing a decoded value never runs the sandbox's code. This
-module runs on both sides of the wall and imports the standard library only.
+module runs inside and outside the sandbox and imports the standard library only.
 """
 
 import json

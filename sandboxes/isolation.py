@@ -1,7 +1,7 @@
-"""Build the walls around a fork-server, from the inside: namespaces and a root of its own, or Landlock alone.
+"""Isolate a fork-server, from the inside: namespaces and a root of its own, or Landlock alone.
 
-Runs inside the wall: standard library only. What is built here holds for every job the server will ever fork,
-so that the jobs pay nothing for it; `forkserver` adds what must be done per job.
+Runs inside the sandbox: standard library only. What is built here holds for every job the server will ever
+fork, so that the jobs pay nothing for it; `forkserver` adds what must be done per job.
 """
 
 import os
@@ -32,7 +32,7 @@ NAMESPACES = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWI
 
 
 @dataclass(frozen=True)
-class Config:
+class IsolationConfig:
     """What a fork-server is told at its start (JSON in `worker.spawn`)."""
 
     level: str
@@ -48,7 +48,7 @@ class Config:
 
 
 def first_uid() -> int:
-    """A user id that nobody else has, for the jobs of this server (and the next one, for the tests of a pair);
+    """A user id that nobody else has, for the jobs of this server (and the next one, for a job's tests);
     0 for an ordinary user, who has no second one to give."""
     return _FIRST_UID + 2 * os.getpid() if os.geteuid() == 0 else 0
 
@@ -65,7 +65,7 @@ def leave_namespaces() -> None:
     kernel.unshare(NAMESPACES)
 
 
-def build_root(config: Config) -> None:
+def build_root(config: IsolationConfig) -> None:
     """A read-only root with the interpreter, system libraries and a few devices, and a small writable /tmp."""
     kernel.unshare(syscalls.CLONE_NEWNS)
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
@@ -85,9 +85,9 @@ def build_root(config: Config) -> None:
     kernel.enter_root(_STAGE)
 
 
-def restrict_files(config: Config) -> bool:
-    """Landlock over the process; whether the kernel has it. Inside a root of its own this is a second wall;
-    without one it is the wall, and nothing is writable."""
+def restrict_files(config: IsolationConfig) -> bool:
+    """Landlock over the process; whether the kernel has it. Inside a root of its own this is a second
+    barrier; without one it is the only one, and nothing is writable."""
     if config.level == "namespaced":
         readable, writable = ["/"], ["/tmp"]  # noqa: S108
     else:

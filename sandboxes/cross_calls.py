@@ -1,9 +1,9 @@
 """The channel between two sandboxes: tests on one side call functions on the other, and only data crosses.
 
-The tests hold a `Caller`. Each call goes over as tagged JSON (`values`), and the answer comes back the same
-way: a value made of plain builtins, or the name and message of an exception. The program can answer what it
-likes; it cannot reach the test's frames, objects or files.
-A message is a 4-byte length and that many bytes. Runs inside the wall: standard library only.
+The tests hold a `RemoteCaller`. Each call goes over as tagged JSON (`tagged_json`), and the answer comes back
+the same way: a value made of plain builtins, or the name and message of an exception. The program can answer
+what it likes; it cannot reach the test's frames, objects or files. A message is a 4-byte length and that many
+bytes. Runs inside the sandbox: standard library only.
 """
 
 import builtins
@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vertigym.sandboxes import values
+from vertigym.sandboxes import tagged_json
 
 MAX_MESSAGE = 1 << 20
 
@@ -23,7 +23,7 @@ class RemoteError(Exception):
     """The program raised something that is not a builtin exception, or stopped answering."""
 
 
-class Caller:
+class RemoteCaller:
     """The tests' end of the channel."""
 
     def __init__(self, descriptor: int) -> None:
@@ -35,11 +35,11 @@ class Caller:
         Raises:
             The builtin exception the program raised. RemoteError: another one, no answer, or not data.
         """
-        send(self._descriptor, values.dumps((target, arguments, keywords)).encode())
+        send(self._descriptor, tagged_json.dumps((target, arguments, keywords)).encode())
         answer = receive(self._descriptor)
         if answer is None:
             raise RemoteError("the program has stopped")
-        match values.loads(answer):
+        match tagged_json.loads(answer):
             case ("value", value):
                 return value
             case ("raised", str(kind), str(message)):
@@ -60,7 +60,7 @@ class ModuleProxies:
     """Makes `from shop.prices import total` in a test give a function of the other sandbox, for the packages
     named in `packages`. A finder and loader by its methods: `importlib.abc` would bring a dozen modules in."""
 
-    def __init__(self, caller: Caller, packages: Sequence[str]) -> None:
+    def __init__(self, caller: RemoteCaller, packages: Sequence[str]) -> None:
         self._caller = caller
         self._packages = packages
 
@@ -94,12 +94,12 @@ def serve(
     """The program's end: answer calls until the other side hangs up."""
     while (message := receive(descriptor)) is not None:
         try:
-            target, arguments, keywords = values.loads(message)
-            answer = values.dumps(("value", resolve(target)(*arguments, **keywords)))
+            target, arguments, keywords = tagged_json.loads(message)
+            answer = tagged_json.dumps(("value", resolve(target)(*arguments, **keywords)))
         except MemoryError:
             raise
         except BaseException as error:
-            answer = values.dumps(("raised", *describe(error)))
+            answer = tagged_json.dumps(("raised", *describe(error)))
         send(descriptor, answer.encode())
 
 

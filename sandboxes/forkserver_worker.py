@@ -1,7 +1,7 @@
 """The controller's end of one fork-server: start it, hand it jobs, take back what they left.
 
-The server runs none of this package's files: it is sent their source, and walls itself in before it says that
-it is ready. From then on the only thing it gets from here is orders and descriptors (`parcel`).
+The server runs none of this package's files: it is sent their source, and isolates itself before it says that
+it is ready. From then on the only thing it gets from here is orders and descriptors (`files`).
 """
 
 import json
@@ -23,13 +23,13 @@ from typing import Any
 
 from vertigym.core.errors import MissingDependencyError, SandboxError
 from vertigym.sandboxes import cgroups, usage
-from vertigym.sandboxes.contract import MIB, Job, Level, Limits
-from vertigym.sandboxes.forkserver import INMATE, ORDER, REPLY
-from vertigym.sandboxes.parcel import Parcel
-from vertigym.sandboxes.walls import Config
-from vertigym.sandboxes.wire import Inmate, Raw
+from vertigym.sandboxes.codec import ChildExit, RawOutcome
+from vertigym.sandboxes.contract import MIB, Job, JobLimits, Level
+from vertigym.sandboxes.forkserver import CHILD, ORDER, REPLY
+from vertigym.sandboxes.isolation import IsolationConfig
+from vertigym.sandboxes.job_files import JobFiles
 
-INSIDE = ("syscalls", "kernel", "values", "pair", "inmate", "walls", "forkserver")
+INSIDE = ("syscalls", "kernel", "tagged_json", "cross_calls", "child", "isolation", "forkserver")
 FLAGS = ("-s", "-S", "-B", "-P")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"} | {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
@@ -59,7 +59,7 @@ def load(sources, entry, table):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class WorkerKind:
     """What a worker is made for; a job runs in a worker of its kind."""
 
     level: Level
@@ -72,10 +72,10 @@ class Kind:
     tasks: int = 1  # processes and threads of a job, where the container counts them
 
 
-def kind_of(job: Job, level: Level, packages: tuple[str, ...]) -> Kind:
+def kind_of(job: Job, level: Level, packages: tuple[str, ...]) -> WorkerKind:
     """The kind of worker that `job` needs at `level`."""
     limits = job.limits
-    return Kind(
+    return WorkerKind(
         level,
         job.profile,
         packages,
@@ -87,7 +87,7 @@ def kind_of(job: Job, level: Level, packages: tuple[str, ...]) -> Kind:
     )
 
 
-class Worker:
+class ForkServerWorker:
     """One fork-server. Not thread-safe: the pool's own thread is its only user.
 
     Raises:
@@ -96,7 +96,7 @@ class Worker:
 
     ahead = 2  # jobs it may hold: the one it runs and the next
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: WorkerKind) -> None:
         cgroup = cgroups.create(kind.memory_bytes + ROOM_BYTES) if kind.level is Level.NAMESPACED else None
         self._start(kind, cgroup)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -106,14 +106,14 @@ class Worker:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._uncapped = kind.processes and cgroup is None
 
-    def _start(self, kind: Kind, cgroup: Path | None) -> None:
+    def _start(self, kind: WorkerKind, cgroup: Path | None) -> None:
         self.kind = kind
         self.cgroup = cgroup
         self.ready = False
         self.jobs_done = 0
-        self.note = ""  # what the worker said of itself: "landlock" where that wall stands too
+        self.note = ""  # what the worker said of itself: "landlock" where that is enforced too
         self.worn = False  # it asked to be replaced
-        self._held: OrderedDict[int, tuple[Parcel, Limits]] = OrderedDict()
+        self._held: OrderedDict[int, tuple[JobFiles, JobLimits]] = OrderedDict()
         self._deadline = time.monotonic() + _START_S
         self._oom_seen = 0
         self._uncapped = False
@@ -158,18 +158,18 @@ class Worker:
         """
         limits = job.limits
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
-        parcel = Parcel(payloads, stdin, self._null)
+        files = JobFiles(payloads, stdin, self._null)
         try:
-            socket.send_fds(self._control, [order(sequence, limits, len(payloads), keep)], parcel.passed)
+            socket.send_fds(self._control, [order(sequence, limits, len(payloads), keep)], files.passed)
         except BaseException:
-            parcel.close()
+            files.close()
             raise
-        parcel.handed_over()
+        files.handed_over()
         start = max(self._deadline, time.monotonic()) if self._held else time.monotonic() + GRACE_S
         self._deadline = start + limits.wall_s
-        self._held[sequence] = (parcel, limits)
+        self._held[sequence] = (files, limits)
 
-    def receive(self) -> tuple[int, Raw] | None:
+    def receive(self) -> tuple[int, RawOutcome] | None:
         """The next finished job; None for a message that was only about the worker.
 
         Raises:
@@ -185,13 +185,15 @@ class Worker:
             self._greet(message.decode("utf-8", "replace"))
             return None
         sequence, wall_s, replace = REPLY.unpack_from(message)
-        parcel, limits = self._held.pop(sequence)
-        inmates = [Inmate(*row) for row in struct.iter_unpack(INMATE.format, message[REPLY.size :])]
-        stdout, stderr, results = parcel.read(limits.output_bytes, limits.result_bytes)
-        parcel.close()
+        files, limits = self._held.pop(sequence)
+        children = [ChildExit(*row) for row in struct.iter_unpack(CHILD.format, message[REPLY.size :])]
+        stdout, stderr, results = files.read(limits.output_bytes, limits.result_bytes)
+        files.close()
         self.jobs_done += 1
         self.worn = self.worn or replace
-        return sequence, Raw(inmates, wall_s, stdout, stderr, results, self._ran_out_of_memory(inmates))
+        return sequence, RawOutcome(
+            children, wall_s, stdout, stderr, results, self._ran_out_of_memory(children)
+        )
 
     def oom_killed(self) -> bool:
         """Whether something here was killed for want of memory since this was last asked."""
@@ -205,8 +207,8 @@ class Worker:
         """End it and everything in it, and remove its cgroup."""
         self._control.close()
         os.close(self._null)
-        for parcel, _ in self._held.values():
-            parcel.close()
+        for files, _ in self._held.values():
+            files.close()
         self._held.clear()
         try:
             self._process.wait(timeout=2)
@@ -226,8 +228,8 @@ class Worker:
             raise SandboxError(f"a {self.kind.level} sandbox could not start: {text}")
         self.ready, self.note = True, text
 
-    def _ran_out_of_memory(self, inmates: Sequence[Inmate]) -> bool:
-        killed = any(os.WIFSIGNALED(i.status) and os.WTERMSIG(i.status) == signal.SIGKILL for i in inmates)
+    def _ran_out_of_memory(self, children: Sequence[ChildExit]) -> bool:
+        killed = any(os.WIFSIGNALED(i.status) and os.WTERMSIG(i.status) == signal.SIGKILL for i in children)
         return killed and self.oom_killed()
 
 
@@ -244,13 +246,13 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
-def table_for(kind: Kind, cgroup: Path | None = None, **extra: Any) -> dict[str, Any]:
-    """The `walls.Config` of a worker, as data."""
+def table_for(kind: WorkerKind, cgroup: Path | None = None, **extra: Any) -> dict[str, Any]:
+    """The `isolation.IsolationConfig` of a worker, as data."""
     library = [sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED")]
     packages = sorted({_folder_of(package) for package in kind.packages})
     prefix = [sys.base_prefix] if kind.processes and sys.base_prefix != "/usr" else []
     return asdict(
-        Config(
+        IsolationConfig(
             level=kind.level.value,
             processes=kind.processes,
             writable=kind.level in (Level.NAMESPACED, Level.DOCKER),
@@ -265,7 +267,7 @@ def table_for(kind: Kind, cgroup: Path | None = None, **extra: Any) -> dict[str,
     )
 
 
-def _spawn(kind: Kind, cgroup: Path | None, control: socket.socket) -> "subprocess.Popen[bytes]":
+def _spawn(kind: WorkerKind, cgroup: Path | None, control: socket.socket) -> "subprocess.Popen[bytes]":
     table = table_for(kind, cgroup, control=control.fileno())
     sent = os.memfd_create("boot")
     try:
@@ -295,7 +297,7 @@ def _folder_of(package: str) -> str:
     return str(Path(found.origin).parents[1])
 
 
-def order(sequence: int, limits: Limits, inmates: int, keep: bool) -> bytes:
+def order(sequence: int, limits: JobLimits, children: int, keep: bool) -> bytes:
     """What the fork-server is told of a job."""
     file_bytes = max(limits.disk_bytes, limits.output_bytes, limits.result_bytes)
     return ORDER.pack(
@@ -305,6 +307,6 @@ def order(sequence: int, limits: Limits, inmates: int, keep: bool) -> bytes:
         limits.memory_bytes,
         file_bytes,
         limits.processes,
-        inmates,
+        children,
         keep,
     )
