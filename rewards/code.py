@@ -25,23 +25,21 @@ from vertigym.core.files import dumps
 from vertigym.core.types import Score
 from vertigym.rewards.code_tests import Asserts, Cases, ExitStatus, Programs, Tests, data, data_each
 from vertigym.rewards.code_verdict import Checked, evidence, judge
+from vertigym.rewards.replies import fences
 from vertigym.sandboxes import Job, JobLimits, SandboxPool, Status, call, shared_pool
 
 Parts = Mapping[Literal["all_pass", "share", "compiles"], float]
-_FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_PYTHON = {"", "python", "python3", "py", "py3"}
 
 
 def extract_code(text: str, defines: str = "") -> str:
     """The program in what a policy wrote: the last Markdown fence marked Python or not marked at all (the last
     that defines `defines`, if one does), else the whole text."""
-    blocks = [body for _, language, body in _FENCE.findall(text) if language.lower() in _PYTHON]
+    blocks = [body for language, body in fences(text) if language in _PYTHON]
     if not blocks:
         return text
     defining = [b for b in blocks if defines and re.search(rf"^\s*(def|class) {re.escape(defines)}\b", b, re.M)]
     return str((defining or blocks)[-1])
-
-
-_PYTHON = {"", "python", "python3", "py", "py3"}
 
 
 class Verifier:

@@ -36,10 +36,10 @@ from vertigym.rewards import citations
 from vertigym.rewards.answers import form
 from vertigym.rewards.calling import RewardFunction
 from vertigym.rewards.chance import ChanceCorrection
-from vertigym.rewards.decision import read_json as json_in
 from vertigym.rewards.fields import fields
 from vertigym.rewards.labels import label as right_label
 from vertigym.rewards.outcome import accepted, accepted_rewards
+from vertigym.rewards.replies import json_in
 from vertigym.rewards.retrieval import Library, found, retrieval
 from vertigym.rewards.rubric import Part, Rubric
 from vertigym.rewards.structure import schema_validator
