@@ -34,7 +34,8 @@ from vertigym.rewards.code import Verifier
 from vertigym.rewards.code_tests import parse_tests
 from vertigym.sandboxes import Job, JobLimits, Level, SandboxPool, Status, call, levels
 from vertigym.sandboxes.docker import IMAGE, ContainerWorker
-from vertigym.sandboxes.forkserver_worker import ForkServerWorker, interpreter
+from vertigym.sandboxes.forkserver_worker import interpreter
+from vertigym.sandboxes.sandbox_worker import SandboxWorker
 from vertigym.tests import engine, hostile
 
 ROOT = Path(__file__).parents[1]
@@ -115,12 +116,12 @@ def engine_cpu_s(folder: Path | None) -> float:
     return used
 
 
-def root_pid(worker: ForkServerWorker) -> int:
+def root_pid(worker: SandboxWorker) -> int:
     """The process that all of a worker's are below."""
     if isinstance(worker, ContainerWorker):
         worker._container.reload()
         return int(worker._container.attrs["State"]["Pid"])
-    return worker._process.pid
+    return worker.pid
 
 
 def plain(argv: list[str], source: str) -> Callable[[Any], None]:

@@ -13,28 +13,24 @@ import os
 import select
 import socket
 import struct
-import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 from vertigym.core.errors import MissingDependencyError, SandboxError
 from vertigym.sandboxes.codec import ChildExit, RawOutcome
-from vertigym.sandboxes.contract import Job, JobLimits
+from vertigym.sandboxes.contract import Job
 from vertigym.sandboxes.forkserver import CHILD, REPLY
 from vertigym.sandboxes.forkserver_worker import (
     BOOT,
     ENVIRONMENT,
     FLAGS,
-    GRACE_S,
     INSIDE,
     ROOM_BYTES,
-    ForkServerWorker,
-    WorkerKind,
     boot,
     order,
     table_for,
 )
+from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
 IMAGE = "VERTIGYM_SANDBOX_IMAGE"  # environment variable: the image to use
 RUNTIME = "VERTIGYM_SANDBOX_RUNTIME"  # environment variable: a container runtime, for example runsc (gVisor)
@@ -56,7 +52,7 @@ load(**json.loads(exactly(struct.unpack("<I", exactly(4))[0])))
 """
 
 
-class ContainerWorker(ForkServerWorker):
+class ContainerWorker(SandboxWorker):
     """A container with a fork-server in it.
 
     Raises:
@@ -64,9 +60,8 @@ class ContainerWorker(ForkServerWorker):
     """
 
     def __init__(self, kind: WorkerKind) -> None:
-        self._start(kind, None)
-        self.ahead = 1 if kind.processes else self.ahead
-        self._sent: OrderedDict[int, JobLimits] = OrderedDict()
+        super().__init__(kind)
+        self.ahead = 1 if kind.processes else 2
         self._header = bytearray()  # of the chunk under way
         self._left = 0  # bytes of it to come
         self._buffer = bytearray()  # of the frame under way
@@ -130,11 +125,6 @@ class ContainerWorker(ForkServerWorker):
         """The attached stream."""
         return self._stream.fileno()
 
-    @property
-    def outstanding(self) -> list[int]:
-        """Sequence numbers of what it has been given and not returned."""
-        return list(self._sent)
-
     def send(self, sequence: int, payloads: Sequence[bytes], job: Job, *, keep: bool = False) -> None:
         """Hand over one job."""
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
@@ -146,9 +136,7 @@ class ContainerWorker(ForkServerWorker):
             "result_bytes": job.limits.result_bytes,
         }
         self._write(frame)
-        start = max(self._deadline, time.monotonic()) if self._sent else time.monotonic() + GRACE_S
-        self._deadline = start + job.limits.wall_s
-        self._sent[sequence] = job.limits
+        self._hold(sequence, job.limits)
 
     def receive(self) -> tuple[int, RawOutcome] | None:
         """The next finished job, or None while its frame is not complete."""
@@ -188,10 +176,9 @@ class ContainerWorker(ForkServerWorker):
     def _unpack(self, frame: dict[str, Any]) -> tuple[int, RawOutcome]:
         reply = base64.b64decode(frame["reply"])
         sequence, wall_s, replace = REPLY.unpack_from(reply)
-        limits = self._sent.pop(sequence)
+        limits = self._release(sequence)
         children = [ChildExit(*row) for row in struct.iter_unpack(CHILD.format, reply[REPLY.size :])]
         results = [base64.b64decode(result)[: limits.result_bytes + 1] for result in frame["results"]]
-        self.jobs_done += 1
         anomaly = any(os.WIFSIGNALED(child.status) and len(children) == 1 for child in children)
         self.worn = self.worn or replace or anomaly or self.kind.processes
         stdout, stderr = base64.b64decode(frame["stdout"]), base64.b64decode(frame["stderr"])

@@ -12,10 +12,8 @@ import struct
 import subprocess
 import sys
 import sysconfig
-import time
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,15 +26,13 @@ from vertigym.sandboxes.contract import MIB, Job, JobLimits, Level
 from vertigym.sandboxes.forkserver import CHILD, ORDER, REPLY
 from vertigym.sandboxes.isolation import IsolationConfig
 from vertigym.sandboxes.job_files import JobFiles
+from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
 INSIDE = ("syscalls", "kernel", "tagged_json", "cross_calls", "child", "isolation", "forkserver")
 FLAGS = ("-s", "-S", "-B", "-P")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"} | {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
 }
-_START_S = 60.0
-GRACE_S = 10.0  # beyond the wall limits of what it has been given, a silent worker counts as lost
-LOOK_S = 0.005  # between two looks at what no cgroup caps
 ROOM_BYTES = 64 * MIB  # what the fork-server itself and its tmpfs may take of the worker's cgroup
 
 # Run first inside: turn the sources that were sent into modules. The package is not importable in there.
@@ -58,91 +54,39 @@ def load(sources, entry, table):
 """
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerKind:
-    """What a worker is made for; a job runs in a worker of its kind."""
-
-    level: Level
-    profile: str = "plain"
-    packages: tuple[str, ...] = ()
-    processes: bool = False
-    memory_bytes: int = 512 * MIB
-    disk_bytes: int = 16 * MIB
-    disk_inodes: int = 1024
-    tasks: int = 1  # processes and threads of a job, where the container counts them
-
-
-def kind_of(job: Job, level: Level, packages: tuple[str, ...]) -> WorkerKind:
-    """The kind of worker that `job` needs at `level`."""
-    limits = job.limits
-    return WorkerKind(
-        level,
-        job.profile,
-        packages,
-        limits.processes > 1,
-        limits.memory_bytes,
-        limits.disk_bytes,
-        limits.disk_inodes,
-        limits.processes if level is Level.DOCKER else 1,
-    )
-
-
-class ForkServerWorker:
-    """One fork-server. Not thread-safe: the pool's own thread is its only user.
+class ForkServerWorker(SandboxWorker):
+    """One fork-server.
 
     Raises:
         SandboxError: it did not start; the message has the reason it gave.
     """
 
-    ahead = 2  # jobs it may hold: the one it runs and the next
+    ahead = 2  # the one it runs and the next
 
     def __init__(self, kind: WorkerKind) -> None:
-        cgroup = cgroups.create(kind.memory_bytes + ROOM_BYTES) if kind.level is Level.NAMESPACED else None
-        self._start(kind, cgroup)
+        super().__init__(kind)
+        namespaced = kind.level is Level.NAMESPACED
+        self.cgroup = cgroup = cgroups.create(kind.memory_bytes + ROOM_BYTES) if namespaced else None
+        self._files: dict[int, JobFiles] = {}
+        self._oom_seen = 0
+        self._overfull = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
         with theirs:
             self._process = _spawn(kind, cgroup, theirs)
+        self.pid = self._process.pid
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._uncapped = kind.processes and cgroup is None
-
-    def _start(self, kind: WorkerKind, cgroup: Path | None) -> None:
-        self.kind = kind
-        self.cgroup = cgroup
-        self.ready = False
-        self.jobs_done = 0
-        self.note = ""  # what the worker said of itself: "landlock" where that is enforced too
-        self.worn = False  # it asked to be replaced
-        self._held: OrderedDict[int, tuple[JobFiles, JobLimits]] = OrderedDict()
-        self._deadline = time.monotonic() + _START_S
-        self._oom_seen = 0
-        self._uncapped = False
-        self._overfull = False
 
     def fileno(self) -> int:
         """The descriptor to wait on for `receive`."""
         return self._control.fileno()
 
-    @property
-    def outstanding(self) -> list[int]:
-        """Sequence numbers of what it has been given and not returned; the first is the one running."""
-        return list(self._held)
-
-    @property
-    def overdue(self) -> bool:
-        """Whether it has been silent for longer than everything it was given may take."""
-        return (bool(self.outstanding) or not self.ready) and time.monotonic() > self._deadline
-
-    @property
-    def patience_s(self) -> float:
-        """How long one may wait for it without a `look`."""
-        return LOOK_S if self._uncapped and self.outstanding else 1.0
-
     def look(self) -> None:
         """End the job whose processes together use more than it may, where no cgroup does that."""
         if not self._uncapped or not self.outstanding:
             return
-        server = self._process.pid
+        server = self.pid
         if self.kind.level is Level.NAMESPACED:  # below the process that cleans up after it
             server = next(iter(usage.children(server)), 0)
         jobs = [pid for job in usage.children(server) for pid in usage.tree(job)]
@@ -165,9 +109,8 @@ class ForkServerWorker:
             files.close()
             raise
         files.handed_over()
-        start = max(self._deadline, time.monotonic()) if self._held else time.monotonic() + GRACE_S
-        self._deadline = start + limits.wall_s
-        self._held[sequence] = (files, limits)
+        self._files[sequence] = files
+        self._hold(sequence, limits)
 
     def receive(self) -> tuple[int, RawOutcome] | None:
         """The next finished job; None for a message that was only about the worker.
@@ -185,11 +128,10 @@ class ForkServerWorker:
             self._greet(message.decode("utf-8", "replace"))
             return None
         sequence, wall_s, replace = REPLY.unpack_from(message)
-        files, limits = self._held.pop(sequence)
+        files, limits = self._files.pop(sequence), self._release(sequence)
         children = [ChildExit(*row) for row in struct.iter_unpack(CHILD.format, message[REPLY.size :])]
         stdout, stderr, results = files.read(limits.output_bytes, limits.result_bytes)
         files.close()
-        self.jobs_done += 1
         self.worn = self.worn or replace
         return sequence, RawOutcome(
             children, wall_s, stdout, stderr, results, self._ran_out_of_memory(children)
@@ -207,9 +149,9 @@ class ForkServerWorker:
         """End it and everything in it, and remove its cgroup."""
         self._control.close()
         os.close(self._null)
-        for files, _ in self._held.values():
+        for files in self._files.values():
             files.close()
-        self._held.clear()
+        self._files.clear()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
@@ -221,12 +163,6 @@ class ForkServerWorker:
     def let_go(self) -> None:
         """Close our end in a forked copy of this process, so that it does not keep the worker alive."""
         self._control.close()
-
-    def _greet(self, message: str) -> None:
-        kind, _, text = message.partition(" ")
-        if kind != "ready":
-            raise SandboxError(f"a {self.kind.level} sandbox could not start: {text}")
-        self.ready, self.note = True, text
 
     def _ran_out_of_memory(self, children: Sequence[ChildExit]) -> bool:
         killed = any(os.WIFSIGNALED(i.status) and os.WTERMSIG(i.status) == signal.SIGKILL for i in children)

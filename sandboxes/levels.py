@@ -12,8 +12,10 @@ from functools import cache
 
 from vertigym.core.errors import SandboxError, VertigymError
 from vertigym.sandboxes import syscalls
+from vertigym.sandboxes.backends import BackendWorker
 from vertigym.sandboxes.contract import Level
-from vertigym.sandboxes.forkserver_worker import ForkServerWorker, WorkerKind
+from vertigym.sandboxes.forkserver_worker import ForkServerWorker
+from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
 _GIVES = {
     Level.DOCKER: "a container of a Docker-compatible engine around all that `landlock` enforces",
@@ -67,12 +69,14 @@ def best_level() -> Level:
     )
 
 
-def start_worker(kind: WorkerKind) -> ForkServerWorker:
+def start_worker(kind: WorkerKind) -> SandboxWorker:
     """A new worker of this kind (not ready yet).
 
     Raises:
         SandboxError: it cannot be started.
     """
+    if kind.backend:
+        return BackendWorker(kind)
     if kind.level is Level.DOCKER:
         from vertigym.sandboxes.docker import ContainerWorker
 

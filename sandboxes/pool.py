@@ -23,9 +23,10 @@ from itertools import count
 
 from vertigym.core.errors import SandboxError, UnknownNameError, VertigymError
 from vertigym.sandboxes import cgroups, codec
+from vertigym.sandboxes.backends import find_backend
 from vertigym.sandboxes.contract import Job, JobOutcome, Level, Status
-from vertigym.sandboxes.forkserver_worker import ForkServerWorker, WorkerKind, kind_of
 from vertigym.sandboxes.levels import best_level, start_worker
+from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind, kind_of
 
 # numpy loads `random` when first asked for it, which inside the sandbox may be too late.
 PROFILES: Mapping[str, tuple[str, ...]] = {"plain": (), "numpy": ("numpy", "numpy.random")}
@@ -47,9 +48,10 @@ class _Ticket:
 class SandboxPool:
     """Workers of one level.
 
-    `level`: how strong the isolation is (default: the strongest this machine has that needs no daemon). `size`:
-    workers, by default one a core. `profiles`: name -> packages imported before the first job. `retries`: how
-    often a job whose worker was lost is tried again. `recycle_after`: jobs after which a worker is replaced.
+    `level`: how strong the isolation is, or a registered backend's name (default: the strongest this machine
+    has that needs no daemon). `size`: workers, by default one a core. `profiles`: name -> packages imported
+    before the first job. `retries`: how often a job whose worker was lost is tried again. `recycle_after`: jobs
+    after which a worker is replaced.
 
     Raises:
         SandboxError: the level is not available; the message says why and what to do.
@@ -64,12 +66,12 @@ class SandboxPool:
         retries: int = 2,
         recycle_after: int = 10_000,
     ) -> None:
-        self.level = best_level() if level is None else Level(level)
+        self.level, self._backend = _resolve(level)
         self.size = size or os.cpu_count() or 1
         self._profiles = {name: tuple(p) for name, p in {**PROFILES, **(profiles or {})}.items()}
         self._retries = retries
         self._recycle_after = recycle_after
-        self._workers: list[ForkServerWorker] = []
+        self._workers: list[SandboxWorker] = []
         self._waiting: dict[WorkerKind, deque[_Ticket]] = {}
         self._tickets: dict[int, _Ticket] = {}
         self._numbers = count(1)
@@ -155,7 +157,7 @@ class SandboxPool:
             raise SandboxError("a job with processes needs namespaced or docker: landlock cannot end them")
         if job.profile not in self._profiles:
             raise UnknownNameError("sandbox profile", job.profile, self._profiles)
-        kind = kind_of(job, self.level, self._profiles[job.profile])
+        kind = kind_of(job, self.level, self._profiles[job.profile], self._backend)
         return _Ticket(job, kind, codec.payloads(job), Future())
 
     def _settled(self, future: "Future[JobOutcome]") -> JobOutcome:
@@ -216,7 +218,7 @@ class SandboxPool:
         for ticket in tickets:
             self._waiting.setdefault(ticket.kind, deque()).append(ticket)
 
-    def _hear(self, worker: ForkServerWorker) -> None:
+    def _hear(self, worker: SandboxWorker) -> None:
         if worker not in self._workers:  # lost earlier in this turn
             return
         try:
@@ -227,9 +229,11 @@ class SandboxPool:
         self._refused = 0
         if heard is None:
             return
-        number, raw = heard
+        number, result = heard
         ticket = self._tickets.pop(number)
-        self._finish(ticket, codec.outcome(ticket.job, raw, self.level))
+        if not isinstance(result, JobOutcome):
+            result = codec.outcome(ticket.job, result, self.level)
+        self._finish(ticket, result)
         if (worker.worn or worker.jobs_done >= self._recycle_after) and not worker.outstanding:
             self._drop(worker)
 
@@ -241,7 +245,7 @@ class SandboxPool:
         else:
             ticket.future.set_exception(result)
 
-    def _lose(self, worker: ForkServerWorker, error: SandboxError) -> None:
+    def _lose(self, worker: SandboxWorker, error: SandboxError) -> None:
         """Give a dead worker's jobs back. Only the one it ran may be at fault; if the kernel shot the worker
         for want of memory, that job's memory was the want."""
         started = worker.ready
@@ -272,7 +276,7 @@ class SandboxPool:
                 self._finish(tickets.popleft(), error)
         self._refused = 0
 
-    def _drop(self, worker: ForkServerWorker) -> None:
+    def _drop(self, worker: SandboxWorker) -> None:
         self._workers.remove(worker)
         worker.close()
 
@@ -287,7 +291,7 @@ class SandboxPool:
         for kind in [kind for kind, tickets in self._waiting.items() if not tickets]:
             del self._waiting[kind]
 
-    def _free_worker(self, kind: WorkerKind) -> ForkServerWorker | None:
+    def _free_worker(self, kind: WorkerKind) -> SandboxWorker | None:
         """The least busy worker of this kind with room; a new one while there is room, or in place of an idle
         one of another kind: for the first of its kind, and for a queue that repays the start."""
         mine = [w for w in self._workers if w.kind == kind and not w.worn]
@@ -305,7 +309,7 @@ class SandboxPool:
             return self._start(kind)
         return best if best is not None and len(best.outstanding) < best.ahead else None
 
-    def _start(self, kind: WorkerKind) -> ForkServerWorker | None:
+    def _start(self, kind: WorkerKind) -> SandboxWorker | None:
         try:
             worker = start_worker(kind)
         except (VertigymError, OSError) as error:
@@ -314,7 +318,7 @@ class SandboxPool:
         self._workers.append(worker)
         return worker
 
-    def _give(self, worker: ForkServerWorker, ticket: _Ticket) -> bool:
+    def _give(self, worker: SandboxWorker, ticket: _Ticket) -> bool:
         number = next(self._numbers)
         try:
             worker.send(number, ticket.payloads, ticket.job)
@@ -336,7 +340,16 @@ class SandboxPool:
             self._finish(ticket, error)
 
 
-_shared: dict[tuple[int, Level | None], SandboxPool] = {}
+def _resolve(level: Level | str | None) -> tuple[Level, str]:
+    """(its level, the registered backend's name or nothing)."""
+    if level is None:
+        return best_level(), ""
+    if level in list(Level):
+        return Level(level), ""
+    return find_backend(level).level, str(level)
+
+
+_shared: dict[tuple[int, str | None], SandboxPool] = {}
 _shared_lock = threading.Lock()
 
 
@@ -346,7 +359,7 @@ def shared_pool(level: Level | str | None = None) -> SandboxPool:
     Raises:
         SandboxError: the level is not available.
     """
-    key = (os.getpid(), None if level is None else Level(level))
+    key = (os.getpid(), None if level is None else str(level))
     with _shared_lock:
         if key not in _shared:
             _shared[key] = SandboxPool(level)

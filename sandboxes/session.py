@@ -17,8 +17,9 @@ from itertools import count
 from vertigym.core.errors import SandboxError
 from vertigym.sandboxes import codec
 from vertigym.sandboxes.contract import MIB, Job, JobLimits, JobOutcome, Level
-from vertigym.sandboxes.forkserver_worker import interpreter, kind_of
+from vertigym.sandboxes.forkserver_worker import interpreter
 from vertigym.sandboxes.levels import best_level, start_worker
+from vertigym.sandboxes.sandbox_worker import kind_of
 
 FOLDER = "/tmp/work"  # noqa: S108
 LIMITS = JobLimits(
@@ -107,9 +108,10 @@ class Session:
         while True:
             heard = self._receive()
             if heard is not None:
+                assert isinstance(heard[1], codec.RawOutcome)  # what all levels give
                 return heard[1]
 
-    def _receive(self) -> tuple[int, codec.RawOutcome] | None:
+    def _receive(self) -> tuple[int, codec.RawOutcome | JobOutcome] | None:
         while not select.select([self._worker], [], [], self._worker.patience_s)[0]:
             self._worker.look()
             if self._worker.overdue:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -126,7 +127,7 @@ def test_a_lost_worker_is_retried_then_infra_and_the_others_go_on() -> None:
     with SandboxPool(size=1, retries=1) as pool:
         pool.run(Job("pass"))
         futures = [pool.submit(Job("import time\ntime.sleep(0.4)\nprint('done')")) for _ in range(3)]
-        pool._workers[0]._process.kill()
+        os.kill(pool._workers[0].pid, signal.SIGKILL)
         assert [future.result().stdout for future in futures] == ["done\n"] * 3
 
 
@@ -143,7 +144,7 @@ def test_workers_are_recycled() -> None:
         seen = set()
         for _ in range(12):
             pool.run(Job("pass"))
-            seen |= {worker._process.pid for worker in pool._workers}
+            seen |= {worker.pid for worker in pool._workers}
         assert len(seen) >= 3
 
 
@@ -195,7 +196,7 @@ def test_a_session_keeps_its_folder_and_ends_with_it() -> None:
         linked = session.run(["bash", "-c", "ln -s /usr/bin/env l; sleep 60 & echo $((1 + 1)); exit 3"])
         assert (linked.stdout, linked.exit_code, linked.status) == ("2\n", 3, Status.ERROR)
         assert session.snapshot() == {"a/b.txt": b"one", "c.txt": b"two"}
-        pid = session._worker._process.pid
+        pid = session._worker.pid
     assert not Path(f"/proc/{pid}").exists()
 
 
