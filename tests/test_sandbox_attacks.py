@@ -61,7 +61,7 @@ def no_leftovers(pool: SandboxPool) -> None:
         if isinstance(worker, ContainerWorker):
             assert len(worker._container.top()["Processes"]) <= 3  # init, relay, server
             continue
-        for server in _children(worker._process.pid) or [worker._process.pid]:
+        for server in _children(worker.pid) or [worker._process.pid]:
             assert _children(server) == []
             assert len(os.listdir(f"/proc/{server}/fd")) < 16
 
@@ -144,7 +144,7 @@ def test_processes_mounts_and_cgroups_go_with_the_pool() -> None:
     before = _state()
     with SandboxPool(SAFE[-1] if Level.NAMESPACED not in SAFE else Level.NAMESPACED) as pool:
         pool.run_many([Job("print(1)")] * 4)
-        pids = [worker._process.pid for worker in pool._workers]
+        pids = [worker.pid for worker in pool._workers]
     assert all(not Path(f"/proc/{pid}").exists() for pid in pids)
     assert _state() == before
 
