@@ -61,7 +61,7 @@ def no_leftovers(pool: SandboxPool) -> None:
         if isinstance(worker, ContainerWorker):
             assert len(worker._container.top()["Processes"]) <= 3  # init, relay, server
             continue
-        for server in _children(worker.pid) or [worker._process.pid]:
+        for server in _children(worker.pid) or [worker.pid]:
             assert _children(server) == []
             assert len(os.listdir(f"/proc/{server}/fd")) < 16
 
