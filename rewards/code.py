@@ -38,8 +38,9 @@ def extract_code(text: str, defines: str = "") -> str:
     blocks = [body for language, body in fences(text) if language in _PYTHON]
     if not blocks:
         return text
-    defining = [b for b in blocks if defines and re.search(rf"^\s*(def|class) {re.escape(defines)}\b", b, re.M)]
-    return str((defining or blocks)[-1])
+    defining = re.compile(rf"^[ \t]*(async +)?(def|class) +{re.escape(defines)}\b", re.MULTILINE)
+    wanted = [block for block in blocks if defines and defining.search(block)]
+    return (wanted or blocks)[-1]
 
 
 class Verifier:

@@ -6,7 +6,10 @@
 - `exit-status`: a command that exits with 0 when all is well.
 """
 
-from collections.abc import Mapping
+import ast
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -91,6 +94,41 @@ def parse_tests(table: object, source: str = "tests") -> Tests:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise DataError(f"{source}: {where or 'tests'}: {fault['msg']}") from None
+
+
+def unasserted(tests: Asserts) -> tuple[int, ...]:
+    """Numbers (from 0) of the tests in which nothing is asserted: they pass whatever the program gives."""
+    return _unasserted(tests.setup, tuple(tests.tests))
+
+
+@lru_cache(maxsize=1024)
+def _unasserted(setup: str, tests: tuple[str, ...]) -> tuple[int, ...]:
+    try:
+        helpers = {
+            node.name
+            for node in ast.walk(_parsed(setup))
+            if isinstance(node, ast.FunctionDef) and any(_asserts(node, set()))
+        }
+        return tuple(i for i, test in enumerate(tests) if not any(_asserts(_parsed(test), helpers)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()  # a test that cannot be read does not pass either
+
+
+def _parsed(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def _asserts(tree: ast.AST, helpers: set[str]) -> Iterator[bool]:
+    """For each place in `tree` whether it can fail a test: an assertion, a raise, a call of a helper with one, or of
+    something named `assert…`, `raises`, `fail`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            yield called in helpers or called.lower().startswith(("assert", "raises", "fail"))
+        else:
+            yield isinstance(node, ast.Assert | ast.Raise)
 
 
 def data(tagged: Any) -> Any:

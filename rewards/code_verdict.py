@@ -9,8 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from vertigym.core.errors import SandboxError
-from vertigym.rewards.code_tests import PROTOCOLS, Asserts, Cases, ExitStatus, InOut, Programs, Tests, data
+from vertigym.rewards.code_tests import (
+    PROTOCOLS,
+    Asserts,
+    Cases,
+    ExitStatus,
+    InOut,
+    Programs,
+    Tests,
+    data,
+    data_each,
+    unasserted,
+)
 from vertigym.sandboxes import JobOutcome, Reply, Status
+from vertigym.sandboxes.contract import safe_text
+from vertigym.sandboxes.tagged_json import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +38,7 @@ class Checked:
     protocol: str
     level: str
     cpu_s: float
+    unasserted: tuple[int, ...] = ()  # tests that assert nothing: they pass whatever the program gives
 
     @property
     def share(self) -> float:
@@ -65,6 +79,7 @@ def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
         protocol=PROTOCOLS[tests.kind],
         level=outcomes[0].level,
         cpu_s=sum(outcome.cpu_s for outcome in outcomes),
+        unasserted=unasserted(tests) if isinstance(tests, Asserts) else (),
     )
 
 
@@ -107,6 +122,7 @@ def evidence(checked: Checked) -> dict[str, Any]:
         "forgeable": "forgeable" in checked.protocol,
         "level": str(checked.level),
         **({"first_failure": first} if first else {}),
+        **({"without_assertion": list(checked.unasserted)} if checked.unasserted else {}),
     }
 
 
@@ -118,8 +134,9 @@ def _judge_cases(tests: Cases, outcome: JobOutcome) -> list[str]:
         if reply is not None and not reply.error and same(expected, reply.value, rel=tests.rel, abs=tests.abs):
             notes.append("")
             continue
-        written = ", ".join([repr(a) for a in data(case.args)] + [f"{k}={v!r}" for k, v in case.kwargs.items()])
-        notes.append(_short(f"{tests.entry}({written}): expected {expected!r}, {_came(reply, outcome)}"))
+        named = [f"{name}={shown(value)}" for name, value in data_each(case.kwargs).items()]
+        written = ", ".join([*map(shown, data(case.args)), *named])
+        notes.append(_short(f"{tests.entry}({written}): expected {shown(expected)}, {_came(reply, outcome)}"))
     return notes
 
 
@@ -135,10 +152,11 @@ def _judge_asserts(tests: Asserts, outcome: JobOutcome) -> list[str]:
 
 
 def _judge_run(run: InOut, outcome: JobOutcome) -> str:
-    if outcome.status is Status.OK and _lines(outcome.stdout) == _lines(run.stdout):
+    if outcome.status is Status.OK and _lines(outcome.stdout) == _lines(safe_text(run.stdout)):
         return ""
     ended = "" if outcome.status is Status.OK else f" ({_came(None, outcome)})"
-    return _short(f"input {run.stdin!r}: expected {run.stdout!r}, printed {outcome.stdout!r}{ended}")
+    given, wanted, printed = map(shown, (run.stdin, run.stdout, outcome.stdout))
+    return _short(f"input {given}: expected {wanted}, printed {printed}{ended}")
 
 
 def _came(reply: Reply | None, outcome: JobOutcome) -> str:
@@ -149,7 +167,7 @@ def _came(reply: Reply | None, outcome: JobOutcome) -> str:
         return f"no answer ({outcome.status})"
     if reply.error:
         return f"{reply.error}: {reply.message}" if reply.message else reply.error
-    return f"got {reply.value!r}"
+    return f"got {shown(reply.value)}"
 
 
 def _loads(outcome: JobOutcome, kind: str) -> bool:
@@ -160,7 +178,7 @@ def _loads(outcome: JobOutcome, kind: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
+    return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 def _short(text: str) -> str:

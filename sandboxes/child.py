@@ -129,13 +129,12 @@ def _command(payload: dict[str, Any], emit: Emit) -> int:
 
 
 def _collect(payload: dict[str, Any], emit: Emit) -> int:
-    """Read the regular files below the working folder; links are not followed."""
-    for folder, _, names in os.walk("."):
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if os.path.isfile(path) and not os.path.islink(path):
-                with open(path, "rb") as file:
-                    emit("file", os.path.relpath(path), base64.b64encode(file.read()).decode())
+    """Read one regular file (`path`), or all below the working folder; links are not followed."""
+    below = (os.path.join(folder, name) for folder, _, names in os.walk(".") for name in sorted(names))
+    for path in [payload["path"]] if payload["path"] else below:
+        if os.path.isfile(path) and not os.path.islink(path):
+            with open(path, "rb") as file:
+                emit("file", os.path.relpath(path), base64.b64encode(file.read()).decode())
     return 0
 
 

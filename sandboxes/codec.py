@@ -2,14 +2,15 @@
 
 Out: one payload (JSON) a child; expected values are in none of them. Back: what each child wrote and how it
 ended, which becomes a JobOutcome. Everything that comes back is hostile until decoded: sizes are capped before
-parsing, and a line that is not in the protocol counts as no answer.
+parsing, and a line that is not in the protocol ends the result.
 """
 
 import base64
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from os import WEXITSTATUS, WIFSIGNALED, WTERMSIG
 from typing import Any
 
@@ -67,9 +68,9 @@ def payloads(job: Job, cwd: str = "") -> list[bytes]:
     return [_dump({**program, "mode": "script"})]
 
 
-def collecting(cwd: str) -> bytes:
-    """The payload that asks for all files below `cwd`."""
-    return _dump({"mode": "collect", "cwd": cwd})
+def collecting(cwd: str, path: str = "") -> bytes:
+    """The payload that asks for the file `path`, or for all files below `cwd`."""
+    return _dump({"mode": "collect", "cwd": cwd, "path": path})
 
 
 def outcome(job: Job, raw: RawOutcome, level: Level) -> JobOutcome:
@@ -101,13 +102,21 @@ def outcome(job: Job, raw: RawOutcome, level: Level) -> JobOutcome:
 
 
 def collected(raw: RawOutcome) -> dict[str, bytes]:
-    """The files that a `collecting` payload gave."""
+    """The files that a `collecting` payload gave, but for those whose names are not UTF-8."""
     files = {}
     for row in _rows(raw.results[0]):
         match row:
-            case ["file", str(path), str(content)]:
+            case ["file", str(path), str(content)] if _is_text(path):
                 files[path] = base64.b64decode(content)
     return files
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _status(
@@ -149,26 +158,30 @@ def _decode(data: bytes, expected: int) -> tuple[Reply | None, tuple[Reply, ...]
     """(why it failed to load, replies): at most `expected`, whatever was written."""
     failure: Reply | None = None
     replies: list[Reply] = []
-    for row in _rows(data):
+    for row in islice(_rows(data), expected + 1):
         match row:
+            case ["loaded"]:
+                continue
             case ["failed", str(kind), str(message)]:
                 failure = Reply(error=kind, message=message)
             case ["value", str(tagged)]:
                 replies.append(_value(tagged))
             case ["raised", str(kind), str(message)]:
                 replies.append(Reply(error=kind, message=message))
+            case _:
+                break
     return failure, tuple(replies[:expected])
 
 
-def _rows(data: bytes) -> list[Any]:
-    """The lines that are JSON; the last is dropped when it was cut."""
-    rows = []
-    for line in data.split(b"\n")[:-1]:
+def _rows(data: bytes) -> Iterator[Any]:
+    """The lines up to the first that is not JSON; the last is dropped when it was cut."""
+    start = 0
+    while (end := data.find(b"\n", start)) >= 0:
         try:
-            rows.append(json.loads(line))
+            yield json.loads(data[start:end])
         except (ValueError, RecursionError):
-            continue
-    return rows
+            return
+        start = end + 1
 
 
 def _value(tagged: str) -> Reply:

@@ -236,7 +236,7 @@ class ContainerWorker(SandboxWorker):
 
 def _greeting(kind: WorkerKind) -> dict[str, Any]:
     """The first frame: the relay's source, and in its table all that the fork-server needs."""
-    table = table_for(kind) | {"python": ["/usr"], "sys_path": []}
+    table = table_for(kind) | {"python": [], "hidden": [], "sys_path": []}
     server = json.loads(boot("main", INSIDE, table))
     start = f"{BOOT}\nload(**json.load(os.fdopen(SENT)))"
     settings = {"server": server, "start": start, "flags": _flags(kind), "environment": ENVIRONMENT}

@@ -89,15 +89,16 @@ def _prepare(config: isolation.IsolationConfig, control: socket.socket, first_ui
     sys.path[:] = config.sys_path or sys.path
     for module in (*_COMMON.split(), *config.preload):
         importlib.import_module(module)
+    packages = isolation.loaded_packages()
     base = _address_space()
     namespaced = config.level == "namespaced"
     if namespaced:
-        isolation.build_root(config)
+        isolation.build_root(config, packages)
     isolation.limit_for_good()
     kernel.no_new_privileges()
-    locked = config.level != "unsafe-subprocess" and isolation.restrict_files(config)
+    locked = config.level != "unsafe-subprocess" and isolation.restrict_files(config, packages)
     if config.level == "landlock" and not locked:
-        raise OSError("this kernel has no Landlock")
+        raise OSError("this kernel's Landlock is missing, or too old to guard against truncating files")
     if first_uid:
         os.setgroups([])
         kernel.keep_capabilities(*isolation.CAPABILITIES)
@@ -105,7 +106,8 @@ def _prepare(config: isolation.IsolationConfig, control: socket.socket, first_ui
         kernel.keep_capabilities()
     flags = kernel.clone_flags(syscalls.CLONE_NEWPID if namespaced else 0)
     if config.level != "unsafe-subprocess":
-        kernel.install_filter(syscalls.job_filter(processes=config.processes, clone_flags=flags))
+        allowed = {"processes": config.processes, "writable": config.writable}
+        kernel.install_filter(syscalls.job_filter(**allowed, clone_flags=flags))
     _reserve_descriptors()
     _warm_up()
     control.send(b"ready landlock" if locked else b"ready")

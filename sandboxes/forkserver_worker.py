@@ -186,7 +186,7 @@ def table_for(kind: WorkerKind, cgroup: Path | None = None, **extra: Any) -> dic
     """The `isolation.IsolationConfig` of a worker, as data."""
     library = [sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED")]
     packages = sorted({_folder_of(package) for package in kind.packages})
-    prefix = [sys.base_prefix] if kind.processes and sys.base_prefix != "/usr" else []
+    prefix = [f"{sys.base_prefix}/bin", f"{sys.base_prefix}/lib"] if kind.processes else []
     return asdict(
         IsolationConfig(
             level=kind.level.value,
@@ -194,7 +194,8 @@ def table_for(kind: WorkerKind, cgroup: Path | None = None, **extra: Any) -> dic
             writable=kind.level in (Level.NAMESPACED, Level.DOCKER),
             disk_bytes=kind.disk_bytes,
             disk_inodes=kind.disk_inodes,
-            python=[os.path.realpath(path) for path in (*prefix, *library, *packages)],
+            python=[os.path.realpath(path) for path in (*prefix, *library)],
+            hidden=_hidden(library),
             sys_path=[os.path.realpath(path) for path in (*library, *packages)],
             preload=list(kind.packages),
             cgroup=str(cgroup or ""),
@@ -222,6 +223,17 @@ def _spawn(kind: WorkerKind, cgroup: Path | None, control: socket.socket) -> "su
         )
     finally:
         os.close(sent)
+
+
+def _hidden(library: Sequence[str]) -> list[str]:
+    """Where this process finds packages, this one among them; but no folder that holds the standard library."""
+    folders = {os.path.realpath(path) for path in (*sys.path, str(Path(__file__).parents[1])) if path}
+    standard = [os.path.realpath(path) for path in library]
+    return sorted(f for f in folders if os.path.isdir(f) and not any(_holds(f, path) for path in standard))
+
+
+def _holds(folder: str, path: str) -> bool:
+    return os.path.commonpath([folder, path]) == folder
 
 
 @cache

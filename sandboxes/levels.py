@@ -29,7 +29,7 @@ _FIX = {
         "run as root, or allow user namespaces (sysctl user.max_user_namespaces=15000; on Ubuntu 24.04 also "
         "kernel.apparmor_restrict_unprivileged_userns=0)"
     ),
-    Level.LANDLOCK: "a Linux kernel from 5.13 on with landlock in its `lsm=` list",
+    Level.LANDLOCK: "a Linux kernel from 6.2 on with landlock in its `lsm=` list",
     Level.UNSAFE: "Linux; elsewhere use docker",
 }
 

@@ -182,10 +182,23 @@ class SandboxPool:
 
     def _serve(self) -> None:
         try:
-            while self._turn():
+            while self._safe_turn():
                 pass
         finally:
             self._end()
+
+    def _safe_turn(self) -> bool:
+        """One turn. A fault of ours costs the jobs under way, never the pool."""
+        try:
+            return self._turn()
+        except Exception as error:
+            fault = SandboxError(f"a fault of the sandbox pool: {type(error).__name__}: {error}")
+            for worker in list(self._workers):
+                self._drop(worker)
+            for number in list(self._tickets):
+                self._finish(self._tickets.pop(number), fault)
+            self._give_up(fault)
+            return True
 
     def _turn(self) -> bool:
         poll = select.poll()
@@ -216,7 +229,8 @@ class SandboxPool:
         with self._lock:
             tickets, self._inbox = self._inbox, []
         for ticket in tickets:
-            self._waiting.setdefault(ticket.kind, deque()).append(ticket)
+            if ticket.future.set_running_or_notify_cancel():
+                self._waiting.setdefault(ticket.kind, deque()).append(ticket)
 
     def _hear(self, worker: SandboxWorker) -> None:
         if worker not in self._workers:  # lost earlier in this turn
@@ -231,15 +245,19 @@ class SandboxPool:
             return
         number, result = heard
         ticket = self._tickets.pop(number)
-        if not isinstance(result, JobOutcome):
-            result = codec.outcome(ticket.job, result, self.level)
-        self._finish(ticket, result)
+        self._finish(ticket, self._outcome(ticket.job, result))
         if (worker.worn or worker.jobs_done >= self._recycle_after) and not worker.outstanding:
             self._drop(worker)
 
+    def _outcome(self, job: Job, result: codec.RawOutcome | JobOutcome) -> JobOutcome | SandboxError:
+        if isinstance(result, JobOutcome):
+            return result
+        try:
+            return codec.outcome(job, result, self.level)
+        except Exception as error:  # decoding hostile bytes; whatever it is, it is this job's alone
+            return SandboxError(f"an outcome that cannot be read: {type(error).__name__}: {error}")
+
     def _finish(self, ticket: _Ticket, result: JobOutcome | Exception) -> None:
-        if ticket.future.cancelled():
-            return
         if isinstance(result, JobOutcome):
             ticket.future.set_result(result)
         else:
@@ -325,6 +343,9 @@ class SandboxPool:
         except OSError as error:
             self._lose(worker, SandboxError(f"a {self.level} sandbox was lost: {error}"))
             return False
+        except Exception as error:  # this job cannot be sent; the worker is as it was
+            self._finish(ticket, SandboxError(f"the job cannot be sent: {type(error).__name__}: {error}"))
+            return True
         self._tickets[number] = ticket
         return True
 

@@ -41,9 +41,10 @@ class Session:
         level: Level | str | None = None,
         limits: JobLimits = LIMITS,
     ) -> None:
-        self.level = best_level() if level is None else Level(level)
-        if self.level not in (Level.NAMESPACED, Level.DOCKER):
-            raise SandboxError(f"a session needs namespaced or docker: {self.level} has no folder to work in")
+        name = best_level() if level is None else level
+        if name not in (Level.NAMESPACED, Level.DOCKER):
+            raise SandboxError(f"a session needs namespaced or docker: {name} has no folder to work in")
+        self.level = Level(name)
         self.limits = limits
         self._numbers = count(1)
         self._closed = False
@@ -77,15 +78,26 @@ class Session:
         if outcome.exit_code:
             raise SandboxError(f"{path} could not be written: {outcome.stderr or outcome.status}")
 
-    def snapshot(self) -> dict[str, bytes]:
-        """All regular files of the folder by relative path; links are left out.
+    def read(self, path: str) -> bytes | None:
+        """What is in one file; None where there is no regular file of that name.
 
         Raises:
             SandboxError: the sandbox was lost.
         """
+        return next(iter(self._collect(path).values()), None)
+
+    def snapshot(self) -> dict[str, bytes]:
+        """All regular files of the folder by relative path; links, and names that are not UTF-8, are left out.
+
+        Raises:
+            SandboxError: the sandbox was lost.
+        """
+        return self._collect()
+
+    def _collect(self, path: str = "") -> dict[str, bytes]:
         limits = JobLimits(result_bytes=4 * self.limits.disk_bytes, disk_bytes=4 * self.limits.disk_bytes)
         job = Job(limits=limits)
-        return codec.collected(self._send([codec.collecting(FOLDER)], job))
+        return codec.collected(self._send([codec.collecting(FOLDER, path)], job))
 
     def close(self) -> None:
         """End it; everything in it is gone. A second time does nothing."""
