@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from vertigym.envs.decision.builtin import RETURNS, folder_of
 from vertigym.envs.decision.env import load
-from vertigym.rewards.decision import MAX_CHARS, DecisionVerifier, read_json
+from vertigym.rewards.decision import DecisionVerifier
+from vertigym.rewards.replies import MAX_CHARS, json_in
 
 verify = DecisionVerifier()
 ANSWER = {"decision": "refund", "fee": 5, "ok": True, "notes": ["a", "b"], "to": {"desk": None, "rate": 0.25}}
@@ -167,9 +168,9 @@ def test_the_score_is_one_only_for_equal_records(one: dict[str, Any], other: dic
 
 
 def test_what_is_too_long_is_refused_before_it_is_read() -> None:
-    assert read_json(" " * (MAX_CHARS - 2) + "{}") == {}
+    assert json_in(" " * (MAX_CHARS - 2) + "{}") == {}
     with pytest.raises(ValueError, match="longer than"):
-        read_json(" " * MAX_CHARS + "{}")
+        json_in(" " * MAX_CHARS + "{}")
 
 
 def test_hostile_actions_end_an_episode_with_zero() -> None:
