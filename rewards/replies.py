@@ -31,19 +31,29 @@ def strict_json(text: str, limit: int = MAX_CHARS) -> Any:
 
 def json_in(reply: str) -> Any:
     """The JSON value in a reply: bare, or in a Markdown fence with any text around it (the last fence counts).
-    What stands before a closing `</think>` is not read.
+    What stands before the first `</think>` is not read.
 
     Raises:
         ValueError: there is none, or more than `MAX_CHARS` of text (says which).
     """
     if len(reply) > MAX_CHARS:
         raise ValueError(f"longer than {MAX_CHARS:,} characters")
-    text = reply.rpartition(_THOUGHT)[2].strip()
+    text = reply.strip()
+    if _THOUGHT in text and not _is_json(text):  # the tag may stand in a text of the answer, too
+        text = text.partition(_THOUGHT)[2].strip()
     if not text:
         raise ValueError("empty")
     if text[0] not in "{[" and _FENCE in text:
         text = _last_fence(text)
     return strict_json(text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        strict_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def fences(text: str) -> list[tuple[str, str]]:

@@ -241,7 +241,7 @@ LINES = {
     "compare done @": ("latin1", "nested.json", "a_folder"),
     "env import table.csv --id a/B-v0 -o @": OUTPUTS,
     "env import @ --id a/B-v0": ("latin1", "nested.json", "zeros", "a_folder", "suite.toml"),
-    "env import table.csv --id @": ("B", "a/B", "a/b/C-v0", "../B-v0", "a/B-vx", ""),
+    "env import table.csv --id @": ("B", "a/B", "a/b/C-v0", "a/B-vx", ""),
     "env diff table.csv @": ("latin1", "nested.json", "zeros", "a_folder"),
     "env diff table.csv table.csv -o @": OUTPUTS,
     "env check @": ("latin1", "a_folder", "json", "no_such_module"),

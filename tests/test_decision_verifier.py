@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vertigym.envs.decision.builtin import RETURNS, folder_of
@@ -152,8 +152,11 @@ RECORDS = st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=4)
 
 
 @given(RECORDS)
+@example({"": "</think>"})
+@example({"</think>": "```"})
 def test_every_answer_equals_its_own_json(answer: dict[str, Any]) -> None:
     assert verify(json.dumps(answer), answer).value == 1.0
+    assert verify("It is so.</think>" + json.dumps(answer), answer).value == 1.0
 
 
 @given(RECORDS, RECORDS)
