@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup setup-all setup-vllm pins demo test test-all test-slow test-vllm lint types format clean
+.PHONY: help setup setup-all setup-vllm pins demo wheel-check test test-all test-slow test-vllm lint types format clean
 
 help:
 	@echo "make demo              train and gate a model against a decision model, on a CPU"
@@ -18,6 +18,8 @@ help:
 	@echo "make test              lint, types and tests"
 	@echo "make test-all          the same, then the slow tests"
 	@echo "make test-vllm         the tests that need vLLM, in an environment of their own"
+	@echo "make wheel-check       build, install and try a wheel in an empty environment"
+	@echo "make pins              resolve constraints*.txt anew after a change of pyproject.toml"
 
 setup: $(VENV)/.done
 
@@ -51,6 +53,10 @@ pins: setup
 
 demo: setup
 	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)')
+
+# What `pip install` gives a user: a wheel, in an empty environment elsewhere.
+wheel-check: setup
+	@PYTHON='$(PYTHON)' .ci/wheel-check $(BIN)/python
 
 # Two tests at a time, those of one file in one process.
 test: lint types

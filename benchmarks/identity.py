@@ -86,8 +86,11 @@ def digests(checkout: Path, kinds: list[str]) -> dict[str, str]:
             )
             vertigym(here, "train", "run.toml", *RUNS[kind], allowed=(0, 1))
             run = here / "runs" / kind
-            for file in sorted(run.rglob("*.safetensors")) + sorted(run.rglob("rollouts/*")):
+            for file in sorted(run.rglob("*.safetensors")):
                 found[str(file.relative_to(here))] = digest(file.read_bytes())
+            for file in sorted(run.glob("rollouts/*")):
+                episodes = [json.loads(line) | {"latency_s": 0} for line in file.read_text().splitlines()]
+                found[str(file.relative_to(here))] = digest(json.dumps(episodes, sort_keys=True).encode())
             rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
             kept = [
                 {RENAMED.get(k, k): v for k, v in row.items() if not k.startswith(VOLATILE)} for row in rows
@@ -100,6 +103,20 @@ def chat(task: dict[str, object]) -> dict[str, object]:
     """A task and its reference answer, as a chat."""
     answer = {"role": "assistant", "content": json.dumps(task["answer"])}
     return {"messages": [{"role": "user", "content": str(task["prompt"])}, answer]}
+
+
+def repeatable(value: object) -> object:
+    """Without what takes another time each time, under the newer names."""
+    if isinstance(value, list):
+        return [repeatable(item) for item in value]
+    if isinstance(value, dict):
+        kept = {
+            RENAMED.get(k, k): v
+            for k, v in value.items()
+            if not k.startswith(VOLATILE) and not k.endswith("_s")
+        }
+        return {k: repeatable(v) for k, v in kept.items()}
+    return value
 
 
 def digest(data: bytes) -> str:

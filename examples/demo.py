@@ -44,7 +44,7 @@ from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent / "returns"
 OUT = Path("runs/demo")
-screen = Console(width=110)
+screen = Console(width=110, markup=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def report(suite: Suite, folder: Path) -> Report:
 
 def heading(text: str) -> None:
     """A line between the acts."""
-    screen.print(f"\n[bold]{text}[/bold]")
+    screen.print(f"\n{text}", style="bold")
 
 
 def checkpoints(outcome: RunOutcome) -> None:

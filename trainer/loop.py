@@ -48,6 +48,11 @@ class RunOutcome:
     promoted: Path | None
     evaluations: Sequence[Evaluation] = ()
 
+    @property
+    def gated(self) -> bool:
+        """Whether any checkpoint was judged."""
+        return bool(self.run.gates())
+
 
 def train(config: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> RunOutcome:
     """Run (or go on with) the training that `config` describes.
