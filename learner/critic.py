@@ -16,6 +16,7 @@ from vertigym.learner import losses
 from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner, Loss
+from vertigym.learner.logit_head import trunk_of
 from vertigym.policies.full_tensors import load_whole
 
 
@@ -25,7 +26,7 @@ class ValueModel(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.config = model.config
-        self.base_model = model.base_model
+        self.base_model = trunk_of(model)
         self.head = nn.Linear(model.config.hidden_size, 1, device=next(model.parameters()).device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -48,6 +49,9 @@ class Critic(Learner):
         """Values before each of the batch's trained tokens, `[T]` fp32."""
         hidden_TH = self.hidden(batch)
         return self.model.head(hidden_TH.float())[:, 0], None
+
+    def _find_head(self) -> None:
+        """There is no vocabulary."""
 
     def save_state(self, folder: Path) -> None:
         """Write the weights, which no model folder holds, and the optimizer's state."""

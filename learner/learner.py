@@ -24,13 +24,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vertigym.kernels.linear_logprob import linear_logprob
+from vertigym.kernels.linear_logprob import Lora, linear_logprob
 from vertigym.learner.batch import Batch, PackedRow, balanced, collate, smallest
 from vertigym.learner.clock import Clock
 from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.logit_head import LogitHead, find_head, trunk_of
 from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.learner.samples import TrainingSample
+from vertigym.learner.shared_rows import shared_rows
 from vertigym.policies.full_tensors import load_whole, shard_like, whole
+from vertigym.policies.lora import adapter_of
 
 STATE = "state.pt"
 _LARGE_VOCABULARY = 8192  # below it the logits of a micro-batch fit into the kernel's budget
@@ -71,10 +74,10 @@ class Learner:
         self.clock = Clock()
         self._device = next(model.parameters()).device
         self._dtype = dtype
-        if checkpointing:
-            model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._trunk, self._head = trunk_of(model), self._find_head()
+        _switch_off_dropout(model, checkpointing=checkpointing)
         # Only this attention takes an arbitrary mask without a copy of it in another type.
-        self._share = getattr(model.config, "_attn_implementation", "") == "sdpa"
+        self.share_rows = getattr(model.config, "_attn_implementation", "") == "sdpa"
         self._ranks = ranks
         ranks.shard(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -95,14 +98,18 @@ class Learner:
         `fused_loss`: a token-wise loss that the caller will take of the result. Over a large vocabulary the
         gradients are then taken while the logits are at hand.
         """
-        head = self.model.get_output_embeddings()
+        head, known = self.model.get_output_embeddings(), self._head
+        if known is None:
+            return self._own_logprobs(batch, entropy=entropy)
+        bias, adapter = getattr(head, "bias", None), adapter_of(head)
         logp_T, entropy_T = linear_logprob(
-            self.hidden(batch),
+            self.hidden(batch) if known.scale == 1 else known.scale * self.hidden(batch),
             head.weight,
             batch.targets_T,
-            bias=getattr(head, "bias", None),
+            bias=bias if bias is None or known.scale == 1 else known.scale * bias,
             temperature=self.temperature,
-            softcap=getattr(self.model.config, "final_logit_softcapping", None),
+            softcap=known.softcap,
+            lora=None if adapter is None else Lora(*adapter),
             entropy=entropy,
             upstream=_upstream(fused_loss, batch)
             if fused_loss and len(head.weight) >= _LARGE_VOCABULARY
@@ -112,19 +119,32 @@ class Learner:
 
     def hidden(self, batch: Batch) -> Tensor:
         """The hidden states that predict the batch's trained tokens, `[T, H]`."""
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32):
-            states: Tensor = self.model.base_model(
+        states: Tensor = self._forward(self._trunk, batch).last_hidden_state
+        return states.flatten(0, 1)[batch.hidden_index_T]
+
+    def _own_logprobs(self, batch: Batch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        """Log-probs and entropies of the logits that the model itself computes, all of them."""
+        logits_TV = self._forward(self.model, batch).logits.flatten(0, 1)[batch.hidden_index_T].float()
+        logp_TV = torch.log_softmax(logits_TV / self.temperature, -1)
+        logp_T = logp_TV.gather(1, batch.targets_T[:, None])[:, 0]
+        return logp_T, -(logp_TV.exp() * logp_TV).sum(-1) if entropy else None
+
+    def _forward(self, module: Any, batch: Batch) -> Any:
+        autocast = torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
+        with autocast, shared_rows(batch) as padding_BS:
+            return module(
                 input_ids=batch.ids_BS,
                 position_ids=batch.positions_BS,
-                attention_mask=batch.mask_B1SS,
+                attention_mask=padding_BS,
                 use_cache=False,
-            ).last_hidden_state
-        return states.flatten(0, 1)[batch.hidden_index_T]
+            )
+
+    def _find_head(self) -> LogitHead | None:
+        return find_head(self.model)
 
     @torch.no_grad()
     def score(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
         """Log-probs of each sample's trained tokens, without gradients, in the order of `samples`."""
-        self.model.eval()
         lengths = [sample.trained for sample in samples]
         starts = {id(s): end - n for s, n, end in zip(samples, lengths, accumulate(lengths), strict=True)}
         logp_T = torch.zeros(sum(lengths))
@@ -153,7 +173,6 @@ class Learner:
 
         `normalizer` defaults to the number of trained tokens in `samples`.
         """
-        self.model.train()
         total = normalizer or float(sum(sample.trained for sample in samples))
         sums: dict[str, float] = defaultdict(float)
         fused_loss = loss if getattr(loss, "tokenwise", False) else None
@@ -175,7 +194,7 @@ class Learner:
         """This rank's micro-batches, each to count with a weight of 1. All ranks must pass through the model
         equally often: one that has run out goes on with a small one that counts 0."""
         ranks = self._ranks
-        parts = balanced(samples, self.microbatch_tokens, share=self._share, ranks=ranks.size)
+        parts = balanced(samples, self.microbatch_tokens, share=self.share_rows, ranks=ranks.size)
         for start in range(0, len(parts), ranks.size):
             mine = parts[start + ranks.rank :][:1]
             yield (mine[0], 1.0) if mine else (smallest(samples), 0.0)
@@ -232,6 +251,17 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         load_whole(self.model, state["adapters"], strict=False)
         self.steps = state["steps"]
+
+
+def _switch_off_dropout(model: Any, *, checkpointing: bool) -> None:
+    """What trains is the distribution that was sampled from. Layers that keep no activations do so only while
+    they are told to train; what is inside them is not."""
+    if checkpointing:
+        trunk_of(model).gradient_checkpointing_enable({"use_reentrant": False})
+    model.eval()
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -57,6 +57,13 @@ def weight_of(linear: Any) -> Tensor:
     return merged
 
 
+def adapter_of(linear: Any) -> tuple[Tensor, Tensor, float] | None:
+    """`(A [R, in], B [out, R], scale)` of a linear layer's adapter, where it has one."""
+    if not hasattr(linear, "get_delta_weight"):
+        return None
+    return linear.lora_A[_NAME].weight, linear.lora_B[_NAME].weight, float(linear.scaling[_NAME])
+
+
 @torch.no_grad()
 def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> dict[str, Tensor]:
     """The model's state as if it had been trained whole on one rank: adapters merged, plain names.
@@ -64,16 +71,24 @@ def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: t
     Args:
         keep: what to keep of each tensor as soon as it is whole, so that not all have to be at once.
     """
+    adapters = {id(_adapted(m)): m for m in model.modules() if hasattr(m, "get_delta_weight")}
     state: dict[str, Tensor] = {}
     names: dict[int, str] = {}  # by parameter: tied weights stay one tensor
     for name, value in model.state_dict(keep_vars=True).items():
         if ".lora_" in name:
             continue
-        owner, base, leaf = name.partition(".base_layer.")
-        plain = f"{owner}.{leaf}" if base else name
+        plain = name.replace(".base_layer", "")
         if id(value) in names:
             state[plain] = state[names[id(value)]]
             continue
-        merged = weight_of(model.get_submodule(owner)) if base and leaf == "weight" else whole(value)
-        names[id(value)], state[plain] = plain, keep(merged.detach())
+        merged = whole(value).detach()
+        if id(value) in adapters:
+            merged = merged + whole(adapters[id(value)].get_delta_weight(_NAME)).to(merged.dtype)
+        names[id(value)], state[plain] = plain, keep(merged)
     return state
+
+
+def _adapted(layer: Any) -> Tensor:
+    """The parameter that an adapter's layer changes: a weight, or one of several of a layer of experts."""
+    adapted: Tensor = layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight
+    return adapted

@@ -296,7 +296,7 @@ def learnt(
     model: Any, cfg: PolicyConfig, samples: list[TrainingSample], tokens: int, *, share: bool
 ) -> tuple[float, Tensor]:
     learner = Learner(model, OptimizerConfig(), total_steps=1, microbatch_tokens=tokens)
-    learner._share = share
+    learner.share_rows = share
     model.zero_grad()
     got = learner.forward_backward(samples, policy_loss(cfg), entropy=True)
     return got["loss"], torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

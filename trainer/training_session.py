@@ -39,7 +39,7 @@ class Algorithm(Protocol):
         ...
 
 
-class Session:
+class TrainingSession:
     """One call of `train`: the objects of a run, opened at a step.
 
     Args:
