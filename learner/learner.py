@@ -17,9 +17,10 @@ and stay in float32, and so does the head, where rounding would move probability
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ from vertigym.learner.samples import TrainingSample
 from vertigym.learner.shared_rows import shared_rows
 from vertigym.policies.full_tensors import load_whole, shard_like, whole
 from vertigym.policies.lora import adapter_of
+
+T = TypeVar("T")
 
 STATE = "state.pt"
 _LARGE_VOCABULARY = 8192  # below it the logits of a micro-batch fit into the kernel's budget
@@ -51,6 +54,10 @@ class Learner:
         dtype: of the passes through the trunk.
         checkpointing: keep no activations within a layer, and compute them again for the backward pass.
         ranks: who shares the work; all call the same methods in the same order.
+
+    Attributes:
+        share_rows: samples of one prompt share a row, and short ones are packed.
+        fuses_head: log-probs come of hidden states, without all logits.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class Learner:
         self._device = next(model.parameters()).device
         self._dtype = dtype
         self._trunk, self._head = trunk_of(model), self._find_head()
+        self.fuses_head = True
         _switch_off_dropout(model, checkpointing=checkpointing)
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self.share_rows = getattr(model.config, "_attn_implementation", "") == "sdpa"
@@ -99,8 +107,8 @@ class Learner:
         gradients are then taken while the logits are at hand.
         """
         head, known = self.model.get_output_embeddings(), self._head
-        if known is None:
-            return self._own_logprobs(batch, entropy=entropy)
+        if known is None or not self.fuses_head:
+            return self.own_logprobs(batch, entropy=entropy)
         bias, adapter = getattr(head, "bias", None), adapter_of(head)
         logp_T, entropy_T = linear_logprob(
             self.hidden(batch) if known.scale == 1 else known.scale * self.hidden(batch),
@@ -122,8 +130,9 @@ class Learner:
         states: Tensor = self._forward(self._trunk, batch).last_hidden_state
         return states.flatten(0, 1)[batch.hidden_index_T]
 
-    def _own_logprobs(self, batch: Batch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        """Log-probs and entropies of the logits that the model itself computes, all of them."""
+    def own_logprobs(self, batch: Batch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+        """The same of the logits that the model itself computes, all of them: slower, and right by
+        definition."""
         logits_TV = self._forward(self.model, batch).logits.flatten(0, 1)[batch.hidden_index_T].float()
         logp_TV = torch.log_softmax(logits_TV / self.temperature, -1)
         logp_T = logp_TV.gather(1, batch.targets_T[:, None])[:, 0]
@@ -138,6 +147,21 @@ class Learner:
                 attention_mask=padding_BS,
                 use_cache=False,
             )
+
+    def pass_through(self, passes: Callable[[Batch], T], rows: Sequence[PackedRow]) -> T:
+        """`passes` of these rows as one batch. Collective."""
+        result = self._ranks.run_forward(self.model, passes, collate(rows).to(self._device))
+        self._ranks.reshard(self.model)
+        return result
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Passes inside are in float32, whatever the learner's own are in."""
+        dtype, self._dtype = self._dtype, torch.float32
+        try:
+            yield
+        finally:
+            self._dtype = dtype
 
     def _find_head(self) -> LogitHead | None:
         return find_head(self.model)

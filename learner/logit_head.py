@@ -1,8 +1,8 @@
 """What a model does between its trunk and its logits, asked of the model itself.
 
 The one idea: the kernel computes logits from hidden states and the head's weight, so whatever else a model does
-there (a scale before the head or after it, a soft cap) must be known, wherever its config keeps it. Known numbers
-are put in place of the head's output, and the model's logits show what it does with them.
+there (a scale before the head or after it, a soft cap) must be known, wherever its config keeps it. Known
+numbers are put in place of the head's output, and the model's logits show what it does with them.
 
 Axes: V vocabulary.
 """
@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vertigym.core.errors import InputError
+
 _POINTS = (-1e3, -100.0, -10.0, -1.0, -0.1, 0.1, 1.0, 10.0, 100.0, 1e3)
+# What the code of a model raises that does not take what it is given.
+MODEL_ERRORS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _TOLERANCE = 1e-4  # relative; a float32 model's own rounding is far below
 
 
@@ -39,7 +43,11 @@ def trunk_of(model: Any) -> Any:
 @torch.no_grad()
 def find_head(model: Any) -> LogitHead | None:
     """How `model` makes logits of its trunk's hidden states; None where it is not like this, and only its own
-    forward pass knows."""
+    forward pass knows.
+
+    Raises:
+        InputError: the model cannot be run.
+    """
     head, trunk = model.get_output_embeddings(), trunk_of(model)
     if head is None or trunk is model:
         return None
@@ -60,6 +68,10 @@ def find_head(model: Any) -> LogitHead | None:
     try:
         ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
         logits = model(input_ids=ids, use_cache=False).logits
+    except MODEL_ERRORS as error:
+        raise InputError(
+            f"{type(model).__name__}: the model's own forward pass fails: {type(error).__name__}: {error}"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -4,6 +4,7 @@ Hu et al. 2021: `W x` becomes `W x + (alpha / rank) B A x`; only A and B are tra
 with the adapters merged into the weights, as an ordinary model folder.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -43,10 +44,23 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
         torch.manual_seed(derive(seed, "lora"))
         try:
             inject_adapter_in_model(
-                LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets), model, _NAME
+                LoraConfig(
+                    r=config.rank,
+                    lora_alpha=config.alpha,
+                    target_modules=targets,
+                    exclude_modules=_routers(model) if targets == "all-linear" else None,
+                ),
+                model,
+                _NAME,
             )
         except ValueError as error:
             raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from None
+
+
+def _routers(model: Any) -> list[str]:
+    """Linear layers with a forward pass of their own, which an adapter cannot stand beside."""
+    linear = torch.nn.Linear
+    return [n for n, m in model.named_modules() if isinstance(m, linear) and type(m).forward is not linear.forward]
 
 
 def weight_of(linear: Any) -> Tensor:
@@ -71,7 +85,10 @@ def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: t
     Args:
         keep: what to keep of each tensor as soon as it is whole, so that not all have to be at once.
     """
-    adapters = {id(_adapted(m)): m for m in model.modules() if hasattr(m, "get_delta_weight")}
+    adapters: dict[int, list[Any]] = defaultdict(list)  # by parameter: one that layers share may have several
+    for module in model.modules():
+        if hasattr(module, "get_delta_weight"):
+            adapters[id(_adapted(module))].append(module)
     state: dict[str, Tensor] = {}
     names: dict[int, str] = {}  # by parameter: tied weights stay one tensor
     for name, value in model.state_dict(keep_vars=True).items():
@@ -82,8 +99,8 @@ def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: t
             state[plain] = state[names[id(value)]]
             continue
         merged = whole(value).detach()
-        if id(value) in adapters:
-            merged = merged + whole(adapters[id(value)].get_delta_weight(_NAME)).to(merged.dtype)
+        for adapter in adapters[id(value)]:
+            merged = merged + whole(adapter.get_delta_weight(_NAME)).to(merged.dtype)
         names[id(value)], state[plain] = plain, keep(merged)
     return state
 

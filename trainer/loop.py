@@ -2,8 +2,9 @@
 
     train(config)                one run, from its config to its promoted checkpoint
 
-`training_session` holds the objects of the run. The gatekeeper decides what ships; after a rejection the loop may
-go on from the champion. Several ranks all run this loop; the leader alone writes the run's folder, logs and gates.
+`training_session` holds the objects of the run. The gatekeeper decides what ships; after a rejection the loop
+may go on from the champion. Several ranks all run this loop; the leader alone writes the run's folder, logs and
+gates.
 """
 
 from collections.abc import Callable, Sequence
