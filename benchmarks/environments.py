@@ -24,7 +24,7 @@ from vertigym.core.types import Split, Task
 from vertigym.envs.agent.env import AgentEnv, load
 from vertigym.envs.agent.importer import import_agent
 from vertigym.envs.decision.builtin import RETURNS, folder_of
-from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.decision.importer import DecisionImportReport, import_decision
 from vertigym.envs.registry import make
 from vertigym.envs.tool_calls import write_call
 from vertigym.rewards.decision import DecisionVerifier
@@ -80,7 +80,7 @@ def importing(files: list[Path]) -> Table:
     return table
 
 
-def imported(file: Path) -> tuple[ImportReport, float]:
+def imported(file: Path) -> tuple[DecisionImportReport, float]:
     """A model imported into a scratch folder (its clock stopped), and the CPU seconds it took."""
     with tempfile.TemporaryDirectory() as scratch:
         start = time.process_time()

@@ -60,7 +60,7 @@ BUILT_IN: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class EnvSpec:
     """What is known of an environment before it is made. `source`: built-in, a package's name, or a folder."""
 
     id: str
@@ -70,7 +70,7 @@ class Spec:
     entry_point: str = ""  # of a module that is not registered
 
 
-_specs: dict[str, Spec] = {}
+_specs: dict[str, EnvSpec] = {}
 _broken: dict[str, str] = {}
 _discovered = False
 
@@ -96,7 +96,7 @@ def register(
         id, entry_point=entry_point, kwargs=kwargs, disable_env_checker=True, order_enforce=False
     )
     module = entry_point.partition(":")[0] if isinstance(entry_point, str) else entry_point.__module__
-    _specs[id] = Spec(id, source or module.partition(".")[0], description)
+    _specs[id] = EnvSpec(id, source or module.partition(".")[0], description)
 
 
 def ids() -> list[str]:
@@ -105,7 +105,7 @@ def ids() -> list[str]:
     return sorted({*_specs, *(found.id for found in _folders())})
 
 
-def spec(id: str) -> Spec:  # noqa: A002
+def spec(id: str) -> EnvSpec:  # noqa: A002
     """What is known of `id`, which may also be the path of a folder.
 
     Raises:
@@ -121,7 +121,7 @@ def spec(id: str) -> Spec:  # noqa: A002
     if (Path(id) / "env.toml").is_file():
         return _folder_spec(Path(id))
     if "/" not in id and _has_module(id):
-        return Spec(id, id.partition(":")[0], entry_point=_with_function(id))
+        return EnvSpec(id, id.partition(":")[0], entry_point=_with_function(id))
     hint = "; ".join(f"{name} failed to load: {why}" for name, why in _broken.items())
     raise UnknownNameError("environment", id, ids(), hint)
 
@@ -195,7 +195,7 @@ def _discover() -> None:
             continue
         for new in set(_gymnasium_registry) - before:
             description = _specs[new].description if new in _specs else ""
-            _specs[new] = Spec(new, name, description)
+            _specs[new] = EnvSpec(new, name, description)
 
 
 def _arguments(id: str) -> dict[str, Any]:  # noqa: A002
@@ -232,7 +232,7 @@ def _load_module(entry_point: str, **kwargs: Any) -> object:
     return load(**kwargs)
 
 
-def _folders() -> Iterator[Spec]:
+def _folders() -> Iterator[EnvSpec]:
     """Folder environments on the search path."""
     roots = [Path("environments"), *(Path(p) for p in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if p)]
     for root in roots:
@@ -243,11 +243,11 @@ def _folders() -> Iterator[Spec]:
                 warnings.warn(f"skipped {file}: {error}", stacklevel=2)
 
 
-def _folder_spec(folder: Path) -> Spec:
+def _folder_spec(folder: Path) -> EnvSpec:
     table = read_toml(folder / "env.toml")
     if not isinstance(table.get("id"), str):
         raise InputError(f"{folder / 'env.toml'}: key 'id' is missing (the form is namespace/Name-v0)")
-    return Spec(table["id"], str(folder), str(table.get("description", "")), folder)
+    return EnvSpec(table["id"], str(folder), str(table.get("description", "")), folder)
 
 
 def _load_folder(folder: Path, **kwargs: Any) -> Env:

@@ -7,7 +7,7 @@
     {"resourceSpans": …}                      OpenTelemetry (see otel.py)
     anything else                             by the column mapping
 
-`calls` yields what a line holds; what cannot be used comes as `Bad`, with the reason.
+`calls` yields what a line holds; what cannot be used comes as `Unreadable`, with the reason.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from vertigym.traces.columns import mapped, with_columns
 from vertigym.traces.config import Columns, ImportConfig
 from vertigym.traces.messages import decoded, documents, kind_of, message, role_of, seconds, text_of
-from vertigym.traces.otel import Bad, Other, is_export, spans
+from vertigym.traces.otel import NotACall, Unreadable, is_export, spans
 from vertigym.traces.records import Feedback, Trace, reason
 
 _OWN = ("model", "version", "label", "outcome", "customer", "cluster", "feedback", "documents")
@@ -27,14 +27,14 @@ _TIMES = ("time", "timestamp", "created_at", "created")
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class LateFeedback:
     """Feedback (an outcome, a label) that names the call it belongs to."""
 
     id: str
     changes: Mapping[str, Any]
 
 
-Found = Trace | Later | Other | Bad
+Found = Trace | LateFeedback | NotACall | Unreadable
 
 
 def calls(row: Any, name: str, config: ImportConfig) -> Iterator[Found]:
@@ -44,18 +44,18 @@ def calls(row: Any, name: str, config: ImportConfig) -> Iterator[Found]:
             raise ValueError(f"a row is a JSON object, this is {kind_of(row)}")
         yield from _calls(row, name, config)
     except _FAULTS as error:
-        yield Bad(_why(error))
+        yield Unreadable(_why(error))
 
 
 _FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError)
 
 
-def _attempt(make: Callable[..., Trace], *args: Any) -> Trace | Bad:
+def _attempt(make: Callable[..., Trace], *args: Any) -> Trace | Unreadable:
     """One call of several on a line: its fault is its own."""
     try:
         return make(*args)
     except _FAULTS as error:
-        return Bad(_why(error))
+        return Unreadable(_why(error))
 
 
 def _why(error: Exception) -> str:
@@ -74,7 +74,7 @@ def _calls(row: Mapping[str, Any], name: str, config: ImportConfig) -> Iterator[
         yield mapped(row, name, columns)
     elif is_export(row):
         for span in spans(row):
-            if isinstance(span, Other | Bad):
+            if isinstance(span, NotACall | Unreadable):
                 yield span
             else:
                 yield _attempt(from_call, span["messages"], span["answer"], span["around"], name, columns)
@@ -86,14 +86,14 @@ def _calls(row: Mapping[str, Any], name: str, config: ImportConfig) -> Iterator[
         yield from _chat(row, name, config)
 
 
-def _later(row: Mapping[str, Any]) -> Later:
+def _later(row: Mapping[str, Any]) -> LateFeedback:
     """Feedback on a line of its own, checked here: it is merged into its call later, where nothing may fail."""
     told = Feedback.model_validate(row["feedback"]).model_dump(mode="json", exclude_none=True)
     known = {key: row[key] for key in ("outcome", "label") if row.get(key) is not None}
     for key, value in known.items():
         if not isinstance(value, str | int | float):
             raise ValueError(f"{key} is text, this is {kind_of(value)}")
-    return Later(str(row["id"]), {"feedback": told, **{key: str(value) for key, value in known.items()}})
+    return LateFeedback(str(row["id"]), {"feedback": told, **{key: str(value) for key, value in known.items()}})
 
 
 def _chat(row: Mapping[str, Any], name: str, config: ImportConfig) -> Iterator[Found]:
@@ -146,7 +146,7 @@ def _completed(
     for number, choice in enumerate(choices):
         answer = choice.get("message") if isinstance(choice, Mapping) else None
         if not isinstance(answer, Mapping):
-            yield Bad("a choice has no message (a chunk of a stream is not a call)")
+            yield Unreadable("a choice has no message (a chunk of a stream is not a call)")
             continue
         part = {**around, "finish_reason": choice.get("finish_reason")}
         if number:

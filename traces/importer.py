@@ -20,7 +20,7 @@ from vertigym.core.types import SPLITS
 from vertigym.traces import cleaning
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.contamination import TasksOf, only_files
-from vertigym.traces.import_report import EXAMPLES, ImportReport, Masked, SplitReport, Step, excerpt
+from vertigym.traces.import_report import EXAMPLES, Masked, SplitReport, Step, TraceImportReport, excerpt
 from vertigym.traces.ingest import Progress, Reader
 from vertigym.traces.near_duplicates import minhash
 from vertigym.traces.reading import log_files
@@ -35,7 +35,7 @@ def import_traces(
     on_progress: Progress = lambda *_: None,
     *,
     tasks_of: TasksOf = only_files,
-) -> ImportReport:
+) -> TraceImportReport:
     """Import logs into the folder `out` (see `records.py` for what lies there), whole or not at all. `tasks_of`
     gives the held-out tasks of the environments that `decontaminate.against` names.
 
@@ -79,7 +79,7 @@ class _Import:
         self._steps: list[Step] = []
         self._left = store.rows
 
-    def run(self) -> ImportReport:
+    def run(self) -> TraceImportReport:
         self._steps_of_reading()
         cleaning.drop_equal(self._store, self._config)
         for name in ("exact duplicates", "superseded"):
@@ -200,9 +200,9 @@ class _Import:
                 for place, name, split, copies in batch:
                     files[split].write(_final(self._store.read(place), name, copies).line())
 
-    def _report(self, conflicts: int, notes: Sequence[str]) -> ImportReport:
+    def _report(self, conflicts: int, notes: Sequence[str]) -> TraceImportReport:
         masker = self._reader.masker
-        return ImportReport(
+        return TraceImportReport(
             version=__version__,
             files={str(file): sha256(file) for file in self._files},
             steps=tuple(self._steps),

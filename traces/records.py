@@ -45,20 +45,20 @@ def epoch(value: Any) -> Any:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
-class Row(BaseModel):
+class Record(BaseModel):
     """Base of the rows: frozen, unknown keys refused, NaN and infinities too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Document(Row):
+class Document(Record):
     """A passage the model was shown. `id` is what a citation names."""
 
     id: str = Field(min_length=1)
     text: str
 
 
-class Feedback(Row):
+class Feedback(Record):
     """What people said of a completion, or did with it; keys of your own are kept."""
 
     model_config = ConfigDict(extra="allow")
@@ -68,7 +68,7 @@ class Feedback(Row):
     resolved: bool | None = Field(None, description="True: the matter was closed; False: it came back")
 
 
-class Trace(Row):
+class Trace(Record):
     """One call.
 
     `messages` is the chat that went in, `completion` the assistant's text that came out. `label` is the class

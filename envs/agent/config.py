@@ -102,10 +102,10 @@ class AgentConfig(Config):
     @field_validator("tool")
     @classmethod
     def _the_needed_tools_once(cls, tools: tuple[ToolConfig, ...]) -> tuple[ToolConfig, ...]:
-        names, deeds = [t.name for t in tools], [t.does for t in tools]
-        if len(set(names)) < len(names) or len(set(deeds)) < len(deeds):
+        names, actions = [t.name for t in tools], [t.does for t in tools]
+        if len(set(names)) < len(names) or len(set(actions)) < len(actions):
             raise ValueError("two tools share a name or do the same")
-        if tools and (missing := {"find", "list", "get", "decide", "finish"} - set(deeds)):
+        if tools and (missing := {"find", "list", "get", "decide", "finish"} - set(actions)):
             raise ValueError(f"no tool does {', '.join(sorted(missing))}")
         return tools
 

@@ -24,7 +24,7 @@ from vertigym.decisions.conditions import put
 from vertigym.decisions.model import DecisionModel
 from vertigym.envs.agent.config import AgentConfig, Does, fits
 from vertigym.envs.agent.customer import Customer, EndpointCustomer, ScriptedCustomer
-from vertigym.envs.agent.database import DECIDED, Database, World, build, pool_of
+from vertigym.envs.agent.database import DECIDED, Database, World, build_world, stored_cases
 from vertigym.envs.decision.config import read_tasks
 from vertigym.envs.decision.prompts import rules_text
 from vertigym.envs.env import Env, Turn
@@ -51,7 +51,7 @@ class AgentEnv(Env):
         self.tools = [tool(t.name, t.description, _parameters(t.does, config.decision)) for t in config.tool]
         self._does: dict[str, Does] = {t.name: t.does for t in config.tool}
         self._needs = {t["function"]["name"]: t["function"]["parameters"] for t in self.tools}
-        self._pool = pool_of([tasks.get(i) for i in tasks.ids("train")], config.seed)
+        self._pool = stored_cases([tasks.get(i) for i in tasks.ids("train")], config.seed)
         self._equal = DecisionVerifier(tolerance=config.tolerance).equal
         self._database: Database | None = None
         self._world: World | None = None
@@ -66,7 +66,7 @@ class AgentEnv(Env):
         """Fill a database; the request."""
         self.close()
         if self._world is None or self._world.task != task.id:  # replayed tasks keep their world
-            self._world = build(task, self._pool, self.config.database, self.config.seed)
+            self._world = build_world(task, self._pool, self.config.database, self.config.seed)
         self._database = Database(self._world)
         said: Mapping[str, str] = task.info["says"]
         self._customer = ScriptedCustomer(said)

@@ -9,9 +9,9 @@ from gymnasium.utils.env_checker import check_env
 
 from vertigym.core.types import SPLITS, Task
 from vertigym.envs.check.actions import as_text, prompt_text
-from vertigym.envs.check.check_report import Finding, Level, Result, shown
+from vertigym.envs.check.check_report import Finding, Level, Result, excerpt
 from vertigym.envs.check.duplicates import near_duplicates, own_share
-from vertigym.envs.check.scoring import Sample
+from vertigym.envs.check.scoring import CheckContext
 from vertigym.envs.env import Env
 
 _NEAR = 0.9  # overlap of word triples
@@ -32,17 +32,17 @@ def gymnasium_contract(env: Env) -> Result:
             advice = "follow gymnasium's contract for reset and step; vertigym.envs.Env does it for you"
             return Result(name, message, (Finding(name, "failure", message, advice),))
     findings = tuple(
-        Finding(name, "warning", shown(str(warning.message)), "see gymnasium's documentation of the message")
+        Finding(name, "warning", excerpt(str(warning.message)), "see gymnasium's documentation of the message")
         for warning in caught
         if issubclass(warning.category, UserWarning)
     )
     return Result(name, "holds", findings)
 
 
-def prompts_hide_answers(sample: Sample) -> Result:
+def prompts_hide_answers(context: CheckContext) -> Result:
     """Prompts do not hold the answer: long answers never, short ones no oftener than other tasks' answers."""
     name = "prompts do not contain the answer"
-    tasks = [task for task in sample.tasks if task.answer is not None and as_text(task.answer).strip()]
+    tasks = [task for task in context.tasks if task.answer is not None and as_text(task.answer).strip()]
     if not tasks:
         return Result(name, "no task has an answer", skipped=True)
     shuffled = [task.answer for task in tasks]
@@ -59,7 +59,7 @@ def prompts_hide_answers(sample: Sample) -> Result:
         level: Level = "failure" if excess > _EXCESS and long else "warning"
         task = (long or held)[0]
         message = f"the answer stands in {len(held)} of {len(tasks)} prompts, another task's in {by_chance}"
-        findings.append(Finding(name, level, message, advice, task.id, shown(as_text(task.answer))))
+        findings.append(Finding(name, level, message, advice, task.id, excerpt(as_text(task.answer))))
     return Result(name, f"in {len(held)} of {len(tasks)}", tuple(findings), {"share": len(held) / len(tasks)})
 
 

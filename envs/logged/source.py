@@ -42,7 +42,7 @@ class TracesConfig(Config):
 
 
 @dataclass(slots=True)
-class LeftOut:
+class SkippedTraces:
     """How many traces became no task, by reason."""
 
     reasons: Counter[str] = field(default_factory=Counter)
@@ -89,7 +89,7 @@ def make_tasks(
     Raises:
         DataError: no task is left (says why).
     """
-    left, found = LeftOut(), dict[str, Task]()
+    left, found = SkippedTraces(), dict[str, Task]()
     for split, trace in read_split(folder / config.traces):
         task = make(trace, split)
         if isinstance(task, str):
@@ -173,7 +173,7 @@ def _opening(task: Task, system: str | None, instruction: str) -> str | tuple[Me
 
 
 def _thinned(
-    found: Mapping[str, Task], split: Split, most: float, key: Callable[[Task], str], left: LeftOut
+    found: Mapping[str, Task], split: Split, most: float, key: Callable[[Task], str], left: SkippedTraces
 ) -> list[Task]:
     """A split's tasks with at most the share `most` of one answer, chosen by the tasks' ids."""
     tasks = [task for task in found.values() if task.split == split]

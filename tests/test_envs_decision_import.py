@@ -16,7 +16,7 @@ from vertigym.envs import registry
 from vertigym.envs.decision.builtin import CREDIT_LIMIT, RETURNS, folder_of, rebuild
 from vertigym.envs.decision.config import OLD_DECISION
 from vertigym.envs.decision.env import DecisionEnv, load
-from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.decision.importer import DecisionImportReport, import_decision
 from vertigym.envs.decision.stale import company_logs, derive_old, old_version, stale_logs
 
 SIZES: dict[Split, int] = {"train": 60, "eval": 12, "test": 20}
@@ -71,7 +71,7 @@ LOAN = graph(
 )
 
 
-def imported(tmp_path: Path, text: str, **options: Any) -> tuple[ImportReport, DecisionEnv]:
+def imported(tmp_path: Path, text: str, **options: Any) -> tuple[DecisionImportReport, DecisionEnv]:
     file = tmp_path / "model.json"
     file.write_text(text)
     report = import_decision(file, "acme/Loan-v0", tmp_path / "Loan-v0", **{"sizes": SIZES, **options})

@@ -21,9 +21,9 @@ from vertigym.decisions.outputs import project
 from vertigym.envs import registry
 from vertigym.envs.agent.config import DatabaseConfig, fits, schema_of
 from vertigym.envs.agent.customer import ScriptedCustomer, misspell, read_answer
-from vertigym.envs.agent.database import DECIDED, FIRST, LAST, Database, build, pool_of
+from vertigym.envs.agent.database import DECIDED, FIRST, LAST, Database, build_world, stored_cases
 from vertigym.envs.agent.env import AgentEnv, load
-from vertigym.envs.agent.expert import flaw, known_values, play_expert, replay
+from vertigym.envs.agent.expert import known_values, play_expert, replay, why_unfair
 from vertigym.envs.agent.importer import import_agent
 from vertigym.envs.check import check
 from vertigym.envs.decision.builtin import RETURNS, folder_of
@@ -83,11 +83,11 @@ def test_every_task_is_solved_from_what_can_be_seen_and_in_no_other_way(folder: 
             return project(model.evaluate(case).output, env.config.outputs)
 
         for task in every:
-            played = play_expert(env, task, decide, known_values(every))
-            assert list(played.actions) == env.reference(task)
-            assert played.score.parts["lookups"] == 1
-            assert played.score.parts["needless"] == played.score.parts["violations"] == 0
-            assert flaw(env, played) == ""
+            episode = play_expert(env, task, decide, known_values(every))
+            assert list(episode.actions) == env.reference(task)
+            assert episode.score.parts["lookups"] == 1
+            assert episode.score.parts["needless"] == episode.score.parts["violations"] == 0
+            assert why_unfair(env, episode) == ""
 
 
 def test_the_proof_finds_what_is_not_fair(env: AgentEnv) -> None:
@@ -105,9 +105,9 @@ def test_the_proof_finds_what_is_not_fair(env: AgentEnv) -> None:
         return project(model.evaluate(case).output, env.config.outputs)
 
     known = known_values(tasks_of(env))
-    assert flaw(lenient, play_expert(lenient, task, decide, known)) == "doing nothing scores 1.0"
+    assert why_unfair(lenient, play_expert(lenient, task, decide, known)) == "doing nothing scores 1.0"
     wrong = play_expert(env, task, lambda case: {}, known)
-    assert "scores 0.0" in flaw(env, wrong)
+    assert "scores 0.0" in why_unfair(env, wrong)
 
 
 def test_an_old_rule_book_fails_where_the_answer_changed(env: AgentEnv) -> None:
@@ -116,16 +116,16 @@ def test_an_old_rule_book_fails_where_the_answer_changed(env: AgentEnv) -> None:
     values = []
     for task in tasks_of(env):
         answer = project(old.evaluate(task.info["input"]).output, env.config.outputs)
-        played = play_expert(env, task, partial(lambda a, case: a, answer), known)
-        assert played.score.value == float(answer == task.answer)
-        values.append(played.score.value)
+        episode = play_expert(env, task, partial(lambda a, case: a, answer), known)
+        assert episode.score.value == float(answer == task.answer)
+        values.append(episode.score.value)
     assert 0.1 < sum(values) / len(values) < 0.7
 
 
 def test_the_database_holds_namesakes_and_distractors(env: AgentEnv) -> None:
-    pool, size = pool_of(tasks_of(env)[:60], 0), DatabaseConfig(customers=9, cases=15)
+    pool, size = stored_cases(tasks_of(env)[:60], 0), DatabaseConfig(customers=9, cases=15)
     for task in tasks_of(env)[:20]:
-        world = build(task, pool, size, seed=0)
+        world = build_world(task, pool, size, seed=0)
         people = {row[0]: row[1:] for row in world.customers}
         cases = {row[0]: row for row in world.cases}
         me = people[world.customer]
@@ -140,8 +140,8 @@ def test_the_database_holds_namesakes_and_distractors(env: AgentEnv) -> None:
         days = [row[2] for row in world.cases if row[1] == world.customer]
         assert days.count(task.info["opened"]) == 1
         assert cases[world.other][1] == world.customer
-        assert world == build(
-            task, pool_of(tasks_of(env)[:60], 0), DatabaseConfig(customers=9, cases=15), seed=0
+        assert world == build_world(
+            task, stored_cases(tasks_of(env)[:60], 0), DatabaseConfig(customers=9, cases=15), seed=0
         )
         database = Database(world)
         assert sqlite_state(database.connection) == world.state()
@@ -473,9 +473,9 @@ def test_tools_reach_the_model_through_its_own_template(env: AgentEnv, tmp_path:
 
 def test_the_scripted_expert_plays_several_turns(env: AgentEnv) -> None:
     episodes = [Episode(task, seed) for seed, task in enumerate(tasks_of(env))]
-    played = rollout(expert(), env, episodes, Sampling())
-    assert {trajectory.score.value for trajectory in played} == {1.0}
-    assert len({trajectory.turns for trajectory in played}) > 3
+    episode = rollout(expert(), env, episodes, Sampling())
+    assert {trajectory.score.value for trajectory in episode} == {1.0}
+    assert len({trajectory.turns for trajectory in episode}) > 3
 
 
 def test_agent_mode_on_the_command_line(

@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.model import DecisionError, DecisionModel
 from vertigym.envs.decision.env import load
-from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.decision.importer import DecisionImportReport, import_decision
 
 CLOCK_READERS = (
     "account-dormancy-management",
@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reports() -> dict[str, ImportReport]:
+def reports() -> dict[str, DecisionImportReport]:
     return {}
 
 
@@ -96,7 +96,7 @@ def test_the_engine_reproduces_the_files_own_tests(data: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_becomes_a_sound_environment(
-    data: Path, folder: Path, reports: dict[str, ImportReport], name: str
+    data: Path, folder: Path, reports: dict[str, DecisionImportReport], name: str
 ) -> None:
     report = import_decision(data / "jdm" / f"{name}.json", f"jdm/{name}-v0", folder / name, sizes=SIZES)
     reports[name] = report
@@ -119,7 +119,7 @@ def test_a_model_becomes_a_sound_environment(
 
 @pytest.mark.parametrize("name", CLOCK_READERS)
 def test_a_clock_reader_is_refused_unless_its_clock_is_stopped(
-    data: Path, folder: Path, reports: dict[str, ImportReport], name: str
+    data: Path, folder: Path, reports: dict[str, DecisionImportReport], name: str
 ) -> None:
     file = data / "jdm" / f"{name}.json"
     with pytest.raises(DecisionError, match="reads the clock"):
@@ -129,7 +129,7 @@ def test_a_clock_reader_is_refused_unless_its_clock_is_stopped(
 
 
 def test_coverage_of_rules_and_of_neighbouring_outcomes_over_all_models(
-    reports: dict[str, ImportReport],
+    reports: dict[str, DecisionImportReport],
 ) -> None:
     if len(reports) < len(MODELS) + len(CLOCK_READERS):
         pytest.skip("runs after the imports")
