@@ -23,6 +23,7 @@ from vertigym.decisions.sampler import DecidedCase, Sampler
 from vertigym.envs.decision.env import load
 from vertigym.envs.decision.importer import import_decision
 from vertigym.envs.decision.selection import outcome_names, select
+from vertigym.envs.folders import EnvFolder
 
 NUMBERS = st.sampled_from([-3, 0, 1, 2.5, 7])
 CELLS = st.one_of(
@@ -283,7 +284,7 @@ def test_tasks_keep_minimal_pairs_together_and_say_how_hard_they_are(tmp_path: P
         file, "acme/Desk-v0", tmp_path / "out", sizes={"train": 60, "eval": 20, "test": 20}
     )
     assert (report.adjacent_shown, report.adjacent) == (7, 7)
-    env = load(tmp_path / "out")
+    env = load(EnvFolder(tmp_path / "out"))
     paired = 0
     for split in ("train", "eval", "test"):
         tasks = {i: env.tasks.get(i) for i in env.tasks.ids(split)}

@@ -16,6 +16,7 @@ from vertigym.decisions.outputs import project
 from vertigym.envs.decision.config import OLD_DECISION
 from vertigym.envs.decision.diff import RuleComparison, compare_files
 from vertigym.envs.decision.env import load
+from vertigym.envs.folders import EnvFolder
 from vertigym.evals.gate import decide
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
@@ -68,15 +69,15 @@ def test_every_answer_is_that_of_its_model(comparison: RuleComparison) -> None:
 def test_the_environment_tags_its_tasks_and_keeps_the_old_rules(folder: Path) -> None:
     old = DecisionModel.read(folder / OLD_DECISION)
     for change in ("changed", "same"):
-        env = load(folder, only=change)
+        env = load(EnvFolder(folder), only=change)
         for split in ("train", "eval", "test"):
             tasks = [env.tasks.get(i) for i in env.tasks.ids(split)]
             assert tasks
             for task in tasks:
                 before = project(old.evaluate(task.info["input"]).output, env.config.outputs)
                 assert (before != task.answer) is (change == "changed")
-    assert len(load(folder).tasks.ids("eval")) == sum(
-        len(load(folder, only=change).tasks.ids("eval")) for change in ("changed", "same")
+    assert len(load(EnvFolder(folder)).tasks.ids("eval")) == sum(
+        len(load(EnvFolder(folder), only=change).tasks.ids("eval")) for change in ("changed", "same")
     )
 
 
@@ -93,7 +94,7 @@ def test_a_suite_holds_only_the_changed_cases(folder: Path) -> None:
 def measured(folder: Path, *, new_on_changed: bool, right_on_same: bool) -> Report:
     """A policy that knows the new rules where they changed or not, and forgets a fifth of the rest or not."""
     old = DecisionModel.read(folder / OLD_DECISION)
-    env = load(folder)
+    env = load(EnvFolder(folder))
 
     def write(prompt: Prompt) -> str:
         assert prompt.task is not None

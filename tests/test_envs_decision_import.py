@@ -18,6 +18,7 @@ from vertigym.envs.decision.config import OLD_DECISION
 from vertigym.envs.decision.env import DecisionEnv, load
 from vertigym.envs.decision.importer import DecisionImportReport, import_decision
 from vertigym.envs.decision.stale import company_logs, derive_old, old_version, stale_logs
+from vertigym.envs.folders import EnvFolder
 
 SIZES: dict[Split, int] = {"train": 60, "eval": 12, "test": 20}
 
@@ -75,7 +76,7 @@ def imported(tmp_path: Path, text: str, **options: Any) -> tuple[DecisionImportR
     file = tmp_path / "model.json"
     file.write_text(text)
     report = import_decision(file, "acme/Loan-v0", tmp_path / "Loan-v0", **{"sizes": SIZES, **options})
-    return report, load(tmp_path / "Loan-v0")
+    return report, load(EnvFolder(tmp_path / "Loan-v0"))
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -147,7 +148,7 @@ def test_the_reference_earns_one_and_doing_nothing_earns_nothing(tmp_path: Path)
 
 def test_rules_are_shown_or_hidden_by_one_key(tmp_path: Path) -> None:
     report, hidden = imported(tmp_path, LOAN)
-    shown = load(report.folder, rules="shown")
+    shown = load(EnvFolder(report.folder), rules="shown")
     task = hidden.tasks.ids("train")[0]
     hidden.reset(options={"task": task})
     shown.reset(options={"task": task})
@@ -155,7 +156,7 @@ def test_rules_are_shown_or_hidden_by_one_key(tmp_path: Path) -> None:
     assert [m["role"] for m in shown.messages] == ["system", "user"]
     assert "| 'good' | (38..39) | 'car' | 'edge' | 1.5 |" in shown.messages[0]["content"]
     with pytest.raises(ConfigError, match="rules"):
-        load(report.folder, rules="half")
+        load(EnvFolder(report.folder), rules="half")
 
 
 def test_which_outputs_are_asked_for_can_be_chosen(tmp_path: Path) -> None:
@@ -247,14 +248,14 @@ def test_faults_in_a_folder_are_one_line(tmp_path: Path) -> None:
     good = toml.read_text()
     toml.write_text(good.replace("exact = 0.6", "exact = 0.7"))
     with pytest.raises(ConfigError, match="must be 1"):
-        load(report.folder)
+        load(EnvFolder(report.folder))
     toml.write_text(good.replace("tolerance", "tolerence"))
     with pytest.raises(ConfigError, match="did you mean 'tolerance'"):
-        load(report.folder)
+        load(EnvFolder(report.folder))
     toml.write_text(good)
     (report.folder / "tasks" / "eval.jsonl").unlink()
     with pytest.raises(DataError, match="no such file"):
-        load(report.folder)
+        load(EnvFolder(report.folder))
 
 
 @pytest.mark.parametrize("id", [RETURNS, CREDIT_LIMIT])
@@ -268,7 +269,7 @@ def test_a_built_in_is_what_its_decision_model_makes(tmp_path: Path, id: str) ->
 
 
 def test_logs_of_the_returns_desk_follow_the_old_policy_in_three_cases_of_four() -> None:
-    env = load(folder_of(RETURNS))
+    env = load(EnvFolder(folder_of(RETURNS)))
     old = old_version(env)
     assert old.text == (folder_of(RETURNS) / OLD_DECISION).read_text()
     tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
@@ -294,7 +295,7 @@ def test_an_old_version_is_derived_by_moving_rules(tmp_path: Path) -> None:
     changed = sum(a != t.answer for a, t in zip(answers, tasks, strict=True)) / len(tasks)
     assert 0.3 <= changed <= 0.65
     assert old.text == derive_old(current, tasks, report.outputs, share=0.5, seed=2).text
-    shown = load(report.folder, rules="shown")
+    shown = load(EnvFolder(report.folder), rules="shown")
     assert [m["role"] for m in company_logs(shown, old)[0]["messages"]] == ["system", "user", "assistant"]
     assert stale_logs(current, old, tasks[:1], report.outputs, share_old=0.0)[0]["messages"][1][
         "content"

@@ -10,6 +10,7 @@ from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.model import DecisionError, DecisionModel
 from vertigym.envs.decision.env import load
 from vertigym.envs.decision.importer import DecisionImportReport, import_decision
+from vertigym.envs.folders import EnvFolder
 
 CLOCK_READERS = (
     "account-dormancy-management",
@@ -103,7 +104,7 @@ def test_a_model_becomes_a_sound_environment(
     assert {finding.rule for finding in report.findings} == UNREACHABLE.get(name, set())
     assert {rule for rule, _ in report.not_proven} == NOT_PROVEN.get(name, set())
     assert {rule for rule, _ in report.not_hit} == UNREACHABLE.get(name, set()) | NOT_PROVEN.get(name, set())
-    env = load(folder / name)
+    env = load(EnvFolder(folder / name))
     check_env(env, skip_render_check=True)
     for split in SPLITS:
         for task_id in env.tasks.ids(split):

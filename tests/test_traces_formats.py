@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from vertigym.core.config import parse
 from vertigym.core.errors import DataError
 from vertigym.traces.config import ImportConfig
-from vertigym.traces.formats import LateFeedback, calls
-from vertigym.traces.otel import NotACall, Unreadable
+from vertigym.traces.formats import GROUP, _installed, calls
 from vertigym.traces.reading import log_files, rows
-from vertigym.traces.records import Trace
+from vertigym.traces.records import LateFeedback, NotACall, Trace, Unreadable
+
+from .installed import install
 
 CHAT = [{"role": "system", "content": "Sort."}, {"role": "user", "content": "Where is it?"}]
 
@@ -53,6 +54,33 @@ def _any(value: Any) -> dict[str, Any]:
     if isinstance(value, list):
         return {"arrayValue": {"values": [_any(item) for item in value]}}
     return {"kvlistValue": {"values": [{"key": k, "value": _any(v)} for k, v in value.items()]}}
+
+
+def test_an_installed_package_adds_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+        from vertigym.traces.formats import LogFormat
+        from vertigym.traces.records import Trace, Unreadable
+
+        def read(row, name, config):
+            if not row["said"]:
+                yield Unreadable("nothing was said")
+                return
+            asked, answer = row["said"]
+            yield Trace(id=name, messages=({"role": "user", "content": asked},), completion=answer)
+
+        said = LogFormat(lambda row: "said" in row, read)
+        """
+    install(tmp_path, monkeypatch, "acme_said", source, GROUP, said="said")
+    _installed.cache_clear()
+    try:
+        assert one({"said": ["Where is it?", "shipping"]}).completion == "shipping"
+        assert read({"said": []}) == [Unreadable("nothing was said")]
+        assert read({"said": 3}) == [
+            Unreadable("a shape nobody expects here (TypeError: cannot unpack non-iterable int object)")
+        ]
+        assert one({"messages": CHAT, "completion": "shipping"}).completion == "shipping"
+    finally:
+        _installed.cache_clear()
 
 
 SYSTEM, USER, OUT = (

@@ -19,8 +19,8 @@ from vertigym.core.errors import DataError
 from vertigym.core.types import Task
 from vertigym.traces.config import Decontaminate
 from vertigym.traces.ngrams import I64, U64, among, windows, words
-from vertigym.traces.otel import Unreadable
 from vertigym.traces.reading import rows
+from vertigym.traces.records import Unreadable
 
 TasksOf = Callable[[str], Iterable[Task]]  # the held-out tasks of an environment, by its name
 

@@ -10,12 +10,11 @@ from typing import Any, TextIO
 from vertigym.core.files import dumps, read_text
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.contamination import Benchmarks, TasksOf, only_files, read_items
-from vertigym.traces.formats import LateFeedback, calls
+from vertigym.traces.formats import calls
 from vertigym.traces.import_report import EXAMPLES, excerpt
-from vertigym.traces.otel import NotACall, Unreadable
 from vertigym.traces.pii import Masker
 from vertigym.traces.reading import rows
-from vertigym.traces.records import Trace
+from vertigym.traces.records import LateFeedback, NotACall, Trace, Unreadable
 from vertigym.traces.store import Store
 
 _BATCH = 512

@@ -14,26 +14,13 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from vertigym.traces.records import NotACall, Unreadable
 
 _FLAT = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(.+)")
 _CHATS = frozenset({"chat", "text_completion", "generate_content"})
 _ROLE_EVENTS = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
-
-
-@dataclass(frozen=True, slots=True)
-class NotACall:
-    """A span that is not a call to a chat model."""
-
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """What cannot be used, and why. One of many calls on a line does not take the others with it."""
-
-    reason: str
 
 
 def is_export(row: Mapping[str, Any]) -> bool:

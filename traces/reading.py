@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from vertigym.core.errors import DataError, MissingDependencyError
 from vertigym.core.files import jsonable, read_text
-from vertigym.traces.otel import Unreadable
+from vertigym.traces.records import Unreadable
 
 _LINE = 64 << 20  # bytes; a longer line is not a row
 _WHOLE = 512 << 20  # bytes of a JSON document that is not in lines

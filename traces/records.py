@@ -14,7 +14,8 @@ A folder that was imported:
     report.json, traces.toml              what was done, with counts; the settings it was done with
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -99,6 +100,28 @@ class Trace(Record):
     def line(self) -> str:
         """The row as one line of JSON, with its newline; what is at its default is left out."""
         return dumps(self.model_dump(mode="json", exclude_defaults=True)) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class LateFeedback:
+    """Feedback (an outcome, a label) that names the call it belongs to."""
+
+    id: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NotACall:
+    """A row of a log that is not a call to a chat model, and need not be one."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What cannot be used, and why. One of many calls on a line does not take the others with it."""
+
+    reason: str
 
 
 def read_traces(path: Path) -> Iterator[Trace]:

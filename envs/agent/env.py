@@ -1,6 +1,6 @@
 """The agent environment: a request, a database behind tools, a customer to ask; the final state is judged.
 
-    env = load(Path("environments/loan-agent"))
+    env = load(EnvFolder(Path("environments/loan-agent")))
     observation, info = env.reset(options={"split": "eval"})
     observation, *_ = env.step('<tool_call>{"name": "get_case", "arguments": {"case": "R7"}}</tool_call>')
 
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vertigym.core.config import parse, read_toml
 from vertigym.core.errors import InfrastructureError
 from vertigym.core.files import dumps
 from vertigym.core.types import Message, Score, Task
@@ -25,9 +24,9 @@ from vertigym.decisions.model import DecisionModel
 from vertigym.envs.agent.config import AgentConfig, Does, fits
 from vertigym.envs.agent.customer import Customer, EndpointCustomer, ScriptedCustomer
 from vertigym.envs.agent.database import DECIDED, Database, World, build_world, stored_cases
-from vertigym.envs.decision.config import read_tasks
 from vertigym.envs.decision.prompts import rules_text
 from vertigym.envs.env import Env, Turn
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks
 from vertigym.envs.tool_calls import is_call, tool, tool_call
 from vertigym.rewards.decision import DecisionVerifier
@@ -242,15 +241,14 @@ class AgentEnv(Env):
             return False
 
 
-def load(folder: Path, **changes: Any) -> AgentEnv:
+def load(folder: EnvFolder, **changes: Any) -> AgentEnv:
     """Open an agent environment's folder; `changes` replace keys of its `env.toml` (`violations="punish"`).
 
     Raises:
         InputError: the folder's files are missing or wrong (one line says what).
     """
-    file = folder / "env.toml"
-    config = parse(AgentConfig, read_toml(file) | changes, source=str(file))
-    return AgentEnv(read_tasks(folder), config, system=system_text(config, folder), folder=folder)
+    config = folder.config(AgentConfig, **changes)
+    return AgentEnv(folder.tasks(), config, system=system_text(config, folder.path), folder=folder.path)
 
 
 def system_text(config: AgentConfig, folder: Path) -> str:

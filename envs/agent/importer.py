@@ -26,9 +26,9 @@ from vertigym.envs.agent.customer import fact_text, misspell
 from vertigym.envs.agent.database import build_world, person, scalars, stored_cases
 from vertigym.envs.agent.env import AgentEnv, system_text
 from vertigym.envs.agent.expert import known_values, play_expert, request, why_unfair
-from vertigym.envs.decision.config import Rules, read_tasks, write_folder
-from vertigym.envs.decision.env import load as load_decision
+from vertigym.envs.decision.config import DecisionConfig, Rules, write_folder
 from vertigym.envs.decision.importer import DecisionImportReport, import_decision
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
 
 SIZES: Mapping[Split, int] = {"train": 600, "eval": 150, "test": 250}
@@ -73,7 +73,8 @@ def import_agent(
             description=description,
             contrast=False,  # near twins and distractors are made in the database, not drawn here
         )
-        cases, plain = read_tasks(base), load_decision(base).config
+        folder = EnvFolder(base)
+        cases, plain = folder.tasks(), folder.config(DecisionConfig)
         tasks = [task for split in SPLITS for task in _repeated(cases, split, sizes[split])]
         shared = plain.model_dump(exclude={"kind", "weights"})
         schema = {"decision": schema_of(task.answer for task in tasks)}

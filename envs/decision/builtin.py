@@ -9,6 +9,7 @@ from pathlib import Path
 from vertigym.core.types import Split
 from vertigym.envs.decision.config import OLD_DECISION
 from vertigym.envs.decision.importer import DecisionImportReport, import_decision
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.registry import register
 
 __all__ = ["CREDIT_LIMIT", "OLD_DECISION", "RETURNS", "folder_of", "rebuild"]
@@ -44,7 +45,8 @@ def rebuild(id: str, out: Path) -> DecisionImportReport:  # noqa: A002
 
 
 for _id in _FOLDERS:
-    register(_id, "vertigym.envs.decision.env:load", description=_DESCRIPTIONS[_id], folder=folder_of(_id))
+    _folder = EnvFolder(folder_of(_id))
+    register(_id, "vertigym.envs.decision.env:load", description=_DESCRIPTIONS[_id], folder=_folder)
 
 if __name__ == "__main__":
     for _id in _FOLDERS:

@@ -17,7 +17,6 @@ from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import dumps, whole_folder, write_jsonl, write_text
 from vertigym.core.types import SPLITS, Split, Task
-from vertigym.envs.tasks import TaskSet
 
 Rules = Literal["shown", "hidden"]
 
@@ -39,18 +38,24 @@ class Weights(Config):
         return self
 
 
-class DecisionConfig(Config):
-    """`env.toml` of a decision environment."""
+class RulesConfig(Config):
+    """What every `env.toml` over a decision model may say."""
 
     id: str
-    kind: Literal["decision"]
+    kind: str
     description: str = ""
     rules: Rules = "hidden"
     outputs: Annotated[tuple[str, ...], Field(min_length=1)]
     tolerance: float = Field(1e-6, ge=0)
-    weights: Weights = Weights()
     seed: int = 0
     now: str = ""
+
+
+class DecisionConfig(RulesConfig):
+    """`env.toml` of a decision environment."""
+
+    kind: Literal["decision"]
+    weights: Weights = Weights()
 
 
 _TOML = """\
@@ -75,15 +80,6 @@ parses = {parses}
 fields = {fields}
 exact = {exact}
 """
-
-
-def read_tasks(folder: Path) -> TaskSet:
-    """The folder's tasks, all splits.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
-    return TaskSet.read(*(folder / "tasks" / f"{split}.jsonl" for split in SPLITS))
 
 
 def write_folder(

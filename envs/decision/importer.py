@@ -15,6 +15,7 @@ from vertigym.decisions.outputs import WHOLE, computed_fields, project
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 from vertigym.envs.decision.config import DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
+from vertigym.envs.registry import is_env_id
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 300, "test": 500}
 _SURPLUS = 1.5  # cases sampled for one kept: rules and patterns are balanced by choosing
@@ -101,7 +102,7 @@ def import_decision(
             of its input (it reads the clock or draws random numbers).
         ConfigError: a wrong id, moment or output field, or `out` is something else.
     """
-    _check_id(id)
+    check_id(id)
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
     warnings: list[str] = []
@@ -151,8 +152,12 @@ def import_decision(
     return report
 
 
-def _check_id(id: str) -> None:  # noqa: A002
-    if id.count("/") != 1 or not id.rpartition("-v")[2].isdecimal():
+def check_id(id: str) -> None:  # noqa: A002
+    """
+    Raises:
+        ConfigError: not an environment's id.
+    """
+    if not is_env_id(id):
         raise ConfigError(f"environment id {id!r}: the form is namespace/Name-v0")
 
 

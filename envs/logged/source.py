@@ -18,6 +18,7 @@ from vertigym.core.errors import DataError
 from vertigym.core.files import dumps
 from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS, Message, Split, Task
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import TaskSet
 from vertigym.traces.records import Trace, read_traces
 
@@ -73,7 +74,7 @@ def read_split(folder: Path) -> Iterator[tuple[Split, Trace]]:
 
 
 def make_tasks(
-    folder: Path,
+    folder: EnvFolder,
     config: TracesConfig,
     make: Callable[[Trace, Split], Task | str],
     *,
@@ -90,7 +91,7 @@ def make_tasks(
         DataError: no task is left (says why).
     """
     left, found = SkippedTraces(), dict[str, Task]()
-    for split, trace in read_split(folder / config.traces):
+    for split, trace in read_split(folder.path / config.traces):
         task = make(trace, split)
         if isinstance(task, str):
             left.reasons[task] += 1
