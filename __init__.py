@@ -14,7 +14,7 @@ Importing the package costs next to nothing; each room is imported when it is us
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "from_trl", "to_trl"]
 
 

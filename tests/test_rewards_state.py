@@ -98,3 +98,4 @@ def test_sqlite_state() -> None:
     assert compare_states(before, sqlite_state(connection), GOAL).value == 1.0
     connection.execute("UPDATE orders SET status = 'cancelled'")
     assert compare_states(before, sqlite_state(connection), GOAL).value == 0.0
+    connection.close()
