@@ -20,6 +20,8 @@ from typing import Any
 
 from vertigym.core.files import dumps
 from vertigym.decisions.boxes import Box, differing, without
+from vertigym.decisions.candidates import distinct
+from vertigym.decisions.cases import case_key
 from vertigym.decisions.conditions import Field, get, put
 from vertigym.decisions.findings import RuleAnalysis, free_rows
 from vertigym.decisions.model import DecisionModel
@@ -138,7 +140,7 @@ class _Search:
         for field_ in self.sampler.fields:
             groups: dict[str, list[DecidedCase]] = defaultdict(list)
             for sample in self.sampled.samples:
-                groups[dumps(put(sample.case, field_.path, None))].append(sample)
+                groups[case_key(put(sample.case, field_.path, None))].append(sample)
             for group in groups.values():
                 for one, other in combinations(group[:_VALUES], 2) if len(group) > 1 else ():
                     self._note(one, other, field_.name)
@@ -180,7 +182,7 @@ class _Search:
 
     def _values(self, field_: Field, donors: Sequence[DecidedCase]) -> list[Any]:
         given = [get(donor.case, field_.path) for donor in donors]
-        return list({dumps(v): v for v in (*given, *field_.near)}.values())[:_VALUES]
+        return list(distinct((*given, *field_.near)))[:_VALUES]
 
     # Interacting pairs.
 

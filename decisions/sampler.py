@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from vertigym.core.files import dumps
 from vertigym.core.seeds import generator
+from vertigym.decisions.cases import case_key
 from vertigym.decisions.conditions import Conditions, Field, get, put
 from vertigym.decisions.expressions import atoms
 from vertigym.decisions.model import (
@@ -113,7 +113,7 @@ class Sampler:
     def add(self, case: Case) -> bool:
         """Evaluate a case that was not seen before; whether it hit a new rule."""
         found, case = self._found, {**case, **self._fixed}
-        key = dumps(case)
+        key = case_key(case)
         if key in self._seen:
             return False
         self._seen.add(key)

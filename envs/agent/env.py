@@ -127,6 +127,10 @@ class AgentEnv(Env):
         actions: Sequence[str] | None = task.info.get("actions")
         return actions
 
+    def subject(self, task: Task) -> Any:
+        """The case that the customer asks about."""
+        return task.info.get("input")
+
     # The tools. Arguments fit their schemas.
 
     def _find(self, name: str) -> Turn:

@@ -1,13 +1,17 @@
 """The tests of the contract and of the data: gymnasium's checker, answers in prompts, tasks in two splits."""
 
+import json
 import random
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from gymnasium.utils.env_checker import check_env
 
 from vertigym.core.types import SPLITS, Task
+from vertigym.decisions.cases import case_key, value_key
 from vertigym.envs.check.actions import as_text, prompt_text
 from vertigym.envs.check.check_report import Finding, Level, Result, excerpt
 from vertigym.envs.check.duplicates import near_duplicates, own_share
@@ -17,6 +21,9 @@ from vertigym.envs.env import Env
 _NEAR = 0.9  # overlap of word triples
 _OWN = 0.5  # below this share of triples of their own, tasks are cases of one template
 _EXCESS = 0.3  # how much oftener than by chance answers may stand in their prompts
+_MOST_VALUES = 20  # JSON values looked for in one prompt
+_JSON_STARTS = re.compile(r"^[{\[]", re.MULTILINE)
+_DECODER = json.JSONDecoder()
 _LONG_ANSWER = 12  # characters; shorter ones stand in prompts by chance
 
 
@@ -90,17 +97,20 @@ def splits_do_not_leak(env: Env, most: int) -> Result:
     splits = {task.split for task in tasks}
     if len(splits) < 2:
         return Result(name, "one split only", skipped=True)
-    texts = [" ".join(prompt_text(task).casefold().split()) for task in tasks]
-    exact = _exact(tasks, texts)
+    texts = [" ".join(_structured(prompt_text(task)).casefold().split()) for task in tasks]
+    subjects = [env.subject(task) for task in tasks]
+    exact = _exact(
+        tasks, [t if s is None else f"subject {case_key(s)}" for t, s in zip(texts, subjects, strict=True)]
+    )
     templated = own_share(texts) < _OWN
     near = [] if templated else _near(tasks, texts)
     findings = _misfiled(env) + [
         Finding(
             name,
             "failure",
-            f"the prompt stands in {one.split} and, as task {two.id}, in {two.split} "
+            f"the task stands in {one.split} and, as task {two.id}, in {two.split}, however it is written "
             f"({len(exact)} such pairs among {len(tasks)} tasks)",
-            "split by the prompt's hash, after removing duplicates",
+            "split by the prompt's hash (by the case's, where it asks about one), after removing duplicates",
             one.id,
         )
         for one, two in exact[:3]
@@ -147,8 +157,25 @@ def _near(tasks: Sequence[Task], texts: Sequence[str]) -> list[tuple[Task, Task,
     ]
 
 
+def _structured(text: str) -> str:
+    """The text with each JSON value that begins a line in its canonical form: other spaces, another order of
+    fields, or 1.0 for 1 make no other task."""
+    parts, at = list[str](), 0
+    for match in islice(_JSON_STARTS.finditer(text), _MOST_VALUES):
+        if match.start() < at:
+            continue
+        try:
+            value, end = _DECODER.raw_decode(text, match.start())
+            found = value_key(value)
+        except (ValueError, RecursionError):
+            continue
+        parts += [text[at : match.start()], found]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
 def _exact(tasks: Sequence[Task], texts: Sequence[str]) -> list[tuple[Task, Task]]:
-    """Pairs with one prompt in two splits, one pair a prompt."""
+    """Pairs with one text in two splits, one pair a text."""
     seen: dict[str, list[Task]] = defaultdict(list)
     for task, text in zip(tasks, texts, strict=True):
         seen[text].append(task)

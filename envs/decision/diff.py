@@ -14,6 +14,7 @@ from typing import Any
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import dumps
 from vertigym.core.types import SPLITS, Split, Task
+from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import find_pairs
@@ -103,7 +104,7 @@ class _ComparedCase:
 
     @property
     def is_changed(self) -> bool:
-        return dumps(self.old_answer) != dumps(self.new_answer)
+        return value_key(self.old_answer) != value_key(self.new_answer)
 
 
 class RuleComparison:
@@ -118,7 +119,7 @@ class RuleComparison:
     ) -> None:
         self.old, self.new, self.seed = old, new, seed
         found = [*cases, *(case for model in (old, new) for case in _sampled(model, seed))]
-        unique = list({dumps(case): case for case in found}.values())
+        unique = list({case_key(case): case for case in reversed(found)}.values())[::-1]
         sides = [[_decided(model, case) for case in unique] for model in (old, new)]
         asked = dict[str, None]()
         for model, side in ((new, sides[1]), (old, sides[0])):

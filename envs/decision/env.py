@@ -9,7 +9,7 @@ The engine is not needed to play: its answers are in the tasks.
 
 from typing import Any
 
-from vertigym.core.types import SPLITS
+from vertigym.core.types import SPLITS, Task
 from vertigym.decisions.model import DecisionModel
 from vertigym.envs.decision.config import DecisionConfig
 from vertigym.envs.decision.prompts import rules_text
@@ -35,6 +35,10 @@ class DecisionEnv(SingleTurnEnv):
         super().__init__(tasks, rubric, system=rules_text(model) if model else "")
         self.folder = folder.path
         self.config = config
+
+    def subject(self, task: Task) -> Any:
+        """The case."""
+        return task.info.get("input")
 
 
 def load(folder: EnvFolder, *, only: str = "", **changes: Any) -> DecisionEnv:

@@ -108,7 +108,11 @@ def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict
     few = {path for path, values in seen.items() if len(values) <= _MANY}
     return {
         id(sample): dumps(
-            [[*path, value] for path, value in answer.items() if path in few or isinstance(value, str | bool)]
+            [
+                [*path, answer[path]]
+                for path in sorted(answer)
+                if path in few or isinstance(answer[path], str | bool)
+            ]
         )
         for sample, answer in zip(samples, flat, strict=True)
     }
