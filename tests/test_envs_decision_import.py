@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from vertigym.core.errors import ConfigError, DataError, InputError
+from vertigym.core.errors import ConfigError, DataError, InputError, OutputError
+from vertigym.core.manifest import MANIFEST, verify
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.model import DecisionError, DecisionModel
 from vertigym.decisions.outputs import computed_fields, project
@@ -86,7 +87,8 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_an_import_makes_a_complete_environment(tmp_path: Path) -> None:
     report, env = imported(tmp_path, LOAN, description="Loans.")
     assert sorted(everything(report.folder)) == [
-        "README.md", "decision.json", "env.toml", "tasks/eval.jsonl", "tasks/test.jsonl", "tasks/train.jsonl",
+        "README.md", "decision.json", "env.toml", "manifest.json",
+        "tasks/eval.jsonl", "tasks/test.jsonl", "tasks/train.jsonl",
     ]  # fmt: skip
     assert report.counts == SIZES
     assert report.outputs == env.config.outputs == ("points.grade", "ratio", "decision", "rate")
@@ -226,7 +228,7 @@ def test_a_clock_that_no_answer_depends_on_is_only_noted(tmp_path: Path) -> None
 def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "Loan-v0").mkdir()
     (tmp_path / "Loan-v0" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="not an environment folder"):
+    with pytest.raises(OutputError, match="is no environment that vertigym wrote"):
         imported(tmp_path, LOAN)
     assert (tmp_path / "Loan-v0" / "thesis.txt").read_text() == "years of work"
 
@@ -261,9 +263,11 @@ def test_faults_in_a_folder_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("id", [RETURNS, CREDIT_LIMIT])
 def test_a_built_in_is_what_its_decision_model_makes(tmp_path: Path, id: str) -> None:  # noqa: A002
     report = rebuild(id, tmp_path / "again")
-    shipped = everything(folder_of(id))
-    shipped.pop(OLD_DECISION, None)
-    assert everything(tmp_path / "again") == shipped
+    verify(folder_of(id))
+    shipped, made = everything(folder_of(id)), everything(tmp_path / "again")
+    made.pop(MANIFEST)
+    assert made == {name: shipped[name] for name in made}
+    assert shipped.keys() - made.keys() == {MANIFEST, OLD_DECISION} & shipped.keys()
     assert report.coverage == 1.0
     check_env(registry.make(id), skip_render_check=True)
 

@@ -354,7 +354,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.txt").write_text("mine")
     good = write(tmp_path / "a.jsonl", [call("a", "hello")])
-    with pytest.raises(InputError, match="is not an import"):
+    with pytest.raises(InputError, match="is no import of traces"):
         run([good], tmp_path / "used")
     assert (tmp_path / "used" / "thesis.txt").read_text() == "mine"
     with pytest.raises(DataError, match="no such file"):

@@ -12,6 +12,7 @@ A folder that was imported:
     train.jsonl, eval.jsonl, test.jsonl   Trace rows
     rejected.jsonl                        what could not be read: file, number, reason, the start of the line
     report.json, traces.toml              what was done, with counts; the settings it was done with
+    manifest.json                         the sha256 of each file: what was edited is not replaced
 """
 
 from collections.abc import Iterator, Mapping

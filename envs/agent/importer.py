@@ -16,6 +16,7 @@ import numpy as np
 
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError
+from vertigym.core.manifest import claim_folder
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.conditions import put
@@ -26,7 +27,7 @@ from vertigym.envs.agent.customer import fact_text, misspell
 from vertigym.envs.agent.database import build_world, person, scalars, stored_cases
 from vertigym.envs.agent.env import AgentEnv, system_text
 from vertigym.envs.agent.expert import known_values, play_expert, request, why_unfair
-from vertigym.envs.decision.config import DecisionConfig, Rules, write_folder
+from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, write_folder
 from vertigym.envs.decision.importer import DecisionImportReport, import_decision
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
@@ -50,6 +51,7 @@ def import_agent(
     description: str = "",
     keep: Sequence[str] = (),
     settings: Sequence[str] = (),
+    force: bool = False,
 ) -> DecisionImportReport:
     """Turn the decision model in `file` into the agent environment folder `out`; arguments as in
     `import_decision` (by default the sizes are `SIZES`), and `settings` are keys of `env.toml` on top
@@ -59,6 +61,7 @@ def import_agent(
         DecisionError: the model cannot be used, or no task made from it is fair. ConfigError: a wrong setting.
     """
     sizes = sizes or SIZES
+    claim_folder(out, FOLDER, force=force)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
         report = import_decision(
@@ -89,7 +92,8 @@ def import_agent(
         kept = [w for w in report.warnings if "distinct cases" not in w]
         dropped = [f"{n} tasks left out, not proven fair: {why}" for why, n in unfair.most_common(1)]
         report = replace(report, folder=out, counts=counts, warnings=(*few, *kept, *dropped))
-        write_folder(out, config_text(config), model.text, fair, _readme(report, config, fair), keep)
+        readme = _readme(report, config, fair)
+        write_folder(out, config_text(config), model.text, fair, readme, keep=keep, force=force)
         return report
 
 

@@ -161,13 +161,15 @@ class RuleComparison:
         *,
         sizes: Mapping[Split, int] = SIZES,
         rules: Rules = "hidden",
+        force: bool = False,
     ) -> dict[Split, dict[str, int]]:
         """Write the environment `name` of the change and its suites; gives back the tasks by split and change.
 
         Half of the tasks are changed cases, as far as there are enough.
 
         Raises:
-            ConfigError: no case changes its answer, or too few do for three splits; `out` is something else.
+            ConfigError: no case changes its answer, or too few do for three splits. OutputError: as in
+                `import_decision`.
         """
         usable = [
             compared.new for compared in self.compared if compared.new is not None and compared.new_answer
@@ -197,7 +199,8 @@ class RuleComparison:
         )
         longest = max(len(dumps(task.answer)) for split in SPLITS for task in tasks[split])
         extra = {OLD_DECISION: self.old.text, **suites(tokens=longest + 8)}
-        write_folder(out, config_text(config), self.new.text, tasks, self._readme(name), extra=extra)
+        text, readme = config_text(config), self._readme(name)
+        write_folder(out, text, self.new.text, tasks, readme, extra=extra, force=force)
         return {
             split: {c: sum(task.info["change"] == c for task in tasks[split]) for c in (CHANGED, SAME)}
             for split in SPLITS

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from vertigym.core.errors import ConfigError
+from vertigym.core.manifest import claim_folder
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.findings import RuleFinding, analyse
 from vertigym.decisions.formats import read_model
@@ -13,7 +14,7 @@ from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
 from vertigym.decisions.model import Case, DecisionError, DecisionModel
 from vertigym.decisions.outputs import WHOLE, computed_fields, project
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
-from vertigym.envs.decision.config import DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
 from vertigym.envs.registry import is_env_id
 
@@ -84,6 +85,7 @@ def import_decision(
     keep: Sequence[str] = (),
     contrast: bool = True,
     sheet: str = "",
+    force: bool = False,
 ) -> DecisionImportReport:
     """Turn the decision model in `file` into the environment folder `out`.
 
@@ -96,13 +98,16 @@ def import_decision(
         contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
             without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
+        force: replace `out` also where its files were edited.
 
     Raises:
         DecisionError: the model does not load, has no inputs to vary, decides nothing, or is not a function
             of its input (it reads the clock or draws random numbers).
-        ConfigError: a wrong id, moment or output field, or `out` is something else.
+        ConfigError: a wrong id, moment or output field.
+        OutputError: `out` is no environment that was imported, or was edited and `force` is not given.
     """
     check_id(id)
+    claim_folder(out, FOLDER, force=force)
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
     warnings: list[str] = []
@@ -148,7 +153,7 @@ def import_decision(
         interacting=len(pairs.interacting),
         interacting_hit=len(pairs.hit),
     )
-    write_folder(out, config_text(config), model.text, tasks, _readme(report, config), keep)
+    write_folder(out, config_text(config), model.text, tasks, _readme(report, config), keep=keep, force=force)
     return report
 
 
