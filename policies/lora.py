@@ -14,7 +14,7 @@ from torch import Tensor
 from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.seeds import derive
-from vertigym.policies.full_tensors import whole
+from vertigym.policies.full_tensors import full_tensor
 
 _NAME = "default"
 
@@ -52,8 +52,8 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
 def weight_of(linear: Any) -> Tensor:
     """A linear layer's whole weight, with its adapter merged in where it has one."""
     if not hasattr(linear, "get_delta_weight"):
-        return whole(linear.weight)
-    merged: Tensor = whole(linear.base_layer.weight) + whole(linear.get_delta_weight(_NAME))
+        return full_tensor(linear.weight)
+    merged: Tensor = full_tensor(linear.base_layer.weight) + full_tensor(linear.get_delta_weight(_NAME))
     return merged
 
 
@@ -74,6 +74,6 @@ def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: t
         if id(value) in names:
             state[plain] = state[names[id(value)]]
             continue
-        merged = weight_of(model.get_submodule(owner)) if base and leaf == "weight" else whole(value)
+        merged = weight_of(model.get_submodule(owner)) if base and leaf == "weight" else full_tensor(value)
         names[id(value)], state[plain] = plain, keep(merged.detach())
     return state

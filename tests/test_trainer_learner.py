@@ -15,7 +15,7 @@ from vertigym.learner.batch import Batch, Row, Sample, Tree, collate, microbatch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner, Loss, tokenwise
 from vertigym.policies import tiny
-from vertigym.policies.engine import load_model
+from vertigym.policies.model_folder import load_model
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from vertigym.learner.episodes import Played, played
 from vertigym.learner.leader_engine import Led
 from vertigym.learner.ranks import ALONE, Ranks
 from vertigym.policies.engine import Engine
-from vertigym.rollouts.distributed import Farm
+from vertigym.rollouts.distributed import DistributedEngine
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer.config import RolloutConfig
 from vertigym.trainer.curriculum import Curriculum
@@ -133,7 +133,7 @@ class Collector:
             if not engine.mine:
                 return []
             engine, mine = engine.mine, episodes
-        if isinstance(engine, Farm):
+        if isinstance(engine, DistributedEngine):
             return engine.play(mine, sampling)
         return rollout(engine, self._env, mine, sampling, batch=self._rollouts.batch)
 

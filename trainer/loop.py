@@ -24,9 +24,10 @@ from vertigym.learner.leader_engine import Led
 from vertigym.learner.learner import Learner
 from vertigym.learner.ranks import Ranks, joined
 from vertigym.policies import tiny
-from vertigym.policies.engine import Engine, TransformersEngine, load_model
-from vertigym.policies.full_tensors import load_whole
+from vertigym.policies.engine import Engine
+from vertigym.policies.full_tensors import load_full_state
 from vertigym.policies.lora import add_lora
+from vertigym.policies.model_folder import load_model
 from vertigym.trainer import checkpoints, logprob_mismatch, setup
 from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.async_rollouts import Ahead
@@ -205,7 +206,7 @@ class _Session:
         Raises:
             RunError: an alarm named in `alarms.stop`.
         """
-        if warning := logprob_mismatch.doubt(metrics, self.config.rollout.vllm):
+        if warning := logprob_mismatch.doubt(metrics, self.config.rollout.probe):
             self.progress.on_note(f"step {step}: {warning}")
         for kind, text in self.alarms.watch(metrics).items():
             self.progress.on_note(f"step {step}: alarm: {text}")
@@ -219,7 +220,7 @@ class _Session:
         if opened:
             return opened() if self.ranks.size == 1 else Led(self.ranks, model, tokenizer, opened)
         copy = rows.staleness > 0 or self.ranks.size > 1
-        return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=copy)
+        return setup.shared_engine(self.config, folder, model, tokenizer, copy=copy)
 
     def _learner(self, model: Any) -> Learner:
         config = self.config
@@ -338,7 +339,7 @@ class _Session:
         """Take over the weights and the optimizer of an earlier checkpoint."""
         self.progress.on_note(f"rolled back to {checkpoint}")
         if not self.config.lora:  # with adapters they are part of the learner's state
-            load_whole(self.learner.model, setup.load(checkpoint)[0].state_dict())
+            load_full_state(self.learner.model, setup.load(checkpoint)[0].state_dict())
         self._load_learners(checkpoint)
 
     def _load_learners(self, checkpoint: Path) -> None:
