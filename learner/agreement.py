@@ -5,7 +5,6 @@ definition. A learner shares rows, leaves out logits and adds adapters; its log-
 the same. Where they are not, the learner gives up what is fast: shared rows first, then the fused head.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -15,7 +14,6 @@ from torch import Tensor
 from vertigym.core.errors import InputError
 from vertigym.learner.batch import PackedRow, PrefixTree
 from vertigym.learner.learner import Learner
-from vertigym.learner.logit_head import MODEL_ERRORS
 from vertigym.learner.samples import TrainingSample
 
 BOUND = 1e-3  # nats, in float32
@@ -39,12 +37,14 @@ def settle(learner: Learner, samples: Sequence[TrainingSample]) -> list[str]:
         far = _distance(learner, alone(groups), expected_T)
     if far > BOUND:
         raise InputError(
-            f"the trainer's log-probs are {far:.2g} nats from those of the model's own forward pass, and at most "
-            f"{BOUND:g} is allowed: this model cannot be trained here; `vertigym model check` says more"
+            f"the trainer's log-probs are {far:.2g} nats from the model's own forward pass (at most "
+            f"{BOUND:g} is allowed): this model cannot be trained here; `vertigym model check` says more"
         )
     if learner.share_rows and (far := _distance(learner, shared(groups), expected_T)) > BOUND:
         learner.share_rows = False
-        notes.append(f"samples stand in rows of their own (slower): in rows that they share, {_SAYS.format(far)}")
+        notes.append(
+            f"samples stand in rows of their own (slower): in rows that they share, {_SAYS.format(far)}"
+        )
     return notes
 
 

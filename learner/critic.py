@@ -17,7 +17,7 @@ from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner, Loss
 from vertigym.learner.logit_head import trunk_of
-from vertigym.policies.full_tensors import load_whole
+from vertigym.policies.full_tensors import load_full_state
 
 
 class ValueModel(nn.Module):
@@ -61,7 +61,8 @@ class Critic(Learner):
     def load_state(self, folder: Path) -> None:
         """Take both over from `folder`."""
         super().load_state(folder)
-        load_whole(self.model, torch.load(folder / "model.pt", weights_only=True, map_location=self._device))
+        state = torch.load(folder / "model.pt", weights_only=True, map_location=self._device)
+        load_full_state(self.model, state)
 
 
 def critic_loss(clip: float) -> Loss:

@@ -33,7 +33,7 @@ from vertigym.learner.logit_head import LogitHead, find_head, trunk_of
 from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.learner.samples import TrainingSample
 from vertigym.learner.shared_rows import shared_rows
-from vertigym.policies.full_tensors import load_whole, shard_like, whole
+from vertigym.policies.full_tensors import full_tensor, load_full_state, shard_like
 from vertigym.policies.lora import adapter_of
 
 T = TypeVar("T")
@@ -227,7 +227,7 @@ class Learner:
         """Clip the accumulated gradient, apply it, clear it."""
         with self.clock("optimizer"):
             gradients = [p.grad for p in self._parameters if p.grad is not None]
-            total = whole(torch.nn.utils.get_total_norm(gradients))
+            total = full_tensor(torch.nn.utils.get_total_norm(gradients))
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, total)
             norm = float(total)
             lr = self.learning_rate(self.steps)
@@ -258,7 +258,7 @@ class Learner:
         self._write(state, folder / STATE)
 
     def _write(self, state: Any, file: Path) -> None:
-        state = _each_tensor(state, lambda tensor: self._ranks.keep_on_leader(whole(tensor)))
+        state = _each_tensor(state, lambda tensor: self._ranks.keep_on_leader(full_tensor(tensor)))
         if self._ranks.leader:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as opened:  # through a file of our own: a full disk is then said to be one
@@ -273,7 +273,7 @@ class Learner:
                 if value.shape == parameter.shape:
                     moments[number][name] = shard_like(value, parameter)
         self._optimizer.load_state_dict(state["optimizer"])
-        load_whole(self.model, state["adapters"], strict=False)
+        load_full_state(self.model, state["adapters"], strict=False)
         self.steps = state["steps"]
 
 

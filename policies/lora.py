@@ -15,7 +15,7 @@ from torch import Tensor
 from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.seeds import derive
-from vertigym.policies.full_tensors import whole
+from vertigym.policies.full_tensors import full_tensor
 
 _NAME = "default"
 
@@ -60,14 +60,16 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
 def _routers(model: Any) -> list[str]:
     """Linear layers with a forward pass of their own, which an adapter cannot stand beside."""
     linear = torch.nn.Linear
-    return [n for n, m in model.named_modules() if isinstance(m, linear) and type(m).forward is not linear.forward]
+    return [
+        n for n, m in model.named_modules() if isinstance(m, linear) and type(m).forward is not linear.forward
+    ]
 
 
 def weight_of(linear: Any) -> Tensor:
     """A linear layer's whole weight, with its adapter merged in where it has one."""
     if not hasattr(linear, "get_delta_weight"):
-        return whole(linear.weight)
-    merged: Tensor = whole(linear.base_layer.weight) + whole(linear.get_delta_weight(_NAME))
+        return full_tensor(linear.weight)
+    merged: Tensor = full_tensor(linear.base_layer.weight) + full_tensor(linear.get_delta_weight(_NAME))
     return merged
 
 
@@ -98,9 +100,9 @@ def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: t
         if id(value) in names:
             state[plain] = state[names[id(value)]]
             continue
-        merged = whole(value).detach()
+        merged = full_tensor(value).detach()
         for adapter in adapters[id(value)]:
-            merged = merged + whole(adapter.get_delta_weight(_NAME)).to(merged.dtype)
+            merged = merged + full_tensor(adapter.get_delta_weight(_NAME)).to(merged.dtype)
         names[id(value)], state[plain] = plain, keep(merged)
     return state
 

@@ -16,7 +16,7 @@ from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner, Loss, tokenwise
 from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
-from vertigym.policies.engine import load_model
+from vertigym.policies.model_folder import load_model
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from vertigym.learner.learner import Learner
 from vertigym.learner.objective import policy_loss, token_weights
 from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
-from vertigym.policies.engine import load_model
+from vertigym.policies.model_folder import load_model
 from vertigym.trainer.config import RunConfig
 
 NAN = float("nan")

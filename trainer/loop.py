@@ -172,7 +172,7 @@ class _Loop:
         Raises:
             RunError: an alarm named in `alarms.stop`.
         """
-        if warning := logprob_mismatch.mismatch_warning(metrics, self.config.rollout.vllm):
+        if warning := logprob_mismatch.mismatch_warning(metrics, self.config.rollout.probe):
             self.progress.on_note(f"step {step}: {warning}")
         for kind, text in self.alarms.watch(metrics).items():
             self.progress.on_note(f"step {step}: alarm: {text}")
