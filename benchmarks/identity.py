@@ -102,6 +102,20 @@ def chat(task: dict[str, object]) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": str(task["prompt"])}, answer]}
 
 
+def repeatable(value: object) -> object:
+    """Without what takes another time each time, under the newer names."""
+    if isinstance(value, list):
+        return [repeatable(item) for item in value]
+    if isinstance(value, dict):
+        kept = {
+            RENAMED.get(k, k): v
+            for k, v in value.items()
+            if not k.startswith(VOLATILE) and not k.endswith("_s")
+        }
+        return {k: repeatable(v) for k, v in kept.items()}
+    return value
+
+
 def digest(data: bytes) -> str:
     """The first half of its SHA-256."""
     return hashlib.sha256(data).hexdigest()[:32]

@@ -77,11 +77,11 @@ def cce(hidden: Tensor, weight: Tensor, target: Tensor, g: Tensor) -> Tensor:
 
 
 def ours(**options: Any) -> Method:
-    """`linear_logprob` with some options; `foretold` passes the upstream gradients on."""
-    foretold = options.pop("foretold", False)
+    """`linear_logprob` with some options; `predicted` passes the upstream gradients on."""
+    predicted = options.pop("predicted", False)
 
     def run(hidden: Tensor, weight: Tensor, target: Tensor, g: Tensor) -> Tensor:
-        upstream = (lambda logp, entropy, tokens: (g[tokens], None)) if foretold else None
+        upstream = (lambda logp, entropy, tokens: (g[tokens], None)) if predicted else None
         return linear_logprob(hidden, weight, target, entropy=False, upstream=upstream, **options)[0]
 
     return run
@@ -95,12 +95,12 @@ METHODS: dict[str, Callable[[], Method]] = {
     "vertigym": lambda: ours(),
     "vertigym, nothing kept": lambda: ours(budget_bytes=0),
     "vertigym, all kept": lambda: ours(budget_bytes=64 << 30),
-    "vertigym, gradients foretold": lambda: ours(foretold=True),
+    "vertigym, gradients predicted": lambda: ours(predicted=True),
     "vertigym, fused forward": lambda: ours(impl="fused", budget_bytes=0),
 }
 PACKAGES = {"TRL chunked": "trl", "Liger (Triton)": "liger_kernel", "Cut Cross-Entropy": "cut_cross_entropy"}
 GPU_ONLY = {"Liger (Triton)", "Cut Cross-Entropy", "vertigym, fused forward"}
-BACKWARD_ONLY = {"vertigym, nothing kept", "vertigym, all kept", "vertigym, gradients foretold"}
+BACKWARD_ONLY = {"vertigym, nothing kept", "vertigym, all kept", "vertigym, gradients predicted"}
 FORWARD_ONLY = {"vertigym, fused forward"}
 
 

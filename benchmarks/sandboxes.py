@@ -30,10 +30,12 @@ from typing import Any
 
 from vertigym.envs.code.env import program_of
 from vertigym.envs.code.formats import humaneval
-from vertigym.rewards.code import Verifier, parse_tests
-from vertigym.sandboxes import Job, Level, Limits, Pool, Status, call, levels
+from vertigym.rewards.code import Verifier
+from vertigym.rewards.code_tests import parse_tests
+from vertigym.sandboxes import Job, JobLimits, Level, SandboxPool, Status, call, levels
 from vertigym.sandboxes.docker import IMAGE, ContainerWorker
-from vertigym.sandboxes.worker import Worker, interpreter
+from vertigym.sandboxes.forkserver_worker import interpreter
+from vertigym.sandboxes.sandbox_worker import SandboxWorker
 from vertigym.tests import engine, hostile
 
 ROOT = Path(__file__).parents[1]
@@ -114,12 +116,12 @@ def engine_cpu_s(folder: Path | None) -> float:
     return used
 
 
-def root_pid(worker: Worker) -> int:
+def root_pid(worker: SandboxWorker) -> int:
     """The process that all of a worker's are below."""
     if isinstance(worker, ContainerWorker):
         worker._container.reload()
         return int(worker._container.attrs["State"]["Pid"])
-    return worker._process.pid
+    return worker.pid
 
 
 def plain(argv: list[str], source: str) -> Callable[[Any], None]:
@@ -146,7 +148,7 @@ def _in_process(result: Any) -> None:
     result.append("passed")
 
 
-def ours(pool: Pool, jobs: Sequence[Job]) -> dict[str, float]:
+def ours(pool: SandboxPool, jobs: Sequence[Job]) -> dict[str, float]:
     """All jobs as one batch; latency is what a single caller sees, one job at a time."""
     pool.run_many(jobs[: 4 * pool.size])
     roots = [root_pid(worker) for worker in pool._workers]
@@ -201,11 +203,11 @@ def compare(count: int, engine: Path | None, rounds: int) -> dict[str, list[dict
             ways["docker exec"] = lambda: docker_exec(len(few), source, engine, os.environ[IMAGE])
         for row in levels():
             if row.available and row.name is not Level.UNSAFE:
-                pool, name = stack.enter_context(Pool(row.name)), f"ours, {row.name}"
+                pool, name = stack.enter_context(SandboxPool(row.name)), f"ours, {row.name}"
                 ways[name] = partial(ours, pool, calls)
                 if row.name is not Level.DOCKER:
                     ways[f"{name}, tests in a second sandbox"] = partial(ours, pool, pairs)
-                    warm = stack.enter_context(Pool(row.name))
+                    warm = stack.enter_context(SandboxPool(row.name))
                     ways[f"{name}, NumPy"] = partial(ours, warm, numpy)
         found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
         for _ in range(rounds):
@@ -219,7 +221,7 @@ def gold(data: Path) -> float:
     tasks = humaneval(data / "humaneval" / "HumanEval.jsonl.gz")
     pairs = [(program_of(task, str(task.answer)), parse_tests(task.info["tests"])) for task in tasks]
     best = 1e9
-    with Pool() as pool:
+    with SandboxPool() as pool:
         pool.run(Job("pass"))
         for _ in range(3):
             begin = time.perf_counter()
@@ -233,7 +235,7 @@ def soak(count: int, level: str | None) -> list[dict[str, float]]:
     slow = ("infinite", "ignore", "stop", "memory", "children", "flood", "MB", "huge", "bomb where", "daemon")
     facts = {"secret": __file__, "folder": ROOT, "port": 9, "abstract": "x", "victim": os.getpid()}
     attacks = [
-        Job(hostile.fill(attack, **facts), limits=Limits(wall_s=4))
+        Job(hostile.fill(attack, **facts), limits=JobLimits(wall_s=4))
         for name, attack in hostile.ATTACKS.items()
         if not any(word in name for word in slow)
     ]
@@ -241,7 +243,7 @@ def soak(count: int, level: str | None) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     wrong = done = 0
     begin = time.perf_counter()
-    with Pool(level) as pool:
+    with SandboxPool(level) as pool:
         while done < count:
             kinds = [draw.random() for _ in range(1000)]
             jobs = [draw.choice(attacks) if k < 0.05 else _sum_job(int(k * 1e6)) for k in kinds]
@@ -265,7 +267,7 @@ def _sum_job(number: int) -> Job:
     return Job("def f(x): return x + 1", call="f", inputs=[call(number)])
 
 
-def state(pool: Pool) -> dict[str, float]:
+def state(pool: SandboxPool) -> dict[str, float]:
     """What could leak, now: MiB, descriptors, processes, shared-memory MiB."""
     servers = [int(child) for worker in pool._workers for child in _children(root_pid(worker))]
     memory = {

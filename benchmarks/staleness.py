@@ -32,7 +32,7 @@ from vertigym.core.types import Task
 from vertigym.envs.tasks import TaskSet
 from vertigym.rewards.rubric import Rubric
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 ENV = "benchmark/Places-v0"
 WORDS = ("red", "blue", "green", "pink")
@@ -59,7 +59,7 @@ def places() -> envs.Env:
     return envs.SingleTurnEnv(TaskSet(tasks), Rubric(exact))
 
 
-def run(folder: Path, seed: int, **table: Any) -> Outcome:
+def run(folder: Path, seed: int, **table: Any) -> RunOutcome:
     """Train as `vertigym train` does."""
     about = {"env": ENV, "seed": seed, "output": str(folder), "threads": 1}
     return train(parse(RunConfig, about | table, source="benchmark"))

@@ -1,8 +1,7 @@
 """The command line: one module a group of commands, put together here.
 
-Exit codes, everywhere: 0 passed; 1 the work ran and the verdict is *no*; 2 it could not run (one line on
-stderr says what came, what is allowed, what to do). Results go to stdout, as a table or with `--json` as one
-JSON value; progress and notes go to stderr. Heavy imports happen inside the commands, so `--help` stays quick.
+Results go to stdout, as a table or with `--json` as one JSON value; progress and notes go to stderr. Heavy
+imports happen inside the commands, so `--help` stays quick. `endings` has the exit codes.
 """
 
 import os
@@ -13,8 +12,8 @@ from typing import Annotated
 import typer
 
 from vertigym import __version__
-from vertigym.cli import envs, evals, sandboxes, traces, training
-from vertigym.core.errors import ConfigError, VertigymError
+from vertigym.cli import endings, envs, evals, sandboxes, traces, training
+from vertigym.core.errors import ConfigError
 from vertigym.core.launched import launched, local_rank
 
 app = typer.Typer(
@@ -33,18 +32,10 @@ for group, name in ((envs.app, "env"), (sandboxes.app, "sandbox"), (traces.app, 
 
 
 def main() -> None:
-    """Run the command line; errors made by users or machines are one line and exit code 2."""
+    """Run the command line (`endings` says how it ends)."""
     # Before torch is imported: threads that spin while they wait stop each other where a core is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        app()
-    except VertigymError as error:
-        print(f"vertigym: {error}", file=sys.stderr)
-        sys.exit(2)
-    except SystemExit as end:
-        if end.code == 130:  # what typer makes of an interrupt
-            print("vertigym: interrupted; what was finished is kept: go on with --resume", file=sys.stderr)
-        raise
+    sys.exit(endings.run(app))
 
 
 @app.callback(invoke_without_command=True)

@@ -4,12 +4,14 @@ stderr.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
 EnvId = Annotated[
     str, typer.Argument(help="An environment's id (namespace/Name-v0) or its folder.", metavar="ID")
 ]
@@ -26,20 +28,43 @@ def note(text: str) -> None:
 
 
 def show(renderable: Any) -> None:
-    """Something of `rich`, on stdout."""
+    """Something of `rich`, on stdout. Square brackets are text: models, customers and files write them, too."""
     from rich.console import Console
 
-    Console().print(renderable)
+    Console(markup=False, emoji=False).print(renderable)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr. It appears with the first call of `advance(done, total, text)`, so an error
+    before it stands alone."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    console = Console(stderr=True)
+    columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    row = bar.add_task(what, total=None)
+
+    def advance(done: int, total: int, text: str = what) -> None:
+        bar.start()
+        bar.update(row, completed=done, total=total, description=text)
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A plain table on stdout; without names of columns it has no head."""
     from rich.table import Table
-    from rich.text import Text
 
     drawn = Table(title=title, title_justify="left", show_header=any(columns), box=None, pad_edge=False)
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*map(Text, row))  # Text: square brackets are not markup
+        drawn.add_row(*row)
     show(drawn)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertigym.cli.console import Json, print_json, show
+from vertigym.cli.console import Force, Json, counting, print_json, show
 
 
 def eval_(
@@ -32,7 +32,7 @@ def eval_(
     no_gate: Annotated[bool, typer.Option("--no-gate", help="Only measure, for a baseline's report.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Folder for samples.jsonl and report.json.", metavar="DIR"),
+        typer.Option("-o", "--out", help="Folder for samples, report and decision.", metavar="DIR"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything sampled.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in the folder of -o.")] = False,
@@ -45,9 +45,11 @@ def eval_(
         Path | None,
         typer.Option("--json", help="Write report and decision as JSON; - for stdout.", metavar="FILE"),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Run a suite on a model, and let its gates pass (exit 0) or fail (exit 1) it."""
     from vertigym.core.errors import ConfigError
+    from vertigym.core.files import claim, write_json
     from vertigym.evals.gate import decide
     from vertigym.evals.runner import rescore as score_again
     from vertigym.evals.suite import load_suite, shortened
@@ -56,6 +58,11 @@ def eval_(
         raise ConfigError("--resume needs -o DIR: the folder of the eval to go on with")
     if bool(model) == bool(rescore):
         raise ConfigError("give either -m MODEL to sample, or --rescore FILE")
+    for file in (junit, summary, None if str(json_file) == "-" else json_file):
+        claim(file, force=force)
+    if out:
+        claim(out / "samples.jsonl", force=force or resume or rescore is not None)
+        claim(out / "report.json", force=force or resume)
     loaded = shortened(load_suite(suite), tasks=tasks, samples=samples)
     run = functools.partial(run_suite_shown, loaded, seed=seed, concurrency=concurrency, rpm=rpm)
     champion = None if no_gate else champion_report(run, baseline)
@@ -65,6 +72,8 @@ def eval_(
         )
     report = score_again(loaded, rescore, out=out) if rescore else run(model, out=out, resume=resume)
     decision = decide(loaded, report, champion) if loaded.gate and not no_gate else None
+    if out and decision:
+        write_json(out / "decision.json", decision.model_dump(mode="json"))
     _write_eval(report, decision, junit=junit, summary=summary, json_file=json_file)
     if decision and not decision.passed:
         raise typer.Exit(1)
@@ -104,27 +113,14 @@ def run_suite_shown(
     suite: Any, model: str, *, seed: int, concurrency: int | None = None, rpm: float = 0, **kwargs: Any
 ) -> Any:
     """Run a suite behind a progress bar."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from vertigym.evals.runner import run_suite
     from vertigym.policies.load import load_policy
 
     policy = load_policy(model, concurrency=concurrency or 16, requests_per_minute=rpm)
-    bar = Progress(console=Console(stderr=True))
-    row = bar.add_task(f"{suite.name}: {model}", total=None)
-
-    def on_progress(done: int, total: int) -> None:
-        bar.start()  # not before: an error in opening the suite is to stand alone
-        bar.update(row, completed=done, total=total)
-
-    try:
+    with counting(f"{suite.name}: {model}") as advance:
         return run_suite(
-            suite, policy, seed=seed, model=model, batch=concurrency or 256, on_progress=on_progress, **kwargs
+            suite, policy, seed=seed, model=model, batch=concurrency or 256, on_progress=advance, **kwargs
         )
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _write_eval(

@@ -1,14 +1,12 @@
 """`vertigym traces`, and `vertigym serve`, which records them."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from vertigym.cli.console import Json, note, print_json, table
+from vertigym.cli.console import Json, counting, note, print_json, table
 
 app = typer.Typer(help="Traces: logged calls as rows to build on.", no_args_is_help=True)
 
@@ -98,7 +96,11 @@ def traces_import(
     chosen = parse(
         ImportConfig, read_toml(config) if config else {}, overrides + (settings or []), source=source
     )
-    with _bytes_read("reading") as on_progress:
+    with counting("reading") as advance:
+
+        def on_progress(rows: int, done: int, total: int) -> None:
+            advance(done, total, f"{rows:,} calls" + ("" if done < total else ", cleaning"))
+
         report = import_traces(files, out, chosen, on_progress, tasks_of=held_out)
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -111,19 +113,3 @@ def traces_import(
     print(f"\n{out}: {splits}")
     for text in report.notes:
         note(text)
-
-
-@contextlib.contextmanager
-def _bytes_read(what: str) -> Iterator[Callable[[int, int, int], None]]:
-    """A progress bar over bytes, with the rows so far."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        row = bar.add_task(what, total=None)
-        yield lambda rows, done, total: bar.update(
-            row,
-            completed=done,
-            total=total,
-            description=f"{rows:,} calls" + ("" if done < total else ", cleaning"),
-        )

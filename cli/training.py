@@ -9,14 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from vertigym.cli.console import Json, note, print_json, show, table
+from vertigym.cli.console import Force, Json, note, print_json, show, table
 from vertigym.cli.evals import champion_report, run_suite_shown
 
 
 def train(
     config: Annotated[Path, typer.Argument(help="A run's TOML file.", metavar="CONFIG.toml")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings on top: rl.steps=20 seed=1.", metavar="[KEY=VALUE]...")
+        list[str] | None,
+        typer.Argument(help="Settings on top: steps=20 seed=1.", metavar="[KEY=VALUE]..."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[
@@ -24,14 +25,14 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model in an environment; evals along the way decide which checkpoint is promoted.
+    """Train a model in an environment; evals along the way decide which checkpoint is promoted. Exit 1: none.
 
     On several GPUs: torchrun --nproc-per-node 8 -m vertigym train CONFIG.toml
     """
-    from vertigym.learner.ranks import joined
+    from vertigym.learner.ranks import join_ranks
 
     _stop_politely()
-    with joined() as ranks:
+    with join_ranks() as ranks:
         if dry_run:
             _plan(config, overrides or [], as_json=as_json, show=ranks.leader)
             return
@@ -43,7 +44,12 @@ def train(
         print_json({"run": str(outcome.run.folder), "last": str(outcome.last), "promoted": promoted})
     else:
         print(f"last checkpoint: {outcome.last}")
-        print(f"promoted: {promoted or 'none; the champion stays'}")
+        if outcome.gated:
+            print(f"promoted: {promoted or 'none; the champion stays'}")
+        else:
+            print("no suites, so nothing was judged or promoted: name some in [eval]")
+    if outcome.gated and not promoted:
+        raise typer.Exit(1)
 
 
 def rebase(
@@ -93,13 +99,15 @@ def report(
     baseline: Annotated[Path | None, typer.Option("-b", help="A report to compare an eval with.")] = None,
     live: Annotated[bool, typer.Option("--serve", help="Serve the page of a run; it follows the run.")] = False,
     port: Annotated[int, typer.Option(help="Port of --serve, on 127.0.0.1.", min=0, max=65535)] = 8000,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: its checkpoints, the verdicts, and what ships."""
     if out:
-        from vertigym.core.files import write_text
+        from vertigym.core.files import claim, write_text
         from vertigym.reports.run_page import page_of
 
+        claim(out, force=force)
         write_text(out, page_of(run, baseline))
         note(f"wrote {out}")
     elif live:

@@ -3,6 +3,7 @@
 Whatever is wrong comes back as one line that names the file, the key, what came and what is allowed.
 """
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,8 @@ def parse(model: type[C], table: Mapping[str, Any], overrides: Sequence[str] = (
     merged: dict[str, Any] = _copy(table)
     for override in overrides:
         _apply(merged, override)
+    if "\\u0000" in json.dumps(merged, default=str):
+        raise ConfigError(f"{source}: a text holds a NUL character, which no name or path can")
     try:
         return model.model_validate(merged)
     except ValidationError as error:
@@ -67,7 +70,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
     """Set `a.b=c` in `table`; the value is read as TOML, and as a plain string when it is not TOML."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"override {override!r}: the form is key=value, for example rl.steps=20")
+        raise ConfigError(f"override {override!r}: the form is key=value, for example optimizer.lr=1e-4")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:

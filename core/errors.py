@@ -5,6 +5,7 @@
     │   ├── ConfigError           a config file, one of its keys, or an override
     │   ├── UnknownNameError      a name that is not registered (suggests near ones)
     │   ├── DataError             a data file that is missing or malformed (names file and line)
+    │   ├── OutputError           a place that cannot be written, is in use, or holds something already
     │   └── MissingDependencyError   an optional package that this feature needs
     ├── InfrastructureError       the machine failed, not the policy: retried, then raised; never a score of 0
     │   ├── SandboxError          a sandbox was lost, or the isolation asked for is not available
@@ -41,6 +42,10 @@ class UnknownNameError(InputError):
 
 class DataError(InputError):
     """A data file is missing, unreadable or malformed."""
+
+
+class OutputError(InputError):
+    """A place that cannot be written, that another process writes to, or that holds something already."""
 
 
 class MissingDependencyError(InputError):

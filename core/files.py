@@ -1,4 +1,6 @@
-"""Files appear whole or not at all: write beside, fsync, rename. JSON errors name the line."""
+"""Files appear whole or not at all: write beside, fsync, rename. Nothing that exists is replaced by
+accident, and two processes never write to one place. JSON errors name the line.
+"""
 
 import errno
 import hashlib
@@ -13,26 +15,85 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vertigym.core.errors import DataError
+import filelock
+
+from vertigym.core.errors import DataError, OutputError
 
 _SURROGATE = re.compile("[\\ud800-\\udfff]")
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` with `text` (UTF-8); readers see the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """
+    Raises:
+        OutputError: the machine refused to write there.
+    """
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}): name another place, or mend it"
+        ) from error
+
+
+def claim(path: Path | None, *, force: bool = False) -> None:
+    """Make sure, before the work begins, that its result can be written to the file `path` (None: no such
+    result) and replaces nothing; an empty file counts as nothing.
+
+    Raises:
+        OutputError: it holds something and `force` is not given, it is a folder, or cannot be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder, a file's name is needed")
+    if path.exists() and not path.is_file():  # a pipe or a device is written through
+        return
+    if not force and path.exists() and path.stat().st_size:
+        raise OutputError(f"{path} exists: name another file, or replace it with --force")
+    with _written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file or folder, which need not exist yet, against other processes that lock it, through a file
+    beside it. The lock goes with the process, however that ends.
+
+    Raises:
+        OutputError: another process holds it, or a lock cannot be written there.
+    """
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    with _written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise OutputError(f"{path}: another process writes there: wait for it, or name another") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -42,8 +103,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with whole_folder(run / "checkpoints" / "step-000100") as folder:
         model.save_pretrained(folder)
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         beside.chmod(0o755)
         yield beside
@@ -108,9 +170,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 def append_jsonl(path: Path, row: Any) -> None:
     """Append one line and sync it. A crash can tear the last line; `read_jsonl(torn_tail=True)` drops that."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(dumps(row) + "\n")
+    line = dumps(row) + "\n"
+    with _written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8", newline="\n")
+    with file, _written(path):
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
 

@@ -9,8 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from vertigym.rewards.replies import json_in, strict_json
+
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-_FENCE = "```"
+_LONGEST = 4 << 20  # characters of a call: it may bring a whole file
 
 
 def tool(name: str, description: str, properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,8 +36,8 @@ def tool_call(text: str) -> tuple[str, dict[str, Any]]:
         ValueError: there is none, or it is not JSON of the right shape.
     """
     try:
-        call = json.loads(_body(text))
-    except (ValueError, RecursionError):
+        call = _read(text)
+    except ValueError:
         raise ValueError(f'no tool call found: write {OPEN}{{"name": …, "arguments": {{…}}}}{CLOSE}') from None
     match call:
         case {"name": str(name), "arguments": dict(arguments)}:
@@ -55,11 +57,8 @@ def write_call(name: str, /, **arguments: Any) -> str:
     return f"{OPEN}{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}{CLOSE}"
 
 
-def _body(text: str) -> str:
-    """What stands in the first pair of tags, else in the first fence, else the whole text."""
-    for opening, closing in ((OPEN, CLOSE), (_FENCE, _FENCE)):
-        start = text.find(opening) + len(opening)
-        end = text.find(closing, start)
-        if len(opening) <= start < end:
-            return text[start:end].removeprefix("json")
-    return text
+def _read(text: str) -> Any:
+    """The JSON in the first pair of tags, else in the last fence or the whole text."""
+    start = text.find(OPEN) + len(OPEN)
+    end = text.find(CLOSE, start)
+    return strict_json(text[start:end], _LONGEST) if len(OPEN) <= start < end else json_in(text)

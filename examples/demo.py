@@ -40,11 +40,11 @@ from vertigym.reports.progress import watched
 from vertigym.reports.run_summary import per_rule, spoken
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent / "returns"
 OUT = Path("runs/demo")
-screen = Console(width=110)
+screen = Console(width=110, markup=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def write_suite(story: Story, *, split: str) -> Path:
     return path
 
 
-def run(config: str, overrides: list[str]) -> Outcome:
+def run(config: str, overrides: list[str]) -> RunOutcome:
     """Train as `vertigym train` does."""
     settings = load(RunConfig, HERE / config, overrides)
     with watched(settings.steps) as progress:
@@ -171,10 +171,10 @@ def report(suite: Suite, folder: Path) -> Report:
 
 def heading(text: str) -> None:
     """A line between the acts."""
-    screen.print(f"\n[bold]{text}[/bold]")
+    screen.print(f"\n{text}", style="bold")
 
 
-def checkpoints(outcome: Outcome) -> None:
+def checkpoints(outcome: RunOutcome) -> None:
     """Every checkpoint, its held-out accuracy and what the gate said."""
     table = Table("checkpoint", "exact (± s.e.)", "verdict", "reason")
     for found in outcome.evaluations:

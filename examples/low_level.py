@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from vertigym.core.types import Completion, Message, Prompt, Sampling
-from vertigym.learner.batch import Batch, Sample
+from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
+from vertigym.learner.samples import TrainingSample
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine, load_model
 
@@ -30,7 +31,8 @@ def loss(
     logp_T: torch.Tensor, _: torch.Tensor | None, batch: Batch
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """A custom loss is a function: a sum over the trained tokens, and what to report."""
-    return -(batch.columns["advantage"] * logp_T).sum(), {}
+    assert batch.columns.advantage is not None
+    return -(batch.columns.advantage * logp_T).sum(), {}
 
 
 torch.set_num_threads(1)
@@ -43,7 +45,7 @@ for step in range(STEPS):
     completions = engine.generate(prompts, Sampling(max_tokens=4))
     rewards = [reward(completion) for completion in completions]
     mean = sum(rewards) / SAMPLES
-    samples = [Sample.of(c, advantage=r - mean) for c, r in zip(completions, rewards, strict=True)]
+    samples = [TrainingSample.of(c, advantage=r - mean) for c, r in zip(completions, rewards, strict=True)]
     learner.forward_backward(samples, loss)
     learner.optim_step()
     engine.refresh(step + 1)

@@ -2,7 +2,7 @@
 
 The backward pass is exact for any upstream gradients. What the forward pass prepares (kept logits, or eager
 gradients) only makes it cheaper, is used once, and is checked before use: a second backward pass, or
-upstream gradients other than those foretold, recompute.
+upstream gradients other than those predicted, recompute.
 
 Axes: N rows (all scored), H hidden, V vocabulary, R LoRA rank.
 """
@@ -17,20 +17,20 @@ from torch.autograd.function import once_differentiable
 
 from vertigym.kernels.grads import InputGrads, Needs, VocabularyGrads
 from vertigym.kernels.head import Head, Lora
-from vertigym.kernels.plan import Plan, cut, default_budget, make_plan
-from vertigym.kernels.row_stats import Flow, Rows, Scratch, Stats
+from vertigym.kernels.plan import TilePlan, cut, default_budget, make_plan
+from vertigym.kernels.row_stats import RowGrads, RowInputs, RowSums, Scratch
 from vertigym.kernels.shard import Shard, merge, total, usual_columns
-from vertigym.kernels.sweep import Passes, Sweep
+from vertigym.kernels.sweep import Sweep, TilePasses
 
 # (log-prob [N], entropy [N] or None, token indices [N]) -> upstream gradients of both (the second may be None).
 Upstream = Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LogprobCall:
     """What one call fixes besides the differentiable inputs."""
 
-    rows: Rows
+    rows: RowInputs
     token_N: Tensor | None  # which tokens the rows are; None: all, in order
     lora_scale: float
     entropy: bool
@@ -39,12 +39,12 @@ class Call:
     backward: bool  # autograd cannot tell the forward pass that it is switched off
     skip_dead_rows: bool
     budget: int | None
-    passes: Passes
+    passes: TilePasses
     fused: bool
     dtype: torch.dtype
     shard: Shard | None
 
-    def sweep(self, hidden_NH: Tensor, head: Head, plan: Plan) -> Sweep:
+    def sweep(self, hidden_NH: Tensor, head: Head, plan: TilePlan) -> Sweep:
         """A sweep over these inputs."""
         x_NH = hidden_NH.to(product_dtype(hidden_NH, head.weight_VH, self.dtype))
         first = 0 if self.shard is None else self.shard.first
@@ -53,7 +53,7 @@ class Call:
             x_NH, head.adapter_input(x_NH), head, self.rows, plan, self.passes, self.dtype, first, scratch
         )
 
-    def plan(self, hidden_NH: Tensor, head: Head, needs: Needs) -> Plan:
+    def plan(self, hidden_NH: Tensor, head: Head, needs: Needs) -> TilePlan:
         """Tiles and mode."""
         weight_VH = head.weight_VH
         vocab = usual_columns(weight_VH, self.shard)
@@ -70,7 +70,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Eager:
+class EagerGrads:
     """Gradients taken in the forward pass, for upstream gradients `g_N` and `h_N`; `per_row`: the head is
     frozen, so that the gradient of each row may be scaled on its own."""
 
@@ -85,10 +85,12 @@ class Eager:
         if self.per_row:  # planned only where no gradient can come through the entropy
             self.inputs.scale(g_N[:, None])
             return True
-        real, told = _pair(g_N, h_N), _pair(self.g_N, self.h_N)
-        scale = (real * told).sum() / (told * told).sum().clamp(min=torch.finfo(told.dtype).tiny)
+        real, predicted = _pair(g_N, h_N), _pair(self.g_N, self.h_N)
+        scale = (real * predicted).sum() / (predicted * predicted).sum().clamp(
+            min=torch.finfo(predicted.dtype).tiny
+        )
         # Rounding of the same loss in another order is let through; it is no larger than that of the sums.
-        if (real - scale * told).abs().max() > 8 * torch.finfo(told.dtype).eps * real.abs().max():
+        if (real - scale * predicted).abs().max() > 8 * torch.finfo(predicted.dtype).eps * real.abs().max():
             return False
         if scale != 1:
             self.inputs.scale(scale)
@@ -111,7 +113,7 @@ class LinearLogprob(torch.autograd.Function):
         bias_V: Tensor | None,
         a_RH: Tensor | None,
         b_VR: Tensor | None,
-        call: Call,
+        call: LogprobCall,
     ) -> tuple[Tensor, Tensor | None]:
         """Sweep once; hold what the plan says."""
         ctx.set_materialize_grads(False)
@@ -119,7 +121,9 @@ class LinearLogprob(torch.autograd.Function):
         needs = Needs(*ctx.needs_input_grad[:5])
         plan = call.plan(hidden_NH, head, needs)
         sweep = call.sweep(hidden_NH, head, plan)
-        stats = Stats.empty(hidden_NH.shape[0], entropy=call.entropy, dtype=call.dtype, device=hidden_NH.device)
+        stats = RowSums.empty(
+            hidden_NH.shape[0], entropy=call.entropy, dtype=call.dtype, device=hidden_NH.device
+        )
         ctx.kept, ctx.eager = [], None
         with torch.cuda.device_of(hidden_NH):  # Triton launches on the current device
             if plan.eager_rows:
@@ -140,7 +144,7 @@ class LinearLogprob(torch.autograd.Function):
     def backward(ctx: Any, g_N: Tensor | None, h_N: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of the first five inputs."""
         hidden_NH, weight_VH, bias_V, a_RH, b_VR, lse_N, entropy_N = ctx.saved_tensors
-        call: Call = ctx.call
+        call: LogprobCall = ctx.call
         needs = Needs(*ctx.needs_input_grad[:5])
         head = _head(weight_VH, bias_V, a_RH, b_VR, call)
         sweep = call.sweep(hidden_NH, head, ctx.plan)
@@ -152,8 +156,8 @@ class LinearLogprob(torch.autograd.Function):
             inputs, vocabulary = eager.inputs, eager.vocabulary
         else:
             inputs, vocabulary = _grads(sweep, needs, again=False)
-            flow = Flow(lse_N, entropy_N, g_N, h_N)
-            (sweep.backward_live if call.skip_dead_rows else sweep.backward)(flow, kept, inputs, vocabulary)
+            grads = RowGrads(lse_N, entropy_N, g_N, h_N)
+            (sweep.backward_live if call.skip_dead_rows else sweep.backward)(grads, kept, inputs, vocabulary)
         total(inputs.hidden_NH, call.shard)
         total(inputs.adapter_NR, call.shard)
         d_a = inputs.finish(sweep.x_NH, head.lora, needs)
@@ -168,7 +172,7 @@ def product_dtype(hidden_NH: Tensor, weight_VH: Tensor, sums: torch.dtype) -> to
     return torch.promote_types(hidden_NH.dtype, weight_VH.dtype) if hidden_NH.is_cuda else sums
 
 
-def _forward(sweep: Sweep, stats: Stats, call: Call) -> list[Tensor]:
+def _forward(sweep: Sweep, stats: RowSums, call: LogprobCall) -> list[Tensor]:
     """Fill `stats`; returns the logits that were kept."""
     if call.fused and not sweep.plan.kept:
         from vertigym.kernels import triton_fused
@@ -180,7 +184,7 @@ def _forward(sweep: Sweep, stats: Stats, call: Call) -> list[Tensor]:
 
 
 def _head(
-    weight_VH: Tensor, bias_V: Tensor | None, a_RH: Tensor | None, b_VR: Tensor | None, call: Call
+    weight_VH: Tensor, bias_V: Tensor | None, a_RH: Tensor | None, b_VR: Tensor | None, call: LogprobCall
 ) -> Head:
     lora = None if a_RH is None or b_VR is None else Lora(a_RH, b_VR, call.lora_scale)
     return Head(weight_VH, bias_V, lora)
@@ -196,11 +200,11 @@ def _grads(sweep: Sweep, needs: Needs, *, again: bool) -> tuple[InputGrads, Voca
     )
 
 
-def _eager(sweep: Sweep, stats: Stats, call: Call, needs: Needs) -> Eager:
+def _eager(sweep: Sweep, stats: RowSums, call: LogprobCall, needs: Needs) -> EagerGrads:
     """Forward and backward over one group of rows after the other, its logits kept in between."""
     rows = sweep.x_NH.shape[0]
     inputs, vocabulary = _grads(sweep, needs, again=rows > sweep.plan.eager_rows)
-    told_g, told_h = [], []
+    predicted_g, predicted_h = [], []
     for group in cut(rows, sweep.plan.eager_rows):
         some, sums = sweep.at(group), stats.at(group)
         kept = some.forward(sums, sweep.plan.tiles(sweep.head.weight_VH.shape[0]))
@@ -212,8 +216,10 @@ def _eager(sweep: Sweep, stats: Stats, call: Call, needs: Needs) -> Eager:
             token_N = torch.arange(rows, device=stats.max_N.device) if call.token_N is None else call.token_N
             g_N, h_N = call.upstream(logp_N, entropy_N, token_N[group])
             g_N, h_N = g_N.contiguous(), None if h_N is None else h_N.contiguous()
-        flow = Flow(sums.log_sum_exp(), entropy_N, g_N, h_N)
-        (some.backward_live if call.skip_dead_rows else some.backward)(flow, kept, inputs.at(group), vocabulary)
-        told_g.append(g_N)
-        told_h.append(torch.zeros_like(g_N) if h_N is None else h_N)
-    return Eager(inputs, vocabulary, torch.cat(told_g), torch.cat(told_h), call.upstream is None)
+        grads = RowGrads(sums.log_sum_exp(), entropy_N, g_N, h_N)
+        (some.backward_live if call.skip_dead_rows else some.backward)(
+            grads, kept, inputs.at(group), vocabulary
+        )
+        predicted_g.append(g_N)
+        predicted_h.append(torch.zeros_like(g_N) if h_N is None else h_N)
+    return EagerGrads(inputs, vocabulary, torch.cat(predicted_g), torch.cat(predicted_h), call.upstream is None)

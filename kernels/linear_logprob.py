@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from vertigym.kernels import torch_passes
-from vertigym.kernels.function import Call, LinearLogprob, Upstream
+from vertigym.kernels.function import LinearLogprob, LogprobCall, Upstream
 from vertigym.kernels.head import Lora
-from vertigym.kernels.row_stats import Rows
+from vertigym.kernels.row_stats import RowInputs
 from vertigym.kernels.shard import Shard
-from vertigym.kernels.sweep import Passes
+from vertigym.kernels.sweep import TilePasses
 
 __all__ = ["IGNORE", "Impl", "Lora", "Shard", "Upstream", "linear_logprob"]
 
@@ -72,7 +72,7 @@ def linear_logprob(
             index tensor on the CPU saves a GPU the wait for the count.
         grad_rows: those of `rows` that gradients may flow to, the others count as constants; default: all. Also
             saves a GPU the search for rows without gradient.
-        upstream: foretells the upstream gradients, so that the gradients are taken in the forward pass and
+        upstream: predicts the upstream gradients, so that the gradients are taken in the forward pass and
             nothing is computed twice: `upstream(logp_N, entropy_N, tokens_N)` gives dL/dlogp and dL/dentropy
             (or None) for the tokens with those indices. Up to one common factor it must be what the loss
             sends back; if it is not, that is noticed, and the price is a recomputation, not a wrong gradient.
@@ -91,8 +91,8 @@ def linear_logprob(
     all_scored = _check_values(target_T, temperature, weight_VH.shape[0] if shard is None else shard.vocab)
     softcap = None if softcap is None else float(softcap)
     dtype = torch.float64 if torch.float64 in (hidden_TH.dtype, weight_VH.dtype) else torch.float32
-    call = Call(
-        rows=Rows(target_T.contiguous(), _inverse(temperature, hidden_TH, dtype), softcap),
+    call = LogprobCall(
+        rows=RowInputs(target_T.contiguous(), _inverse(temperature, hidden_TH, dtype), softcap),
         token_N=None,
         lora_scale=1.0 if lora is None else lora.scale,
         entropy=entropy,
@@ -144,7 +144,7 @@ def _inverse(temperature: float | Tensor, hidden_TH: Tensor, dtype: torch.dtype)
     return (1 / temperature.detach().to(dtype)).expand(hidden_TH.shape[0]).contiguous()
 
 
-def _passes(impl: Impl, hidden_TH: Tensor) -> Passes:
+def _passes(impl: Impl, hidden_TH: Tensor) -> TilePasses:
     """The implementation asked for.
 
     Raises:

@@ -29,7 +29,7 @@ LEAST_EAGER_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TilePlan:
     """Tiles of `columns`, in blocks of rows. `kept` tiles of logits live until the backward pass; or gradients
     are taken in the forward pass, `eager_rows` at a time (0: not)."""
 
@@ -63,7 +63,7 @@ def make_plan(
     device: torch.device,
     budget: int,
     itemsize: int = 4,
-) -> Plan:
+) -> TilePlan:
     """The plan for `rows` × `vocab` logits of `itemsize` bytes.
 
     Args:
@@ -78,16 +78,16 @@ def make_plan(
     on_cpu = device.type == "cpu"
     columns = _columns(vocab, CPU_COLUMNS if on_cpu else CUDA_COLUMNS)
     block = max(1, (CPU_ROWS * CPU_COLUMNS if on_cpu else CUDA_ROWS * CUDA_COLUMNS) // columns)
-    plan = Plan(block, block if on_cpu else max(1, rows), columns)
+    plan = TilePlan(block, block if on_cpu else max(1, rows), columns)
     if not backward or rows == 0:
         return plan
     kept = min(budget // (rows * columns * itemsize), plan.tiles(vocab))
     if kept == plan.tiles(vocab):
-        return Plan(block, plan.backward_rows, columns, kept=kept)
+        return TilePlan(block, plan.backward_rows, columns, kept=kept)
     eager_rows = budget // (vocab * itemsize)
     if eager and eager_rows >= min(rows, LEAST_EAGER_ROWS):
-        return Plan(block, min(plan.backward_rows, eager_rows), columns, eager_rows=eager_rows)
-    return Plan(block, plan.backward_rows, columns, kept=kept)
+        return TilePlan(block, min(plan.backward_rows, eager_rows), columns, eager_rows=eager_rows)
+    return TilePlan(block, plan.backward_rows, columns, kept=kept)
 
 
 def _columns(vocab: int, usual: int) -> int:

@@ -10,20 +10,20 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowInputs:
     """The inputs of each row; `softcap` is one for all."""
 
     target_N: Tensor  # id, counted over the whole vocabulary even when this rank holds a shard of it
     inverse_temperature_N: Tensor | None  # None: 1
     softcap: float | None
 
-    def at(self, rows: slice | Tensor) -> "Rows":
+    def at(self, rows: slice | Tensor) -> "RowInputs":
         """The same for some of the rows."""
-        return Rows(self.target_N[rows], _at(self.inverse_temperature_N, rows), self.softcap)
+        return RowInputs(self.target_N[rows], _at(self.inverse_temperature_N, rows), self.softcap)
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
+class RowSums:
     """Running sums over the vocabulary, changed in place. The last sum is centred on the maximum, so that the
     entropy stays exact when all logits of a row are shifted by a large constant."""
 
@@ -33,14 +33,14 @@ class Stats:
     target_N: Tensor  # z of the target, 0 until its column has been seen
 
     @staticmethod
-    def empty(rows: int, *, entropy: bool, dtype: torch.dtype, device: torch.device) -> "Stats":
+    def empty(rows: int, *, entropy: bool, dtype: torch.dtype, device: torch.device) -> "RowSums":
         """No column seen yet."""
         lowest, sums, dots, target = torch.zeros(4, rows, dtype=dtype, device=device)
-        return Stats(lowest.fill_(torch.finfo(dtype).min), sums, dots if entropy else None, target)
+        return RowSums(lowest.fill_(torch.finfo(dtype).min), sums, dots if entropy else None, target)
 
-    def at(self, rows: slice) -> "Stats":
+    def at(self, rows: slice) -> "RowSums":
         """A view of some rows."""
-        return Stats(self.max_N[rows], self.sum_N[rows], _at(self.dot_N, rows), self.target_N[rows])
+        return RowSums(self.max_N[rows], self.sum_N[rows], _at(self.dot_N, rows), self.target_N[rows])
 
     def recentre(self, max_N: Tensor) -> None:
         """Move to a maximum that is no lower."""
@@ -65,7 +65,7 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class RowGrads:
     """What the backward pass needs of each row: the forward's results and the upstream gradients."""
 
     lse_N: Tensor
@@ -73,9 +73,9 @@ class Flow:
     g_N: Tensor  # of the log-prob
     h_N: Tensor | None  # of the entropy
 
-    def at(self, rows: slice | Tensor) -> "Flow":
+    def at(self, rows: slice | Tensor) -> "RowGrads":
         """The same for some of the rows."""
-        return Flow(self.lse_N[rows], _at(self.entropy_N, rows), self.g_N[rows], _at(self.h_N, rows))
+        return RowGrads(self.lse_N[rows], _at(self.entropy_N, rows), self.g_N[rows], _at(self.h_N, rows))
 
     def live(self) -> Tensor | None:
         """Indices of the rows with a gradient; None when that is all of them."""

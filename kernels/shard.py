@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vertigym.kernels.row_stats import Stats
+from vertigym.kernels.row_stats import RowSums
 
 
 class Shard(NamedTuple):
@@ -21,7 +21,7 @@ class Shard(NamedTuple):
     group: dist.ProcessGroup | None = None
 
 
-def merge(stats: Stats, shard: Shard | None) -> None:
+def merge(stats: RowSums, shard: Shard | None) -> None:
     """Make the sums of one rank those of the whole vocabulary."""
     if shard is None:
         return

@@ -16,18 +16,18 @@ from torch import Tensor
 
 from vertigym.kernels.grads import InputGrads, VocabularyGrads
 from vertigym.kernels.head import Head
-from vertigym.kernels.plan import Plan, cut
-from vertigym.kernels.row_stats import Flow, Rows, Scratch, Stats
+from vertigym.kernels.plan import TilePlan, cut
+from vertigym.kernels.row_stats import RowGrads, RowInputs, RowSums, Scratch
 
 
-class Passes(Protocol):
+class TilePasses(Protocol):
     """The two passes over a tile of logits; `torch_passes` says what each computes."""
 
-    def activate(self, u_NC: Tensor, bias_C: Tensor | None, rows: Rows) -> None:
+    def activate(self, u_NC: Tensor, bias_C: Tensor | None, rows: RowInputs) -> None:
         """Whatever the pass wants done to a tile once, right after the matmul."""
 
     def fold(
-        self, z_NC: Tensor, bias_C: Tensor | None, start: int, rows: Rows, stats: Stats, scratch: Scratch
+        self, z_NC: Tensor, bias_C: Tensor | None, start: int, rows: RowInputs, stats: RowSums, scratch: Scratch
     ) -> None:
         """Add a tile to `stats`; the tile stays as it is."""
 
@@ -36,8 +36,8 @@ class Passes(Protocol):
         z_NC: Tensor,
         bias_C: Tensor | None,
         start: int,
-        rows: Rows,
-        flow: Flow,
+        rows: RowInputs,
+        grads: RowGrads,
         dtype: torch.dtype,
         scratch: Scratch,
     ) -> Tensor:
@@ -46,14 +46,14 @@ class Passes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Rows `x_NH` (in the dtype they are multiplied in) under a head; `dtype` is that of all sums."""
+    """RowInputs `x_NH` (in the dtype they are multiplied in) under a head; `dtype` is that of all sums."""
 
     x_NH: Tensor
     xa_NR: Tensor | None
     head: Head
-    rows: Rows
-    plan: Plan
-    passes: Passes
+    rows: RowInputs
+    plan: TilePlan
+    passes: TilePasses
     dtype: torch.dtype
     first_column: int
     scratch: Scratch
@@ -63,7 +63,7 @@ class Sweep:
         xa_NR = None if self.xa_NR is None else self.xa_NR[rows]
         return replace(self, x_NH=self.x_NH[rows], xa_NR=xa_NR, rows=self.rows.at(rows))
 
-    def forward(self, stats: Stats, kept_tiles: int) -> list[Tensor]:
+    def forward(self, stats: RowSums, kept_tiles: int) -> list[Tensor]:
         """Fill `stats`; returns the logits of the first `kept_tiles` tiles."""
         kept: list[Tensor] = []
         for columns, part in self._tiles():
@@ -82,13 +82,13 @@ class Sweep:
 
     def backward(
         self,
-        flow: Flow,
+        grads: RowGrads,
         kept: list[Tensor],
         inputs: InputGrads,
         vocabulary: VocabularyGrads,
         kept_rows: Tensor | None = None,
     ) -> None:
-        """Add the gradients for the upstream gradients in `flow`. The tensors in `kept` are overwritten; when
+        """Add the gradients for the upstream gradients in `grads`. The tensors in `kept` are overwritten; when
         they have other rows too, `kept_rows` says which of them are these."""
         if not self.x_NH.shape[0]:
             return
@@ -102,23 +102,23 @@ class Sweep:
                 z_NC = some._logits(part, None) if whole_NC is None else whole_NC[block]
                 start = self.first_column + columns.start
                 d_NC = self.passes.dlogits(
-                    z_NC, part.bias_V, start, some.rows, flow.at(block), self.x_NH.dtype, self.scratch
+                    z_NC, part.bias_V, start, some.rows, grads.at(block), self.x_NH.dtype, self.scratch
                 )
                 inputs.at(block).add(d_NC, part)
                 vocabulary.add(d_NC, some.x_NH, some.xa_NR, columns)
             vocabulary.end(columns)
 
     def backward_live(
-        self, flow: Flow, kept: list[Tensor], inputs: InputGrads, vocabulary: VocabularyGrads
+        self, grads: RowGrads, kept: list[Tensor], inputs: InputGrads, vocabulary: VocabularyGrads
     ) -> None:
         """`backward` over the rows that have a gradient."""
-        live = flow.live()
+        live = grads.live()
         if live is None:
-            self.backward(flow, kept, inputs, vocabulary)
+            self.backward(grads, kept, inputs, vocabulary)
         elif live.shape[0]:
             some = self.at(live)
             sums = inputs.zeros_like(live.shape[0])
-            some.backward(flow.at(live), kept, sums, vocabulary, live)
+            some.backward(grads.at(live), kept, sums, vocabulary, live)
             inputs.put(live, sums)
 
     def _tiles(self) -> Iterator[tuple[slice, Head]]:

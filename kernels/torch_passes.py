@@ -13,10 +13,10 @@ Axes: N rows, C columns of the tile.
 import torch
 from torch import Tensor
 
-from vertigym.kernels.row_stats import Flow, Rows, Scratch, Stats
+from vertigym.kernels.row_stats import RowGrads, RowInputs, RowSums, Scratch
 
 
-def activate(u_NC: Tensor, bias_C: Tensor | None, rows: Rows) -> None:
+def activate(u_NC: Tensor, bias_C: Tensor | None, rows: RowInputs) -> None:
     """Raw logits without bias become z, in place."""
     if bias_C is not None:
         u_NC += bias_C
@@ -26,7 +26,9 @@ def activate(u_NC: Tensor, bias_C: Tensor | None, rows: Rows) -> None:
         u_NC.mul_(rows.inverse_temperature_N[:, None])
 
 
-def fold(z_NC: Tensor, bias_C: Tensor | None, start: int, rows: Rows, stats: Stats, scratch: Scratch) -> None:
+def fold(
+    z_NC: Tensor, bias_C: Tensor | None, start: int, rows: RowInputs, stats: RowSums, scratch: Scratch
+) -> None:
     """Add the columns `start …` to `stats`."""
     max_N = torch.maximum(stats.max_N, z_NC.amax(1))
     stats.recentre(max_N)
@@ -45,13 +47,13 @@ def dlogits(
     z_NC: Tensor,
     bias_C: Tensor | None,
     start: int,
-    rows: Rows,
-    flow: Flow,
+    rows: RowInputs,
+    grads: RowGrads,
     dtype: torch.dtype,
     scratch: Scratch,
 ) -> Tensor:
     """dL/du of the columns `start …` in `dtype`; `z_NC` is overwritten."""
-    inverse_N, g_N, h_N = rows.inverse_temperature_N, flow.g_N, flow.h_N
+    inverse_N, g_N, h_N = rows.inverse_temperature_N, grads.g_N, grads.h_N
     slope_NC = None
     if rows.softcap is not None:  # tanh = z·τ/cap
         scale_N = torch.full_like(g_N, 1 / rows.softcap)
@@ -60,12 +62,12 @@ def dlogits(
         slope_NC.square_().neg_().add_(1)
     if inverse_N is not None:
         g_N, h_N = g_N * inverse_N, None if h_N is None else h_N * inverse_N
-    z_NC.sub_(flow.lse_N[:, None])
-    if h_N is None or flow.entropy_N is None:
+    z_NC.sub_(grads.lse_N[:, None])
+    if h_N is None or grads.entropy_N is None:
         z_NC.exp_().mul_(g_N.neg()[:, None])
     else:
         p_NC = torch.exp(z_NC, out=scratch.like("exp", z_NC))
-        z_NC.mul_(h_N[:, None]).add_((g_N + h_N * flow.entropy_N)[:, None]).mul_(p_NC).neg_()
+        z_NC.mul_(h_N[:, None]).add_((g_N + h_N * grads.entropy_N)[:, None]).mul_(p_NC).neg_()
     inside_N, column_N = _locate(rows.target_N, start, z_NC.shape[1])
     z_NC.scatter_add_(1, column_N[:, None], g_N.where(inside_N, 0.0)[:, None])
     return (z_NC if slope_NC is None else z_NC.mul_(slope_NC)).to(dtype)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vertigym.kernels.row_stats import Flow, Rows, Scratch
+from vertigym.kernels.row_stats import RowGrads, RowInputs, Scratch
 from vertigym.kernels.triton_common import block_of, tanh
 
 
@@ -17,8 +17,8 @@ def dlogits(
     z_NC: Tensor,
     bias_C: Tensor | None,
     start: int,
-    rows: Rows,
-    flow: Flow,
+    rows: RowInputs,
+    grads: RowGrads,
     dtype: torch.dtype,
     scratch: Scratch,
 ) -> Tensor:
@@ -36,10 +36,10 @@ def dlogits(
         bias_C,
         rows.target_N,
         rows.inverse_temperature_N,
-        flow.lse_N,
-        flow.entropy_N,
-        flow.g_N,
-        flow.h_N if flow.entropy_N is not None else None,
+        grads.lse_N,
+        grads.entropy_N,
+        grads.g_N,
+        grads.h_N if grads.entropy_N is not None else None,
         start,
         columns,
         rows.softcap,

@@ -9,11 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vertigym.kernels.row_stats import Rows, Scratch, Stats
+from vertigym.kernels.row_stats import RowInputs, RowSums, Scratch
 from vertigym.kernels.triton_common import block_of, fold_block, tanh
 
 
-def fold(z_NC: Tensor, bias_C: Tensor | None, start: int, rows: Rows, stats: Stats, scratch: Scratch) -> None:
+def fold(
+    z_NC: Tensor, bias_C: Tensor | None, start: int, rows: RowInputs, stats: RowSums, scratch: Scratch
+) -> None:
     """Add the columns `start …` to `stats`."""
     count, columns = z_NC.shape
     if not count:

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vertigym.kernels.head import LOWEST_BIAS, Head
-from vertigym.kernels.row_stats import Rows, Stats
+from vertigym.kernels.row_stats import RowInputs, RowSums
 from vertigym.kernels.triton_common import INTERPRETED, fold_block, tanh
 
 BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_HIDDEN = 128, 256, 64
@@ -37,7 +37,7 @@ def fits(x_NH: Tensor, head: Head) -> bool:
     )
 
 
-def forward(x_NH: Tensor, head: Head, rows: Rows, stats: Stats, first_column: int) -> None:
+def forward(x_NH: Tensor, head: Head, rows: RowInputs, stats: RowSums, first_column: int) -> None:
     """Fill `stats` from all columns of the head."""
     x_NH = x_NH.contiguous()
     count, vocab = x_NH.shape[0], head.weight_VH.shape[0]
@@ -77,10 +77,10 @@ def forward(x_NH: Tensor, head: Head, rows: Rows, stats: Stats, first_column: in
         num_stages=STAGES,
     )
     for max_N, sum_N, dot_N, target_N in partial.unbind(1):
-        merge(stats, Stats(max_N, sum_N, None if stats.dot_N is None else dot_N, target_N))
+        merge(stats, RowSums(max_N, sum_N, None if stats.dot_N is None else dot_N, target_N))
 
 
-def merge(stats: Stats, other: Stats) -> None:
+def merge(stats: RowSums, other: RowSums) -> None:
     """Add the sums over other columns of the same rows to `stats`; `other` is changed too."""
     max_N = torch.maximum(stats.max_N, other.max_N)
     stats.recentre(max_N)

@@ -18,12 +18,12 @@ import math
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from vertigym.core.types import Completion
+from vertigym.learner.samples import TokenColumns, TrainingSample
 
 # A row takes another branch while its branches hold at most this many tokens for each token of the shared
 # prompt: attention is quadratic in the row, so long branches over a short prompt are cheaper alone.
@@ -33,66 +33,25 @@ _PACKED_SHARE = 0.8
 
 
 @dataclass(slots=True)
-class Sample:
-    """One sequence to learn from. `columns` hold numbers for its trained tokens, in the order of the mask's
-    ones: `old_logp`, `advantage`, …"""
-
-    token_ids: Sequence[int]
-    loss_mask: Sequence[int]
-    columns: dict[str, Sequence[float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        assert len(self.token_ids) == len(self.loss_mask)
-        assert any(self.loss_mask), "a sample without trained tokens teaches nothing"
-        assert not self.loss_mask[0], "nothing predicts the first token"
-        assert all(len(column) == self.trained for column in self.columns.values())
-
-    @classmethod
-    def of(cls, completion: Completion, **columns: float) -> "Sample":
-        """A completion to learn from, each column with one number for all its tokens, and `old_logp`."""
-        wrote = len(completion.token_ids)
-        return cls(
-            [*completion.prompt_ids, *completion.token_ids],
-            [0] * len(completion.prompt_ids) + [1] * wrote,
-            {name: [value] * wrote for name, value in columns.items()} | {"old_logp": completion.logprobs},
-        )
-
-    @property
-    def trained(self) -> int:
-        """How many tokens carry a loss."""
-        return sum(self.loss_mask)
-
-    @property
-    def prompt(self) -> int:
-        """How many tokens come before the first trained one."""
-        return self.loss_mask.index(1)
-
-    @property
-    def own(self) -> int:
-        """How many tokens after the prompt are fed: nothing needs the last trained one, or what follows it."""
-        return len(self.loss_mask) - 1 - self.loss_mask[::-1].index(1) - self.prompt
-
-
-@dataclass(slots=True)
-class Tree:
+class PrefixTree:
     """Samples with a common prompt: it once, then each one's own tokens."""
 
-    samples: list[Sample]
+    samples: list[TrainingSample]
 
     @property
     def length(self) -> int:
         """Tokens fed."""
-        return self.samples[0].prompt + sum(sample.own for sample in self.samples)
+        return self.samples[0].prompt_length + sum(sample.branch_length for sample in self.samples)
 
 
 @dataclass(slots=True)
-class Row:
+class PackedRow:
     """Trees in one row."""
 
-    trees: list[Tree]
+    trees: list[PrefixTree]
 
     @property
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[TrainingSample]:
         """In the order of their tokens."""
         return [sample for tree in self.trees for sample in tree.samples]
 
@@ -104,75 +63,74 @@ class Row:
 
 @dataclass(slots=True)
 class Batch:
-    """Tensors of some rows. `places_T` indexes the hidden states `[B * S]` that predict `targets_T`;
+    """Tensors of some rows. `hidden_index_T` indexes the hidden states `[B * S]` that predict `targets_T`;
     `sequences_T` counts the samples, so that tokens of one sample have one number; the columns are `[T]` too.
     `mask_B1SS` and `positions_BS` are None where every row is one sample."""
 
     ids_BS: Tensor
-    places_T: Tensor
+    hidden_index_T: Tensor
     targets_T: Tensor
     sequences_T: Tensor
-    columns: dict[str, Tensor]
+    columns: TokenColumns[Tensor]
     positions_BS: Tensor | None = None
     mask_B1SS: Tensor | None = None
 
     def at(self, tokens_N: Tensor) -> "Batch":
         """The same with only these of the trained tokens."""
-        columns = {name: column[tokens_N] for name, column in self.columns.items()}
         return replace(
             self,
-            places_T=self.places_T[tokens_N],
+            hidden_index_T=self.hidden_index_T[tokens_N],
             targets_T=self.targets_T[tokens_N],
             sequences_T=self.sequences_T[tokens_N],
-            columns=columns,
+            columns=self.columns.map(lambda column_T: column_T[tokens_N]),
         )
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
         return Batch(
             self.ids_BS.to(device),
-            self.places_T.to(device),
+            self.hidden_index_T.to(device),
             self.targets_T.to(device),
             self.sequences_T.to(device),
-            {name: column.to(device) for name, column in self.columns.items()},
+            self.columns.map(lambda column_T: column_T.to(device)),
             None if self.positions_BS is None else self.positions_BS.to(device),
             None if self.mask_B1SS is None else self.mask_B1SS.to(device),
         )
 
 
-def rows(samples: Sequence[Sample], *, share: bool) -> list[Row]:
+def lay_out(samples: Sequence[TrainingSample], *, share: bool) -> list[PackedRow]:
     """Lay samples out, a tree a row; with `share`, those with one prompt share trees."""
     if not share:
-        return [Row([Tree([sample])]) for sample in samples]
-    by_prompt: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
+        return [PackedRow([PrefixTree([sample])]) for sample in samples]
+    by_prompt: dict[tuple[int, ...], list[TrainingSample]] = defaultdict(list)
     for sample in samples:
-        by_prompt[tuple(sample.token_ids[: sample.prompt])].append(sample)
-    return [Row([tree]) for prompt, members in by_prompt.items() for tree in _trees(len(prompt), members)]
+        by_prompt[tuple(sample.token_ids[: sample.prompt_length])].append(sample)
+    return [PackedRow([tree]) for prompt, members in by_prompt.items() for tree in _trees(len(prompt), members)]
 
 
-def _trees(prompt: int, samples: Sequence[Sample]) -> Iterator[Tree]:
-    tree = Tree([])
+def _trees(prompt: int, samples: Sequence[TrainingSample]) -> Iterator[PrefixTree]:
+    tree = PrefixTree([])
     for sample in samples:
-        room = _BRANCH_TOKENS_PER_SHARED * prompt - sum(s.own for s in tree.samples)
-        if tree.samples and sample.own > room:
+        room = _BRANCH_TOKENS_PER_SHARED * prompt - sum(s.branch_length for s in tree.samples)
+        if tree.samples and sample.branch_length > room:
             yield tree
-            tree = Tree([])
+            tree = PrefixTree([])
         tree.samples.append(sample)
     yield tree
 
 
-def packed(laid: Sequence[Row]) -> list[Row]:
+def packed(laid: Sequence[PackedRow]) -> list[PackedRow]:
     """The same trees in fewer rows, none longer than the longest: the longest first, each into the row that it
     fills best."""
     longest = max(row.length for row in laid)
-    filled: list[Row] = []
+    filled: list[PackedRow] = []
     room: list[tuple[int, int]] = []  # (tokens free, row), ascending
     for row in sorted(laid, key=lambda row: -row.length):
         length = row.length
         best = bisect_left(room, (length, 0))
         if best == len(room):
             free, number = longest, len(filled)
-            filled.append(Row([]))
+            filled.append(PackedRow([]))
         else:
             free, number = room.pop(best)
         filled[number].trees += row.trees
@@ -180,17 +138,19 @@ def packed(laid: Sequence[Row]) -> list[Row]:
     return filled
 
 
-def microbatches(samples: Sequence[Sample], tokens: int, *, share: bool) -> list[list[Row]]:
+def microbatches(samples: Sequence[TrainingSample], tokens: int, *, share: bool) -> list[list[PackedRow]]:
     """Split so that each part, padded, holds at most `tokens` tokens (or is a single row). `share`: attention
     takes a mask, so that samples may share rows."""
-    apart = list(_parts(rows(samples, share=share), tokens))
+    apart = list(_parts(lay_out(samples, share=share), tokens))
     if not share:
         return apart
     together = list(_parts(packed([row for part in apart for row in part]), tokens)) if apart else []
     return together if _padded(together) <= _PACKED_SHARE * _padded(apart) else apart
 
 
-def balanced(samples: Sequence[Sample], tokens: int, *, share: bool, ranks: int) -> list[list[Row]]:
+def balanced(
+    samples: Sequence[TrainingSample], tokens: int, *, share: bool, ranks: int
+) -> list[list[PackedRow]]:
     """Micro-batches for several ranks, as in `microbatches`, but small enough that each rank has work: as many
     rounds as the limit makes necessary, each about filled."""
     parts = microbatches(samples, tokens, share=share)
@@ -201,14 +161,14 @@ def balanced(samples: Sequence[Sample], tokens: int, *, share: bool, ranks: int)
     return microbatches(samples, min(tokens, math.ceil(fed / (rounds * ranks))), share=share)
 
 
-def smallest(samples: Sequence[Sample]) -> list[Row]:
+def smallest(samples: Sequence[TrainingSample]) -> list[PackedRow]:
     """The cheapest micro-batch there is."""
-    return [Row([Tree([min(samples, key=lambda sample: len(sample.token_ids))])])]
+    return [PackedRow([PrefixTree([min(samples, key=lambda sample: len(sample.token_ids))])])]
 
 
-def _parts(laid: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
+def _parts(laid: Sequence[PackedRow], tokens: int) -> Iterator[list[PackedRow]]:
     """Ordered by length, which keeps padding small."""
-    part: list[Row] = []
+    part: list[PackedRow] = []
     for row in sorted(laid, key=lambda row: row.length):
         if part and (len(part) + 1) * row.length > tokens:
             yield part
@@ -218,12 +178,12 @@ def _parts(laid: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
         yield part
 
 
-def _padded(parts: Sequence[list[Row]]) -> int:
+def _padded(parts: Sequence[list[PackedRow]]) -> int:
     """Tokens fed, padding included."""
     return sum(len(part) * part[-1].length for part in parts)
 
 
-def collate(part: Sequence[Row]) -> Batch:
+def collate(part: Sequence[PackedRow]) -> Batch:
     """Tensors of some rows; trained tokens in the order of rows, then of samples."""
     B, S = len(part), max(row.length for row in part)
     ids_BS = torch.zeros(B, S, dtype=torch.long)
@@ -234,25 +194,25 @@ def collate(part: Sequence[Row]) -> Batch:
     for b, row in enumerate(part):
         at = 0
         for number, tree in enumerate(row.trees):
-            start, prompt = at, tree.samples[0].prompt
+            start, prompt = at, tree.samples[0].prompt_length
             at += prompt
             tree_BS[b, start : start + tree.length] = number
             ids_BS[b, start:at] = torch.tensor(tree.samples[0].token_ids[:prompt])
             positions_BS[b, start:at] = torch.arange(prompt)
             for branch, sample in enumerate(tree.samples, 1):
-                end = at + sample.own
-                ids_BS[b, at:end] = torch.tensor(sample.token_ids[prompt : prompt + sample.own])
-                positions_BS[b, at:end] = torch.arange(prompt, prompt + sample.own)
+                end = at + sample.branch_length
+                ids_BS[b, at:end] = torch.tensor(sample.token_ids[prompt : prompt + sample.branch_length])
+                positions_BS[b, at:end] = torch.arange(prompt, prompt + sample.branch_length)
                 branch_BS[b, at:end] = branch
                 fed = (i - 1 for i, trained in enumerate(sample.loss_mask) if trained)
                 places += (b * S + (start + i if i < prompt else at + i - prompt) for i in fed)
                 at = end
     samples = [sample for row in part for sample in row.samples]
     targets = [t for s in samples for t, trained in zip(s.token_ids, s.loss_mask, strict=True) if trained]
-    columns = {
-        name: torch.tensor([value for s in samples for value in s.columns[name]], dtype=torch.float32)
-        for name in samples[0].columns
-    }
+    columns: TokenColumns[Tensor] = TokenColumns()
+    for name, _ in samples[0].columns.given():
+        values = [value for sample in samples for value in getattr(sample.columns, name)]
+        setattr(columns, name, torch.tensor(values, dtype=torch.float32))
     trained = torch.tensor([sample.trained for sample in samples])
     sequences_T = torch.arange(len(samples)).repeat_interleave(trained)
     batch = Batch(ids_BS, torch.tensor(places), torch.tensor(targets), sequences_T, columns)

@@ -1,11 +1,14 @@
 """What the learner reads of a run's config: optimizer, policy-gradient objective, critic, teacher."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vertigym.core.config import Config
+from vertigym.learner.losses import KLEstimator, Level, Mode
+from vertigym.learner.registry import ADVANTAGES, find_advantage, find_loss
 
 
 class OptimizerConfig(Config):
@@ -21,18 +24,9 @@ class OptimizerConfig(Config):
     final_lr: float = Field(0.1, ge=0, le=1, description="cosine ends at this share of lr")
 
 
-Advantage = Literal["grpo", "rloo", "reinforce++", "maxrl", "gdpo", "gae"]
-PolicyLoss = Literal["ppo_clip", "gspo", "cispo", "dppo_tv", "reinforce"]
 Normalizer = Literal["token", "sequence", "constant"]
-KLEstimator = Literal["k1", "k2", "k3", "k3+"]
-Level = Literal["token", "sequence-sum", "sequence-mean"]
-Mode = Literal["truncate", "mask"]
 
 # Defaults that depend on another key, as the sources in docs/losses.md have them.
-_OF_LOSS: dict[object, dict[str, Any]] = {
-    "gspo": {"clip_low": 3e-4, "clip_high": 4e-4, "normalizer": "sequence"},
-    "dppo_tv": {"clip_low": 0.2, "clip_high": 0.2},
-}
 _OF_CORRECTION: dict[object, dict[str, Any]] = {
     ("token", "truncate"): {"correction_low": 0.0, "correction_high": 2.0},
     ("token", "mask"): {"correction_low": 0.5, "correction_high": 5.0},
@@ -47,7 +41,10 @@ class PolicyConfig(Config):
     """What a policy-gradient step does with the sampled episodes: advantage, loss, normaliser, KL, correction
     of the sampler. docs/losses.md has the equations, and what suits what."""
 
-    advantage: Advantage = Field("grpo", description='the default of algorithm "ppo" is gae')
+    advantage: str = Field(
+        "grpo",
+        description="grpo, rloo, maxrl, gdpo, reinforce++, gae (algorithm ppo: the default), or my.module:fn",
+    )
     std_scale: bool = Field(True, description="grpo: divide by the group's standard deviation")
     parts: dict[str, float] = Field({}, description="gdpo: the score's parts to weigh against each other")
     gamma: float = Field(1.0, gt=0, le=1, description="gae, reinforce++: discount a token")
@@ -56,7 +53,9 @@ class PolicyConfig(Config):
     turn_rewards: bool = Field(False, description="add the rewards of turns before the last to the score")
     overlong: int = Field(0, ge=0, description="penalise the last so many tokens before rollout.max_tokens")
 
-    loss: PolicyLoss = "ppo_clip"
+    loss: str = Field(
+        "ppo_clip", description="ppo_clip, gspo, cispo, dppo_tv, reinforce, or one of your own: my.module:fn"
+    )
     clip_low: float = Field(0.2, gt=0, description="dppo_tv: a difference of probabilities")
     clip_high: float = Field(0.28, gt=0, description="a distance from ratio 1, for every loss but dppo_tv")
     dual_clip: float = Field(3.0, ge=0, description="ppo_clip: bound of the loss where A < 0; 0: none")
@@ -86,7 +85,19 @@ class PolicyConfig(Config):
     def relative(self) -> bool:
         """Whether a sample's advantage is relative to others of its task; groups without variance then carry
         no gradient."""
-        return self.advantage not in ("gae", "reinforce++")
+        return find_advantage(self.advantage).relative
+
+    @field_validator("loss")
+    @classmethod
+    def _a_loss(cls, name: str) -> str:
+        find_loss(name)
+        return name
+
+    @field_validator("advantage")
+    @classmethod
+    def _an_advantage(cls, name: str) -> str:
+        find_advantage(name)
+        return name
 
     @model_validator(mode="before")
     @classmethod
@@ -95,31 +106,28 @@ class PolicyConfig(Config):
             return given
         correction = (given.get("correction"), given.get("correction_mode", "truncate"))
         estimator = {"kl_estimator": "k1"} if given.get("kl_in") == "reward" else {}
-        loss = str(given.get("loss"))
-        return _OF_LOSS.get(loss, {}) | _OF_CORRECTION.get(correction, {}) | estimator | given
+        loss = find_loss(str(given["loss"])).defaults if "loss" in given else {}
+        return {**loss} | _OF_CORRECTION.get(correction, {}) | estimator | given
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         penalised = self.overlong > 0 or (self.kl > 0 and self.kl_in == "reward")
+        advantage, name = find_advantage(self.advantage), self.advantage
+        with_parts = " or ".join(f'"{known}"' for known, one in ADVANTAGES.items() if one.parts)
         faults = {
-            'advantage "gdpo" weighs parts of the score: name them, for example parts = { exact = 1.0 }': (
-                self.advantage == "gdpo" and not self.parts
+            f'loss "{self.loss}" {reason}: {key} = {json.dumps(value)}': getattr(self, key) != value
+            for key, (value, reason) in find_loss(self.loss).requires.items()
+        } | {
+            f'advantage "{name}" weighs parts of the score: name them, for example parts = {{ exact = 1.0 }}': (
+                advantage.parts and not self.parts
             ),
-            f'parts are used by advantage "gdpo" only, not by "{self.advantage}": remove them': (
-                self.advantage != "gdpo" and bool(self.parts)
+            f'parts are used by advantage {with_parts} only, not by "{name}": remove them': (
+                not advantage.parts and bool(self.parts)
             ),
-            'advantage "gdpo" takes the score\'s parts as they are: turn_rewards, overlong and a KL in the '
-            "reward would be lost; remove them": self.advantage == "gdpo" and (self.turn_rewards or penalised),
-            'advantage "maxrl" divides by the mean reward, which overlong or a KL in the reward can make '
-            "negative: remove them or take another advantage": self.advantage == "maxrl" and penalised,
-            'loss "gspo" has one ratio a sequence, and a long one must not count more: normalizer = '
-            '"sequence"': self.loss == "gspo" and self.normalizer != "sequence",
-            'loss "dppo_tv" bounds the distance from the sampler: ratio_to = "sampler"': (
-                self.loss == "dppo_tv" and self.ratio_to != "sampler"
-            ),
-            'loss "reinforce" has no ratio, so a second pass over the same samples is biased: epochs = 1': (
-                self.loss == "reinforce" and self.epochs > 1
-            ),
+            f'advantage "{name}" takes the score\'s parts as they are: turn_rewards, overlong and a KL in the '
+            "reward would be lost; remove them": advantage.parts and (self.turn_rewards or penalised),
+            f'advantage "{name}" divides by the mean reward, which overlong or a KL in the reward can make '
+            "negative: remove them or take another advantage": advantage.nonnegative and penalised,
             'correction does nothing while the ratio is to the sampler itself: ratio_to = "trainer"': (
                 self.correction != "none" and self.ratio_to == "sampler"
             ),

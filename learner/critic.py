@@ -1,8 +1,8 @@
-"""PPO's critic: how much an episode will still earn, said before each token.
+"""PPO's critic: an estimate, before each token, of the reward that an episode will still get.
 
 A learner like the policy's, on a trunk of its own (a copy of the starting model's) with one linear head in
 place of the vocabulary: packing, shared prompts, micro-batches, clipping and state are the learner's. The head
-starts at 0, so that an untrained critic says nothing rather than something arbitrary.
+starts at 0, so that an untrained critic adds no noise.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Critic(Learner):
         super().__init__(ValueModel(model), config, total_steps=total_steps, **passes)
 
     def logprobs(
-        self, batch: Batch, *, entropy: bool = False, foretold: Loss | None = None
+        self, batch: Batch, *, entropy: bool = False, fused_loss: Loss | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Values before each of the batch's trained tokens, `[T]` fp32."""
         hidden_TH = self.hidden(batch)
@@ -61,11 +61,13 @@ class Critic(Learner):
 
 
 def critic_loss(clip: float) -> Loss:
-    """`value_clip` over the columns `old_value` and `return`; reports the share of clipped values and the
+    """`value_clip` over the columns `old_value` and `returns`; reports the share of clipped values and the
     squared error."""
 
     def loss(value_T: Tensor, _: Tensor | None, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        old_T, return_T = batch.columns["old_value"], batch.columns["return"]
+        old_T, return_T = batch.columns.old_value, batch.columns.returns
+        assert old_T is not None
+        assert return_T is not None
         term_T, clipped_T = losses.value_clip(value_T, old_T, return_T, clip=clip)
         squared_T = (value_T.detach() - return_T).square()
         return term_T.sum(), {"clip_share": clipped_T.sum(), "squared_error": squared_T.sum()}

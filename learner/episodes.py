@@ -1,8 +1,8 @@
-"""Episodes as training data: which tokens the policy wrote, and what each of them earned.
+"""Episodes as training data: which tokens the policy wrote, and the reward of each.
 
 The reward of an episode comes with its last token; with `turn_rewards`, that of an earlier turn comes with the
-turn's last token. Tokens of the prompt and of observations are no part of this: they are neither trained nor
-paid. An episode has several samples where the chat template broke the prefix of its tokens.
+turn's last token. Tokens of the prompt and of observations are neither trained nor rewarded. An episode has
+several samples where the chat template broke the prefix of its tokens.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,19 +15,19 @@ from torch import Tensor
 from vertigym.core.errors import RunError
 from vertigym.core.types import Score, Trajectory
 from vertigym.learner.advantages import overlong
-from vertigym.learner.batch import Sample
 from vertigym.learner.config import PolicyConfig
-from vertigym.learner.objective import Earned
+from vertigym.learner.registry import EpisodeRewards
+from vertigym.learner.samples import TokenColumns, TrainingSample
 
 
 @dataclass(slots=True)
-class Played:
-    """A scored episode with at least one trained token. `index` is its place in the step, `group` its task's;
-    `rewards` has a number a trained token, `parts` those of the score that gdpo weighs."""
+class ScoredEpisode:
+    """A scored episode with at least one trained token. `index` is its place in the step, `group` that of its
+    task; `rewards` has a number a trained token, `parts` the parts of the score that gdpo weighs."""
 
     index: int
     group: int
-    samples: list[Sample]
+    samples: list[TrainingSample]
     rewards: list[float]
     parts: list[float]
 
@@ -37,9 +37,9 @@ class Played:
         return sum(sample.trained for sample in self.samples)
 
 
-def played(
+def scored_episode(
     trajectory: Trajectory, score: Score, config: PolicyConfig, *, index: int, group: int, max_tokens: int
-) -> Played | None:
+) -> ScoredEpisode | None:
     """The episode, or None where it was not scored or the policy wrote nothing: it then enters no baseline and
     no loss.
 
@@ -47,10 +47,12 @@ def played(
         RunError: gdpo weighs a part that the score does not have.
     """
     samples = [
-        Sample(
+        TrainingSample(
             segment.token_ids,
             segment.loss_mask,
-            {"sampler_logp": [p for p, m in zip(segment.logprobs, segment.loss_mask, strict=True) if m]},
+            TokenColumns(
+                sampler_logp=[p for p, m in zip(segment.logprobs, segment.loss_mask, strict=True) if m]
+            ),
         )
         for segment in trajectory.segments
     ]
@@ -66,10 +68,10 @@ def played(
         starts = [0, *(end + 1 for end in ends[:-1])]
         longest = max(end + 1 - start for start, end in zip(starts, ends, strict=True))
         rewards[-1] += float(overlong(torch.tensor(longest), limit=max_tokens, buffer=config.overlong))
-    return Played(index, group, samples, rewards, _parts(score, config.parts))
+    return ScoredEpisode(index, group, samples, rewards, _parts(score, config.parts))
 
 
-def turn_ends(samples: Iterable[Sample]) -> Iterator[int]:
+def turn_ends(samples: Iterable[TrainingSample]) -> Iterator[int]:
     """Where turns end: indices among the trained tokens of an episode. What the environment says always stands
     between two turns."""
     count = 0
@@ -90,34 +92,34 @@ def _parts(score: Score, names: Iterable[str]) -> list[float]:
     return list(found.values())
 
 
-def earned(plays: Sequence[Played], groups: Sequence[int]) -> Earned:
+def episode_rewards(episodes: Sequence[ScoredEpisode], groups: Sequence[int]) -> EpisodeRewards:
     """What `token_advantages` needs; `groups` gives each episode's number, 0 … G-1."""
-    lengths = torch.tensor([play.trained for play in plays])
-    scored = any(play.parts for play in plays)
-    valued = bool(plays) and "old_value" in plays[0].samples[0].columns
-    return Earned(
-        rewards_T=torch.tensor([r for play in plays for r in play.rewards], dtype=torch.float64),
-        sequences_T=torch.arange(len(plays)).repeat_interleave(lengths),
+    lengths = torch.tensor([episode.trained for episode in episodes])
+    scored = any(episode.parts for episode in episodes)
+    valued = bool(episodes) and episodes[0].samples[0].columns.old_value is not None
+    return EpisodeRewards(
+        rewards_T=torch.tensor([r for episode in episodes for r in episode.rewards], dtype=torch.float64),
+        sequences_T=torch.arange(len(episodes)).repeat_interleave(lengths),
         groups_N=torch.tensor(groups),
-        parts_NK=torch.tensor([p.parts for p in plays], dtype=torch.float64) if scored else None,
-        values_T=column(plays, "old_value") if valued else None,
+        parts_NK=torch.tensor([p.parts for p in episodes], dtype=torch.float64) if scored else None,
+        values_T=column(episodes, "old_value") if valued else None,
     )
 
 
-def samples_of(plays: Iterable[Played]) -> list[Sample]:
+def samples_of(episodes: Iterable[ScoredEpisode]) -> list[TrainingSample]:
     """Every sample, in order."""
-    return list(chain.from_iterable(play.samples for play in plays))
+    return list(chain.from_iterable(episode.samples for episode in episodes))
 
 
-def column(plays: Iterable[Played], name: str) -> Tensor:
+def column(episodes: Iterable[ScoredEpisode], name: str) -> Tensor:
     """`[T]` float64, a column of every trained token in order."""
-    values = [value for sample in samples_of(plays) for value in sample.columns[name]]
+    values = [value for sample in samples_of(episodes) for value in getattr(sample.columns, name)]
     return torch.tensor(values, dtype=torch.float64)
 
 
-def set_column(plays: Iterable[Played], name: str, values_T: Tensor) -> None:
+def set_column(episodes: Iterable[ScoredEpisode], name: str, values_T: Tensor) -> None:
     """Give every trained token its value."""
-    samples = samples_of(plays)
+    samples = samples_of(episodes)
     parts = values_T.split([sample.trained for sample in samples])
     for sample, part in zip(samples, parts, strict=True):
-        sample.columns[name] = part.tolist()
+        setattr(sample.columns, name, part.tolist())

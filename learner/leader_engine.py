@@ -15,12 +15,13 @@ from vertigym.policies.engine import Engine
 from vertigym.policies.lora import merged_state
 
 
-class Led:
-    """An Engine whose methods are collective; `mine` is the leader's own, which is not.
+class LeaderEngine:
+    """An Engine whose methods are collective; `inner` is the leader's engine (None on the other ranks), whose
+    methods are not.
 
     Args:
         model: what is trained, sharded or about to be.
-        opened: opens the engine, given `weights`: where its `refresh` finds them, adapters merged.
+        open_engine: opens the engine, given `weights`: where its `refresh` finds them, adapters merged.
     """
 
     has_copy = True
@@ -30,29 +31,29 @@ class Led:
         ranks: Ranks,
         model: Any,
         tokenizer: PreTrainedTokenizerBase,
-        opened: Callable[..., Engine],
+        open_engine: Callable[..., Engine],
     ) -> None:
         self._ranks, self._model = ranks, model
         self.tokenizer, self.renderer, self.version = tokenizer, ChatRenderer(tokenizer), 0
-        self.mine: Engine | None = None
-        self._weights: Mapping[str, Tensor] = merged_state(model, ranks.keep)
-        ranks.led(lambda: self._open(opened))
+        self.inner: Engine | None = None
+        self._weights: Mapping[str, Tensor] = merged_state(model, ranks.keep_on_leader)
+        ranks.on_leader(lambda: self._open(open_engine))
         self._weights = {}
 
     def refresh(self, version: int) -> None:
         """Take over the model's current weights, as policy version `version`."""
-        self._weights = merged_state(self._model, self._ranks.keep)
-        self._ranks.led(lambda: self.mine.refresh(version) if self.mine else None)
+        self._weights = merged_state(self._model, self._ranks.keep_on_leader)
+        self._ranks.on_leader(lambda: self.inner.refresh(version) if self.inner else None)
         self._weights, self.version = {}, version
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """What the leader's engine writes."""
-        return self._ranks.led(lambda: self.mine.generate(prompts, sampling) if self.mine else [])
+        return self._ranks.on_leader(lambda: self.inner.generate(prompts, sampling) if self.inner else [])
 
     def close(self) -> None:
         """The leader's engine gives back what it holds. Not collective: a run may end by an error."""
-        if self.mine:
-            self.mine.close()
+        if self.inner:
+            self.inner.close()
 
-    def _open(self, opened: Callable[..., Engine]) -> None:
-        self.mine = opened(weights=lambda: self._weights)
+    def _open(self, open_engine: Callable[..., Engine]) -> None:
+        self.inner = open_engine(weights=lambda: self._weights)

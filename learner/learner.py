@@ -7,8 +7,8 @@
 
 A loss is a function of the log-probs and entropies of the trained tokens that returns a *sum* over tokens;
 the learner divides by the normaliser of the whole accumulated batch, so the result does not depend on how
-samples were split into micro-batches, nor over ranks. Every rank is given the same samples, works on its share
-of the micro-batches, and gets what all of them found; model and optimizer lie in shards over the ranks.
+samples were split into micro-batches, nor over ranks. Every rank is given the same samples, works on its part
+of the micro-batches, and gets the result of all; model and optimizer are sharded over the ranks.
 
 Only the passes through the trunk may be in bfloat16: the weights that the optimizer changes are the model's own
 and stay in float32, and so does the head, where rounding would move probability ratios by several percent.
@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from vertigym.kernels.linear_logprob import linear_logprob
-from vertigym.learner.batch import Batch, Row, Sample, balanced, collate, smallest
+from vertigym.learner.batch import Batch, PackedRow, balanced, collate, smallest
 from vertigym.learner.clock import Clock
 from vertigym.learner.config import OptimizerConfig
-from vertigym.learner.ranks import ALONE, Ranks
+from vertigym.learner.ranks import SINGLE_RANK, Ranks
+from vertigym.learner.samples import TrainingSample
 from vertigym.policies.full_tensors import load_whole, shard_like, whole
 
 STATE = "state.pt"
@@ -59,7 +60,7 @@ class Learner:
         microbatch_tokens: int = 16384,
         dtype: torch.dtype = torch.float32,
         checkpointing: bool = False,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_RANK,
     ) -> None:
         self.model = model
         self.config = config
@@ -87,12 +88,12 @@ class Learner:
         )
 
     def logprobs(
-        self, batch: Batch, *, entropy: bool = False, foretold: Loss | None = None
+        self, batch: Batch, *, entropy: bool = False, fused_loss: Loss | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Log-probs (and entropies) of the batch's trained tokens, `[T]` each, float32.
 
-        `foretold`: a loss that looks at each token by itself and will be taken of the result. Over a large
-        vocabulary the gradients are then taken while the logits are at hand.
+        `fused_loss`: a token-wise loss that the caller will take of the result. Over a large vocabulary the
+        gradients are then taken while the logits are at hand.
         """
         head = self.model.get_output_embeddings()
         logp_T, entropy_T = linear_logprob(
@@ -103,7 +104,9 @@ class Learner:
             temperature=self.temperature,
             softcap=getattr(self.model.config, "final_logit_softcapping", None),
             entropy=entropy,
-            upstream=_upstream(foretold, batch) if foretold and len(head.weight) >= _LARGE_VOCABULARY else None,
+            upstream=_upstream(fused_loss, batch)
+            if fused_loss and len(head.weight) >= _LARGE_VOCABULARY
+            else None,
         )
         return logp_T, entropy_T
 
@@ -116,10 +119,10 @@ class Learner:
                 attention_mask=batch.mask_B1SS,
                 use_cache=False,
             ).last_hidden_state
-        return states.flatten(0, 1)[batch.places_T]
+        return states.flatten(0, 1)[batch.hidden_index_T]
 
     @torch.no_grad()
-    def score(self, samples: Sequence[Sample]) -> list[list[float]]:
+    def score(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
         """Log-probs of each sample's trained tokens, without gradients, in the order of `samples`."""
         self.model.eval()
         lengths = [sample.trained for sample in samples]
@@ -128,7 +131,7 @@ class Learner:
         for part, weight in self._rounds(samples):
             batch = collate(part).to(self._device)
             with self.clock("logprobs"):
-                found_T, _ = self._ranks.through(self.model, self.logprobs, batch)
+                found_T, _ = self._ranks.run_forward(self.model, self.logprobs, batch)
             if weight:
                 scored = [sample for row in part for sample in row.samples]
                 split = found_T.cpu().split([sample.trained for sample in scored])
@@ -136,10 +139,15 @@ class Learner:
                     logp_T[starts[id(sample)] :][: sample.trained] = logps
         self._ranks.reshard(self.model)
         # Each rank has filled in its own, the rest is 0: the sum is exact.
-        return [logps.tolist() for logps in self._ranks.total(logp_T).split(lengths)]
+        return [logps.tolist() for logps in self._ranks.all_reduce(logp_T).split(lengths)]
 
     def forward_backward(
-        self, samples: Sequence[Sample], loss: Loss, *, normalizer: float | None = None, entropy: bool = False
+        self,
+        samples: Sequence[TrainingSample],
+        loss: Loss,
+        *,
+        normalizer: float | None = None,
+        entropy: bool = False,
     ) -> dict[str, float]:
         """Accumulate the gradient of `sum of loss / normalizer`; reported sums are divided by it too.
 
@@ -148,22 +156,22 @@ class Learner:
         self.model.train()
         total = normalizer or float(sum(sample.trained for sample in samples))
         sums: dict[str, float] = defaultdict(float)
-        foretold = loss if getattr(loss, "tokenwise", False) else None
+        fused_loss = loss if getattr(loss, "tokenwise", False) else None
         for part, weight in self._rounds(samples):
             batch = collate(part).to(self._device)
             with self.clock("logprobs"):
-                found = self._ranks.through(
-                    self.model, self.logprobs, batch, entropy=entropy, foretold=foretold
+                found = self._ranks.run_forward(
+                    self.model, self.logprobs, batch, entropy=entropy, fused_loss=fused_loss
                 )
                 value, reported = loss(*found, batch)
             with self.clock("backward"):
                 (value * weight / total).backward()
             for name, number in {"loss": value, **reported}.items():
                 sums[name] += weight * float(number.detach())
-        summed = self._ranks.total(torch.tensor(list(sums.values()), dtype=torch.float64))
+        summed = self._ranks.all_reduce(torch.tensor(list(sums.values()), dtype=torch.float64))
         return {name: number / total for name, number in zip(sums, summed.tolist(), strict=True)}
 
-    def _rounds(self, samples: Sequence[Sample]) -> Iterator[tuple[list[Row], float]]:
+    def _rounds(self, samples: Sequence[TrainingSample]) -> Iterator[tuple[list[PackedRow], float]]:
         """This rank's micro-batches, each to count with a weight of 1. All ranks must pass through the model
         equally often: one that has run out goes on with a small one that counts 0."""
         ranks = self._ranks
@@ -207,7 +215,7 @@ class Learner:
         self._write(state, folder / STATE)
 
     def _write(self, state: Any, file: Path) -> None:
-        state = _each_tensor(state, lambda tensor: self._ranks.keep(whole(tensor)))
+        state = _each_tensor(state, lambda tensor: self._ranks.keep_on_leader(whole(tensor)))
         if self._ranks.leader:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as opened:  # through a file of our own: a full disk is then said to be one

@@ -4,13 +4,17 @@ Shapes: T trained tokens, flat over a batch; a token the policy did not write ne
 numbers the sequence each belongs to. `old_logp_T` are the log-probs that the ratio `r = exp(logp - old_logp)`
 compares with; they, advantages and references carry no gradient.
 
-Every policy loss returns `(loss [T], silenced [T] bool)`: the gradient of a silenced token is exactly zero.
+Every policy loss returns `(loss [T], clipped [T] bool)`: the gradient of a clipped token is exactly zero.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vertigym.learner.config import KLEstimator, Level, Mode
+KLEstimator = Literal["k1", "k2", "k3", "k3+"]
+Level = Literal["token", "sequence-sum", "sequence-mean"]
+Mode = Literal["truncate", "mask"]
 
 _FAR = 20.0  # nats; beyond, exp() would decide the batch by one token
 _MOST = 10.0  # nats; the largest k3
@@ -57,7 +61,7 @@ def gspo(
 def cispo(
     logp_T: Tensor, old_logp_T: Tensor, advantage_T: Tensor, *, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
-    """`-sg[clip(r, 1 - clip_low, 1 + clip_high)] · A · logp`: the weight is clipped, no token is silenced.
+    """`-sg[clip(r, 1 - clip_low, 1 + clip_high)] · A · logp`: the weight is clipped, never the gradient.
 
     MiniMax 2025 (CISPO, eq. 4). `clip_high` is a distance from 1, as in every loss here; a library that wants
     the bound itself calls 0.28 here 1.28.
@@ -73,19 +77,19 @@ def dppo_tv(
     *,
     clip_low: float,
     clip_high: float,
-    pull: float = 1e-3,
+    kl_weight: float = 1e-3,
 ) -> tuple[Tensor, Tensor]:
-    """`-r A · keep + pull · log² r`: a token is dropped when its *probability* has moved away from the
+    """`-r A · keep + kl_weight · log² r`: a token is dropped when its *probability* has moved away from the
     sampler's by more than `clip_high` (up, with A > 0) or `clip_low` (down, with A < 0).
 
-    Qi et al. 2026 (DPPO, total-variation form), with the quadratic pull towards the sampler of prime-rl. The
-    ratio is to the sampler. A dropped token still feels the pull.
+    Qi et al. 2026 (DPPO, total-variation form), with the quadratic KL towards the sampler of prime-rl. The
+    ratio is to the sampler. A dropped token keeps its KL term.
     """
     difference_T = (logp_T - sampler_logp_T).clamp(-_FAR, _FAR)
     moved_T = (logp_T.exp() - sampler_logp_T.exp()).detach()
     dropped_T = ((advantage_T > 0) & (moved_T > clip_high)) | ((advantage_T < 0) & (moved_T < -clip_low))
     gain_T = torch.where(dropped_T, 0.0, torch.exp(difference_T) * advantage_T)
-    return -gain_T + pull * difference_T.square(), dropped_T
+    return -gain_T + kl_weight * difference_T.square(), dropped_T
 
 
 def reinforce(logp_T: Tensor, advantage_T: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +132,7 @@ def kl_off_policy(
 
 
 def sampler_weights(
-    old_logp_T: Tensor,
+    trainer_logp_T: Tensor,
     sampler_logp_T: Tensor,
     sequences_T: Tensor,
     *,
@@ -137,7 +141,7 @@ def sampler_weights(
     low: float,
     high: float,
 ) -> Tensor:
-    """Importance weights `w = π_old / π_sampler` for the policy term, without gradient.
+    """Importance weights `w = π_trainer / π_sampler` for the policy term, without gradient.
 
         token           w of each token               unbiased in the token, blind to the state's drift
         sequence-sum    exp Σ log w of the sequence   the exact weight; its spread grows with the length
@@ -146,7 +150,7 @@ def sampler_weights(
     `truncate` clamps w to [low, high] (TIS, Yao et al. 2025); `mask` gives 0 to what lies outside (IcePop,
     Ling team 2025; on sequence means, the geometric sequence mask).
     """
-    log_T = (old_logp_T - sampler_logp_T).detach()
+    log_T = (trainer_logp_T - sampler_logp_T).detach()
     if level == "sequence-sum":
         log_T = _sequence_sum(log_T, sequences_T)[sequences_T]
     elif level == "sequence-mean":
@@ -191,9 +195,9 @@ def _clipped(
 ) -> tuple[Tensor, Tensor]:
     free_T = ratio_T * advantage_T
     held_T = ratio_T.clamp(1 - clip_low, 1 + clip_high) * advantage_T
-    gain_T, silenced_T = torch.minimum(free_T, held_T), held_T < free_T
+    gain_T, clipped_T = torch.minimum(free_T, held_T), held_T < free_T
     if dual_clip:
         floor_T = dual_clip * advantage_T
         sunk_T = (advantage_T < 0) & (gain_T < floor_T)
-        gain_T, silenced_T = torch.where(sunk_T, floor_T, gain_T), silenced_T | sunk_T
-    return -gain_T, silenced_T
+        gain_T, clipped_T = torch.where(sunk_T, floor_T, gain_T), clipped_T | sunk_T
+    return -gain_T, clipped_T

@@ -21,7 +21,7 @@ def watched(steps: int) -> Iterator[Watch]:
         MofNCompleteColumn(),
         BarColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[now]}"),
+        TextColumn("{task.fields[now]}", markup=False),
     )
     bar = Progress(*columns, console=Console(stderr=True))
     row = bar.add_task("train", total=steps, now="")

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from vertigym.core.errors import DataError
+from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import jsonable, read_json, read_jsonl
 from vertigym.evals.gate import Decision
 from vertigym.evals.report import Report
@@ -20,6 +21,7 @@ from vertigym.reports.page import facts, gate_row, heat, metric_table, render, r
 from vertigym.reports.rollout_view import Rollouts, calibration, from_run, lengths, tokenizer_of
 
 Json = dict[str, Any]
+_LOCAL_NAMES = ("127.0.0.1", "localhost")  # a page elsewhere that gives itself this address has another name
 
 
 def run_page(folder: Path) -> str:
@@ -91,12 +93,15 @@ def serve(folder: Path, port: int = 8000) -> ThreadingHTTPServer:
     free one. The page asks for `data.json` every few seconds and redraws itself.
 
     Raises:
-        DataError: `folder` holds no run.
+        DataError: `folder` holds no run. ConfigError: the port is taken.
     """
     run_data(folder)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in _LOCAL_NAMES:
+                self.send_error(403, "ask for 127.0.0.1 or localhost")
+                return
             if self.path not in ("/", "/data.json"):
                 self.send_error(404)
                 return
@@ -122,7 +127,10 @@ def serve(folder: Path, port: int = 8000) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
             """Nothing: the terminal belongs to the run."""
 
-    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as error:
+        raise ConfigError(f"port {port}: {error.strerror}: name another with --port, or 0 for any") from None
 
 
 def _suites(folder: Path) -> dict[str, dict[int, Report]]:

@@ -13,7 +13,7 @@ from vertigym.core.errors import DataError
 from vertigym.core.files import read_jsonl
 from vertigym.evals.report import Report, estimate_metric, select
 from vertigym.evals.statistics import Estimate
-from vertigym.trainer.rollout_samples import Shown, choose, samples_table
+from vertigym.trainer.rollout_samples import RolloutSample, pick_samples, samples_table
 from vertigym.trainer.run import Run
 
 
@@ -34,7 +34,7 @@ class Summary(Config):
     checkpoints: tuple[Checkpoint, ...]
     promoted: str | None
     reason: str
-    samples: tuple[Shown, ...] = Field((), description="some of the last rollouts saved")
+    samples: tuple[RolloutSample, ...] = Field((), description="some of the last rollouts saved")
 
 
 def summarize(folder: Path) -> Summary:
@@ -58,7 +58,7 @@ def summarize(folder: Path) -> Summary:
         checkpoints=rows,
         promoted=str(promoted) if promoted else None,
         reason=reason,
-        samples=tuple(choose(read_jsonl(rollouts[-1]))) if rollouts else (),
+        samples=tuple(pick_samples(read_jsonl(rollouts[-1]))) if rollouts else (),
     )
 
 

@@ -7,7 +7,7 @@ Two shapes are known by their signature. One names what it wants (`completion`, 
 timeout, None, NaN, a list of the wrong length, a value that is not a number.
 
 Python cannot kill a thread. A function that runs past its limit is left behind on its own thread, which is
-asked to end; verifiers that may truly hang (math) live in processes instead (`vertigym.rewards.workers`).
+asked to end; verifiers that may truly hang (math) live in processes instead (`vertigym.rewards.process_pool`).
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class Caller:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # a verifier's fault, a native panic too, must reach the run as data
-            return Score.unscored(f"{type(error).__name__}: {error}")
+            return Score.unscored(_described(error))
 
     def _by_name(self, task: Task, completion: str, messages: Sequence[Message]) -> dict[str, Any]:
         names = _BY_NAME if self._all_columns else self._wanted
@@ -128,9 +128,16 @@ def _as_score(result: object) -> Score:
     if result is None:
         return Score.unscored("the reward function returned None")
     if isinstance(result, str | bytes):
-        return Score.unscored(f"the reward function returned {result!r}, not a number")
+        return Score.unscored(f"the reward function returned {result[:200]!r}, not a number")
     value = float(result)  # type: ignore[arg-type]  # whatever has no float raises, and is caught above
     return Score(value) if math.isfinite(value) else Score.unscored(f"the reward function returned {value}")
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:  # its own text raises
+        return f"{type(error).__name__}, which cannot be printed"
 
 
 # Under a time limit.

@@ -4,8 +4,8 @@ A claim is a sentence, and its citations stand in square brackets at its end: `T
 passage it cites must support it by itself: one sentence of the passage holds the claim's words in runs (so
 citing everything supports nothing), all its numbers, and no negation more or less just there. The answer must
 stand in a supported claim. A reply longer than `max_words`, or than half of the passages, is a copy and earns
-nothing. Where the passages do not answer, only the refusal earns; elsewhere it costs its fair odds
-(`rewards.odds`), so that always refusing earns nothing.
+nothing. Where the passages do not answer, only the refusal earns; elsewhere it is penalised
+(`rewards.chance`), so that always refusing earns nothing.
 
 What this does not see: paraphrase (claims must stay near the passages' words) and claims whose numbers stand in
 the right sentence but belong to something else there.
@@ -20,7 +20,7 @@ from typing import Any
 from vertigym.core.types import Score, Task
 from vertigym.rewards.answers import normalised
 from vertigym.rewards.calling import RewardFunction, bounded
-from vertigym.rewards.odds import Odds
+from vertigym.rewards.chance import ChanceCorrection
 from vertigym.rewards.words import sentences, turns_around, words
 
 _CITED = re.compile(r"\[([^\[\]\n]{1,80})\]")
@@ -70,23 +70,27 @@ def _says(sentence: list[str], claim: Sequence[str], share: float) -> bool:
 
 
 def cited_answer(
-    *, refusal: str = REFUSAL, max_words: int = 40, share: float = 0.7, odds: Odds | None = None
+    *,
+    refusal: str = REFUSAL,
+    max_words: int = 40,
+    share: float = 0.7,
+    correction: ChanceCorrection | None = None,
 ) -> RewardFunction:
     """1 for the right answer with every claim supported by each passage it cites.
 
     Reads `info["passages"]` (id to text) and `info["answers"]` (any of them will do; none: the refusal is
     right). The value is the share of claims that are supported, 0 unless one of these holds an answer. Parts:
-    `answer`, `supported`, `cited` (claims with a citation that exists), `refused`. `odds` of the refusal;
+    `answer`, `supported`, `cited` (claims with a citation that exists), `refused`. `correction` of the refusal;
     without it a refusal in the wrong place costs nothing.
     """
-    bets = odds or Odds()
+    chance = correction or ChanceCorrection()
 
     @bounded
     def cited_answer(completion: str, info: dict[str, Any], task: Task) -> Score:
         passages, answers = info["passages"], info["answers"]
         refused = normalised(completion[:1000]) == normalised(refusal)
         if refused or not answers:
-            earned = 1.0 if not answers else -bets.loss(refusal, task)
+            earned = 1.0 if not answers else -chance.penalty(refusal, task)
             return _score(earned if refused else 0.0, 0.0, 0.0, refused)
         most = min(max_words, sum(len(words(text)) for text in passages.values()) // 2)
         if len(completion) > 40 * max_words or len(words(_CITED.sub(" ", completion))) > most:

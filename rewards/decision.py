@@ -11,24 +11,19 @@ Equality is strict. true is not 1, "1" is not 1, null equals only null, keys mus
 Two whole numbers are equal when they are the same; where either has a fraction or an exponent, when they differ
 by at most `tolerance` (absolute; and by rounding of 1e-12, relative, for very large ones): 1 and 1.0 are equal.
 
-The reply is bare JSON, or JSON in a Markdown fence with any text around it (the last fence counts); what
-stands before a closing `</think>` is not read. JSON means JSON: no NaN, no Infinity, no key twice. A reply that
-is none of this scores 0, however hostile it is, in time linear in its length; it never raises.
+The reply is bare or fenced strict JSON (`rewards.replies.json_in`). Any other reply scores 0, however hostile,
+in time linear in its length; it never raises.
 """
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from vertigym.core.types import Score
+from vertigym.rewards.replies import json_in
 
-MAX_CHARS = 100_000
-_MAX_DIGITS = 40
 _RELATIVE = 1e-12
-_FENCE = "```"
-_THOUGHT = "</think>"
 _PLAIN = {bool, int, str, type(None)}
 _KINDS: dict[type, str] = {
     bool: "boolean",
@@ -56,7 +51,7 @@ class DecisionVerifier:
     def __call__(self, completion: str, answer: Any) -> Score:
         """The weighted sum, its parts, and as evidence the reason for a 0 or the names of the wrong fields."""
         try:
-            reply = read_json(completion)
+            reply = json_in(completion)
         except ValueError as error:
             return _nothing(str(error))
         if self.equal(reply, answer):
@@ -92,35 +87,6 @@ class DecisionVerifier:
         if isinstance(expected, list):
             return len(got) == len(expected) and all(map(self.equal, got, expected))
         return math.isclose(got, expected, rel_tol=_RELATIVE, abs_tol=self.tolerance)
-
-
-def read_json(reply: str) -> Any:
-    """The JSON value in a model's reply.
-
-    Raises:
-        ValueError: there is none, or more than `MAX_CHARS` of text (says which).
-    """
-    if len(reply) > MAX_CHARS:
-        raise ValueError(f"longer than {MAX_CHARS} characters")
-    text = reply.rpartition(_THOUGHT)[2].strip()
-    if not text:
-        raise ValueError("empty")
-    if text[0] not in "{[" and _FENCE in text:
-        text = _fenced(text)
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _fenced(text: str) -> str:
-    """What stands in the last complete Markdown fence."""
-    end = text.rfind(_FENCE)
-    start = text.rfind(_FENCE, 0, end)
-    if start < 0:
-        raise ValueError("an open fence")
-    inner = text[start + len(_FENCE) : end].strip()
-    return inner.removeprefix("json").strip()
 
 
 class _Missing:
@@ -160,32 +126,3 @@ def _kind(value: Any) -> str:
 
 def _nothing(reason: str) -> Score:
     return Score(0.0, {"parses": 0.0, "fields": 0.0, "exact": 0.0}, {"reason": reason[:200]})
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"a number of more than {_MAX_DIGITS} digits")
-    return int(digits)
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number out of range")
-    return value
-
-
-def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _record(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        raise ValueError("a key twice")
-    return record
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_record, parse_int=_integer, parse_float=_fraction, parse_constant=_constant
-)

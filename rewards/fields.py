@@ -11,7 +11,8 @@ from typing import Any
 from vertigym.core.errors import ConfigError, suggest
 from vertigym.core.types import Score
 from vertigym.rewards.calling import RewardFunction, bounded
-from vertigym.rewards.decision import DecisionVerifier, read_json
+from vertigym.rewards.decision import DecisionVerifier
+from vertigym.rewards.replies import json_in
 from vertigym.rewards.structure import schema_validator
 
 
@@ -46,7 +47,7 @@ def fields(
         wanted = dict(_filled(answer))
         names = {f"field.{name}": 0.0 for name in wanted}
         try:
-            reply = read_json(completion)
+            reply = json_in(completion)
         except ValueError as error:
             return Score(0.0, {"valid": 0.0, "exact": 0.0, **names}, {"reason": str(error)[:200]})
         fault = fits(reply)

@@ -1,7 +1,7 @@
 """The verifier of a classifier: the right label and nothing else, and what each confusion costs.
 
-A right label earns 1. A wrong one costs its fair odds (`rewards.odds`), so that always giving the commonest
-label earns nothing, and is never paid, however cheap the confusion: were cheap mistakes paid for, always giving
+A right label earns 1. A wrong one is penalised (`rewards.chance`), so that always giving the commonest label
+earns nothing, and is never rewarded, however cheap the confusion: were cheap mistakes rewarded, always giving
 the cheapest label would be, too. A confusion dearer than the cheapest one costs on top, down to -1. What a
 report needs for macro-F1 and the confusion matrix (the true label and the given one) is in the evidence.
 """
@@ -13,7 +13,7 @@ from vertigym.core.errors import ConfigError, suggest
 from vertigym.core.types import Score, Task
 from vertigym.rewards.answers import Extractor, extractor
 from vertigym.rewards.calling import RewardFunction, bounded
-from vertigym.rewards.odds import Odds
+from vertigym.rewards.chance import ChanceCorrection
 from vertigym.rewards.text import named_option
 
 Costs = Mapping[str, Mapping[str, float]]
@@ -23,18 +23,19 @@ def label(
     labels: Sequence[str],
     *,
     costs: Costs | None = None,
-    odds: Odds | None = None,
+    correction: ChanceCorrection | None = None,
     where: str | Extractor = "whole",
 ) -> RewardFunction:
     """1 for the right one of `labels`; parts `right` and `error_cost` (less is better).
 
     `costs[true][given]` is what a confusion costs, 1 where it is not named; a reply that names no label costs
-    as much as the dearest confusion of its true label. `odds` of the labels; without it a guess costs nothing.
+    as much as the dearest confusion of its true label. `correction` of the labels; without it a guess costs
+    nothing.
 
     Raises:
         ConfigError: a cost names a label that is not there, or is not above 0.
     """
-    find, table, bets = extractor(where), dict(costs or {}), odds or Odds()
+    find, table, chance = extractor(where), dict(costs or {}), correction or ChanceCorrection()
     _check(labels, table)
     named = [cost for row in table.values() for cost in row.values()]
     least, most = min([1.0, *named]), max([1.0, *named])
@@ -47,7 +48,7 @@ def label(
         right = given == answer
         row = table.get(answer, {})
         cost = 0.0 if right else row.get(given, 1.0) if given else max([1.0, *row.values()])
-        value = 1.0 if right else max(-1.0, -bets.loss(given, task) - (cost - least) / most)
+        value = 1.0 if right else max(-1.0, -chance.penalty(given, task) - (cost - least) / most)
         return Score(value, {"right": float(right), "error_cost": cost}, {"label": [answer, given]})
 
     return label

@@ -1,7 +1,8 @@
 r"""The math verifier: is the answer in the reply equivalent to the reference?
 
 Plain numbers are compared here; everything else goes to `math-verify` in worker processes
-(`vertigym.rewards.workers`), so that one pathological expression costs its own time limit and nothing else.
+(`vertigym.rewards.process_pool`), so that one pathological expression costs its own time limit and nothing
+else.
 """
 
 import re
@@ -13,8 +14,8 @@ from vertigym.core.errors import MissingDependencyError
 from vertigym.core.types import Score
 from vertigym.rewards.answers import Extractor, extractor
 from vertigym.rewards.calling import RewardFunction, bounded
+from vertigym.rewards.process_pool import shared_pool
 from vertigym.rewards.text import number
-from vertigym.rewards.workers import shared_pool
 
 LONGEST_ANSWER = 1000  # characters; what is longer is not an answer
 DEEPEST_ANSWER = 30  # brackets; the parser takes exponential time

@@ -1,4 +1,4 @@
-"""The process that compares mathematical expressions with `math-verify` (see `vertigym.rewards.workers`)."""
+"""The process that compares mathematical expressions with `math-verify` (see `rewards.process_pool`)."""
 
 import logging
 import re
@@ -6,7 +6,7 @@ import sys
 
 from math_verify import parse, verify
 
-from vertigym.rewards.workers import serve
+from vertigym.rewards.process_pool import serve
 
 _LONGEST_SENTENCE = 12  # words; in a long one there is always some number, so repeating a question would pay
 _WORD = re.compile(r"(?<![\\A-Za-z{])(?!(?:sqrt|frac|sin|cos|tan|log|exp|inf)\b)[A-Za-z]{3,}")

@@ -2,7 +2,7 @@
 
 `info["accepted"]` maps replies to the share of their uses that were accepted, `info["rejected"]` lists what was
 sent back. The reply most often accepted earns 1, another one its share of that. A reply that is right for
-other inputs costs its fair odds (`rewards.odds`): the stock reply, always given, earns nothing.
+other inputs is penalised (`rewards.chance`): the stock reply, always given, earns nothing.
 """
 
 from collections.abc import Mapping
@@ -11,21 +11,23 @@ from typing import Any, Literal
 from vertigym.core.types import Score, Task
 from vertigym.rewards.answers import normalised
 from vertigym.rewards.calling import RewardFunction, bounded
-from vertigym.rewards.odds import Odds
+from vertigym.rewards.chance import ChanceCorrection
 from vertigym.rewards.words import numbers, overlap, words
 
 _LONGEST = 20_000  # characters of a reply that are compared
 
 
-def accepted(*, match: Literal["same", "near"] = "same", odds: Odds | None = None) -> RewardFunction:
+def accepted(
+    *, match: Literal["same", "near"] = "same", correction: ChanceCorrection | None = None
+) -> RewardFunction:
     """1 for the reply that was accepted.
 
     match: `same` but for case, punctuation and articles; `near` pays for shared words, too: nothing up to half
     of them (every reply of one trade shares some), in a line to 1, less what it is nearer to a rejected reply,
     and nothing unless the numbers are the same.
-    odds: of the replies as `worth` names them; without it a stock reply costs nothing where it is wrong.
+    correction: of the replies as `accepted_rewards` names them; without it a wrong stock reply costs nothing.
     """
-    bets = odds or Odds()
+    chance = correction or ChanceCorrection()
 
     @bounded
     def accepted(completion: str, info: dict[str, Any], task: Task) -> Score:
@@ -35,8 +37,8 @@ def accepted(*, match: Literal["same", "near"] = "same", odds: Odds | None = Non
         best = max(shares.values())
         text = completion[:_LONGEST]
         plain = normalised(text)
-        same = worth(shares).get(plain, 0.0)
-        value = same or -bets.loss(plain, task)
+        same = accepted_rewards(shares).get(plain, 0.0)
+        value = same or -chance.penalty(plain, task)
         if match == "near" and not same:
             near = max(_near(text, reply) * share / best for reply, share in shares.items())
             near -= max((_near(text, reply) for reply in info.get("rejected", ())), default=0.0)
@@ -46,7 +48,7 @@ def accepted(*, match: Literal["same", "near"] = "same", odds: Odds | None = Non
     return accepted
 
 
-def worth(shares: Mapping[str, float]) -> dict[str, float]:
+def accepted_rewards(shares: Mapping[str, float]) -> dict[str, float]:
     """What each accepted reply earns, by its normalised text."""
     best, found = max(shares.values()), dict[str, float]()
     for reply, share in shares.items():

@@ -1,39 +1,12 @@
 """Verifiers of form: JSON that fits a schema; penalties for length and repetition."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.types import Score
 from vertigym.rewards.calling import RewardFunction, bounded
-
-_LONGEST_JSON = 100_000  # characters; longer text is no answer
-
-
-def strict_json(text: str) -> Any:
-    """The JSON value `text` is.
-
-    Raises:
-        ValueError: not JSON, NaN or Infinity in it, a key twice in one object, too long or too deep.
-    """
-    if len(text) > _LONGEST_JSON:
-        raise ValueError(f"longer than {_LONGEST_JSON:,} characters")
-    try:
-        return json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise ValueError("a key twice in one object")
-    return table
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+from vertigym.rewards.replies import strict_json
 
 
 def schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], str]:

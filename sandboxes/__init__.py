@@ -1,26 +1,30 @@
 """Run untrusted programs: one contract, several backends, no verdict inside the sandbox.
 
-from vertigym.sandboxes import Job, Pool, call
-with Pool() as pool:
+from vertigym.sandboxes import Job, SandboxPool, call
+with SandboxPool() as pool:
     pool.run(Job("def add(a, b): return a + b", call="add", inputs=[call(1, 2)])).result
 """
 
-from vertigym.sandboxes.contract import Call, Job, Level, Limits, Outcome, Reply, Status, call
+from vertigym.sandboxes.backends import OpenSandbox, SandboxBackend, register_backend
+from vertigym.sandboxes.contract import CallArguments, Job, JobLimits, JobOutcome, Level, Reply, Status, call
 from vertigym.sandboxes.levels import LevelReport, best_level, levels
-from vertigym.sandboxes.pool import Pool, shared_pool
+from vertigym.sandboxes.pool import SandboxPool, shared_pool
 
 __all__ = [
-    "Call",
+    "CallArguments",
     "Job",
+    "JobLimits",
+    "JobOutcome",
     "Level",
     "LevelReport",
-    "Limits",
-    "Outcome",
-    "Pool",
+    "OpenSandbox",
     "Reply",
+    "SandboxBackend",
+    "SandboxPool",
     "Status",
     "best_level",
     "call",
     "levels",
+    "register_backend",
     "shared_pool",
 ]

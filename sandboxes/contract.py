@@ -1,4 +1,4 @@
-"""The contract of every sandbox: a Job goes in, an Outcome comes out.
+"""The contract of every sandbox: a Job goes in, a JobOutcome comes out.
 
     pool.run(Job("def add(a, b): return a + b", call="add", inputs=[call(1, 2)])).result
     -> (Reply(value=3),)
@@ -6,21 +6,42 @@
 A Job is one of
 - a *call*: load `program`, call its function `call` with each of `inputs`; expected values stay outside;
 - a *script*: no `call`: run `program` with `stdin`, read what it prints;
-- a *checked pair*: `tests` run in a second sandbox and reach the program through a data-only channel;
+- a *tested program*: `tests` run in a second sandbox and reach the program through a data-only channel;
 - a *command*: `argv`, in the folder of `files`.
 
-`Outcome.status` says how it went; a lost sandbox is INFRA, which is never the program's doing.
+`JobOutcome.status` says how it went; a lost sandbox is INFRA, which is never the program's doing.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
 from vertigym.core.errors import InputError
+from vertigym.sandboxes.tagged_json import shown
 
 MIB = 1 << 20
+_MOST: Mapping[str, float] = {  # of each limit; beyond, the kernel's own numbers overflow
+    "cpu_s": 1e6,
+    "wall_s": 1e6,
+    "memory_bytes": 1 << 46,
+    "processes": 1 << 15,
+    "disk_bytes": 1 << 40,
+    "disk_inodes": 1 << 30,
+    "output_bytes": 1 << 30,
+    "result_bytes": 1 << 30,
+}
+_UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def safe_text(text: str) -> str:
+    """`text` with U+FFFD for what no reader expects: halves of characters, NUL and other control characters,
+    line
+    separators that are not newlines. Everything that a sandbox says goes through here, once."""
+    return _UNSAFE.sub("\ufffd", text)
 
 
 class Status(StrEnum):
@@ -37,7 +58,7 @@ class Status(StrEnum):
 
 
 class Level(StrEnum):
-    """How strong the walls are, weakest first."""
+    """How strong the isolation is, weakest first."""
 
     UNSAFE = "unsafe-subprocess"  # limits only: the program can read and write what you can
     LANDLOCK = "landlock"  # no files but the interpreter's, no network, no processes; nothing writable
@@ -51,11 +72,12 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a job may use. `cpu_s` decides; `wall_s` is the backstop for jobs that sleep.
+class JobLimits:
+    """What a job may use, all its processes together. `cpu_s` decides; `wall_s` is the backstop for jobs that
+    sleep.
 
     Raises:
-        InputError: a limit that is not positive.
+        InputError: a limit that is not a number above 0, or absurdly large.
     """
 
     cpu_s: float = 2.0
@@ -69,22 +91,25 @@ class Limits:
 
     def __post_init__(self) -> None:
         for limit in fields(self):
-            value = getattr(self, limit.name)
-            if not value > 0:
-                raise InputError(f"limit {limit.name} is {value}: it must be above 0")
+            value, most = getattr(self, limit.name), _MOST[limit.name]
+            whole = isinstance(limit.default, int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise InputError(f"limit {limit.name} is {value!r}: a {'whole ' * whole}number is needed")
+            if not 0 < value <= most:
+                raise InputError(f"limit {limit.name} is {value:g}: it must be above 0, at most {most:g}")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallArguments:
     """The arguments of one call: any values that have a data form (`values`)."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def call(*args: Any, **kwargs: Any) -> Call:
+def call(*args: Any, **kwargs: Any) -> CallArguments:
     """`call(1, b=2)`: the arguments as you would write them."""
-    return Call(args, kwargs)
+    return CallArguments(args, kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +121,13 @@ class Job:
     can be imported, with its functions. `profile`: which of the pool's warm profiles to run in.
 
     Raises:
-        InputError: parts that do not go together, or a file path that leaves the folder.
+        InputError: parts that do not go together, a file path that leaves the folder, or text that is not UTF-8
+            (the program apart: such a one does not load).
     """
 
     program: str = ""
     call: str = ""
-    inputs: Sequence[Call] = ()
+    inputs: Sequence[CallArguments] = ()
     stdin: str | bytes = b""
     files: Mapping[str, str | bytes] = field(default_factory=dict)
     tests: Sequence[str] = ()
@@ -109,7 +135,7 @@ class Job:
     modules: Sequence[str] = ()
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
+    limits: JobLimits = field(default_factory=JobLimits)
     min_level: Level = Level.LANDLOCK
     profile: str = "plain"
 
@@ -121,22 +147,48 @@ class Job:
             parts = PurePosixPath(path)
             if parts.is_absolute() or ".." in parts.parts or not parts.name or "\0" in path:
                 raise InputError(f"file {path!r}: a path below the job's folder is needed")
+        for name, text in self._texts():
+            if isinstance(text, str) and _SURROGATE.search(text):
+                raise InputError(
+                    f"{name} has half a character (a lone surrogate): it cannot be written as UTF-8"
+                )
+        for text in (*self.argv, *self.env, *self.env.values()):
+            if "\0" in text:
+                raise InputError(f"argument {text!r}: a command and its environment cannot hold NUL")
+
+    def _texts(self) -> Iterator[tuple[str, str | bytes]]:
+        """What must be UTF-8, with a name for a message."""
+        yield "stdin", self.stdin
+        yield "call", self.call
+        for name in ("argv", "tests", "modules"):
+            yield from ((name, text) for text in getattr(self, name))
+        for name, table in (("env", self.env), ("exports", self.exports)):
+            yield from ((name, text) for text in (*table, *table.values()))
+        for path, content in self.files.items():
+            yield from (("a file's path", path), (f"file {path}", content))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Reply:
-    """What one call or one test gave: a value, or `error` (an exception's type) and `message`."""
+    """What one call or one test gave: a value, or `error` (an exception's type) and `message`, as safe text."""
 
     value: Any = None
     error: str = ""
     message: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", safe_text(self.error))
+        object.__setattr__(self, "message", safe_text(self.message))
+
+    def __repr__(self) -> str:
+        return f"Reply({shown(self.value)}, {self.error!r}, {self.message!r})"
+
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobOutcome:
     """How a job went. `result` has one Reply a call or test that was reached; `failure` says why the program
     did not load, if so. `peak_bytes` is the largest process's resident memory. `truncated`: stdout, stderr or
-    the result was cut at its limit."""
+    the result was cut at its limit. Texts are safe (`safe_text`), values are as they came: `shown` them."""
 
     status: Status
     result: tuple[Reply, ...] = ()
@@ -149,3 +201,7 @@ class Outcome:
     wall_s: float = 0.0
     peak_bytes: int = 0
     level: Level = Level.UNSAFE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stdout", safe_text(self.stdout))
+        object.__setattr__(self, "stderr", safe_text(self.stderr))

@@ -2,9 +2,9 @@
 
 Any engine with Docker's API will do (dockerd, podman's socket): `DOCKER_HOST` says where. The container has no
 network, a read-only root, no capabilities, an ordinary user, a memory and a process limit, and a small tmpfs;
-in it stand the walls of `landlock`. A container is replaced after any anomaly, and after every job that may
-start programs (there is no process namespace a job in there). The image needs Python 3.11 or newer and nothing
-of this package: what runs inside is sent over the attached stream.
+in it the isolation of `landlock` holds as well. A container is replaced after any anomaly, and after every job
+that may start programs (there is no process namespace a job in there). The image needs Python 3.11 or newer and
+nothing of this package: what runs inside is sent over the attached stream.
 """
 
 import base64
@@ -13,28 +13,24 @@ import os
 import select
 import socket
 import struct
-import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 from vertigym.core.errors import MissingDependencyError, SandboxError
-from vertigym.sandboxes.contract import Job, Limits
-from vertigym.sandboxes.forkserver import INMATE, REPLY
-from vertigym.sandboxes.wire import Inmate, Raw
-from vertigym.sandboxes.worker import (
+from vertigym.sandboxes.codec import ChildExit, RawOutcome
+from vertigym.sandboxes.contract import Job
+from vertigym.sandboxes.forkserver import CHILD, REPLY
+from vertigym.sandboxes.forkserver_worker import (
     BOOT,
     ENVIRONMENT,
     FLAGS,
-    GRACE_S,
     INSIDE,
     ROOM_BYTES,
-    Kind,
-    Worker,
     boot,
     order,
     table_for,
 )
+from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
 IMAGE = "VERTIGYM_SANDBOX_IMAGE"  # environment variable: the image to use
 RUNTIME = "VERTIGYM_SANDBOX_RUNTIME"  # environment variable: a container runtime, for example runsc (gVisor)
@@ -43,7 +39,7 @@ LABEL = "vertigym.sandbox"
 _CHUNK = struct.Struct(">B3xI")  # what Docker puts before output: stream, length
 _STDOUT = 1
 _STARTS = 3  # how often a container is tried that the engine fails to start
-_OWN_TASKS = 4  # init, relay, fork-server, and a pair's second program
+_OWN_TASKS = 4  # init, relay, fork-server, and the process of a job's tests
 
 _FROM_STREAM = """
 import struct
@@ -56,17 +52,16 @@ load(**json.loads(exactly(struct.unpack("<I", exactly(4))[0])))
 """
 
 
-class ContainerWorker(Worker):
+class ContainerWorker(SandboxWorker):
     """A container with a fork-server in it.
 
     Raises:
         MissingDependencyError: no `docker` package. SandboxError: no engine, no image, or it would not start.
     """
 
-    def __init__(self, kind: Kind) -> None:
-        self._start(kind, None)
-        self.ahead = 1 if kind.processes else self.ahead
-        self._sent: OrderedDict[int, Limits] = OrderedDict()
+    def __init__(self, kind: WorkerKind) -> None:
+        super().__init__(kind)
+        self.ahead = 1 if kind.processes else 2
         self._header = bytearray()  # of the chunk under way
         self._left = 0  # bytes of it to come
         self._buffer = bytearray()  # of the frame under way
@@ -80,7 +75,7 @@ class ContainerWorker(Worker):
         except (sdk.errors.DockerException, OSError) as error:
             raise SandboxError(f"no docker sandbox: {error}") from None
 
-    def _open(self, kind: Kind, failure: type[Any]) -> None:
+    def _open(self, kind: WorkerKind, failure: type[Any]) -> None:
         """Make a container, attach to it and start it; again when the engine failed, as a busy one may."""
         for left in reversed(range(_STARTS)):
             self._container = self._create(kind)
@@ -98,7 +93,7 @@ class ContainerWorker(Worker):
         self._arrivals = select.poll()
         self._arrivals.register(self._stream, select.POLLIN)
 
-    def _create(self, kind: Kind) -> Any:
+    def _create(self, kind: WorkerKind) -> Any:
         return self._client.containers.create(
             os.environ.get(IMAGE, DEFAULT_IMAGE),
             ["python3", *_flags(kind), "-c", BOOT + _FROM_STREAM],
@@ -130,11 +125,6 @@ class ContainerWorker(Worker):
         """The attached stream."""
         return self._stream.fileno()
 
-    @property
-    def outstanding(self) -> list[int]:
-        """Sequence numbers of what it has been given and not returned."""
-        return list(self._sent)
-
     def send(self, sequence: int, payloads: Sequence[bytes], job: Job, *, keep: bool = False) -> None:
         """Hand over one job."""
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
@@ -146,11 +136,9 @@ class ContainerWorker(Worker):
             "result_bytes": job.limits.result_bytes,
         }
         self._write(frame)
-        start = max(self._deadline, time.monotonic()) if self._sent else time.monotonic() + GRACE_S
-        self._deadline = start + job.limits.wall_s
-        self._sent[sequence] = job.limits
+        self._hold(sequence, job.limits)
 
-    def receive(self) -> tuple[int, Raw] | None:
+    def receive(self) -> tuple[int, RawOutcome] | None:
         """The next finished job, or None while its frame is not complete."""
         frame = self._read()
         if frame is None:
@@ -185,17 +173,16 @@ class ContainerWorker(Worker):
         self._attached.close()
         self._stream.close()
 
-    def _unpack(self, frame: dict[str, Any]) -> tuple[int, Raw]:
+    def _unpack(self, frame: dict[str, Any]) -> tuple[int, RawOutcome]:
         reply = base64.b64decode(frame["reply"])
         sequence, wall_s, replace = REPLY.unpack_from(reply)
-        limits = self._sent.pop(sequence)
-        inmates = [Inmate(*row) for row in struct.iter_unpack(INMATE.format, reply[REPLY.size :])]
+        limits = self._release(sequence)
+        children = [ChildExit(*row) for row in struct.iter_unpack(CHILD.format, reply[REPLY.size :])]
         results = [base64.b64decode(result)[: limits.result_bytes + 1] for result in frame["results"]]
-        self.jobs_done += 1
-        anomaly = any(os.WIFSIGNALED(inmate.status) and len(inmates) == 1 for inmate in inmates)
+        anomaly = any(os.WIFSIGNALED(child.status) and len(children) == 1 for child in children)
         self.worn = self.worn or replace or anomaly or self.kind.processes
         stdout, stderr = base64.b64decode(frame["stdout"]), base64.b64decode(frame["stderr"])
-        return sequence, Raw(inmates, wall_s, stdout, stderr, results, bool(frame["oom"]))
+        return sequence, RawOutcome(children, wall_s, stdout, stderr, results, bool(frame["oom"]))
 
     def _write(self, frame: dict[str, Any]) -> None:
         body = json.dumps(frame).encode()
@@ -247,17 +234,17 @@ class ContainerWorker(Worker):
         return complete
 
 
-def _greeting(kind: Kind) -> dict[str, Any]:
+def _greeting(kind: WorkerKind) -> dict[str, Any]:
     """The first frame: the relay's source, and in its table all that the fork-server needs."""
-    table = table_for(kind) | {"python": ["/usr"], "sys_path": []}
+    table = table_for(kind) | {"python": [], "hidden": [], "sys_path": []}
     server = json.loads(boot("main", INSIDE, table))
     start = f"{BOOT}\nload(**json.load(os.fdopen(SENT)))"
     settings = {"server": server, "start": start, "flags": _flags(kind), "environment": ENVIRONMENT}
-    greeting: dict[str, Any] = json.loads(boot("main", ("cgroups", "parcel", "relay"), settings))
+    greeting: dict[str, Any] = json.loads(boot("main", ("cgroups", "job_files", "container_relay"), settings))
     return greeting
 
 
-def _flags(kind: Kind) -> list[str]:
+def _flags(kind: WorkerKind) -> list[str]:
     """With packages to import, the image's own site-packages are needed."""
     return [flag for flag in FLAGS if not (flag == "-S" and kind.packages)]
 

@@ -1,14 +1,14 @@
 """The process that forks jobs. One is kept warm a core; it never sees what a job runs.
 
-A fork of a warm interpreter costs a tenth of starting one. The walls (`walls`) are built once, around this
-process: its jobs inherit mounts, network, Landlock and the system call filter at no cost. A job gets, for
+A fork of a warm interpreter costs a tenth of starting one. The isolation (`isolation`) is built once, around
+this process: its jobs inherit mounts, network, Landlock and the system call filter at no cost. A job gets, for
 itself: a process namespace whose first process it is (so that nothing it starts outlives it), a user of its
 own, no capabilities, its limits, and fresh descriptors that the controller made and this process only passes
 on.
 
-Controller ⇄ server: one SOCK_SEQPACKET. Order: `ORDER` and the descriptors of each inmate. Reply: `REPLY` and
-one `INMATE` each. The controller's end closing is the order to stop, also in the middle of a job.
-Runs inside the wall: standard library only.
+Controller ⇄ server: one SOCK_SEQPACKET. Order: `ORDER` and the descriptors of each child. Reply: `REPLY` and
+one `CHILD` each. The controller's end closing is the order to stop, also in the middle of a job.
+Runs inside the sandbox: standard library only.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from vertigym.sandboxes import inmate, kernel, syscalls, walls
+from vertigym.sandboxes import child, isolation, kernel, syscalls
 
-# sequence number, CPU seconds, wall seconds, memory bytes, file bytes, processes, inmates, keep files
+# sequence number, CPU seconds, wall seconds, memory bytes, file bytes, processes, children, keep files
 ORDER = struct.Struct("<QddQQIB?")
 REPLY = struct.Struct("<Qd?")  # sequence number, wall seconds, whether the server should be replaced
-INMATE = struct.Struct("<idQ?")  # wait status, CPU seconds, peak resident bytes, killed at the wall limit
+CHILD = struct.Struct("<idQ?")  # wait status, CPU seconds, peak resident bytes, killed at the wall limit
 _MOST = 10  # descriptors an order brings
-_FIRST_RECEIVED = 10  # received descriptors are above every number an inmate uses
+_FIRST_RECEIVED = 10  # received descriptors are above every number a child uses
 _KINDS = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 _TMP = "/tmp"  # noqa: S108
 
@@ -44,8 +44,8 @@ fractions functools heapq io itertools json math numbers operator random re stri
 
 
 def main(table: dict[str, Any]) -> NoReturn:
-    """Build the walls as `table` says (`walls.Config`) and serve until the controller hangs up."""
-    config = walls.Config(**table)
+    """Isolate this process as `table` says (`isolation.IsolationConfig`) and serve until hung up on."""
+    config = isolation.IsolationConfig(**table)
     control = socket.socket(fileno=config.extra["control"])
     try:
         if config.level == "namespaced":
@@ -57,10 +57,10 @@ def main(table: dict[str, Any]) -> NoReturn:
     os._exit(1)
 
 
-def _supervised(config: walls.Config, control: socket.socket) -> None:
+def _supervised(config: isolation.IsolationConfig, control: socket.socket) -> None:
     """Fork the server as the first process of new namespaces, and clean up after it."""
-    first_uid = walls.first_uid()
-    walls.leave_namespaces()
+    first_uid = isolation.first_uid()
+    isolation.leave_namespaces()
     server = os.fork()
     if server:
         control.close()
@@ -84,28 +84,30 @@ def _remove_cgroup(folder: str) -> None:
         time.sleep(0.01)
 
 
-def _prepare(config: walls.Config, control: socket.socket, first_uid: int) -> None:
-    """Import, wall in, warm up, say so, serve."""
+def _prepare(config: isolation.IsolationConfig, control: socket.socket, first_uid: int) -> None:
+    """Import, isolate, warm up, say so, serve."""
     sys.path[:] = config.sys_path or sys.path
     for module in (*_COMMON.split(), *config.preload):
         importlib.import_module(module)
+    packages = isolation.loaded_packages()
     base = _address_space()
     namespaced = config.level == "namespaced"
     if namespaced:
-        walls.build_root(config)
-    walls.limit_for_good()
+        isolation.build_root(config, packages)
+    isolation.limit_for_good()
     kernel.no_new_privileges()
-    locked = config.level != "unsafe-subprocess" and walls.restrict_files(config)
+    locked = config.level != "unsafe-subprocess" and isolation.restrict_files(config, packages)
     if config.level == "landlock" and not locked:
-        raise OSError("this kernel has no Landlock")
+        raise OSError("this kernel's Landlock is missing, or too old to guard against truncating files")
     if first_uid:
         os.setgroups([])
-        kernel.keep_capabilities(*walls.CAPABILITIES)
+        kernel.keep_capabilities(*isolation.CAPABILITIES)
     elif config.level in ("landlock", "docker"):
         kernel.keep_capabilities()
     flags = kernel.clone_flags(syscalls.CLONE_NEWPID if namespaced else 0)
     if config.level != "unsafe-subprocess":
-        kernel.install_filter(syscalls.job_filter(processes=config.processes, clone_flags=flags))
+        allowed = {"processes": config.processes, "writable": config.writable}
+        kernel.install_filter(syscalls.job_filter(**allowed, clone_flags=flags))
     _reserve_descriptors()
     _warm_up()
     control.send(b"ready landlock" if locked else b"ready")
@@ -116,7 +118,7 @@ class _Server:
     """The loop: one order at a time."""
 
     def __init__(
-        self, config: walls.Config, control: socket.socket, flags: int, base: int, first_uid: int
+        self, config: isolation.IsolationConfig, control: socket.socket, flags: int, base: int, first_uid: int
     ) -> None:
         self._config = config
         self._control = control
@@ -155,26 +157,27 @@ class _Server:
         sequence, cpu_s, wall_s, memory, file_bytes, processes, count, keep = order
         started = time.monotonic()
         sets = [descriptors] if count == 1 else [descriptors[:6], (0, 0, 0, *descriptors[6:])]
-        inmates: dict[int, int] = {}  # pidfd -> pid
+        children: dict[int, int] = {}  # pidfd -> pid
         for mine in sets:
             pid, pidfd = kernel.clone(self._flags)
             if pid == 0:
-                self._become_inmate(len(inmates), mine, (cpu_s, memory, file_bytes, processes))
-            inmates[pidfd] = pid
+                self._become_child(len(children), mine, (cpu_s, memory, file_bytes, processes))
+            children[pidfd] = pid
         for descriptor in descriptors:
             os.close(descriptor)
-        late = self._watch(list(inmates), started + wall_s)
+        late = self._watch(list(children), started + wall_s)
         reply = b""
-        for pidfd, pid in inmates.items():
+        for pidfd, pid in children.items():
             os.close(pidfd)
             _, status, usage = os.wait4(pid, 0)
             used_s = usage.ru_utime + usage.ru_stime
-            reply += INMATE.pack(status, used_s, usage.ru_maxrss * 1024, pidfd in late)
+            reply += CHILD.pack(status, used_s, usage.ru_maxrss * 1024, pidfd in late)
         replace = not keep and not self._clean()
         return REPLY.pack(sequence, time.monotonic() - started, replace) + reply
 
     def _watch(self, running: list[int], deadline: float) -> list[int]:
-        """Until all have ended: kill at the deadline, end with the controller, end a pair with its tests. Those
+        """Until all have ended: kill at the deadline, end with the controller, end a program with its tests.
+        Those
         killed at the deadline."""
         poll, tests = self._poll, running[-1]
         late: list[int] = []
@@ -194,9 +197,7 @@ class _Server:
                     kernel.kill(pidfd)
         return late
 
-    def _become_inmate(
-        self, index: int, mine: tuple[int, ...], limits: tuple[float, int, int, int]
-    ) -> NoReturn:
+    def _become_child(self, index: int, mine: tuple[int, ...], limits: tuple[float, int, int, int]) -> NoReturn:
         """The child's side of the clone: shed everything, then run the job."""
         status = 1
         try:
@@ -216,7 +217,7 @@ class _Server:
                 kernel.install_filter(self._closing)
             os.chdir(_TMP if index == 0 and self._config.writable else "/")
             gc.enable()
-            status = inmate.main()
+            status = child.main()
         finally:
             os._exit(status)
 
@@ -258,7 +259,7 @@ class _Server:
 
 
 def _reserve_descriptors() -> None:
-    """Fill the low numbers, so that a received descriptor never is one an inmate uses."""
+    """Fill the low numbers, so that a received descriptor never is one a child uses."""
     null = os.open("/dev/null", os.O_RDWR)
     while null < _FIRST_RECEIVED:
         null = os.dup(null)
@@ -272,8 +273,8 @@ def _warm_up() -> None:
         "def f(x, y=1):\n    class A: pass\n    return [str(i) for i in range(x)], {y: (1.5, x)}, {*'ab'}\n"
     )
     for _ in range(3):
-        inmate.run({"mode": "call", "program": source, "call": "f", "inputs": '[[[3],{"dict":[]}]]'}, _drop)
-        inmate.run({"mode": "script", "program": "raise SystemExit"}, _drop)
+        child.run({"mode": "call", "program": source, "call": "f", "inputs": '[[[3],{"dict":[]}]]'}, _drop)
+        child.run({"mode": "script", "program": "raise SystemExit"}, _drop)
     sys.argv = [""]
     random = sys.modules["random"]
     random.seed(0)

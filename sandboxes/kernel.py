@@ -2,7 +2,7 @@
 
 Each function makes one kernel call (or one small ritual) and raises `OSError` naming it when refused.
 Calls keep the GIL (`PyDLL`): a clone must not leave it with a thread that does not exist in the child.
-Runs inside the wall: standard library only.
+Runs inside the sandbox: standard library only.
 
 Manual pages: unshare(2), pivot_root(2), mount_setattr(2), landlock(7), seccomp(2), clone(2).
 """
@@ -30,6 +30,7 @@ _WRITE_FILE = 1 << 1
 _MAKE = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 12  # remove dir/file, make dir/regular/fifo/symlink
 _ALL_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
+LANDLOCK_TRUNCATE = 3  # the first version that covers truncate(2) and O_TRUNC
 _NET_ALL, _SCOPE_ALL = 3, 3  # bind and connect TCP; abstract sockets and signals
 
 _libc = ctypes.PyDLL(None, use_errno=True)

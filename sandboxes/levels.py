@@ -12,11 +12,13 @@ from functools import cache
 
 from vertigym.core.errors import SandboxError, VertigymError
 from vertigym.sandboxes import syscalls
+from vertigym.sandboxes.backends import BackendWorker
 from vertigym.sandboxes.contract import Level
-from vertigym.sandboxes.worker import Kind, Worker
+from vertigym.sandboxes.forkserver_worker import ForkServerWorker
+from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
 _GIVES = {
-    Level.DOCKER: "a container of a Docker-compatible engine around all walls of `landlock`",
+    Level.DOCKER: "a container of a Docker-compatible engine around all that `landlock` enforces",
     Level.NAMESPACED: "own processes, network, files, IPC and user; Landlock; system call filter; limits",
     Level.LANDLOCK: "no files but the interpreter's, nothing writable, no network, no processes; limits",
     Level.UNSAFE: "limits only: the program can read and write whatever you can",
@@ -27,7 +29,7 @@ _FIX = {
         "run as root, or allow user namespaces (sysctl user.max_user_namespaces=15000; on Ubuntu 24.04 also "
         "kernel.apparmor_restrict_unprivileged_userns=0)"
     ),
-    Level.LANDLOCK: "a Linux kernel from 5.13 on with landlock in its `lsm=` list",
+    Level.LANDLOCK: "a Linux kernel from 6.2 on with landlock in its `lsm=` list",
     Level.UNSAFE: "Linux; elsewhere use docker",
 }
 
@@ -67,24 +69,26 @@ def best_level() -> Level:
     )
 
 
-def start_worker(kind: Kind) -> Worker:
+def start_worker(kind: WorkerKind) -> SandboxWorker:
     """A new worker of this kind (not ready yet).
 
     Raises:
         SandboxError: it cannot be started.
     """
+    if kind.backend:
+        return BackendWorker(kind)
     if kind.level is Level.DOCKER:
         from vertigym.sandboxes.docker import ContainerWorker
 
         return ContainerWorker(kind)
     if not (sys.platform == "linux" and syscalls.supported()):
         raise SandboxError(f"{kind.level} needs Linux on x86-64 or arm64: {_FIX[Level.UNSAFE]}")
-    return Worker(kind)
+    return ForkServerWorker(kind)
 
 
 def _report(level: Level) -> LevelReport:
     try:
-        worker = start_worker(Kind(level))
+        worker = start_worker(WorkerKind(level))
     except (VertigymError, OSError) as error:
         return LevelReport(level, _GIVES[level], False, str(error), _FIX[level])
     try:

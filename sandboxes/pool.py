@@ -1,6 +1,6 @@
 """A pool of warm workers: jobs go in from any thread or coroutine, outcomes come out in order.
 
-with Pool() as pool:
+with SandboxPool() as pool:
     outcome = pool.run(Job("print(input())", stdin="hi"))
     outcomes = pool.run_many(jobs)             # side by side, one worker a core
     outcome = await pool.arun(job)
@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from itertools import count
 
 from vertigym.core.errors import SandboxError, UnknownNameError, VertigymError
-from vertigym.sandboxes import cgroups, wire
-from vertigym.sandboxes.contract import Job, Level, Outcome, Status
+from vertigym.sandboxes import cgroups, codec
+from vertigym.sandboxes.backends import find_backend
+from vertigym.sandboxes.contract import Job, JobOutcome, Level, Status
 from vertigym.sandboxes.levels import best_level, start_worker
-from vertigym.sandboxes.worker import Kind, Worker, kind_of
+from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind, kind_of
 
-# numpy loads `random` when first asked for it, which inside the walls may be too late.
+# numpy loads `random` when first asked for it, which inside the sandbox may be too late.
 PROFILES: Mapping[str, tuple[str, ...]] = {"plain": (), "numpy": ("numpy", "numpy.random")}
 
 _WORTH_A_START = 50  # jobs that wait: a worker with packages takes as long to start as some dozens of jobs
@@ -38,18 +39,19 @@ class _Ticket:
     """A job on its way."""
 
     job: Job
-    kind: Kind
+    kind: WorkerKind
     payloads: Sequence[bytes]
-    future: "Future[Outcome]"
+    future: "Future[JobOutcome]"
     lost: int = 0
 
 
-class Pool:
+class SandboxPool:
     """Workers of one level.
 
-    `level`: which walls (default: the strongest this machine has that needs no daemon). `size`: workers, by
-    default one a core. `profiles`: name -> packages imported before the first job. `retries`: how often a job
-    whose worker was lost is tried again. `recycle_after`: jobs after which a worker is replaced.
+    `level`: how strong the isolation is, or a registered backend's name (default: the strongest this machine
+    has that needs no daemon). `size`: workers, by default one a core. `profiles`: name -> packages imported
+    before the first job. `retries`: how often a job whose worker was lost is tried again. `recycle_after`: jobs
+    after which a worker is replaced.
 
     Raises:
         SandboxError: the level is not available; the message says why and what to do.
@@ -64,13 +66,13 @@ class Pool:
         retries: int = 2,
         recycle_after: int = 10_000,
     ) -> None:
-        self.level = best_level() if level is None else Level(level)
+        self.level, self._backend = _resolve(level)
         self.size = size or os.cpu_count() or 1
         self._profiles = {name: tuple(p) for name, p in {**PROFILES, **(profiles or {})}.items()}
         self._retries = retries
         self._recycle_after = recycle_after
-        self._workers: list[Worker] = []
-        self._waiting: dict[Kind, deque[_Ticket]] = {}
+        self._workers: list[SandboxWorker] = []
+        self._waiting: dict[WorkerKind, deque[_Ticket]] = {}
         self._tickets: dict[int, _Ticket] = {}
         self._numbers = count(1)
         self._lock = threading.Lock()
@@ -87,8 +89,8 @@ class Pool:
 
     # What callers use.
 
-    def submit(self, job: Job) -> "Future[Outcome]":
-        """Start a job; the Future holds its Outcome, or SandboxError.
+    def submit(self, job: Job) -> "Future[JobOutcome]":
+        """Start a job; the Future holds its JobOutcome, or SandboxError.
 
         Raises:
             SandboxError: the pool is closed or weaker than the job's `min_level`. InputError: an input without
@@ -96,7 +98,7 @@ class Pool:
         """
         return self._submit([job])[0]
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> JobOutcome:
         """Run a job and wait for it.
 
         Raises:
@@ -104,16 +106,16 @@ class Pool:
         """
         return self.submit(job).result()
 
-    def run_many(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run_many(self, jobs: Sequence[Job]) -> list[JobOutcome]:
         """Run jobs side by side; Outcomes in their order. One that no sandbox could finish has status INFRA, so
         that the others are not lost with it."""
         return [self._settled(future) for future in self._submit(jobs)]
 
-    async def arun(self, job: Job) -> Outcome:
+    async def arun(self, job: Job) -> JobOutcome:
         """`run`, for coroutines."""
         return await asyncio.wrap_future(self.submit(job))
 
-    async def arun_many(self, jobs: Sequence[Job]) -> list[Outcome]:
+    async def arun_many(self, jobs: Sequence[Job]) -> list[JobOutcome]:
         """`run_many`, for coroutines."""
         futures = self._submit(jobs)
         await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
@@ -129,13 +131,13 @@ class Pool:
         self._wake()
         self._thread.join()
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "SandboxPool":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _submit(self, jobs: Sequence[Job]) -> list["Future[Outcome]"]:
+    def _submit(self, jobs: Sequence[Job]) -> list["Future[JobOutcome]"]:
         tickets = [self._ticket(job) for job in jobs]
         with self._lock:
             if self._closed:
@@ -155,14 +157,14 @@ class Pool:
             raise SandboxError("a job with processes needs namespaced or docker: landlock cannot end them")
         if job.profile not in self._profiles:
             raise UnknownNameError("sandbox profile", job.profile, self._profiles)
-        kind = kind_of(job, self.level, self._profiles[job.profile])
-        return _Ticket(job, kind, wire.payloads(job), Future())
+        kind = kind_of(job, self.level, self._profiles[job.profile], self._backend)
+        return _Ticket(job, kind, codec.payloads(job), Future())
 
-    def _settled(self, future: "Future[Outcome]") -> Outcome:
+    def _settled(self, future: "Future[JobOutcome]") -> JobOutcome:
         try:
             return future.result()
         except SandboxError as error:
-            return Outcome(Status.INFRA, stderr=str(error), level=self.level)
+            return JobOutcome(Status.INFRA, stderr=str(error), level=self.level)
 
     def _wake(self) -> None:
         try:
@@ -180,10 +182,23 @@ class Pool:
 
     def _serve(self) -> None:
         try:
-            while self._turn():
+            while self._safe_turn():
                 pass
         finally:
             self._end()
+
+    def _safe_turn(self) -> bool:
+        """One turn. A fault of ours costs the jobs under way, never the pool."""
+        try:
+            return self._turn()
+        except Exception as error:
+            fault = SandboxError(f"a fault of the sandbox pool: {type(error).__name__}: {error}")
+            for worker in list(self._workers):
+                self._drop(worker)
+            for number in list(self._tickets):
+                self._finish(self._tickets.pop(number), fault)
+            self._give_up(fault)
+            return True
 
     def _turn(self) -> bool:
         poll = select.poll()
@@ -214,9 +229,10 @@ class Pool:
         with self._lock:
             tickets, self._inbox = self._inbox, []
         for ticket in tickets:
-            self._waiting.setdefault(ticket.kind, deque()).append(ticket)
+            if ticket.future.set_running_or_notify_cancel():
+                self._waiting.setdefault(ticket.kind, deque()).append(ticket)
 
-    def _hear(self, worker: Worker) -> None:
+    def _hear(self, worker: SandboxWorker) -> None:
         if worker not in self._workers:  # lost earlier in this turn
             return
         try:
@@ -227,21 +243,27 @@ class Pool:
         self._refused = 0
         if heard is None:
             return
-        number, raw = heard
+        number, result = heard
         ticket = self._tickets.pop(number)
-        self._finish(ticket, wire.outcome(ticket.job, raw, self.level))
+        self._finish(ticket, self._outcome(ticket.job, result))
         if (worker.worn or worker.jobs_done >= self._recycle_after) and not worker.outstanding:
             self._drop(worker)
 
-    def _finish(self, ticket: _Ticket, result: Outcome | Exception) -> None:
-        if ticket.future.cancelled():
-            return
-        if isinstance(result, Outcome):
+    def _outcome(self, job: Job, result: codec.RawOutcome | JobOutcome) -> JobOutcome | SandboxError:
+        if isinstance(result, JobOutcome):
+            return result
+        try:
+            return codec.outcome(job, result, self.level)
+        except Exception as error:  # decoding hostile bytes; whatever it is, it is this job's alone
+            return SandboxError(f"an outcome that cannot be read: {type(error).__name__}: {error}")
+
+    def _finish(self, ticket: _Ticket, result: JobOutcome | Exception) -> None:
+        if isinstance(result, JobOutcome):
             ticket.future.set_result(result)
         else:
             ticket.future.set_exception(result)
 
-    def _lose(self, worker: Worker, error: SandboxError) -> None:
+    def _lose(self, worker: SandboxWorker, error: SandboxError) -> None:
         """Give a dead worker's jobs back. Only the one it ran may be at fault; if the kernel shot the worker
         for want of memory, that job's memory was the want."""
         started = worker.ready
@@ -250,7 +272,7 @@ class Pool:
         self._drop(worker)
         if tickets and starved:
             first = tickets.pop(0)
-            self._finish(first, Outcome(Status.MEMORY, level=self.level))
+            self._finish(first, JobOutcome(Status.MEMORY, level=self.level))
         elif tickets and started:
             tickets[0].lost += 1
             if tickets[0].lost > self._retries:
@@ -272,7 +294,7 @@ class Pool:
                 self._finish(tickets.popleft(), error)
         self._refused = 0
 
-    def _drop(self, worker: Worker) -> None:
+    def _drop(self, worker: SandboxWorker) -> None:
         self._workers.remove(worker)
         worker.close()
 
@@ -287,7 +309,7 @@ class Pool:
         for kind in [kind for kind, tickets in self._waiting.items() if not tickets]:
             del self._waiting[kind]
 
-    def _free_worker(self, kind: Kind) -> Worker | None:
+    def _free_worker(self, kind: WorkerKind) -> SandboxWorker | None:
         """The least busy worker of this kind with room; a new one while there is room, or in place of an idle
         one of another kind: for the first of its kind, and for a queue that repays the start."""
         mine = [w for w in self._workers if w.kind == kind and not w.worn]
@@ -305,7 +327,7 @@ class Pool:
             return self._start(kind)
         return best if best is not None and len(best.outstanding) < best.ahead else None
 
-    def _start(self, kind: Kind) -> Worker | None:
+    def _start(self, kind: WorkerKind) -> SandboxWorker | None:
         try:
             worker = start_worker(kind)
         except (VertigymError, OSError) as error:
@@ -314,13 +336,16 @@ class Pool:
         self._workers.append(worker)
         return worker
 
-    def _give(self, worker: Worker, ticket: _Ticket) -> bool:
+    def _give(self, worker: SandboxWorker, ticket: _Ticket) -> bool:
         number = next(self._numbers)
         try:
             worker.send(number, ticket.payloads, ticket.job)
         except OSError as error:
             self._lose(worker, SandboxError(f"a {self.level} sandbox was lost: {error}"))
             return False
+        except Exception as error:  # this job cannot be sent; the worker is as it was
+            self._finish(ticket, SandboxError(f"the job cannot be sent: {type(error).__name__}: {error}"))
+            return True
         self._tickets[number] = ticket
         return True
 
@@ -336,18 +361,27 @@ class Pool:
             self._finish(ticket, error)
 
 
-_shared: dict[tuple[int, Level | None], Pool] = {}
+def _resolve(level: Level | str | None) -> tuple[Level, str]:
+    """(its level, the registered backend's name or nothing)."""
+    if level is None:
+        return best_level(), ""
+    if level in list(Level):
+        return Level(level), ""
+    return find_backend(level).level, str(level)
+
+
+_shared: dict[tuple[int, str | None], SandboxPool] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_pool(level: Level | str | None = None) -> Pool:
+def shared_pool(level: Level | str | None = None) -> SandboxPool:
     """This process's pool of a level, started on first use and ended with the process.
 
     Raises:
         SandboxError: the level is not available.
     """
-    key = (os.getpid(), None if level is None else Level(level))
+    key = (os.getpid(), None if level is None else str(level))
     with _shared_lock:
         if key not in _shared:
-            _shared[key] = Pool(level)
+            _shared[key] = SandboxPool(level)
         return _shared[key]

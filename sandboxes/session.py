@@ -5,7 +5,7 @@ with Session({"shop/prices.py": source}) as session:
     session.write("shop/prices.py", better)
     tree = session.snapshot()
 
-Every command is a job of its own inside the same walls: what it writes stays, and what it starts ends with it
+Every command is a job of its own in the same sandbox: what it writes stays, and what it starts ends with it
 (`namespaced`: each has a process namespace) or with the session (`docker`).
 """
 
@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 
 from vertigym.core.errors import SandboxError
-from vertigym.sandboxes import wire
-from vertigym.sandboxes.contract import MIB, Job, Level, Limits, Outcome
+from vertigym.sandboxes import codec
+from vertigym.sandboxes.contract import MIB, Job, JobLimits, JobOutcome, Level
+from vertigym.sandboxes.forkserver_worker import interpreter
 from vertigym.sandboxes.levels import best_level, start_worker
-from vertigym.sandboxes.worker import interpreter, kind_of
+from vertigym.sandboxes.sandbox_worker import kind_of
 
 FOLDER = "/tmp/work"  # noqa: S108
-LIMITS = Limits(
+LIMITS = JobLimits(
     cpu_s=20, wall_s=60, memory_bytes=1024 * MIB, processes=64, disk_bytes=64 * MIB, disk_inodes=8192
 )
 
@@ -38,11 +39,12 @@ class Session:
         files: Mapping[str, str | bytes] | None = None,
         *,
         level: Level | str | None = None,
-        limits: Limits = LIMITS,
+        limits: JobLimits = LIMITS,
     ) -> None:
-        self.level = best_level() if level is None else Level(level)
-        if self.level not in (Level.NAMESPACED, Level.DOCKER):
-            raise SandboxError(f"a session needs namespaced or docker: {self.level} has no folder to work in")
+        name = best_level() if level is None else level
+        if name not in (Level.NAMESPACED, Level.DOCKER):
+            raise SandboxError(f"a session needs namespaced or docker: {name} has no folder to work in")
+        self.level = Level(name)
         self.limits = limits
         self._numbers = count(1)
         self._closed = False
@@ -55,7 +57,7 @@ class Session:
             self.close()
             raise
 
-    def run(self, argv: Sequence[str], *, files: Mapping[str, str | bytes] | None = None) -> Outcome:
+    def run(self, argv: Sequence[str], *, files: Mapping[str, str | bytes] | None = None) -> JobOutcome:
         """Run a command in the folder, after writing `files`.
 
         Raises:
@@ -64,7 +66,7 @@ class Session:
         path = f"{os.path.dirname(interpreter())}:/usr/local/bin:/usr/bin:/bin"
         env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         job = Job(argv=argv, files=files or {}, limits=self.limits, env=env)
-        return wire.outcome(job, self._send(wire.payloads(job, FOLDER), job), self.level)
+        return codec.outcome(job, self._send(codec.payloads(job, FOLDER), job), self.level)
 
     def write(self, path: str, content: str | bytes) -> None:
         """Write one file, making its folders.
@@ -76,15 +78,26 @@ class Session:
         if outcome.exit_code:
             raise SandboxError(f"{path} could not be written: {outcome.stderr or outcome.status}")
 
-    def snapshot(self) -> dict[str, bytes]:
-        """All regular files of the folder by relative path; links are left out.
+    def read(self, path: str) -> bytes | None:
+        """What is in one file; None where there is no regular file of that name.
 
         Raises:
             SandboxError: the sandbox was lost.
         """
-        limits = Limits(result_bytes=4 * self.limits.disk_bytes, disk_bytes=4 * self.limits.disk_bytes)
+        return next(iter(self._collect(path).values()), None)
+
+    def snapshot(self) -> dict[str, bytes]:
+        """All regular files of the folder by relative path; links, and names that are not UTF-8, are left out.
+
+        Raises:
+            SandboxError: the sandbox was lost.
+        """
+        return self._collect()
+
+    def _collect(self, path: str = "") -> dict[str, bytes]:
+        limits = JobLimits(result_bytes=4 * self.limits.disk_bytes, disk_bytes=4 * self.limits.disk_bytes)
         job = Job(limits=limits)
-        return wire.collected(self._send([wire.collecting(FOLDER)], job))
+        return codec.collected(self._send([codec.collecting(FOLDER, path)], job))
 
     def close(self) -> None:
         """End it; everything in it is gone. A second time does nothing."""
@@ -98,7 +111,7 @@ class Session:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _send(self, payloads: Sequence[bytes], job: Job) -> wire.Raw:
+    def _send(self, payloads: Sequence[bytes], job: Job) -> codec.RawOutcome:
         number = next(self._numbers)
         try:
             self._worker.send(number, payloads, job, keep=True)
@@ -107,9 +120,10 @@ class Session:
         while True:
             heard = self._receive()
             if heard is not None:
+                assert isinstance(heard[1], codec.RawOutcome)  # what all levels give
                 return heard[1]
 
-    def _receive(self) -> tuple[int, wire.Raw] | None:
+    def _receive(self) -> tuple[int, codec.RawOutcome | JobOutcome] | None:
         while not select.select([self._worker], [], [], self._worker.patience_s)[0]:
             self._worker.look()
             if self._worker.overdue:

@@ -4,8 +4,12 @@ The filter is installed once, in the fork-server, and every job inherits it, so 
 It therefore also allows the few calls the fork-server itself makes (`_SERVER`). In a job those lead nowhere:
 it has no capabilities, holds no socket, and no descriptor of another process.
 
+Landlock guards what a file holds, not its mode, times and locks. So the calls that change those are allowed
+only where a job has files of its own and can reach no other's (`writable`), and locks only where it may start
+programs.
+
 Numbers are for x86-64 and arm64 (`name:x86:arm`, `-` where an architecture has no such call).
-Runs inside the wall: standard library only.
+Runs inside the sandbox: standard library only.
 """
 
 import platform
@@ -16,27 +20,28 @@ _PLAIN = """
 read:0:63 write:1:64 readv:19:65 writev:20:66 pread64:17:67 pwrite64:18:68 preadv:295:69 pwritev:296:70
 preadv2:327:286 pwritev2:328:287 close:3:57 close_range:436:436 lseek:8:62 fstat:5:80 newfstatat:262:79
 statx:332:291 stat:4:- lstat:6:- access:21:- faccessat:269:48 faccessat2:439:439 open:2:- openat:257:56
-openat2:437:437 readlink:89:- readlinkat:267:78 getcwd:79:17 chdir:80:49 fchdir:81:50 mkdir:83:-
-mkdirat:258:34 rmdir:84:- unlink:87:- unlinkat:263:35 rename:82:- renameat:264:38 renameat2:316:276
-symlink:88:- symlinkat:266:36 link:86:- linkat:265:37 truncate:76:45 ftruncate:77:46 fallocate:285:47
-getdents:78:- getdents64:217:61 statfs:137:43 fstatfs:138:44 fsync:74:82 fdatasync:75:83
-sync_file_range:277:84 fadvise64:221:223 chmod:90:- fchmod:91:52 fchmodat:268:53 utime:132:- utimes:235:-
-futimesat:261:- utimensat:280:88 umask:95:166 getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10
-listxattr:194:11 llistxattr:195:12 flistxattr:196:13 dup:32:23 dup2:33:- dup3:292:24  flock:73:32
-pipe:22:- pipe2:293:59 select:23:- pselect6:270:72 poll:7:- ppoll:271:73 epoll_create:213:-
-epoll_create1:291:20 epoll_ctl:233:21 epoll_wait:232:- epoll_pwait:281:22 eventfd2:290:19
-copy_file_range:326:285 sendfile:40:71 mmap:9:222 mprotect:10:226 munmap:11:215 brk:12:214 mremap:25:216
-madvise:28:233 mincore:27:232 msync:26:227 membarrier:324:283 rt_sigaction:13:134 rt_sigprocmask:14:135
-rt_sigreturn:15:139 rt_sigpending:127:136 rt_sigtimedwait:128:137 rt_sigsuspend:130:133 sigaltstack:131:132
-pause:34:- restart_syscall:219:128 alarm:37:- getitimer:36:102 setitimer:38:103 nanosleep:35:101
-clock_nanosleep:230:115 clock_gettime:228:113 clock_getres:229:114 gettimeofday:96:169 time:201:-
-times:100:153 timerfd_create:283:85 timerfd_settime:286:86 timerfd_gettime:287:87 getpid:39:172
-gettid:186:178 getppid:110:173 getuid:102:174 geteuid:107:175 getgid:104:176 getegid:108:177
+openat2:437:437 readlink:89:- readlinkat:267:78 getcwd:79:17 chdir:80:49 fchdir:81:50 mkdir:83:- mkdirat:258:34
+rmdir:84:- unlink:87:- unlinkat:263:35 rename:82:- renameat:264:38 renameat2:316:276 symlink:88:-
+symlinkat:266:36 link:86:- linkat:265:37 truncate:76:45 ftruncate:77:46 fallocate:285:47 getdents:78:-
+getdents64:217:61 statfs:137:43 fstatfs:138:44 fsync:74:82 fdatasync:75:83 sync_file_range:277:84
+fadvise64:221:223 umask:95:166 getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10 listxattr:194:11
+llistxattr:195:12 flistxattr:196:13 dup:32:23 dup2:33:- dup3:292:24 pipe:22:- pipe2:293:59 select:23:-
+pselect6:270:72 poll:7:- ppoll:271:73 epoll_create:213:- epoll_create1:291:20 epoll_ctl:233:21 epoll_wait:232:-
+epoll_pwait:281:22 eventfd2:290:19 copy_file_range:326:285 sendfile:40:71 mmap:9:222 mprotect:10:226
+munmap:11:215 brk:12:214 mremap:25:216 madvise:28:233 mincore:27:232 msync:26:227 membarrier:324:283
+rt_sigaction:13:134 rt_sigprocmask:14:135 rt_sigreturn:15:139 rt_sigpending:127:136 rt_sigtimedwait:128:137
+rt_sigsuspend:130:133 sigaltstack:131:132 pause:34:- restart_syscall:219:128 alarm:37:- getitimer:36:102
+setitimer:38:103 nanosleep:35:101 clock_nanosleep:230:115 clock_gettime:228:113 clock_getres:229:114
+gettimeofday:96:169 time:201:- times:100:153 timerfd_create:283:85 timerfd_settime:286:86 timerfd_gettime:287:87
+getpid:39:172 gettid:186:178 getppid:110:173 getuid:102:174 geteuid:107:175 getgid:104:176 getegid:108:177
 getresuid:118:148 getresgid:120:150 getgroups:115:158 getpgrp:111:- getpgid:121:155 getsid:124:156
 getrusage:98:165 getrlimit:97:163 setrlimit:160:164 getpriority:140:141 sched_yield:24:124
 sched_getaffinity:204:123 sched_getparam:143:121 sched_getscheduler:145:120 sched_get_priority_max:146:125
 sched_get_priority_min:147:126 uname:63:160 sysinfo:99:179 getrandom:318:278 getcpu:309:168 futex:202:98
 set_robust_list:273:99 set_tid_address:218:96 rseq:334:293 arch_prctl:158:- exit:60:93 exit_group:231:94
+"""
+_METADATA = """
+chmod:90:- fchmod:91:52 fchmodat:268:53 utime:132:- utimes:235:- futimesat:261:- utimensat:280:88
 """
 _SERVER = """
 wait4:61:260 waitid:247:95 recvmsg:47:212 sendmsg:46:211 sendto:44:206 setresuid:117:147 setresgid:119:149
@@ -68,7 +73,10 @@ _CLONE_NEW = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE
 # Terminal queries and descriptor flags; the numbers are the same on both architectures.
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS WINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _PRCTLS = (3, 15, 16)  # GET_DUMPABLE, SET_NAME, GET_NAME
-_FCNTL_SIGNALS = (8, 10, 15)  # SETOWN, SETSIG, SETOWN_EX: they make the kernel send signals to anyone
+# DUPFD GETFD SETFD GETFL SETFL DUPFD_CLOEXEC GETPIPE_SZ: what touches one's own descriptors only. The
+# others lock or lease a file that is not one's own, or make the kernel send signals to anyone.
+_FCNTLS = (0, 1, 2, 3, 4, 1030, 1032)
+_FCNTL_LOCKS = (5, 6, 7, 36, 37, 38)  # GETLK SETLK SETLKW, and those of open file descriptions
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _AF_UNIX = 1
@@ -94,15 +102,16 @@ def number(name: str) -> int:
     return _numbers()[name]
 
 
-def job_filter(*, processes: bool, clone_flags: int) -> bytes:
+def job_filter(*, processes: bool, writable: bool, clone_flags: int) -> bytes:
     """The filter of a fork-server that makes its jobs with `clone_flags`. With `processes`, jobs may start
-    programs and threads; without, no system call can make a second one."""
+    programs and threads, which need record locks; without, no system call can make a second one. `writable`:
+    they have files of their own, whose modes and times they may change."""
     code = _prologue()
-    for name in _PLAIN.split() + _SERVER.split() + _SIGNALS.split():
+    for name in _PLAIN.split() + (_METADATA.split() if writable else []) + _SERVER.split() + _SIGNALS.split():
         code += _when(name, [_return(_ALLOW)])
     code += _when("ioctl", _allow_values(1, _IOCTLS, ENOTTY))
     code += _when("prctl", _prctl())
-    code += _when("fcntl", _refuse_values(1, _FCNTL_SIGNALS))
+    code += _when("fcntl", _allow_values(1, _FCNTLS + (_FCNTL_LOCKS if processes else ()), EPERM))
     code += _when("prlimit64", _allow_values(0, (0,), EPERM))  # only one's own limits
     code += _when("socketpair", _allow_values(0, (_AF_UNIX,), EPERM))
     code += _when(
@@ -128,7 +137,7 @@ def closing_filter() -> bytes:
 def _numbers() -> dict[str, int]:
     column, _ = _ARCHITECTURES[platform.machine()]
     found = {}
-    for entry in f"{_PLAIN} {_SERVER} {_SIGNALS} {_PROCESSES} {_OTHER}".split():
+    for entry in f"{_PLAIN} {_METADATA} {_SERVER} {_SIGNALS} {_PROCESSES} {_OTHER}".split():
         name, *numbers = entry.split(":")
         if numbers[column] != "-":
             found[name] = int(numbers[column])
@@ -156,14 +165,6 @@ def _allow_values(index: int, allowed: Iterable[int], errno: int) -> list[Instru
     for value in allowed:
         code += [(_JUMP_EQUAL, 0, 1, value), _return(_ALLOW)]
     return [*code, _return(_ERRNO | errno)]
-
-
-def _refuse_values(index: int, refused: Iterable[int]) -> list[Instruction]:
-    """Allow the call unless its argument `index` is one of `refused`."""
-    code = [_argument(index)]
-    for value in refused:
-        code += [(_JUMP_EQUAL, 0, 1, value), _return(_ERRNO | EPERM)]
-    return [*code, _return(_ALLOW)]
 
 
 def _no_bits(index: int, bits: int) -> list[Instruction]:

@@ -15,13 +15,13 @@ from vertigym.evals.suite import load_suite
 from vertigym.policies.load import load_policy
 from vertigym.reports.run_page import run_data
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "agent"
 pytestmark = pytest.mark.slow
 
 
-def trained(name: str, folder: Path, *overrides: str) -> Outcome:
+def trained(name: str, folder: Path, *overrides: str) -> RunOutcome:
     shared = [f"env={folder / 'desk'}", f"output={folder}"]
     config = load(RunConfig, EXAMPLE / name, [*shared, *overrides])
     return train(config.model_copy(update={"eval": None}))  # the gate has tests of its own

@@ -228,7 +228,7 @@ def test_train_report_and_their_errors(run: Run, suite: Path, tmp_path: Path) ->
     assert dry.code == 0, dry.err
     assert not (tmp_path / "runs").exists()
     trained = run("train", config, "threads=1")
-    assert trained.code == 0, trained.err
+    assert trained.code == 1, trained.err
     assert "promoted: none; the champion stays" in trained.out
     shown = run("report", "runs/run")
     assert "step" in shown.out

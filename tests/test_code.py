@@ -16,13 +16,15 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import Task
 from vertigym.envs.code.env import program_of
 from vertigym.envs.code.formats import humaneval, mbpp, stdin_programs
-from vertigym.rewards.code import Verifier, extract_code, parse_tests, same
-from vertigym.sandboxes import Level, Limits, Outcome, Pool, Status, values
+from vertigym.rewards.code import Verifier, extract_code
+from vertigym.rewards.code_tests import parse_tests
+from vertigym.rewards.code_verdict import same
+from vertigym.sandboxes import JobLimits, JobOutcome, Level, SandboxPool, Status, tagged_json
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with Pool() as made:
+def pool() -> Iterator[SandboxPool]:
+    with SandboxPool() as made:
         yield made
 
 
@@ -62,7 +64,7 @@ def test_values_are_the_same_in_type_structure_and_value(expected: Any, got: Any
 
 
 def test_an_opaque_value_equals_nothing() -> None:
-    opaque = values.loads('{"opaque":"solution.Yes"}')
+    opaque = tagged_json.loads('{"opaque":"solution.Yes"}')
     assert not same(opaque, opaque)
 
 
@@ -80,23 +82,23 @@ plain = st.recursive(
 
 @given(plain)
 def test_tagged_json_gives_back_what_it_was_given(value: Any) -> None:
-    assert values.loads(values.dumps(value)) == value
-    assert same(value, values.loads(values.dumps(value)), rel=0, abs=0)
+    assert tagged_json.loads(tagged_json.dumps(value)) == value
+    assert same(value, tagged_json.loads(tagged_json.dumps(value)), rel=0, abs=0)
 
 
 @given(st.text() | st.binary())
 def test_decoding_never_fails_but_with_valueerror(text: str | bytes) -> None:
     with contextlib.suppress(ValueError):
-        values.loads(text)
+        tagged_json.loads(text)
 
 
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(ValueError, match="RecursionError"):
-        values.loads("[" * 5000 + "]" * 5000)
+        tagged_json.loads("[" * 5000 + "]" * 5000)
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(RecursionError):
-        values.dumps(loop)
+        tagged_json.dumps(loop)
 
 
 # Extraction.
@@ -129,7 +131,7 @@ def test_a_bare_body_goes_below_the_signature() -> None:
 # Verdicts.
 
 
-def test_share_all_pass_and_compiles(pool: Pool) -> None:
+def test_share_all_pass_and_compiles(pool: SandboxPool) -> None:
     tests = cases("f", ([1], 2), ([2], 4), ([3], 5))
     verifier = Verifier(pool, parts={"all_pass": 0.5, "share": 0.3, "compiles": 0.2})
     score = verifier.score("def f(x): return 2 * x", tests)
@@ -139,14 +141,14 @@ def test_share_all_pass_and_compiles(pool: Pool) -> None:
     assert verifier.score("def f(x) return", tests).parts["compiles"] == 0
 
 
-def test_tests_reached_before_a_limit_count(pool: Pool) -> None:
+def test_tests_reached_before_a_limit_count(pool: SandboxPool) -> None:
     source = "def f(x):\n    while x == 2: pass\n    return x"
-    checked = Verifier(pool, limits=Limits(cpu_s=1)).check(source, cases("f", ([1], 1), ([2], 2), ([3], 3)))
+    checked = Verifier(pool, limits=JobLimits(cpu_s=1)).check(source, cases("f", ([1], 1), ([2], 2), ([3], 3)))
     assert checked.passed == (True, False, False)
     assert checked.status is Status.CPU
 
 
-def test_programs_are_compared_without_trailing_space(pool: Pool) -> None:
+def test_programs_are_compared_without_trailing_space(pool: SandboxPool) -> None:
     tests = parse_tests(
         {"kind": "programs", "runs": [{"stdin": "2 3", "stdout": "5"}, {"stdin": "1 1", "stdout": "3"}]}
     )
@@ -154,7 +156,7 @@ def test_programs_are_compared_without_trailing_space(pool: Pool) -> None:
     assert checked.passed == (True, False)
 
 
-def test_asserts_see_exceptions_mutable_data_and_classes(pool: Pool) -> None:
+def test_asserts_see_exceptions_mutable_data_and_classes(pool: SandboxPool) -> None:
     program = (
         "class Box:\n    def twice(self, x): return 2 * x\n"
         "def f(x):\n    if x < 0: raise ValueError('negative')\n    return x"
@@ -170,9 +172,9 @@ def test_asserts_see_exceptions_mutable_data_and_classes(pool: Pool) -> None:
     assert Verifier(pool).check(program, tests).passed == (True, True, False)
 
 
-def test_exit_status_is_said_to_be_forgeable(pool: Pool) -> None:
+def test_exit_status_is_said_to_be_forgeable(pool: SandboxPool) -> None:
     tests = parse_tests({"kind": "exit-status", "argv": ["python3", "t.py"], "files": {"t.py": "assert True"}})
-    score = Verifier(pool, limits=Limits(processes=8)).score("", tests)
+    score = Verifier(pool, limits=JobLimits(processes=8)).score("", tests)
     assert score.value == 1
     assert score.evidence["forgeable"] is True
 
@@ -181,8 +183,8 @@ def test_a_lost_sandbox_is_unscored_never_zero() -> None:
     class Lost:
         level = Level.NAMESPACED
 
-        def run_many(self, jobs: list[Any]) -> list[Outcome]:
-            return [Outcome(Status.INFRA, stderr="gone") for _ in jobs]
+        def run_many(self, jobs: list[Any]) -> list[JobOutcome]:
+            return [JobOutcome(Status.INFRA, stderr="gone") for _ in jobs]
 
     verifier = Verifier(Lost())  # type: ignore[arg-type]
     score = verifier.score("def f(x): return x", cases("f", ([1], 1)))
@@ -192,7 +194,7 @@ def test_a_lost_sandbox_is_unscored_never_zero() -> None:
         verifier.check("def f(x): return x", cases("f", ([1], 1)))
 
 
-def test_verdicts_are_cached_by_program_tests_and_limits(pool: Pool) -> None:
+def test_verdicts_are_cached_by_program_tests_and_limits(pool: SandboxPool) -> None:
     verifier = Verifier(pool)
     tests = cases("f", ([1], 1))
     for _ in range(3):
@@ -200,7 +202,7 @@ def test_verdicts_are_cached_by_program_tests_and_limits(pool: Pool) -> None:
     assert verifier.cache.hits == 2
     assert not verifier.check("def f(x): return x", cases("f", ([1], 2))).all_pass
     assert verifier.cache.hits == 2
-    slow = Verifier(pool, limits=Limits(cpu_s=0.2))
+    slow = Verifier(pool, limits=JobLimits(cpu_s=0.2))
     for _ in range(2):
         assert slow.check("def f(x):\n    while True: pass", tests).status is Status.CPU
     assert slow.cache.hits == 0
@@ -214,7 +216,7 @@ def test_bad_tests_are_one_clear_line(table: dict[str, Any]) -> None:
         parse_tests(table)
 
 
-def test_the_stdin_shape_is_read(tmp_path: Path, pool: Pool) -> None:
+def test_the_stdin_shape_is_read(tmp_path: Path, pool: SandboxPool) -> None:
     file = tmp_path / "apps.jsonl"
     file.write_text(
         '{"id": 7, "question": "Sum.", "input_output": "{\\"inputs\\": [\\"1 2\\"], \\"outputs\\": [\\"3\\"]}",'
@@ -230,9 +232,9 @@ def test_the_stdin_shape_is_read(tmp_path: Path, pool: Pool) -> None:
 # Real data.
 
 
-def _verify(pool: Pool, tasks: list[Task], answers: list[str]) -> list[bool]:
+def _verify(pool: SandboxPool, tasks: list[Task], answers: list[str]) -> list[bool]:
     pairs = [(program_of(t, a), parse_tests(t.info["tests"])) for t, a in zip(tasks, answers, strict=True)]
-    verifier = Verifier(pool, cache=0, limits=Limits(cpu_s=10, wall_s=60))
+    verifier = Verifier(pool, cache=0, limits=JobLimits(cpu_s=10, wall_s=60))
     return [checked.all_pass for checked in verifier.check_many(pairs)]
 
 
@@ -240,14 +242,14 @@ def _failed(tasks: list[Task], passed: list[bool]) -> list[str]:
     return [task.id for task, ok in zip(tasks, passed, strict=True) if not ok]
 
 
-def test_every_humaneval_solution_passes_and_empty_ones_fail(data: Path, pool: Pool) -> None:
+def test_every_humaneval_solution_passes_and_empty_ones_fail(data: Path, pool: SandboxPool) -> None:
     tasks = humaneval(data / "humaneval" / "HumanEval.jsonl.gz")
     assert _failed(tasks, _verify(pool, tasks, [task.answer for task in tasks])) == []
     for wrong in ("", "    pass", "    return 0"):
         assert not any(_verify(pool, tasks[::4], [wrong] * len(tasks[::4])))
 
 
-def test_every_mbpp_solution_passes_and_empty_ones_fail(data: Path, pool: Pool) -> None:
+def test_every_mbpp_solution_passes_and_empty_ones_fail(data: Path, pool: SandboxPool) -> None:
     tasks = mbpp(data / "mbpp" / "sanitized-mbpp.json")
     assert _failed(tasks, _verify(pool, tasks, [task.answer for task in tasks])) == []
     assert not any(_verify(pool, tasks[::10], ["pass"] * len(tasks[::10])))
@@ -294,11 +296,11 @@ def mutants(program: str, count: int, *path: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_mutants_of_humaneval_solutions_are_caught(data: Path, pool: Pool) -> None:
+def test_mutants_of_humaneval_solutions_are_caught(data: Path, pool: SandboxPool) -> None:
     tasks = humaneval(data / "humaneval" / "HumanEval.jsonl.gz")
     pairs = [(task, mutant) for task in tasks for mutant in mutants(program_of(task, task.answer), 2, task.id)]
     checks = [(mutant, parse_tests(task.info["tests"])) for task, mutant in pairs]
-    found = Verifier(pool, cache=0, limits=Limits(cpu_s=1, wall_s=10)).check_many(checks)
+    found = Verifier(pool, cache=0, limits=JobLimits(cpu_s=1, wall_s=10)).check_many(checks)
     survivors = sorted({task.id for (task, _), checked in zip(pairs, found, strict=True) if checked.all_pass})
     caught = sum(not checked.all_pass for checked in found)
     print(f"{caught} of {len(found)} mutants caught; tasks with survivors: {', '.join(survivors)}")

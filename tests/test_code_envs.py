@@ -104,7 +104,7 @@ def test_a_tree_cannot_forge_its_hidden_tests(tree: str) -> None:
 def test_a_repository_that_cannot_open_is_unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task(id="t", prompt="p", info={"files": {}, "tests": {"kind": "asserts", "tests": ["assert True"]}})
     env = RepositoryEnv(TaskSet([task]))
-    monkeypatch.setattr("vertigym.sandboxes.worker.interpreter", lambda: "/bin/false")
+    monkeypatch.setattr("vertigym.sandboxes.forkserver_worker.interpreter", lambda: "/bin/false")
     score, _ = play(env, "t", [write_call("submit")])
     assert score.value is None
 

@@ -5,12 +5,13 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vertigym.envs.decision.builtin import RETURNS, folder_of
 from vertigym.envs.decision.env import load
-from vertigym.rewards.decision import MAX_CHARS, DecisionVerifier, read_json
+from vertigym.rewards.decision import DecisionVerifier
+from vertigym.rewards.replies import MAX_CHARS, json_in
 
 verify = DecisionVerifier()
 ANSWER = {"decision": "refund", "fee": 5, "ok": True, "notes": ["a", "b"], "to": {"desk": None, "rate": 0.25}}
@@ -151,8 +152,11 @@ RECORDS = st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=4)
 
 
 @given(RECORDS)
+@example({"": "</think>"})
+@example({"</think>": "```"})
 def test_every_answer_equals_its_own_json(answer: dict[str, Any]) -> None:
     assert verify(json.dumps(answer), answer).value == 1.0
+    assert verify("It is so.</think>" + json.dumps(answer), answer).value == 1.0
 
 
 @given(RECORDS, RECORDS)
@@ -167,9 +171,9 @@ def test_the_score_is_one_only_for_equal_records(one: dict[str, Any], other: dic
 
 
 def test_what_is_too_long_is_refused_before_it_is_read() -> None:
-    assert read_json(" " * (MAX_CHARS - 2) + "{}") == {}
+    assert json_in(" " * (MAX_CHARS - 2) + "{}") == {}
     with pytest.raises(ValueError, match="longer than"):
-        read_json(" " * MAX_CHARS + "{}")
+        json_in(" " * MAX_CHARS + "{}")
 
 
 def test_hostile_actions_end_an_episode_with_zero() -> None:

@@ -13,7 +13,7 @@ from torch.multiprocessing.spawn import spawn
 from vertigym.kernels import linear_logprob as module
 from vertigym.kernels import plan
 from vertigym.kernels.linear_logprob import Lora, Shard, linear_logprob
-from vertigym.kernels.plan import CPU_COLUMNS, CUDA_COLUMNS, MIB, Plan, default_budget, make_plan
+from vertigym.kernels.plan import CPU_COLUMNS, CUDA_COLUMNS, MIB, TilePlan, default_budget, make_plan
 
 HIDDEN, WEIGHT, TARGET = torch.zeros(4, 3), torch.zeros(7, 3), torch.tensor([0, 6, -100, 3])
 
@@ -64,7 +64,7 @@ def test_without_triton_everything_but_triton_works(monkeypatch: pytest.MonkeyPa
         linear_logprob(HIDDEN, WEIGHT, TARGET, impl="triton")
 
 
-def planned(rows: int, vocab: int, device: str = "cpu", **options: Any) -> Plan:
+def planned(rows: int, vocab: int, device: str = "cpu", **options: Any) -> TilePlan:
     usual = {"backward": True, "eager": False, "device": torch.device(device), "budget": 256 * MIB}
     return make_plan(rows, vocab, **{**usual, **options})
 

@@ -495,7 +495,7 @@ def test_a_frozen_head_is_multiplied_twice_in_all(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("impl", ["torch", "triton"])
-@pytest.mark.parametrize("factor", [1.0, -0.3], ids=["as told", "scaled"])
+@pytest.mark.parametrize("factor", [1.0, -0.3], ids=["as predicted", "scaled"])
 def test_foretold_gradients_are_taken_forward(
     factor: float, impl: Impl, monkeypatch: pytest.MonkeyPatch, small_tiles: None
 ) -> None:
@@ -609,18 +609,18 @@ def test_rows_further_apart_than_32_bits_can_count() -> None:
     """Triton's row offsets are 64 bits wide. The memory between the rows is never touched."""
     pytest.importorskip("triton")
     from vertigym.kernels import triton_passes
-    from vertigym.kernels.row_stats import Flow, Rows, Scratch, Stats
+    from vertigym.kernels.row_stats import RowGrads, RowInputs, RowSums, Scratch
 
     stride = 2**30  # fits in 32 bits; twice that does not
     tile = torch.empty(2 * stride + 300).as_strided((3, 300), (stride, 1))
     tile.copy_(torch.randn(3, 300, generator=torch.Generator().manual_seed(0)))
     z = tile.clone()
-    rows = Rows(torch.tensor([5, 299, 0]), None, None)
-    stats = Stats.empty(3, entropy=True, dtype=torch.float32, device=tile.device)
+    rows = RowInputs(torch.tensor([5, 299, 0]), None, None)
+    stats = RowSums.empty(3, entropy=True, dtype=torch.float32, device=tile.device)
     triton_passes.fold(tile, None, 0, rows, stats, Scratch(tile.device))
     torch.testing.assert_close(stats.log_sum_exp(), z.logsumexp(1))
-    flow = Flow(stats.log_sum_exp(), None, torch.ones(3), None)
-    d = triton_passes.dlogits(tile, None, 0, rows, flow, torch.float32, Scratch(tile.device))
+    grads = RowGrads(stats.log_sum_exp(), None, torch.ones(3), None)
+    d = triton_passes.dlogits(tile, None, 0, rows, grads, torch.float32, Scratch(tile.device))
     truth = -z.softmax(1)
     truth[[0, 1, 2], rows.target_N] += 1
     torch.testing.assert_close(d, truth)

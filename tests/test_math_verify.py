@@ -9,8 +9,8 @@ import pytest
 from vertigym.core.errors import InfrastructureError
 from vertigym.core.types import Score, Task
 from vertigym.rewards.math import equivalent, math_equal
+from vertigym.rewards.process_pool import ProcessPool
 from vertigym.rewards.rubric import Rubric
-from vertigym.rewards.workers import WorkerPool
 
 EQUAL = [
     (r"\frac{1}{2}", "0.5"),
@@ -112,10 +112,10 @@ def test_a_hanging_comparison_is_not_scored() -> None:
 
 
 @pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerPool:
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessPool:
     (tmp_path / "odd_worker.py").write_text(
         "import os, signal, time\n"
-        "from vertigym.rewards.workers import serve\n"
+        "from vertigym.rewards.process_pool import serve\n"
         "def answer(request):\n"
         "    if request == 'spin':\n"
         "        while True: pass\n"
@@ -126,10 +126,10 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerPool:
         "serve(answer)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return WorkerPool("odd_worker", 2)
+    return ProcessPool("odd_worker", 2)
 
 
-def test_a_worker_is_killed_at_its_limit_and_replaced(pool: WorkerPool) -> None:
+def test_a_worker_is_killed_at_its_limit_and_replaced(pool: ProcessPool) -> None:
     first = pool.ask(1, limit_s=5)
     with pytest.raises(TimeoutError, match="processor time"):
         pool.ask("spin", limit_s=0.05)
@@ -140,7 +140,7 @@ def test_a_worker_is_killed_at_its_limit_and_replaced(pool: WorkerPool) -> None:
 
 
 @pytest.mark.parametrize("fault", ["die", "leave", "eat"])
-def test_a_worker_that_dies_is_the_machines_fault(pool: WorkerPool, fault: str) -> None:
+def test_a_worker_that_dies_is_the_machines_fault(pool: ProcessPool, fault: str) -> None:
     with pytest.raises(InfrastructureError):
         pool.ask(fault, limit_s=5)
     assert pool.ask("next", limit_s=5)[0] == "next"
@@ -149,7 +149,7 @@ def test_a_worker_that_dies_is_the_machines_fault(pool: WorkerPool, fault: str) 
     pool.close()
 
 
-def test_others_go_on_while_one_hangs(pool: WorkerPool) -> None:
+def test_others_go_on_while_one_hangs(pool: ProcessPool) -> None:
     assert [pool.ask(i, limit_s=5)[0] for i in range(3)] == [0, 1, 2]
     hung: list[str] = []
 

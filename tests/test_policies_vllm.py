@@ -19,9 +19,9 @@ from vertigym.core.files import read_jsonl
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import GeneratedTasks
-from vertigym.learner.batch import Sample
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
+from vertigym.learner.samples import TrainingSample
 from vertigym.policies import tiny, vllm_in_process, vllm_subprocess
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.lora import merged_state
@@ -525,14 +525,14 @@ def test_without_vllm_the_extra_is_named(folder: Path, monkeypatch: pytest.Monke
 def test_the_probe_measures_warns_and_stops(folder: Path) -> None:
     model, _ = load_model(folder)
     learner = Learner(model, OptimizerConfig(), total_steps=1)
-    sample = Sample([5, 6, 7, 8], [0, 0, 1, 1])
+    sample = TrainingSample([5, 6, 7, 8], [0, 0, 1, 1])
     (truth,) = learner.score([sample])
-    sample.columns["sampler_logp"] = [truth[0] + 0.1, truth[1] - 0.3]
-    found = logprob_mismatch.probe(learner, [sample], VLLMConfig(), 0)
+    sample.columns.sampler_logp = [truth[0] + 0.1, truth[1] - 0.3]
+    found = logprob_mismatch.measure_mismatch(learner, [sample], VLLMConfig(), 0)
     assert found == pytest.approx({"probe_mean": 0.2, "probe_max": 0.3}, abs=1e-5)
-    assert "differ from the trainer's by 0.2" in logprob_mismatch.doubt(found, VLLMConfig())
-    assert not logprob_mismatch.doubt({"probe_mean": 0.01, "probe_max": 0.1}, VLLMConfig())
+    assert "differ from the trainer's by 0.2" in logprob_mismatch.mismatch_warning(found, VLLMConfig())
+    assert not logprob_mismatch.mismatch_warning({"probe_mean": 0.01, "probe_max": 0.1}, VLLMConfig())
     for wrong in (5.0, float("nan")):
-        sample.columns["sampler_logp"] = [wrong, wrong]
+        sample.columns.sampler_logp = [wrong, wrong]
         with pytest.raises(RunError, match="step 4: the engine's log-probs differ"):
-            logprob_mismatch.probe(learner, [sample], VLLMConfig(), 4)
+            logprob_mismatch.measure_mismatch(learner, [sample], VLLMConfig(), 4)

@@ -31,7 +31,7 @@ from vertigym.rollouts.distributed import Farm, Fetch, WorkerLostError, WorkersC
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.rollouts.rollout_worker import Spec, Worker, skeleton
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 from .fake_vllm import FakeVLLM
 
@@ -239,7 +239,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
     assert place.closed or not place.started
 
 
-def run(output: Path, **rollouts: Any) -> Outcome:
+def run(output: Path, **rollouts: Any) -> RunOutcome:
     table: dict[str, Any] = {
         "name": "run", "env": ENV, "model": "tiny", "algorithm": "grpo", "steps": 3, "threads": 1,
         "tiny": {"hidden": 32, "layers": 1, "heads": 2, "key_heads": 2, "ffn": 48}, "output": str(output),
@@ -249,7 +249,7 @@ def run(output: Path, **rollouts: Any) -> Outcome:
     return train(parse(RunConfig, table, source="test"))
 
 
-def same(one: Outcome, other: Outcome) -> bool:
+def same(one: RunOutcome, other: RunOutcome) -> bool:
     ours, theirs = (load_file(outcome.last / "model.safetensors") for outcome in (one, other))
     saved = [
         [

@@ -19,7 +19,7 @@ from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, RunError
 from vertigym.core.files import read_jsonl
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, Progress, train
+from vertigym.trainer.loop import Progress, RunOutcome, train
 
 from .returns import rows, warm
 
@@ -146,7 +146,7 @@ def run(
     env: str = "held_env",
     model: str = "tiny",
     **rollouts: Any,
-) -> Outcome:
+) -> RunOutcome:
     table: dict[str, Any] = {
         "name": "run", "env": env, "model": model, "algorithm": "grpo", "steps": 4, "threads": 1,
         "tiny": {"hidden": 32, "layers": 1, "heads": 2, "key_heads": 2, "ffn": 48}, "output": str(output),
@@ -156,12 +156,12 @@ def run(
     return train(parse(RunConfig, table, source="test"), progress=progress)
 
 
-def same_weights(*outcomes: Outcome) -> bool:
+def same_weights(*outcomes: RunOutcome) -> bool:
     ours, theirs = (load_file(outcome.last / "model.safetensors") for outcome in outcomes)
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def rollouts(outcome: Outcome) -> list[Any]:
+def rollouts(outcome: RunOutcome) -> list[Any]:
     files = sorted((outcome.run.folder / "rollouts").iterdir())
     return [{**row, "latency_s": 0} for file in files for row in read_jsonl(file)]
 

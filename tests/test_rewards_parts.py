@@ -11,8 +11,9 @@ from vertigym.core.errors import ConfigError, UnknownNameError
 from vertigym.core.types import Task
 from vertigym.rewards.answers import boxed, extractor, hashes, last_line, normalised, tagged
 from vertigym.rewards.calling import RewardFunction
+from vertigym.rewards.replies import strict_json
 from vertigym.rewards.rubric import Rubric
-from vertigym.rewards.structure import json_schema, length_penalty, repetition_penalty, strict_json
+from vertigym.rewards.structure import json_schema, length_penalty, repetition_penalty
 from vertigym.rewards.text import choice, exact, matches, normalised_text, number, numeric
 
 

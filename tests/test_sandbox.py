@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vertigym.core.errors import InputError, SandboxError, UnknownNameError
-from vertigym.sandboxes import Job, Level, Limits, Pool, Reply, Status, call, cgroups, levels, session
+from vertigym.sandboxes import Job, JobLimits, Level, Reply, SandboxPool, Status, call, cgroups, levels, session
 from vertigym.sandboxes.session import Session
 
 AVAILABLE = {row.name: row for row in levels()}
@@ -21,8 +22,8 @@ HERE = [name for name, row in AVAILABLE.items() if row.available]
 
 
 @pytest.fixture(scope="module", params=HERE)
-def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
-    with Pool(request.param, size=1) as made:
+def pool(request: pytest.FixtureRequest) -> Iterator[SandboxPool]:
+    with SandboxPool(request.param, size=1) as made:
         yield made
 
 
@@ -30,10 +31,10 @@ def job(program: str, **rest: object) -> Job:
     return Job(program, min_level=Level.UNSAFE, **rest)  # type: ignore[arg-type]
 
 
-QUICK = Limits(cpu_s=1, wall_s=60)  # on a busy machine a CPU second takes many
+QUICK = JobLimits(cpu_s=1, wall_s=60)  # on a busy machine a CPU second takes many
 
 
-def test_a_call_gives_values_and_exceptions(pool: Pool) -> None:
+def test_a_call_gives_values_and_exceptions(pool: SandboxPool) -> None:
     outcome = pool.run(job("def add(a, b): return a + b", call="add", inputs=[call(1, b=2), call(1, b="x")]))
     assert outcome.status is Status.OK
     assert outcome.level is pool.level
@@ -43,12 +44,12 @@ def test_a_call_gives_values_and_exceptions(pool: Pool) -> None:
     assert outcome.peak_bytes > 1 << 20
 
 
-def test_a_script_reads_stdin_and_prints(pool: Pool) -> None:
+def test_a_script_reads_stdin_and_prints(pool: SandboxPool) -> None:
     outcome = pool.run(job("import sys\nprint(input()[::-1])\nprint('é', file=sys.stderr)", stdin="héllo"))
     assert (outcome.status, outcome.stdout, outcome.stderr) == (Status.OK, "olléh\n", "é\n")
 
 
-def test_a_checked_pair_reports_each_test(pool: Pool) -> None:
+def test_tests_in_a_second_sandbox_report_each(pool: SandboxPool) -> None:
     tests = ["", "assert f(2) == 4", "assert f(2) == 5", "assert f([1]) == [1, 1]"]
     outcome = pool.run(job("def f(x): return x * 2", tests=tests, exports={"f": "f"}))
     assert [reply.error for reply in outcome.result] == ["", "AssertionError", ""]
@@ -69,8 +70,8 @@ def test_a_checked_pair_reports_each_test(pool: Pool) -> None:
         ("import ctypes\nctypes.string_at(0)", "crash"),
     ],
 )
-def test_every_end_has_its_status(program: str, status: str, pool: Pool) -> None:
-    limits = Limits(wall_s=1) if status == "wall" else QUICK
+def test_every_end_has_its_status(program: str, status: str, pool: SandboxPool) -> None:
+    limits = JobLimits(wall_s=1) if status == "wall" else QUICK
     outcome = pool.run(job(program, limits=limits))
     assert outcome.status == status, outcome
     if status == "output":
@@ -78,23 +79,23 @@ def test_every_end_has_its_status(program: str, status: str, pool: Pool) -> None
         assert len(outcome.stdout) == QUICK.output_bytes
 
 
-def test_a_result_over_its_limit_is_output(pool: Pool) -> None:
+def test_a_result_over_its_limit_is_output(pool: SandboxPool) -> None:
     outcome = pool.run(job("def f(): return 'x' * 10**6", call="f", inputs=[call()]))
     assert outcome.status is Status.OUTPUT
 
 
-def test_what_is_not_data_comes_back_as_nothing_equal(pool: Pool) -> None:
+def test_what_is_not_data_comes_back_as_nothing_equal(pool: SandboxPool) -> None:
     outcome = pool.run(job("def f(): return object()", call="f", inputs=[call()]))
     assert outcome.result[0].value != outcome.result[0].value
 
 
-def test_random_numbers_and_hashes_repeat(pool: Pool) -> None:
+def test_random_numbers_and_hashes_repeat(pool: SandboxPool) -> None:
     source = "import random\ndef f(): return random.random(), hash('x'), sorted({'a', 'b'}, key=hash)"
     first, second = (pool.run(job(source, call="f", inputs=[call()])).result for _ in range(2))
     assert first == second
 
 
-def test_numpy_is_warm(pool: Pool) -> None:
+def test_numpy_is_warm(pool: SandboxPool) -> None:
     if pool.level is Level.DOCKER:
         pytest.skip("needs an image with numpy")
     source = "import numpy as np\ndef f(n): return np.arange(n) * 2, float(np.eye(n).sum())"
@@ -103,14 +104,14 @@ def test_numpy_is_warm(pool: Pool) -> None:
     assert (array.items, total) == ([0, 2, 4], 3.0)
 
 
-def test_jobs_of_a_batch_and_coroutines_come_back_in_order(pool: Pool) -> None:
+def test_jobs_of_a_batch_and_coroutines_come_back_in_order(pool: SandboxPool) -> None:
     jobs = [job("def f(x): return x", call="f", inputs=[call(i)]) for i in range(20)]
     assert [o.result[0].value for o in pool.run_many(jobs)] == list(range(20))
     outcomes = asyncio.run(pool.arun_many(jobs))
     assert [o.result[0].value for o in outcomes] == list(range(20))
 
 
-def test_files_where_there_is_a_disk(pool: Pool) -> None:
+def test_files_where_there_is_a_disk(pool: SandboxPool) -> None:
     made = job("from m import x\nprint(x, open('d/t').read())", files={"m.py": "x = 1", "d/t": b"y"})
     if pool.level is Level.LANDLOCK:
         with pytest.raises(SandboxError, match="files"):
@@ -123,33 +124,33 @@ def test_files_where_there_is_a_disk(pool: Pool) -> None:
 
 
 def test_a_lost_worker_is_retried_then_infra_and_the_others_go_on() -> None:
-    with Pool(size=1, retries=1) as pool:
+    with SandboxPool(size=1, retries=1) as pool:
         pool.run(Job("pass"))
         futures = [pool.submit(Job("import time\ntime.sleep(0.4)\nprint('done')")) for _ in range(3)]
-        pool._workers[0]._process.kill()
+        os.kill(pool._workers[0].pid, signal.SIGKILL)
         assert [future.result().stdout for future in futures] == ["done\n"] * 3
 
 
 def test_what_cannot_be_run_at_all_is_infra_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vertigym.sandboxes.worker.interpreter", lambda: "/bin/false")
-    with Pool(Level.UNSAFE, size=1, retries=1) as pool:
+    monkeypatch.setattr("vertigym.sandboxes.forkserver_worker.interpreter", lambda: "/bin/false")
+    with SandboxPool(Level.UNSAFE, size=1, retries=1) as pool:
         with pytest.raises(SandboxError):
             pool.run(job("pass"))
         assert [o.status for o in pool.run_many([job("pass")] * 2)] == [Status.INFRA] * 2
 
 
 def test_workers_are_recycled() -> None:
-    with Pool(size=1, recycle_after=5) as pool:
+    with SandboxPool(size=1, recycle_after=5) as pool:
         seen = set()
         for _ in range(12):
             pool.run(Job("pass"))
-            seen |= {worker._process.pid for worker in pool._workers}
+            seen |= {worker.pid for worker in pool._workers}
         assert len(seen) >= 3
 
 
 def test_a_long_queue_takes_the_idle_worker_of_another_profile() -> None:
     add = job("def f(x): return x + 1", call="f", inputs=[call(1)])
-    with Pool(size=2) as pool:
+    with SandboxPool(size=2) as pool:
         pool.run_many([add] * 10)
         assert pool.run(job("pass", profile="numpy")).status is Status.OK
         assert {worker.kind.profile for worker in pool._workers} == {"plain", "numpy"}
@@ -161,7 +162,7 @@ def test_a_long_queue_takes_the_idle_worker_of_another_profile() -> None:
 
 
 def test_what_does_not_fit_is_refused_in_one_line() -> None:
-    with Pool(Level.LANDLOCK, size=1) as pool:
+    with SandboxPool(Level.LANDLOCK, size=1) as pool:
         with pytest.raises(SandboxError, match="asks for namespaced"):
             pool.run(Job("pass", min_level=Level.NAMESPACED))
         with pytest.raises(UnknownNameError, match="numpy"):
@@ -171,7 +172,7 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
     with pytest.raises(InputError, match="below the job's folder"):
         Job(files={"../x": ""})
     with pytest.raises(InputError, match="above 0"):
-        Limits(cpu_s=0)
+        JobLimits(cpu_s=0)
     with pytest.raises(InputError, match="call and argv"):
         Job(call="f", argv=["x"])
 
@@ -195,7 +196,7 @@ def test_a_session_keeps_its_folder_and_ends_with_it() -> None:
         linked = session.run(["bash", "-c", "ln -s /usr/bin/env l; sleep 60 & echo $((1 + 1)); exit 3"])
         assert (linked.stdout, linked.exit_code, linked.status) == ("2\n", 3, Status.ERROR)
         assert session.snapshot() == {"a/b.txt": b"one", "c.txt": b"two"}
-        pid = session._worker._process.pid
+        pid = session._worker.pid
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -208,7 +209,7 @@ as_nobody = pytest.mark.skipif(
 
 
 @as_nobody
-def test_an_ordinary_user_has_the_same_walls(tmp_path: Path) -> None:
+def test_an_ordinary_user_has_the_same_isolation(tmp_path: Path) -> None:
     """The `namespaced` level through a user namespace."""
     script = """
 import sys
@@ -216,7 +217,7 @@ sys.path.insert(0, sys.argv[1])
 from vertigym.sandboxes import *
 rows = {row.name: row for row in levels()}
 assert rows[Level.NAMESPACED].available, rows[Level.NAMESPACED]
-with Pool(Level.NAMESPACED, size=1) as pool:
+with SandboxPool(Level.NAMESPACED, size=1) as pool:
     print(pool.run(Job("def f(): return 41 + 1", call="f", inputs=[call()])).result[0].value)
     fork = "import os\\ntry:\\n    os.fork()\\n    print('PWNED')\\nexcept OSError: print('no')"
     print(pool.run(Job(fork)).stdout, end="")
@@ -226,7 +227,7 @@ with Pool(Level.NAMESPACED, size=1) as pool:
         "        if os.fork() == 0: time.sleep(2); os._exit(0)\\n        n += 1\\n"
         "except OSError: pass\\nprint('PWNED' if n >= 60 else 'held')"
     )
-    print(pool.run(Job(bomb, limits=Limits(processes=8, wall_s=5))).stdout, end="")
+    print(pool.run(Job(bomb, limits=JobLimits(processes=8, wall_s=5))).stdout, end="")
     print(pool.run(Job("print('clean')")).stdout, end="")
 """
     assert run_as_nobody(script, tmp_path).split() == ["42", "no", "error", "error", "held", "clean"]
@@ -244,11 +245,11 @@ from vertigym.sandboxes import *
 victim = subprocess.Popen(["sleep", "600"])
 facts = dict(secret="/etc/passwd", folder="/var/tmp", port=9, abstract="none", victim=victim.pid)
 print("here", len(hostile.ATTACKS))
-with Pool({level.value!r}, size=1) as pool:
+with SandboxPool({level.value!r}, size=1) as pool:
     for name, attack in hostile.ATTACKS.items():
         if attack.processes > 1 and pool.level is Level.LANDLOCK:
             continue
-        limits = Limits(cpu_s=attack.cpu_s, wall_s=4, processes=attack.processes)
+        limits = JobLimits(cpu_s=attack.cpu_s, wall_s=4, processes=attack.processes)
         outcome = pool.run(Job(hostile.fill(attack, **facts), limits=limits))
         failed = "PWNED" not in outcome.stdout[:100] and outcome.status is not Status.INFRA
         if not (failed or "flood" in name or "loop" in name):
@@ -308,8 +309,8 @@ def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("each", "status"), [(10, Status.OK), (120, Status.MEMORY)])
 def test_without_a_cgroup_a_tree_of_processes_is_still_capped(each: int, status: Status) -> None:
     """Pages that forked processes share count once."""
-    tree = Job(TREE.format(each=each), limits=Limits(processes=8, wall_s=60))
-    with Pool(Level.NAMESPACED, size=1) as pool:
+    tree = Job(TREE.format(each=each), limits=JobLimits(processes=8, wall_s=60))
+    with SandboxPool(Level.NAMESPACED, size=1) as pool:
         outcome = pool.run(tree)
         assert outcome.status is status, outcome
         assert pool.run(Job("print(1)", limits=tree.limits)).stdout == "1\n"

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from vertigym.core.errors import SandboxError
-from vertigym.rewards.code import Asserts, Case, Cases, Verifier
-from vertigym.sandboxes import Job, Level, Limits, Pool, Status, call, levels
+from vertigym.rewards.code import Verifier
+from vertigym.rewards.code_tests import Asserts, Case, Cases
+from vertigym.sandboxes import Job, JobLimits, Level, SandboxPool, Status, call, levels
 from vertigym.sandboxes.docker import ContainerWorker
 
 from . import hostile
@@ -26,8 +27,8 @@ PLAIN = [sys.executable, "-I", "-c"]
 
 
 @pytest.fixture(scope="module", params=SAFE)
-def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
-    with Pool(request.param, size=1) as made:
+def pool(request: pytest.FixtureRequest) -> Iterator[SandboxPool]:
+    with SandboxPool(request.param, size=1) as made:
         yield made
 
 
@@ -54,13 +55,13 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     victim.wait()
 
 
-def no_leftovers(pool: Pool) -> None:
+def no_leftovers(pool: SandboxPool) -> None:
     """The worker's server has no process left, and holds only what it started with."""
     for worker in pool._workers:
         if isinstance(worker, ContainerWorker):
             assert len(worker._container.top()["Processes"]) <= 3  # init, relay, server
             continue
-        for server in _children(worker._process.pid) or [worker._process.pid]:
+        for server in _children(worker.pid) or [worker.pid]:
             assert _children(server) == []
             assert len(os.listdir(f"/proc/{server}/fd")) < 16
 
@@ -79,14 +80,14 @@ def test_the_attack_works_on_a_plain_subprocess(name: str, facts: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", hostile.ATTACKS)
-def test_the_attack_fails_and_leaves_nothing(name: str, pool: Pool, facts: dict[str, Any]) -> None:
+def test_the_attack_fails_and_leaves_nothing(name: str, pool: SandboxPool, facts: dict[str, Any]) -> None:
     attack = hostile.ATTACKS[name]
     if attack.processes > 1 and pool.level is Level.LANDLOCK:
         with pytest.raises(SandboxError, match="processes"):
-            pool.run(Job("pass", limits=Limits(processes=attack.processes)))
+            pool.run(Job("pass", limits=JobLimits(processes=attack.processes)))
         return
     wall_s = 3 if attack.statuses.startswith("wall") else 60  # on a busy machine a CPU second takes many
-    limits = Limits(cpu_s=attack.cpu_s, wall_s=wall_s, processes=attack.processes)
+    limits = JobLimits(cpu_s=attack.cpu_s, wall_s=wall_s, processes=attack.processes)
     outcome = pool.run(Job(hostile.fill(attack, **facts), limits=limits))
     assert outcome.status in attack.statuses.split(), outcome
     if "flood" in name or "loop" in name:
@@ -116,7 +117,7 @@ MARK = "ALL TESTS PASSED"
 TOKEN = "the-payload-of-an-earlier-job-" + "7" * 40
 
 
-def test_nothing_of_an_earlier_job_can_be_read_by_a_later_one(pool: Pool) -> None:
+def test_nothing_of_an_earlier_job_can_be_read_by_a_later_one(pool: SandboxPool) -> None:
     """Scan every readable page near any object, and the whole file system, for an earlier job's token."""
     earlier = f"token = {TOKEN!r}\nprint(token)\ntry: open('left', 'w').write(token)\nexcept OSError: pass"
     for _ in range(20):
@@ -135,15 +136,15 @@ for folder, _, names in os.walk("/tmp"): found += len(names)
 mine = sum(token in ctypes.string_at(page, 4096) for page in {id(token) & ~0xFFF})
 print(found - (1 if mine else 0), len(pages) > 500)
 """
-    outcome = pool.run(Job(scan, limits=Limits(cpu_s=5, wall_s=20)))
+    outcome = pool.run(Job(scan, limits=JobLimits(cpu_s=5, wall_s=20)))
     assert outcome.stdout.split() == ["0", "True"], outcome
 
 
 def test_processes_mounts_and_cgroups_go_with_the_pool() -> None:
     before = _state()
-    with Pool(SAFE[-1] if Level.NAMESPACED not in SAFE else Level.NAMESPACED) as pool:
+    with SandboxPool(SAFE[-1] if Level.NAMESPACED not in SAFE else Level.NAMESPACED) as pool:
         pool.run_many([Job("print(1)")] * 4)
-        pids = [worker._process.pid for worker in pool._workers]
+        pids = [worker.pid for worker in pool._workers]
     assert all(not Path(f"/proc/{pid}").exists() for pid in pids)
     assert _state() == before
 
@@ -157,8 +158,8 @@ def _state() -> tuple[str, list[str]]:
 def test_a_killed_controller_leaves_nothing_running(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom vertigym.sandboxes import *\n"
-        "pool = Pool()\npool.run(Job('pass'))\n"
-        "for _ in range(4): pool.submit(Job('while True: pass', limits=Limits(cpu_s=60, wall_s=60)))\n"
+        "pool = SandboxPool()\npool.run(Job('pass'))\n"
+        "for _ in range(4): pool.submit(Job('while True: pass', limits=JobLimits(cpu_s=60, wall_s=60)))\n"
         "time.sleep(0.3)\nprint(*[w._process.pid for w in pool._workers], flush=True)\ntime.sleep(60)"
     )
     controller = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -223,7 +224,7 @@ def _runs_code(data: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", hostile.FORGERIES)
-def test_a_forgery_fools_a_naive_judge_and_not_ours(name: str, pool: Pool) -> None:
+def test_a_forgery_fools_a_naive_judge_and_not_ours(name: str, pool: SandboxPool) -> None:
     program = hostile.FORGERIES[name]
     assert any(naive_verdicts(program).values())
     verifier = Verifier(pool, cache=0)
@@ -232,7 +233,7 @@ def test_a_forgery_fools_a_naive_judge_and_not_ours(name: str, pool: Pool) -> No
         assert not any(checked.passed), (tests.kind, checked)
 
 
-def test_honest_solutions_pass_every_judge(pool: Pool) -> None:
+def test_honest_solutions_pass_every_judge(pool: SandboxPool) -> None:
     program = "def solve(x): return 2 * x + 1"
     assert naive_verdicts(program) == {"exit status": True, "marker": True, "nonce": True, "pickle": False}
     for tests in (CASES, ASSERTS):
@@ -242,5 +243,5 @@ def test_honest_solutions_pass_every_judge(pool: Pool) -> None:
 @pytest.mark.parametrize(
     "program", ["", "pass", "def solve(x): return 7", "def solve(x): return float(2 * x + 1)"]
 )
-def test_degenerate_solutions_fail(program: str, pool: Pool) -> None:
+def test_degenerate_solutions_fail(program: str, pool: SandboxPool) -> None:
     assert not Verifier(pool).check(program, CASES).all_pass

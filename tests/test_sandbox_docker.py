@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vertigym.core.errors import SandboxError
-from vertigym.sandboxes import Job, Level, Limits, Pool, Status, call, levels
+from vertigym.sandboxes import Job, JobLimits, Level, SandboxPool, Status, call, levels
 from vertigym.sandboxes.docker import IMAGE
 from vertigym.sandboxes.session import Session
 
@@ -75,7 +75,7 @@ def test_the_doctor_finds_it() -> None:
 
 
 def test_jobs_share_a_warm_container_until_an_anomaly(host: str) -> None:
-    with Pool(Level.DOCKER, size=1) as pool:
+    with SandboxPool(Level.DOCKER, size=1) as pool:
         add = Job("def f(a): return a + 1", call="f", inputs=[call(1)])
         assert [o.result[0].value for o in pool.run_many([add] * 8)] == [2] * 8
         warm = containers(host)
@@ -94,8 +94,8 @@ def test_a_job_with_processes_never_shares_its_container() -> None:
         "        time.sleep(0.01)\n        open('/tmp/still-here', 'w').close()\n"
     )
     look = "import os, time\ntime.sleep(0.3)\nprint(os.listdir('/tmp'))"
-    limits = Limits(processes=8)
-    with Pool(Level.DOCKER, size=1) as pool:
+    limits = JobLimits(processes=8)
+    with SandboxPool(Level.DOCKER, size=1) as pool:
         left = pool.run_many([Job(linger, limits=limits), Job(look, limits=limits)] * 2)
     assert [outcome.stdout for outcome in left] == ["", "[]\n"] * 2
 
@@ -115,7 +115,7 @@ def test_a_session_has_a_container_of_its_own(host: str) -> None:
 
 def test_a_killed_controller_leaves_nothing_running(host: str) -> None:
     script = (
-        "import sys, time\nfrom vertigym.sandboxes import *\npool = Pool('docker', size=1)\n"
+        "import sys, time\nfrom vertigym.sandboxes import *\npool = SandboxPool('docker', size=1)\n"
         "pool.run(Job('pass'))\nprint('up', flush=True)\ntime.sleep(60)"
     )
     controller = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -126,7 +126,7 @@ def test_a_killed_controller_leaves_nothing_running(host: str) -> None:
     controller.communicate()
     waited = subprocess.run(["docker", "-H", host, "wait", container], capture_output=True, timeout=30)
     assert waited.returncode == 0
-    with Pool(Level.DOCKER, size=1) as pool:  # the next pool sweeps what is left of it
+    with SandboxPool(Level.DOCKER, size=1) as pool:  # the next pool sweeps what is left of it
         pool.run(Job("pass"))
         assert container not in containers(host)
     assert containers(host) == []
@@ -146,10 +146,10 @@ def test_a_container_that_the_engine_fails_to_start_is_tried_again(
         start(container)
 
     monkeypatch.setattr(sdk.models.containers.Container, "start", failing)
-    with Pool(Level.DOCKER, size=1) as pool:
+    with SandboxPool(Level.DOCKER, size=1) as pool:
         assert pool.run(Job("print(1)")).stdout == "1\n"
         assert len(containers(host)) == 1
         failures += [404]
         with pytest.raises(SandboxError, match="404"):
-            pool.run(Job("print(1)", limits=Limits(processes=2)))
+            pool.run(Job("print(1)", limits=JobLimits(processes=2)))
     assert containers(host) == []

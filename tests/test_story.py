@@ -24,13 +24,13 @@ from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite, load_suite
 from vertigym.policies.load import load_policy
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "returns"
 pytestmark = pytest.mark.slow
 
 
-def warm_start(folder: Path, seed: int) -> Outcome:
+def warm_start(folder: Path, seed: int) -> RunOutcome:
     torch.set_num_threads(1)
     env = envs.make(RETURNS)
     assert isinstance(env, DecisionEnv)
@@ -44,7 +44,7 @@ def configured(name: str, folder: Path, seed: int, *overrides: str) -> RunConfig
     return load(RunConfig, EXAMPLE / name, [f"output={folder}", f"seed={seed}", *overrides])
 
 
-def tune(warm: Outcome, seed: int, *overrides: str, algorithm: str = "grpo") -> Outcome:
+def tune(warm: RunOutcome, seed: int, *overrides: str, algorithm: str = "grpo") -> RunOutcome:
     suites = f'eval.suites=["{EXAMPLE / "suite.toml"}"]'
     given = f"model={warm.last}", suites, *overrides
     return train(configured(f"{algorithm}.toml", warm.run.folder.parent, seed, *given))
@@ -58,25 +58,25 @@ def on_the_test_split(model: Path) -> Report:
     return run_suite(held_out, load_policy(model), model=str(model))
 
 
-def verdicts(outcome: Outcome) -> list[str]:
+def verdicts(outcome: RunOutcome) -> list[str]:
     rows: list[dict[str, Any]] = read_jsonl(outcome.run.folder / "gates.jsonl")
     return [row["verdict"] for row in rows]
 
 
 @pytest.fixture(scope="module")
-def warm_starts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Outcome]:
+def warm_starts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], RunOutcome]:
     return cache(lambda seed: warm_start(tmp_path_factory.mktemp("story"), seed))
 
 
 @pytest.fixture
-def warm(warm_starts: Callable[[int], Outcome]) -> Outcome:
+def warm(warm_starts: Callable[[int], RunOutcome]) -> RunOutcome:
     return warm_starts(0)
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_promoted_checkpoint_beats_the_warm_start_by_twenty_points(
-    seed: int, algorithm: str, warm_starts: Callable[[int], Outcome]
+    seed: int, algorithm: str, warm_starts: Callable[[int], RunOutcome]
 ) -> None:
     warm = warm_starts(seed)
     tuned = tune(warm, seed, algorithm=algorithm)
@@ -90,13 +90,13 @@ def test_the_promoted_checkpoint_beats_the_warm_start_by_twenty_points(
     assert exact.low > 0
 
 
-def test_shuffled_rewards_promote_nothing(warm: Outcome) -> None:
+def test_shuffled_rewards_promote_nothing(warm: RunOutcome) -> None:
     shuffled = tune(warm, 0, "name=shuffled", "policy.shuffle_rewards=true")
     assert shuffled.promoted is None
     assert set(verdicts(shuffled)) == {"rejected"}
 
 
-def test_a_wrecked_run_is_rejected(warm: Outcome) -> None:
+def test_a_wrecked_run_is_rejected(warm: RunOutcome) -> None:
     wrecked = tune(warm, 0, "name=wrecked", "optimizer.lr=0.03", "steps=20")
     assert wrecked.promoted is None
     scores = [evaluation.reports[0].metrics["exact"]["all"].mean for evaluation in wrecked.evaluations]
@@ -104,7 +104,7 @@ def test_a_wrecked_run_is_rejected(warm: Outcome) -> None:
     assert scores[-1] < 0.1, "the control must really wreck the model"
 
 
-def test_learning_rate_zero_changes_nothing_to_the_bit(warm: Outcome) -> None:
+def test_learning_rate_zero_changes_nothing_to_the_bit(warm: RunOutcome) -> None:
     still = tune(warm, 0, "name=still", "optimizer.lr=0.0", "steps=10")
     before, after = (load_file(folder / "model.safetensors") for folder in (warm.last, still.last))
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -14,9 +14,9 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.rewards import citations
 from vertigym.rewards.calling import RewardFunction
+from vertigym.rewards.chance import ChanceCorrection
 from vertigym.rewards.fields import fields
 from vertigym.rewards.labels import label
-from vertigym.rewards.odds import Odds
 from vertigym.rewards.outcome import accepted
 from vertigym.rewards.retrieval import Library, terms
 from vertigym.rewards.words import numbers, words
@@ -210,18 +210,18 @@ def test_the_stock_reply_stays_under_the_floor(split: Split, tmp_path: Path) -> 
 
 
 def test_a_guess_costs_where_it_is_wrong_what_it_earns_where_it_is_right() -> None:
-    def odds(*paid: dict[str, float], split: Split = "train") -> Odds:
-        tasks = [Task(id=str(i), prompt="", split=split) for i in range(len(paid))]
-        return Odds(tasks, lambda task: paid[int(task.id)])
+    def correction(*rewards: dict[str, float], split: Split = "train") -> ChanceCorrection:
+        tasks = [Task(id=str(i), prompt="", split=split) for i in range(len(rewards))]
+        return ChanceCorrection(tasks, lambda task: rewards[int(task.id)])
 
-    bets = odds({"a": 1.0}, {"a": 0.5, "b": 1.0}, {"b": 1.0}, {"c": 1.0}, {})
-    assert bets.loss("a", TASK) == pytest.approx(1.5 / 3)
-    assert bets.loss("b", TASK) == pytest.approx(2 / 3)
-    assert bets.loss("c", TASK) == 1 / 4
-    assert bets.loss("never right", TASK) == Odds().loss("a", TASK) == 0.0
-    assert odds({"a": 1.0}, {"a": 1.0}).loss("a", TASK) == 1.0
-    assert odds({"a": 1.0}, {"a": 1.0}, {}).loss("a", TASK) == 1.0
-    assert odds({"a": 1.0}, {}, split="eval").loss("a", TASK) == 0.0
+    chance = correction({"a": 1.0}, {"a": 0.5, "b": 1.0}, {"b": 1.0}, {"c": 1.0}, {})
+    assert chance.penalty("a", TASK) == pytest.approx(1.5 / 3)
+    assert chance.penalty("b", TASK) == pytest.approx(2 / 3)
+    assert chance.penalty("c", TASK) == 1 / 4
+    assert chance.penalty("never right", TASK) == ChanceCorrection().penalty("a", TASK) == 0.0
+    assert correction({"a": 1.0}, {"a": 1.0}).penalty("a", TASK) == 1.0
+    assert correction({"a": 1.0}, {"a": 1.0}, {}).penalty("a", TASK) == 1.0
+    assert correction({"a": 1.0}, {}, split="eval").penalty("a", TASK) == 0.0
 
 
 def value(reward: RewardFunction, completion: str, answer: Any = None, **info: Any) -> Any:

@@ -16,7 +16,9 @@ from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError
 from vertigym.learner.batch import Batch
 from vertigym.learner.config import PolicyConfig
-from vertigym.learner.objective import Earned, policy_loss, token_advantages, token_weights
+from vertigym.learner.objective import policy_loss, token_advantages, token_weights
+from vertigym.learner.registry import EpisodeRewards
+from vertigym.learner.samples import TokenColumns
 
 ADVANTAGES = ["grpo", "grpo-no-std", "rloo", "reinforce++", "maxrl", "gdpo", "gae"]
 LOSSES = ["ppo_clip", "gspo", "cispo", "dppo_tv", "reinforce"]
@@ -146,7 +148,7 @@ def slow_correction(cfg: PolicyConfig, data: Data, i: int, t: int) -> float:
     return weight if cfg.correction_low <= weight <= cfg.correction_high else 0.0
 
 
-def paid(cfg: PolicyConfig, data: Data) -> list[list[float]]:
+def token_rewards(cfg: PolicyConfig, data: Data) -> list[list[float]]:
     """Rewards a token, with the KL taken off where it is part of them."""
     if not cfg.kl or cfg.kl_in == "loss":
         return data.rewards
@@ -169,7 +171,7 @@ def whitened(rows: list[list[float]]) -> list[list[float]]:
 
 
 def slow_advantages(cfg: PolicyConfig, data: Data) -> list[list[float]]:
-    rewards = paid(cfg, data)
+    rewards = token_rewards(cfg, data)
     if cfg.advantage == "gae":
         rows = []
         for row, values in zip(rewards, data.values, strict=True):
@@ -225,22 +227,22 @@ def flat(rows: list[list[float]]) -> Tensor:
 def trainers(cfg: PolicyConfig, data: Data) -> tuple[float, list[list[float]]]:
     lengths_N = torch.tensor(LENGTHS)
     sequences_T = torch.arange(len(LENGTHS)).repeat_interleave(lengths_N)
-    gain = Earned(
-        flat(paid(cfg, data)),
+    gain = EpisodeRewards(
+        flat(token_rewards(cfg, data)),
         sequences_T,
         torch.tensor(GROUPS),
         torch.tensor(data.parts, dtype=torch.float64) if cfg.advantage == "gdpo" else None,
         flat(data.values) if cfg.advantage == "gae" else None,
     )
-    columns = {
-        "advantage": token_advantages(cfg, gain)[0],
-        "weight": token_weights(cfg, lengths_N)[sequences_T],
-        "sampler_logp": flat(data.sampler),
-    }
+    columns = TokenColumns(
+        advantage=token_advantages(cfg, gain)[0],
+        weight=token_weights(cfg, lengths_N)[sequences_T],
+        sampler_logp=flat(data.sampler),
+    )
     if cfg.ratio_to == "trainer":
-        columns["old_logp"] = flat(data.old)
+        columns.trainer_logp = flat(data.old)
     if cfg.kl and cfg.kl_in == "loss":
-        columns["reference_logp"] = flat(data.reference)
+        columns.reference_logp = flat(data.reference)
     empty = torch.zeros(0, dtype=torch.long)
     batch = Batch(empty, empty, empty, sequences_T, columns)
     logp_T = flat(data.logp).requires_grad_()

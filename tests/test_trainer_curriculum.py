@@ -23,13 +23,15 @@ TASKS = [
 ]
 
 
-def played(task: str, *values: float | None) -> list[Trajectory]:
+def scored_episode(task: str, *values: float | None) -> list[Trajectory]:
     return [Trajectory(task, (), Score(value)) for value in values]
 
 
 def taught(**config: float) -> Curriculum:
     curriculum = Curriculum(TASKS, CurriculumConfig(**config), seed=0)
-    curriculum.learn([*played("easy0", 1, 1), *played("even0", 1, 0, None), *played("hard0", 0, 0)])
+    curriculum.learn(
+        [*scored_episode("easy0", 1, 1), *scored_episode("even0", 1, 0, None), *scored_episode("hard0", 0, 0)]
+    )
     return curriculum
 
 
@@ -50,11 +52,11 @@ def test_weights_by_hand() -> None:
 def test_accuracy_is_a_moving_average_of_what_could_be_scored() -> None:
     curriculum = taught(memory=0.75)
     assert curriculum.metrics()["curriculum/accuracy/even"] == 0.5
-    curriculum.learn(played("even1", 1, 1, None))
+    curriculum.learn(scored_episode("even1", 1, 1, None))
     assert curriculum.metrics()["curriculum/accuracy/even"] == 0.75 * 0.5 + 0.25 * 1
-    curriculum.learn(played("even1", None))
+    curriculum.learn(scored_episode("even1", None))
     assert curriculum.metrics()["curriculum/accuracy/even"] == 0.625
-    curriculum.learn(played("even1", 7.5))  # a score is read as a share
+    curriculum.learn(scored_episode("even1", 7.5))  # a score is read as a share
     assert curriculum.metrics()["curriculum/accuracy/even"] == pytest.approx(0.75 * 0.625 + 0.25)
     assert "curriculum/accuracy/new" not in curriculum.metrics()
 
@@ -89,7 +91,7 @@ def test_a_step_draws_no_task_twice_and_repeats() -> None:
 
 def test_the_state_is_kept_whole(tmp_path: Path) -> None:
     curriculum, other = taught(), Curriculum(TASKS, CurriculumConfig(), seed=0)
-    curriculum.learn(played("even1", 1 / 3))
+    curriculum.learn(scored_episode("even1", 1 / 3))
     curriculum.save_state(tmp_path)
     other.load_state(tmp_path)
     assert other.metrics() == curriculum.metrics()

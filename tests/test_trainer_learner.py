@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vertigym.learner import learner as learner_module
-from vertigym.learner.batch import Batch, Row, Sample, Tree, collate, microbatches, packed, rows
+from vertigym.learner.batch import Batch, PackedRow, PrefixTree, collate, lay_out, microbatches, packed
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner, Loss, tokenwise
+from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
 from vertigym.policies.engine import load_model
 
@@ -28,14 +29,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SAMPLES = [
-    Sample([3, 4, 5, 6], [0, 0, 1, 1], {"w": [1.0, -2.0]}),
-    Sample([7, 8, 9, 10, 11, 12, 13], [0, 1, 1, 0, 0, 1, 0], {"w": [0.5, 0.0, 3.0]}),
-    Sample([20, 21], [0, 1], {"w": [1.5]}),
+    TrainingSample([3, 4, 5, 6], [0, 0, 1, 1], TokenColumns(weight=[1.0, -2.0])),
+    TrainingSample([7, 8, 9, 10, 11, 12, 13], [0, 1, 1, 0, 0, 1, 0], TokenColumns(weight=[0.5, 0.0, 3.0])),
+    TrainingSample([20, 21], [0, 1], TokenColumns(weight=[1.5])),
 ]
 
 
 def weighted(logp_T: Tensor, _: Tensor | None, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    return -(batch.columns["w"] * logp_T).sum(), {"w": batch.columns["w"].sum()}
+    assert batch.columns.weight is not None
+    return -(batch.columns.weight * logp_T).sum(), {"w": batch.columns.weight.sum()}
 
 
 def learner(folder: Path, **kwargs: Any) -> Learner:
@@ -43,7 +45,9 @@ def learner(folder: Path, **kwargs: Any) -> Learner:
     return Learner(model, OptimizerConfig(lr=1e-2), total_steps=10, **kwargs)
 
 
-def gradients(some: Learner, samples: list[Sample], **kwargs: Any) -> tuple[dict[str, float], list[Tensor]]:
+def gradients(
+    some: Learner, samples: list[TrainingSample], **kwargs: Any
+) -> tuple[dict[str, float], list[Tensor]]:
     got = some.forward_backward(samples, weighted, **kwargs)
     return got, [p.grad.clone() for p in some.model.parameters() if p.grad is not None]
 
@@ -56,7 +60,7 @@ def reference(folder: Path, temperature: float) -> tuple[float, list[Tensor]]:
     for sample in SAMPLES:
         logits = model(torch.tensor([sample.token_ids])).logits[0].double() / temperature
         logp = torch.log_softmax(logits, -1)
-        weights = iter(sample.columns["w"])
+        weights = iter(sample.columns.weight or ())
         for place, (token, trained) in enumerate(zip(sample.token_ids, sample.loss_mask, strict=True)):
             if trained:
                 loss = loss - next(weights) * logp[place - 1, token]
@@ -97,7 +101,8 @@ def test_gradients_taken_with_the_logits_at_hand_are_the_same(
     @tokenwise
     def loss(logp_T: Tensor, entropy_T: Tensor | None, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert entropy_T is not None
-        return -(batch.columns["w"] * logp_T.exp()).sum() - 0.1 * entropy_T.sum(), {}
+        assert batch.columns.weight is not None
+        return -(batch.columns.weight * logp_T.exp()).sum() - 0.1 * entropy_T.sum(), {}
 
     def run() -> tuple[dict[str, float], list[Tensor]]:
         some = learner(folder)
@@ -123,8 +128,8 @@ def test_gradients_taken_with_the_logits_at_hand_are_the_same(
 
 def test_tokens_outside_the_mask_get_no_gradient(folder: Path) -> None:
     """Only position 0 predicts a trained token, so what stands after it cannot matter."""
-    a = [Sample([3, 4, 5, 6], [0, 1, 0, 0], {"w": [1.0]})]
-    b = [Sample([3, 4, 30, 31], [0, 1, 0, 0], {"w": [1.0]})]
+    a = [TrainingSample([3, 4, 5, 6], [0, 1, 0, 0], TokenColumns(weight=[1.0]))]
+    b = [TrainingSample([3, 4, 30, 31], [0, 1, 0, 0], TokenColumns(weight=[1.0]))]
     for x, y in zip(gradients(learner(folder), a)[1], gradients(learner(folder), b)[1], strict=True):
         assert torch.equal(x, y)
 
@@ -146,17 +151,17 @@ def test_microbatches_hold_every_sample_once_within_the_budget() -> None:
 
 PROMPT = [3, 4, 5, 6, 7]
 GROUP = [
-    Sample([*PROMPT, 8, 9, 10], [0] * 5 + [1, 1, 1], {"w": [1.0, -1.0, 0.5]}),
-    Sample([*PROMPT, 11], [0] * 5 + [1], {"w": [2.0]}),  # nothing of its own is fed
-    Sample([*PROMPT, 8, 20, 21, 12, 13], [0] * 5 + [1, 0, 0, 1, 0], {"w": [-0.5, 3.0]}),
-    Sample([9, 8, 7], [0, 1, 1], {"w": [1.0, 1.0]}),
+    TrainingSample([*PROMPT, 8, 9, 10], [0] * 5 + [1, 1, 1], TokenColumns(weight=[1.0, -1.0, 0.5])),
+    TrainingSample([*PROMPT, 11], [0] * 5 + [1], TokenColumns(weight=[2.0])),  # nothing of its own is fed
+    TrainingSample([*PROMPT, 8, 20, 21, 12, 13], [0] * 5 + [1, 0, 0, 1, 0], TokenColumns(weight=[-0.5, 3.0])),
+    TrainingSample([9, 8, 7], [0, 1, 1], TokenColumns(weight=[1.0, 1.0])),
 ]
 
 
 def test_a_shared_prompt_is_computed_once_and_changes_nothing(folder: Path) -> None:
     shared, alone = learner(folder), learner(folder)
     alone._share = False
-    assert [len(row.samples) for row in rows(GROUP, share=True)] == [3, 1]
+    assert [len(row.samples) for row in lay_out(GROUP, share=True)] == [3, 1]
     assert shared._share, "the tiny model must use the attention that takes a mask"
     (got, grads), (expected, expected_grads) = gradients(shared, GROUP), gradients(alone, GROUP)
     assert got == pytest.approx(expected, abs=1e-6)
@@ -167,24 +172,24 @@ def test_a_shared_prompt_is_computed_once_and_changes_nothing(folder: Path) -> N
 
 
 def test_branches_stand_at_their_own_positions_and_never_see_each_other() -> None:
-    batch = collate(rows(GROUP[:3], share=True))
+    batch = collate(lay_out(GROUP[:3], share=True))
     assert batch.positions_BS is not None
     assert batch.mask_B1SS is not None
     assert batch.ids_BS.tolist() == [[3, 4, 5, 6, 7, 8, 9, 8, 20, 21]]
     assert batch.positions_BS.tolist() == [[0, 1, 2, 3, 4, 5, 6, 5, 6, 7]]
-    assert batch.places_T.tolist() == [4, 5, 6, 4, 4, 9]
+    assert batch.hidden_index_T.tolist() == [4, 5, 6, 4, 4, 9]
     assert batch.targets_T.tolist() == [8, 9, 10, 11, 8, 12]
     assert batch.mask_B1SS[0, 0, 8].tolist() == [True] * 5 + [False, False, True, True, False]
 
 
 def test_long_branches_over_a_short_prompt_are_not_put_into_one_row() -> None:
-    long = [Sample([1, 2, *range(3, 13)], [0, 0] + [1] * 10) for _ in range(3)]
-    assert [len(row.samples) for row in rows(long, share=True)] == [1, 1, 1]
+    long = [TrainingSample([1, 2, *range(3, 13)], [0, 0] + [1] * 10) for _ in range(3)]
+    assert [len(row.samples) for row in lay_out(long, share=True)] == [1, 1, 1]
 
 
 def test_a_trained_first_token_is_refused() -> None:
     with pytest.raises(AssertionError, match="first token"):
-        Sample([1, 2], [1, 0])
+        TrainingSample([1, 2], [1, 0])
 
 
 def test_learning_rate_warms_up_and_then_follows_its_schedule(folder: Path) -> None:
@@ -237,11 +242,15 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(folder: Path) ->
 # Packing.
 
 UNLIKE = [
-    Sample([3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [0, 0, 0, 0, 1, 1, 1, 1, 1, 1], {"w": [1, -1, 2, 0.5, 0.1, 1]}),
-    Sample([13, 14, 15], [0, 1, 1], {"w": [1.0, -0.5]}),
-    Sample([16, 17, 18, 19], [0, 1, 0, 1], {"w": [-2.0, 1.0]}),
-    Sample([16, 17, 20], [0, 1, 1], {"w": [0.3, 0.7]}),
-    Sample([21, 22], [0, 1], {"w": [1.5]}),
+    TrainingSample(
+        [3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+        [0, 0, 0, 0, 1, 1, 1, 1, 1, 1],
+        TokenColumns(weight=[1, -1, 2, 0.5, 0.1, 1]),
+    ),
+    TrainingSample([13, 14, 15], [0, 1, 1], TokenColumns(weight=[1.0, -0.5])),
+    TrainingSample([16, 17, 18, 19], [0, 1, 0, 1], TokenColumns(weight=[-2.0, 1.0])),
+    TrainingSample([16, 17, 20], [0, 1, 1], TokenColumns(weight=[0.3, 0.7])),
+    TrainingSample([21, 22], [0, 1], TokenColumns(weight=[1.5])),
 ]
 
 
@@ -263,8 +272,8 @@ def test_unlike_samples_share_rows_where_that_saves_padding_and_nothing_changes(
 
 
 def test_no_token_sees_another_tree() -> None:
-    trees = [Tree([UNLIKE[1]]), Tree([UNLIKE[2], UNLIKE[3]])]
-    mask_B1SS = collate([Row(trees), Row([Tree([UNLIKE[0]])])]).mask_B1SS
+    trees = [PrefixTree([UNLIKE[1]]), PrefixTree([UNLIKE[2], UNLIKE[3]])]
+    mask_B1SS = collate([PackedRow(trees), PackedRow([PrefixTree([UNLIKE[0]])])]).mask_B1SS
     assert mask_B1SS is not None
     #                     a a | p b b | c    (b, c: branches of p)
     assert mask_B1SS[0, 0, :6, :6].int().tolist() == [
@@ -278,7 +287,7 @@ def test_no_token_sees_another_tree() -> None:
 
 
 def test_rows_of_like_length_are_left_alone() -> None:
-    like = [Sample([i, i + 1, i + 2], [0, 0, 1], {}) for i in range(3, 9)]
+    like = [TrainingSample([i, i + 1, i + 2], [0, 0, 1]) for i in range(3, 9)]
     (part,) = microbatches(like, 1000, share=True)
     assert [len(row.samples) for row in part] == [1] * 6
     assert collate(part).mask_B1SS is None, "they keep the attention that needs no mask"
@@ -286,7 +295,7 @@ def test_rows_of_like_length_are_left_alone() -> None:
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
 def test_packed_rows_hold_every_tree_once_and_are_no_longer_than_the_longest(lengths: list[int]) -> None:
-    laid = [Row([Tree([Sample([1] * (n + 1), [0] * n + [1], {})])]) for n in lengths]
+    laid = [PackedRow([PrefixTree([TrainingSample([1] * (n + 1), [0] * n + [1])])]) for n in lengths]
     tight = packed(laid)
     assert sorted(id(tree) for row in tight for tree in row.trees) == sorted(id(row.trees[0]) for row in laid)
     assert max(row.length for row in tight) == max(row.length for row in laid)

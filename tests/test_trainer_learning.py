@@ -14,7 +14,7 @@ from vertigym.core.config import load, parse
 from vertigym.core.files import read_jsonl, write_jsonl
 from vertigym.policies.scripted import reference_text
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +29,11 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def run(**table: Any) -> Outcome:
+def run(**table: Any) -> RunOutcome:
     return train(parse(RunConfig, {"threads": 1, **table}, source="test"))
 
 
-def last_rewards(outcome: Outcome) -> float:
+def last_rewards(outcome: RunOutcome) -> float:
     return fmean(row["reward"] for row in read_jsonl(outcome.run.folder / "metrics.jsonl")[-10:])
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, InputError
 from vertigym.learner import advantages, losses
-from vertigym.learner.batch import Batch, Sample
+from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig, PolicyConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.objective import policy_loss, token_weights
+from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
 from vertigym.policies.engine import load_model
 from vertigym.trainer.config import RunConfig
@@ -108,9 +109,9 @@ def gradient(loss_T: Tensor, logp_T: Tensor) -> Tensor:
 class TestLosses:
     def test_dual_clip_bounds_the_loss_of_a_bad_token_that_became_likely(self) -> None:
         logp = t(math.log(5), math.log(5)).requires_grad_()
-        loss, silenced = losses.ppo_clip(logp, t(0, 0), t(-1, 1), clip_low=0.2, clip_high=0.28, dual_clip=3.0)
+        loss, clipped = losses.ppo_clip(logp, t(0, 0), t(-1, 1), clip_low=0.2, clip_high=0.28, dual_clip=3.0)
         close(loss, 3.0, -1.28)
-        assert silenced.tolist() == [True, True]
+        assert clipped.tolist() == [True, True]
         assert gradient(loss, logp).tolist() == [0.0, 0.0]
 
     def test_gspo_has_one_ratio_a_sequence_whatever_its_length(self) -> None:
@@ -122,22 +123,22 @@ class TestLosses:
         )
         close(loss, *[-math.exp(0.2)] * 5)
         close(gradient(loss, logp), *[-math.exp(0.2)] * 5)
-        loss, silenced = losses.gspo(
+        loss, clipped = losses.gspo(
             logp, torch.zeros(5).double(), t(1, 1, -1, -1, -1), rows, clip_low=0.1, clip_high=0.1
         )
-        assert silenced.tolist() == [True, True, False, False, False]
+        assert clipped.tolist() == [True, True, False, False, False]
 
     def test_cispo_clips_the_weight_at_one_plus_the_width(self) -> None:
         logp = (t(math.log(2), math.log(0.1), 0) - 1).requires_grad_()
-        loss, silenced = losses.cispo(logp, t(-1, -1, -1), t(1, 1, -2), clip_low=0.2, clip_high=0.28)
+        loss, clipped = losses.cispo(logp, t(-1, -1, -1), t(1, 1, -2), clip_low=0.2, clip_high=0.28)
         close(gradient(loss, logp), -1.28, -0.8, 2.0)
-        assert not silenced.any()
+        assert not clipped.any()
 
     def test_dppo_drops_by_the_distance_of_probabilities_not_by_the_ratio(self) -> None:
         # 0.01 -> 0.05 is a ratio of 5 and a distance of 0.04; 0.5 -> 0.8 a ratio of 1.6 and a distance of 0.3.
         logp = t(math.log(0.05), math.log(0.8), math.log(0.8)).requires_grad_()
         old = t(math.log(0.01), math.log(0.5), math.log(0.5))
-        loss, dropped = losses.dppo_tv(logp, old, t(1, 1, -1), clip_low=0.2, clip_high=0.2, pull=0.0)
+        loss, dropped = losses.dppo_tv(logp, old, t(1, 1, -1), clip_low=0.2, clip_high=0.2, kl_weight=0.0)
         assert dropped.tolist() == [False, True, False]
         close(loss, -5.0, 0.0, 1.6)
         close(gradient(loss, logp), -5.0, 0.0, 1.6)
@@ -146,7 +147,7 @@ class TestLosses:
     def test_at_ratio_one_every_loss_is_the_policy_gradient(self, name: str) -> None:
         cfg = parse(PolicyConfig, {"loss": name}, source="test")
         logp, advantage = t(-1, -2, -0.5).requires_grad_(), t(0.7, -1.5, 0.0)
-        columns = {"sampler_logp": logp.detach(), "advantage": advantage, "weight": torch.ones(3).double()}
+        columns = TokenColumns(sampler_logp=logp.detach(), advantage=advantage, weight=torch.ones(3).double())
         total, report = policy_loss(cfg)(logp, None, batch_of(long(0, 0, 1), columns))
         torch.testing.assert_close(gradient(total, logp), -advantage)
         assert float(report["clip_share"]) == 0
@@ -162,7 +163,7 @@ class TestLosses:
         close(losses.value_clip(value, t(0, 0, 0), t(1, 1, 1), clip=0)[0], 0.0, 0.405, 2.0)
 
 
-def batch_of(sequences_T: Tensor, columns: dict[str, Tensor]) -> Batch:
+def batch_of(sequences_T: Tensor, columns: TokenColumns[Tensor]) -> Batch:
     empty = torch.zeros(0, dtype=torch.long)
     return Batch(empty, empty, empty, sequences_T, columns)
 
@@ -265,7 +266,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_model(Path(path))[0]
 
 
-def episode(pick: random.Random) -> list[Sample]:
+def episode(pick: random.Random) -> list[TrainingSample]:
     """One or two samples; a second turn comes after an observation."""
     samples = []
     for _ in range(pick.choice((1, 1, 2))):
@@ -276,22 +277,23 @@ def episode(pick: random.Random) -> list[Sample]:
             ids += [pick.randint(10, 40) for _ in range(said + seen)]
             mask += [1] * said + [0] * seen
         count = sum(mask)
-        names = ("sampler_logp", "old_logp", "reference_logp")
+        names = ("sampler_logp", "trainer_logp", "reference_logp")
         columns = {name: [pick.uniform(-7, -5) for _ in range(count)] for name in names}
-        samples.append(Sample(ids, mask, {**columns, "advantage": [pick.gauss(0, 1) for _ in range(count)]}))
+        columns["advantage"] = [pick.gauss(0, 1) for _ in range(count)]
+        samples.append(TrainingSample(ids, mask, TokenColumns(**columns)))
     return samples
 
 
-def weigh(cfg: PolicyConfig, episodes: list[list[Sample]]) -> list[Sample]:
+def weigh(cfg: PolicyConfig, episodes: list[list[TrainingSample]]) -> list[TrainingSample]:
     lengths = torch.tensor([sum(s.trained for s in samples) for samples in episodes])
     for samples, weight in zip(episodes, token_weights(cfg, lengths).tolist(), strict=True):
         for sample in samples:
-            sample.columns["weight"] = [weight] * sample.trained
+            sample.columns.weight = [weight] * sample.trained
     return [sample for samples in episodes for sample in samples]
 
 
 def learnt(
-    model: Any, cfg: PolicyConfig, samples: list[Sample], tokens: int, *, share: bool
+    model: Any, cfg: PolicyConfig, samples: list[TrainingSample], tokens: int, *, share: bool
 ) -> tuple[float, Tensor]:
     learner = Learner(model, OptimizerConfig(), total_steps=1, microbatch_tokens=tokens)
     learner._share = share
@@ -355,11 +357,11 @@ def test_a_token_without_weight_gets_exactly_no_gradient() -> None:
     for table in COMPOSED:
         cfg = parse(PolicyConfig, {**table, "entropy": 0.0}, source="test")
         logp = t(-1, -2, -3).requires_grad_()
-        names = ("sampler_logp", "old_logp", "reference_logp", "advantage")
+        names = ("sampler_logp", "trainer_logp", "reference_logp", "advantage")
         columns = {name: t(-1.3, -1.8, -2.9) for name in names} | {"weight": t(1, 0, 1)}
         if cfg.loss == "gspo":
             columns["weight"] = t(1, 1, 0)
-        total, _ = policy_loss(cfg)(logp, None, batch_of(long(0, 0, 1), columns))
+        total, _ = policy_loss(cfg)(logp, None, batch_of(long(0, 0, 1), TokenColumns(**columns)))
         got = gradient(total, logp)
         assert got[2 if cfg.loss == "gspo" else 1] == 0
         assert got[0] != 0

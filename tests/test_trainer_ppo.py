@@ -14,17 +14,17 @@ from vertigym.core.errors import DataError, RunError
 from vertigym.core.files import read_jsonl, sha256, write_jsonl
 from vertigym.core.types import Message, Sampling, Score, Segment, StopReason, Trajectory
 from vertigym.envs import registry
-from vertigym.learner.batch import Sample
 from vertigym.learner.clock import repeatable
 from vertigym.learner.config import OptimizerConfig, PolicyConfig
 from vertigym.learner.critic import Critic, critic_loss
-from vertigym.learner.episodes import column, earned, played, set_column, turn_ends
+from vertigym.learner.episodes import column, episode_rewards, scored_episode, set_column, turn_ends
+from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer import checkpoints
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, Progress, train
+from vertigym.trainer.loop import Progress, RunOutcome, train
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ask_first"
 NOTHING: list[Message] = []
@@ -55,7 +55,9 @@ THIRD = Segment([1, 2, 9, 3, 4], [0, 0, 0, 1, 1], [0, 0, 0, -6, -7])
 
 
 def play(some: Trajectory, **policy: Any) -> Any:
-    return played(some, some.score, parse(PolicyConfig, policy, source="test"), index=0, group=0, max_tokens=4)
+    return scored_episode(
+        some, some.score, parse(PolicyConfig, policy, source="test"), index=0, group=0, max_tokens=4
+    )
 
 
 def test_the_reward_comes_with_the_last_token_the_policy_wrote() -> None:
@@ -70,8 +72,8 @@ def test_rewards_of_earlier_turns_come_with_the_last_token_of_their_turn() -> No
     some = trajectory(TWO_TURNS, THIRD, score=0.5, turn_rewards=(0.1, 0.2, 0.5))
     assert play(some, turn_rewards=True).rewards == [0, 0.1, 0, 0, 0.2, 0, 0.5]
     assert play(some).rewards == [0, 0, 0, 0, 0, 0, 0.5]
-    gain = earned([play(some, turn_rewards=True)] * 2, [0, 0])
-    assert gain.episodes().tolist() == pytest.approx([0.8, 0.8])
+    gain = episode_rewards([play(some, turn_rewards=True)] * 2, [0, 0])
+    assert gain.totals().tolist() == pytest.approx([0.8, 0.8])
 
 
 def test_the_longest_turn_decides_what_overlong_takes_off() -> None:
@@ -92,9 +94,9 @@ def test_gdpo_asks_for_parts_that_exist() -> None:
 
 
 def test_columns_go_to_their_samples() -> None:
-    plays = [play(trajectory(TWO_TURNS, THIRD)), play(trajectory(THIRD))]
-    set_column(plays, "x", torch.arange(9.0))
-    assert [s.columns["x"] for p in plays for s in p.samples] == [[0, 1, 2, 3, 4], [5, 6], [7, 8]]
+    episodes = [play(trajectory(TWO_TURNS, THIRD)), play(trajectory(THIRD))]
+    set_column(episodes, "weight", torch.arange(9.0))
+    assert [s.columns.weight for p in episodes for s in p.samples] == [[0, 1, 2, 3, 4], [5, 6], [7, 8]]
 
 
 # Multi-turn rollouts.
@@ -167,11 +169,15 @@ def critic_of(small: Path, **kwargs: Any) -> Critic:
     return critic
 
 
-def valued() -> list[Sample]:
+def valued() -> list[TrainingSample]:
     prompt = [3, 4, 5, 6, 7]
     rows = [([8, 9, 10], [1, 1, 1]), ([11], [1]), ([8, 20, 21, 12, 13], [1, 0, 0, 1, 0])]
     return [
-        Sample([*prompt, *ids], [0] * 5 + mask, {"old_value": [0.1] * sum(mask), "return": [1.0] * sum(mask)})
+        TrainingSample(
+            [*prompt, *ids],
+            [0] * 5 + mask,
+            TokenColumns(old_value=[0.1] * sum(mask), returns=[1.0] * sum(mask)),
+        )
         for ids, mask in rows
     ]
 
@@ -224,7 +230,7 @@ def test_a_resumed_critic_goes_on_to_the_same_bits(small: Path, tmp_path: Path) 
 # Runs.
 
 
-def warm_start(folder: Path, seed: int = 0, *changes: str) -> Outcome:
+def warm_start(folder: Path, seed: int = 0, *changes: str) -> RunOutcome:
     from ask_first import logs  # type: ignore[import-not-found]
 
     write_jsonl(folder / "logs.jsonl", logs(seed=seed))
@@ -236,12 +242,12 @@ def example(name: str, folder: Path, seed: int, *changes: str) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def warm(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     sizes = ("tiny.hidden=32", "tiny.layers=1", "tiny.ffn=48", "steps=100", "optimizer.lr=1e-2")
     return warm_start(tmp_path_factory.mktemp("warm"), 0, *sizes)
 
 
-def short(warm: Outcome, folder: Path, algorithm: str = "ppo", **changes: Any) -> RunConfig:
+def short(warm: RunOutcome, folder: Path, algorithm: str = "ppo", **changes: Any) -> RunConfig:
     table: dict[str, Any] = {
         "name": algorithm, "env": "ask_first", "model": str(warm.last), "algorithm": algorithm, "steps": 3,
         "output": str(folder), "rollout": {"tasks": 6, "group_size": 2, "max_tokens": 8, "save_every": 1},
@@ -254,21 +260,21 @@ def short(warm: Outcome, folder: Path, algorithm: str = "ppo", **changes: Any) -
 
 
 @pytest.fixture(scope="module")
-def done(warm: Outcome, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def done(warm: RunOutcome, tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     return train(short(warm, tmp_path_factory.mktemp("ppo")))
 
 
-def timeless(outcome: Outcome) -> list[dict[str, float]]:
+def timeless(outcome: RunOutcome) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = read_jsonl(outcome.run.folder / "metrics.jsonl")
     return [repeatable(row) for row in rows]
 
 
-def files(outcome: Outcome) -> dict[str, str]:
+def files(outcome: RunOutcome) -> dict[str, str]:
     places = ("model.safetensors", "trainer/critic/model.pt", "trainer/state.pt")
     return {place: sha256(outcome.last / place) for place in places}
 
 
-def test_only_the_critic_learns_during_its_warm_up(warm: Outcome, done: Outcome) -> None:
+def test_only_the_critic_learns_during_its_warm_up(warm: RunOutcome, done: RunOutcome) -> None:
     checkpoint = done.run.checkpoint
     start, first, second = (load_file(checkpoint(step) / "model.safetensors") for step in (0, 1, 2))
     assert all(torch.equal(start[name], first[name]) for name in start)
@@ -280,7 +286,7 @@ def test_only_the_critic_learns_during_its_warm_up(warm: Outcome, done: Outcome)
     assert {"grad_norm", "critic/grad_norm", "critic/squared_error", "clip_share", "turns"} <= rows[1].keys()
 
 
-def test_an_episodes_advantage_is_saved_with_its_rollout(done: Outcome) -> None:
+def test_an_episodes_advantage_is_saved_with_its_rollout(done: RunOutcome) -> None:
     rows = read_jsonl(done.run.folder / "rollouts" / "step-000003.jsonl")
     assert len(rows) == 12
     assert len({row["advantage"] for row in rows}) > 1
@@ -288,7 +294,7 @@ def test_an_episodes_advantage_is_saved_with_its_rollout(done: Outcome) -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_an_interrupted_run_resumes_to_the_same_bits_with_its_critic(
-    warm: Outcome, done: Outcome, tmp_path: Path, stop_at: int
+    warm: RunOutcome, done: RunOutcome, tmp_path: Path, stop_at: int
 ) -> None:
     def stop(step: int, _: object) -> None:
         if step == stop_at:
@@ -301,7 +307,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits_with_its_critic(
     assert files(resumed) == files(done)
 
 
-def test_a_damaged_critic_is_noticed(warm: Outcome, tmp_path: Path) -> None:
+def test_a_damaged_critic_is_noticed(warm: RunOutcome, tmp_path: Path) -> None:
     last = train(short(warm, tmp_path, steps=1)).last
     file = last / "trainer" / "critic" / "model.pt"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
@@ -320,14 +326,14 @@ def test_a_damaged_critic_is_noticed(warm: Outcome, tmp_path: Path) -> None:
         {"ratio_to": "trainer", "correction": "sequence-mean", "overlong": 2, "normalizer": "sequence"},
     ],
 )
-def test_other_compositions_run(warm: Outcome, tmp_path: Path, policy: dict[str, Any]) -> None:
+def test_other_compositions_run(warm: RunOutcome, tmp_path: Path, policy: dict[str, Any]) -> None:
     rows = timeless(train(short(warm, tmp_path, "grpo", policy=policy, steps=2)))
     assert len(rows) == 2
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert rows[-1]["grad_norm"] > 0
 
 
-def test_dynamic_sampling_fills_up_with_groups_that_vary(warm: Outcome, tmp_path: Path) -> None:
+def test_dynamic_sampling_fills_up_with_groups_that_vary(warm: RunOutcome, tmp_path: Path) -> None:
     rollouts = {"tasks": 4, "group_size": 2, "max_tokens": 8, "rounds": 5}
     rows = timeless(train(short(warm, tmp_path, "grpo", policy={}, rollout=rollouts, steps=2)))
     assert any(row["sampling_rounds"] > 1 for row in rows)
@@ -335,7 +341,7 @@ def test_dynamic_sampling_fills_up_with_groups_that_vary(warm: Outcome, tmp_path
 
 
 def test_dynamic_sampling_that_finds_nothing_ends_with_what_to_do(
-    warm: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    warm: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ask_first
 

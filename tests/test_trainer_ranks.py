@@ -30,11 +30,12 @@ from transformers import (
 from vertigym import __version__
 from vertigym.core.config import parse
 from vertigym.core.files import read_jsonl
-from vertigym.learner.batch import Sample, balanced
+from vertigym.learner.batch import balanced
 from vertigym.learner.config import OptimizerConfig, PolicyConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.objective import policy_loss
-from vertigym.learner.ranks import ALONE, Ranks
+from vertigym.learner.ranks import SINGLE_RANK, Ranks
+from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
 
@@ -48,10 +49,10 @@ import json, sys, torch
 from vertigym.core.config import parse
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
-from vertigym.learner.ranks import joined
+from vertigym.learner.ranks import join_ranks
 
 torch.set_num_threads(1)
-with joined():
+with join_ranks():
     for resume, config in json.loads(open(sys.argv[1]).read()):
         train(parse(RunConfig, config, source="test"), resume=resume)
 """
@@ -72,17 +73,17 @@ class Pretended(Ranks):
     def shard(self, model: Any) -> None:
         pass
 
-    def through(self, model: Any, work: Any, *args: Any, **kwargs: Any) -> Any:
+    def run_forward(self, model: Any, work: Any, *args: Any, **kwargs: Any) -> Any:
         return work(*args, **kwargs)
 
     def reshard(self, model: Any) -> None:
         pass
 
-    def total(self, numbers: Tensor) -> Tensor:
+    def all_reduce(self, numbers: Tensor) -> Tensor:
         return numbers
 
 
-def samples(count: int) -> list[Sample]:
+def samples(count: int) -> list[TrainingSample]:
     dice = torch.Generator().manual_seed(0)
 
     def draw(low: int, high: int) -> int:
@@ -93,7 +94,9 @@ def samples(count: int) -> list[Sample]:
         prompt, reply = [number % 3] * draw(2, 6), [draw(0, 50) for _ in range(draw(1, 9))]
         columns: dict[str, Sequence[float]] = {"sampler_logp": [-3.9 for _ in reply]}
         columns |= {name: [draw(-9, 9) / 9 for _ in reply] for name in ("advantage", "weight")}
-        made.append(Sample([*prompt, *reply], [0] * len(prompt) + [1] * len(reply), columns))
+        made.append(
+            TrainingSample([*prompt, *reply], [0] * len(prompt) + [1] * len(reply), TokenColumns(**columns))
+        )
     return made
 
 
@@ -106,7 +109,7 @@ def tiny() -> Any:
     return Qwen3ForCausalLM(config)
 
 
-def learner(ranks: Ranks = ALONE, tokens: int = 40) -> Learner:
+def learner(ranks: Ranks = SINGLE_RANK, tokens: int = 40) -> Learner:
     return Learner(tiny(), OptimizerConfig(), total_steps=1, microbatch_tokens=tokens, ranks=ranks)
 
 
@@ -154,7 +157,7 @@ def test_what_fits_into_one_micro_batch_is_still_shared(count: int, size: int) -
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_shares_are_even_and_in_order(size: int) -> None:
-    shares: Sequence[Sequence[int]] = [Pretended(rank, size).share(range(10)) for rank in range(size)]
+    shares: Sequence[Sequence[int]] = [Pretended(rank, size).part_of(range(10)) for rank in range(size)]
     assert [item for share in shares for item in share] == list(range(10))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

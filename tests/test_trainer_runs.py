@@ -19,7 +19,7 @@ from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.rewards.rubric import Rubric
 from vertigym.trainer import setup
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, Progress, train
+from vertigym.trainer.loop import Progress, RunOutcome, train
 
 from .returns import ENV, IMPROVES, SHORT, rows, suite, warm
 
@@ -55,7 +55,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
 
 
 @pytest.fixture(scope="module")
-def done(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def done(start: Start, tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     return train(start.config(tmp_path_factory.mktemp("runs")))
 
 
@@ -63,7 +63,7 @@ def weights(checkpoint: Path) -> str:
     return sha256(checkpoint / "model.safetensors")
 
 
-def test_a_run_leaves_what_the_design_says(done: Outcome) -> None:
+def test_a_run_leaves_what_the_design_says(done: RunOutcome) -> None:
     folder = done.run.folder
     names = {path.name for path in folder.iterdir()}
     assert names >= {
@@ -93,7 +93,7 @@ def test_a_run_leaves_what_the_design_says(done: Outcome) -> None:
     assert "torch =" in text
 
 
-def test_saved_rollouts_are_token_in_token_out(done: Outcome) -> None:
+def test_saved_rollouts_are_token_in_token_out(done: RunOutcome) -> None:
     rows = read_jsonl(done.run.folder / "rollouts" / "step-000002.jsonl")
     assert len(rows) == 24
     engine = TransformersEngine.load(done.last)
@@ -106,7 +106,7 @@ def test_saved_rollouts_are_token_in_token_out(done: Outcome) -> None:
 
 
 def test_the_same_seed_twice_gives_identical_metrics_and_weights(
-    start: Start, done: Outcome, tmp_path: Path
+    start: Start, done: RunOutcome, tmp_path: Path
 ) -> None:
     again = train(start.config(tmp_path))
     assert rows(again.run.folder) == rows(done.run.folder)
@@ -117,7 +117,7 @@ def test_the_same_seed_twice_gives_identical_metrics_and_weights(
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
 def test_an_interrupted_run_resumes_to_the_same_bits(
-    start: Start, done: Outcome, tmp_path: Path, stop_at: int
+    start: Start, done: RunOutcome, tmp_path: Path, stop_at: int
 ) -> None:
     def stop(step: int, _: object) -> None:
         if step == stop_at:
@@ -147,7 +147,7 @@ def scrubbed(rows: list[Any], root: Path) -> Any:
 
 
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(
-    start: Start, done: Outcome, tmp_path: Path
+    start: Start, done: RunOutcome, tmp_path: Path
 ) -> None:
     config = start.config(tmp_path)
     first = train(config)
@@ -249,7 +249,7 @@ def test_after_a_rejection_the_run_goes_on_from_the_champion(start: Start, tmp_p
     assert weights(plain.last) != weights(rolled.last)
 
 
-def test_a_second_run_under_one_name_and_a_changed_resume_are_refused(start: Start, done: Outcome) -> None:
+def test_a_second_run_under_one_name_and_a_changed_resume_are_refused(start: Start, done: RunOutcome) -> None:
     output = done.run.folder.parent
     with pytest.raises(ConfigError, match="already holds a run"):
         train(start.config(output))

@@ -21,7 +21,7 @@ from vertigym.core.errors import RunError
 from vertigym.core.files import is_disk_full, read_jsonl, sha256
 from vertigym.learner.clock import repeatable
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ask_first"
 SIZE = {"hidden": 32, "layers": 1, "heads": 2, "key_heads": 2, "ffn": 48}
@@ -48,11 +48,11 @@ def config(output: Path) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def done(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     return train(config(tmp_path_factory.mktemp("whole")))
 
 
-def same(ours: Outcome, theirs: Outcome) -> bool:
+def same(ours: RunOutcome, theirs: RunOutcome) -> bool:
     metrics = ([repeatable(r) for r in read_jsonl(o.run.folder / "metrics.jsonl")] for o in (ours, theirs))
     names = ("model.safetensors", "trainer/state.pt", "trainer/critic/model.pt")
     return next(metrics) == next(metrics) and all(
@@ -66,7 +66,7 @@ def full() -> OSError:
 
 @pytest.mark.parametrize("write", [3, 12, 30, 47])
 def test_a_full_disk_leaves_a_run_that_resumes(
-    done: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+    done: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
     sync, count = os.fsync, 0
 
@@ -142,7 +142,7 @@ def begun(folder: Path, output: Path) -> "subprocess.Popen[str]":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_a_run_that_resumes(done: Outcome, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_leaves_a_run_that_resumes(done: RunOutcome, tmp_path: Path, number: signal.Signals) -> None:
     with begun(tmp_path, tmp_path) as process:
         while process.poll() is None and not (tmp_path / "run" / "metrics.jsonl").exists():
             time.sleep(0.01)
@@ -159,7 +159,7 @@ def test_a_signal_leaves_a_run_that_resumes(done: Outcome, tmp_path: Path, numbe
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk: root on Linux")
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 0.8])
 def test_a_disk_that_is_really_full(
-    done: Outcome, tmp_path: Path, small_disk: Callable[[str], Path], share: float
+    done: RunOutcome, tmp_path: Path, small_disk: Callable[[str], Path], share: float
 ) -> None:
     needed = sum(file.stat().st_blocks * 512 for file in done.run.folder.rglob("*"))
     place = small_disk(str(int(share * needed)))

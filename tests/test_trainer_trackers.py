@@ -12,7 +12,7 @@ import pytest
 
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, MissingDependencyError, RunError
-from vertigym.trainer.rollout_samples import Shown, choose, samples_table
+from vertigym.trainer.rollout_samples import RolloutSample, pick_samples, samples_table
 from vertigym.trainer.trackers import TensorBoard, TrackingConfig, open_trackers
 
 
@@ -51,13 +51,13 @@ def opened(folder: Path, *to: str, notes: list[str] | None = None) -> Any:
     return open_trackers(config, "run", folder, {"seed": 1}, on_note=note)
 
 
-SHOWN = Shown("t1", 1.0, 0.5, 7, "stop", "how much?", "5")
+SAMPLE = RolloutSample("t1", 1.0, 0.5, 7, "stop", "how much?", "5")
 
 
 def test_wandb_gets_rows_samples_and_its_own_id_again_on_resuming(service: Service, tmp_path: Path) -> None:
     for _ in range(2):
         trackers = opened(tmp_path, "wandb")
-        trackers.show(3, [SHOWN])
+        trackers.log_rollouts(3, [SAMPLE])
         trackers.log(3, {"reward": 0.5, "loss": math.nan})
         trackers.close()
     (_, first), table, row, end, (_, again), *_ = service.told
@@ -75,7 +75,7 @@ def test_trackio_gets_rows_and_what_it_prints_is_kept_off_standard_output(
     service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trackers = opened(tmp_path, "trackio")
-    trackers.show(1, [SHOWN])
+    trackers.log_rollouts(1, [SAMPLE])
     trackers.log(1, {"reward": 0.5})
     trackers.close()
     assert [told[0] for told in service.told] == ["init", 1, "finish"]
@@ -141,18 +141,18 @@ def rollout(task: str, value: float | None, advantage: float, *turns: str) -> di
 
 def test_samples_are_the_best_the_worst_and_some_between() -> None:
     rows = [rollout(f"t{i}", i / 10, 0.0, "q", f"a{i}") for i in range(11)]
-    assert [row.task for row in choose(rows)] == ["t10", "t6", "t3", "t0"]
-    assert [row.task for row in choose(rows[:2])] == ["t1", "t0"]
-    (failed,) = choose([rollout("t", None, 0.0, "first", "ask", "x" * 400, "done")])
+    assert [row.task for row in pick_samples(rows)] == ["t10", "t6", "t3", "t0"]
+    assert [row.task for row in pick_samples(rows[:2])] == ["t1", "t0"]
+    (failed,) = pick_samples([rollout("t", None, 0.0, "first", "ask", "x" * 400, "done")])
     assert (failed.asked, failed.wrote, failed.reward) == ("…" + "x" * 300, "done", None)
-    (silent,) = choose([rollout("t", 0.0, 0.0)])
+    (silent,) = pick_samples([rollout("t", 0.0, 0.0)])
     assert (silent.asked, silent.wrote) == ("", "")
 
 
 def test_samples_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    Console(width=90).print(samples_table([SHOWN, Shown("t2", None, 0.0, 1, "error", "[b]x[/b]", "")]))
+    Console(width=90).print(samples_table([SAMPLE, RolloutSample("t2", None, 0.0, 1, "error", "[b]x[/b]", "")]))
     out = capsys.readouterr().out
     assert "reward 1.00, advantage +0.50, 7 tokens, stop, task t1" in out
     assert "[b]x[/b]" in out

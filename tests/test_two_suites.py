@@ -12,7 +12,7 @@ from vertigym.core.files import write_jsonl
 from vertigym.policies.scripted import reference_text
 from vertigym.reports.run_page import run_data
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "returns"
 
@@ -26,7 +26,7 @@ def rows(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def sft(folder: Path, name: str, **changes: Any) -> Outcome:
+def sft(folder: Path, name: str, **changes: Any) -> RunOutcome:
     table = {
         "name": name, "env": "vertigym/Returns-v0", "model": "tiny", "algorithm": "sft", "threads": 1,
         "output": str(folder), "optimizer": {"lr": 2e-3, "schedule": "cosine"},

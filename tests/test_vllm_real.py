@@ -21,9 +21,9 @@ from vertigym.envs.decision.env import DecisionEnv
 from vertigym.envs.decision.stale import stale_logs
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import GeneratedTasks
-from vertigym.learner.batch import Sample
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
+from vertigym.learner.samples import TrainingSample
 from vertigym.policies import tiny
 from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.load import load_policy
@@ -32,7 +32,7 @@ from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.policies.vllm_engine import VLLMEngine, open_vllm
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 pytestmark = [
     pytest.mark.slow,
@@ -99,7 +99,9 @@ def test_log_probs_and_greedy_tokens_agree_before_and_after_each_of_twenty_updat
         assert [one.text for one in got] == [one.text for one in expected]
         # Learn to repeat what was just sampled: every weight moves.
         before = [one.logprobs for one in got]
-        learner.forward_backward([Sample.of(one) for one in written], lambda logp, _, __: (-logp.sum(), {}))
+        learner.forward_backward(
+            [TrainingSample.of(one) for one in written], lambda logp, _, __: (-logp.sum(), {})
+        )
         learner.optim_step()
         ours.refresh(version + 1)
         theirs.refresh(version + 1)
@@ -234,7 +236,7 @@ def test_a_batch_past_its_limit_ends_the_engine(folder: Path) -> None:
         engine.generate(prompts(), Sampling(max_tokens=1))
 
 
-def warm_start(folder: Path, seed: int) -> Outcome:
+def warm_start(folder: Path, seed: int) -> RunOutcome:
     env = envs.make(RETURNS)
     assert isinstance(env, DecisionEnv)
     current, old = (DecisionModel.read(folder_of(RETURNS) / name) for name in ("decision.json", OLD_DECISION))

@@ -1,6 +1,6 @@
 """Alarms: signs that a run is going wrong, each with a sentence on what it usually means.
 
-An alarm speaks once, when its condition has held for `patience` steps in a row, and again only after it was
+An alarm is raised once, when its condition has held for `patience` steps in a row, and again only after it was
 over. Those named in `stop` end the run; the others warn.
 """
 
@@ -16,7 +16,7 @@ Kind = Literal["mismatch", "entropy", "no_reward", "no_variance", "length"]
 
 
 class AlarmConfig(Config):
-    """When an alarm speaks."""
+    """When an alarm is raised."""
 
     patience: int = Field(3, ge=1, description="steps in a row")
     mismatch: float = Field(0.01, gt=0, description="KL between sampler and trainer above this")
@@ -47,16 +47,16 @@ class Alarms:
     _first_length: float = 0.0
 
     def watch(self, metrics: Mapping[str, float]) -> dict[Kind, str]:
-        """The alarms that speak at this step, each with its figure and meaning."""
-        spoken: dict[Kind, str] = {}
+        """The alarms raised at this step, each with its figure and meaning."""
+        raised: dict[Kind, str] = {}
         self._first_length = self._first_length or metrics.get("completion_tokens", 0.0)
-        for kind, figure in self._signs(metrics).items():
+        for kind, figure in self._figures(metrics).items():
             self._held[kind] = self._held.get(kind, 0) + 1 if figure else 0
             if self._held[kind] == self.config.patience:
-                spoken[kind] = f"{kind}: {figure} for {self.config.patience} steps: {_MEANING[kind]}"
-        return spoken
+                raised[kind] = f"{kind}: {figure} for {self.config.patience} steps: {_MEANING[kind]}"
+        return raised
 
-    def _signs(self, metrics: Mapping[str, float]) -> dict[Kind, str]:
+    def _figures(self, metrics: Mapping[str, float]) -> dict[Kind, str]:
         """Each alarm's figure where its condition holds, else nothing."""
         config = self.config
         kl, entropy = metrics.get("sampler_kl", 0.0), metrics.get("entropy", float("inf"))

@@ -5,9 +5,10 @@ the starting weights), beside that step's training:
 
     k = 1     sample 0 │ train 0 + sample 1 │ train 1 + sample 2 │ …
 
-How old a step's rollouts are is thus fixed, not a matter of who is faster, and a run repeats to the bit. Or it
-is only bounded (`Unordered`): the sampler goes on while weights change, and waits at the bound. What is sampled
-but not yet trained on is part of a checkpoint: the weights it came from are gone.
+The lag of a step's rollouts is thus fixed, whoever is faster, and a run repeats to the bit
+(`FixedLagRollouts`). Or it is only bounded (`BoundedAsyncRollouts`): the sampler goes on while weights change,
+and waits at the bound. What is sampled but not yet trained on is part of a checkpoint: the weights it came from
+are gone.
 """
 
 import threading
@@ -26,8 +27,8 @@ from vertigym.trainer.config import RolloutConfig
 FILE = "rollouts.jsonl"
 
 
-class Ahead:
-    """Gives each step its rollouts.
+class FixedLagRollouts:
+    """Gives each step its rollouts, sampled a fixed number of steps ahead.
 
     Args:
         sample: gives a step's rollouts from the engine's current weights.
@@ -44,10 +45,10 @@ class Ahead:
         self._ready: dict[int, Rounds] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampling") if staleness and overlap else None
         self._running: tuple[int, Future[Rounds]] | None = None
-        self._spent = (0.0, 0)
+        self._sampling_cost = (0.0, 0)
 
     def take(self, step: int) -> Rounds:
-        """The rollouts of `step`; begins to sample those of `step + staleness`. To be followed by `settle`."""
+        """The rollouts of `step`; begins to sample those of `step + staleness`. To be followed by `wait`."""
         last = min(step + self._staleness, self._steps - 1)
         for number in range(step, last + 1):
             if number in self._ready:
@@ -60,7 +61,7 @@ class Ahead:
 
     def advance(self, refresh: Callable[[int], None], version: int) -> None:
         """Give the engine new weights."""
-        self.settle()
+        self.wait()
         refresh(version)
 
     def close(self) -> None:
@@ -68,20 +69,20 @@ class Ahead:
         if self._thread:
             self._thread.shutdown(cancel_futures=True)
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait until nothing is being sampled: the engine's weights may change."""
         if self._running:
             number, rounds = self._running
             self._running = None
             self._ready[number] = rounds.result()
 
-    def spent(self) -> tuple[float, int]:
+    def sampling_cost(self) -> tuple[float, int]:
         """`(seconds, tokens)` of sampling, beside training or not, since the last call; settled."""
-        taken, self._spent = self._spent, (0.0, 0)
+        taken, self._sampling_cost = self._sampling_cost, (0.0, 0)
         return taken
 
     def save_state(self, folder: Path) -> None:
-        """Write what waits to be trained on to `folder`."""
+        """Write the rollouts that wait to be trained on to `folder`."""
         rows = (
             {"step": step, "round": number, **jsonable(asdict(trajectory))}
             for step, rounds in sorted(self._ready.copy().items())
@@ -102,14 +103,14 @@ class Ahead:
     def _timed(self, step: int) -> Rounds:
         began = time.perf_counter()
         rounds = self._sample(step)
-        seconds, tokens = self._spent
+        seconds, tokens = self._sampling_cost
         wrote = sum(trajectory.completion_tokens for one in rounds for trajectory in one)
-        self._spent = seconds + time.perf_counter() - began, tokens + wrote
+        self._sampling_cost = seconds + time.perf_counter() - began, tokens + wrote
         return rounds
 
 
-class Unordered(Ahead):
-    """Ahead without an order: the sampler works while weights change, between two calls of the engine.
+class BoundedAsyncRollouts(FixedLagRollouts):
+    """Rollouts of bounded age: the sampler works while weights change, between two calls of the engine.
 
         a step's rollouts are of the weights before it, or of up to `staleness` updates earlier, and mixed
 
@@ -154,17 +155,17 @@ class Unordered(Ahead):
         if self._sampler:
             self._sampler.join()
 
-    def spent(self) -> tuple[float, int]:
+    def sampling_cost(self) -> tuple[float, int]:
         """`(seconds, tokens)` of the steps whose sampling has ended since the last call."""
         with self._change:
-            return super().spent()
+            return super().sampling_cost()
 
     def _run(self, first: int) -> None:
         try:
             for number in range(first, self._steps):
                 if number in self._ready:  # from a checkpoint
                     continue
-                if not self._may(number):
+                if not self._wait_for_version(number):
                     return
                 rounds = self._timed(number)
                 with self._change:
@@ -175,23 +176,25 @@ class Unordered(Ahead):
                 self._error = error
                 self._change.notify_all()
 
-    def _may(self, number: int) -> bool:
-        """Whether to sample that step, once its rollouts would not be too old."""
+    def _wait_for_version(self, number: int) -> bool:
+        """Wait until the rollouts of that step would not be too old; False where the run has ended."""
         with self._change:
             self._change.wait_for(lambda: self._closed or number - self._version <= self._staleness)
             return not self._closed
 
 
-def ahead(sample: Callable[[int], Rounds], rollouts: RolloutConfig, *, steps: int, has_copy: bool) -> Ahead:
-    """As the config says.
+def open_rollouts(
+    sample: Callable[[int], Rounds], rollouts: RolloutConfig, *, steps: int, has_copy: bool
+) -> FixedLagRollouts:
+    """The rollouts that the config asks for.
 
     Args:
         has_copy: whether the engine's weights are its own.
     """
     if rollouts.deterministic:
-        return Ahead(sample, staleness=rollouts.staleness, steps=steps, overlap=has_copy)
+        return FixedLagRollouts(sample, staleness=rollouts.staleness, steps=steps, overlap=has_copy)
     assert has_copy, "with staleness, every engine has"
-    return Unordered(sample, staleness=rollouts.staleness, steps=steps)
+    return BoundedAsyncRollouts(sample, staleness=rollouts.staleness, steps=steps)
 
 
 def _trajectory(row: dict[str, Any]) -> Trajectory:

@@ -5,7 +5,7 @@
       trainer/state.pt                                      what resuming needs: optimizer, adapters
       trainer/critic/                                       the critic of PPO, likewise
       trainer/curriculum/                                   the accuracies that steer it
-      trainer/ahead/                                        rollouts that wait to be trained on
+      trainer/rollouts/                                     rollouts that wait to be trained on
       manifest.json                                         step, and the sha256 of every file
 
 All random numbers of a run are derived from its seed and the step, so there is no generator state to keep.
@@ -16,16 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from vertigym.core.errors import DataError
-from vertigym.core.files import read_json, sha256, whole_folder, write_json
-from vertigym.learner.ranks import ALONE, Ranks
+from vertigym.core import manifest
+from vertigym.core.files import whole_folder
+from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.policies.lora import merged_state
-
-MANIFEST = "manifest.json"
 
 
 class Stateful(Protocol):
-    """What has a state to keep: a learner, the rollouts sampled ahead."""
+    """What has a state to keep: a learner, rollouts that wait to be trained on."""
 
     def save_state(self, folder: Path) -> None:
         """Write it to `folder`; called on every rank where all are needed to put it together."""
@@ -39,11 +37,11 @@ def save(
     parts: Mapping[str, Stateful],
     *,
     step: int,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_RANK,
 ) -> None:
     """Write a checkpoint, whole or not at all. `parts`: whose state to keep, by sub-folder of `trainer/`. Every
     rank takes part, the leader writes."""
-    weights = merged_state(model, ranks.keep)
+    weights = merged_state(model, ranks.keep_on_leader)
     if not ranks.leader:
         for name, part in parts.items():
             part.save_state(folder / "trainer" / name)
@@ -53,9 +51,7 @@ def save(
         tokenizer.save_pretrained(beside)
         for name, part in parts.items():
             part.save_state(beside / "trainer" / name)
-        files = sorted(file for file in beside.rglob("*") if file.is_file())
-        digests = {str(file.relative_to(beside)): sha256(file) for file in files}
-        write_json(beside / MANIFEST, {"step": step, "sha256": digests})
+        manifest.seal(beside, step=step)
 
 
 def verify(folder: Path) -> int:
@@ -64,14 +60,7 @@ def verify(folder: Path) -> int:
     Raises:
         DataError: a file is missing or damaged (names it).
     """
-    manifest = read_json(folder / MANIFEST)
-    for name, digest in manifest["sha256"].items():
-        file = folder / name
-        if not file.is_file():
-            raise DataError(f"checkpoint {folder}: {name} is missing")
-        if sha256(file) != digest:
-            raise DataError(f"checkpoint {folder}: {name} is damaged (its sha256 differs from the manifest)")
-    return int(manifest["step"])
+    return int(manifest.verify(folder)["step"])
 
 
 def prune(folder: Path, *, keep: int, spared: set[str]) -> None:

@@ -1,8 +1,8 @@
 """The sampling half of a policy-gradient step: which tasks, how many rounds, and what may be trained on.
 
 A step's rollouts follow from the seed, the step and the engine's weights, whoever asks for them and when.
-Nothing here looks at the trainer, so a step can be sampled while another is trained on (`ahead`). Each rank
-plays its share of the episodes, by the seeds they have anyway, and gets all of them.
+Nothing here looks at the trainer, so a step can be sampled while another is trained on (`async_rollouts`). Each
+rank plays its part of the episodes, whose seeds do not depend on the rank, and gets all of them.
 """
 
 import math
@@ -17,9 +17,9 @@ from vertigym.core.types import Sampling, Score, StopReason, Trajectory
 from vertigym.envs.env import Env
 from vertigym.learner.advantages import with_variance
 from vertigym.learner.config import PolicyConfig
-from vertigym.learner.episodes import Played, played
-from vertigym.learner.leader_engine import Led
-from vertigym.learner.ranks import ALONE, Ranks
+from vertigym.learner.episodes import ScoredEpisode, scored_episode
+from vertigym.learner.leader_engine import LeaderEngine
+from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.policies.engine import Engine
 from vertigym.rollouts.distributed import Farm
 from vertigym.rollouts.rollout import Episode, rollout
@@ -31,7 +31,7 @@ Rounds = list[list[Trajectory]]  # a step's episodes by round of dynamic samplin
 
 
 class Collector:
-    """Samples the episodes of a step, and says what they are worth."""
+    """Samples the episodes of a step, and scores them."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Collector:
         config: PolicyConfig,
         *,
         seed: int,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_RANK,
     ) -> None:
         self._engine, self._env, self._ranks = engine, env, ranks
         self._rollouts, self._config, self._seed = rollouts, config, seed
@@ -63,12 +63,14 @@ class Collector:
         rounds: Rounds = []
         for number in range(self._rollouts.rounds):
             rounds.append(self._sample(step, number))
-            if len(self._varied(self._scores(step, rounds))) >= self._rollouts.tasks:
+            if len(self._groups_with_variance(self._scores(step, rounds))) >= self._rollouts.tasks:
                 break
         return rounds
 
-    def judge(self, step: int, rounds: Rounds) -> tuple[list[Trajectory], list[Played], dict[str, float]]:
-        """The step's episodes, those of them that can be trained on, and what they were like.
+    def score(
+        self, step: int, rounds: Rounds
+    ) -> tuple[list[Trajectory], list[ScoredEpisode], dict[str, float]]:
+        """The step's episodes, those of them that can be trained on, and their metrics.
 
         Raises:
             RunError: no group of any round has variance.
@@ -76,7 +78,7 @@ class Collector:
         rows, size = self._rollouts, self._rollouts.group_size
         trajectories = [t for one in rounds for t in one]
         scores = self._scores(step, rounds)
-        varied = self._varied(scores)
+        varied = self._groups_with_variance(scores)
         metrics = _describe(trajectories, scores) | {"groups_with_variance": len(varied) * size / len(scores)}
         if rows.rounds > 1:
             metrics["sampling_rounds"] = float(len(rounds))
@@ -91,11 +93,11 @@ class Collector:
             metrics |= self.curriculum.metrics()
         if rows.staleness:
             metrics["staleness"] = fmean(step - t.policy_version for t in trajectories)
-        plays = [
-            played(t, score, self._config, index=i, group=i // size, max_tokens=rows.max_tokens)
+        episodes = [
+            scored_episode(t, score, self._config, index=i, group=i // size, max_tokens=rows.max_tokens)
             for i, (t, score) in enumerate(zip(trajectories, scores, strict=True))
         ]
-        return trajectories, [play for play in plays if play], metrics
+        return trajectories, [episode for episode in episodes if episode], metrics
 
     def _sample(self, step: int, number: int) -> list[Trajectory]:
         """One round of groups.
@@ -116,7 +118,7 @@ class Collector:
             for sample in range(rows.group_size)
         ]
         sampling = Sampling(temperature=rows.temperature, max_tokens=rows.max_tokens)
-        trajectories = self._ranks.gather(self._play(episodes, sampling))
+        trajectories = self._ranks.gather(self._roll_out(episodes, sampling))
         unscored = [t for t in trajectories if t.score.value is None]
         if len(unscored) > rows.max_unscored * len(trajectories):
             raise RunError(
@@ -126,19 +128,19 @@ class Collector:
             )
         return trajectories
 
-    def _play(self, episodes: Sequence[Episode], sampling: Sampling) -> list[Trajectory]:
-        """This rank's part: its share, or all of them where the leader has the only engine."""
-        engine, mine = self._engine, self._ranks.share(episodes)
-        if isinstance(engine, Led):
-            if not engine.mine:
+    def _roll_out(self, episodes: Sequence[Episode], sampling: Sampling) -> list[Trajectory]:
+        """This rank's part; all of them where the leader has the only engine."""
+        engine, part = self._engine, self._ranks.part_of(episodes)
+        if isinstance(engine, LeaderEngine):
+            if not engine.inner:
                 return []
-            engine, mine = engine.mine, episodes
+            engine, part = engine.inner, episodes
         if isinstance(engine, Farm):
-            return engine.play(mine, sampling)
-        return rollout(engine, self._env, mine, sampling, batch=self._rollouts.batch)
+            return engine.play(part, sampling)
+        return rollout(engine, self._env, part, sampling, batch=self._rollouts.batch)
 
     def _scores(self, step: int, rounds: Rounds) -> list[Score]:
-        """One an episode; under the control `shuffle_rewards`, somebody else's of its round."""
+        """One an episode; under the control `shuffle_rewards`, another episode's of its round."""
         found: list[Score] = []
         for number, trajectories in enumerate(rounds):
             scores = [t.score for t in trajectories]
@@ -148,7 +150,7 @@ class Collector:
             found += scores
         return found
 
-    def _varied(self, scores: Sequence[Score]) -> set[int]:
+    def _groups_with_variance(self, scores: Sequence[Score]) -> set[int]:
         """Groups whose samples do not all score the same."""
         rewards = torch.tensor([math.nan if s.value is None else s.value for s in scores])
         groups_N = torch.arange(len(scores)) // self._rollouts.group_size
@@ -156,7 +158,7 @@ class Collector:
 
 
 def _describe(trajectories: Sequence[Trajectory], scores: Sequence[Score]) -> dict[str, float]:
-    """What the sampled episodes were like."""
+    """Metrics of the sampled episodes."""
     scored = [score for score in scores if score.value is not None]
     parts = sorted({name for score in scored for name in score.parts})
     turns = [t.turns for t in trajectories]

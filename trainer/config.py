@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vertigym.core.config import Config
 from vertigym.learner.config import CriticConfig, DistillConfig, OptimizerConfig, PolicyConfig
+from vertigym.learner.registry import find_advantage, find_loss
 from vertigym.policies.lora import LoRAConfig
 from vertigym.policies.tiny import TinySize
 from vertigym.policies.vllm_backend import VLLMConfig
@@ -93,11 +94,6 @@ class CheckpointConfig(Config):
     keep: int = Field(3, ge=1, description="how many of the latest to keep")
 
 
-def _to_sampler(policy: dict[str, Any]) -> bool:
-    """Whether the loss is itself a correction for the sampler."""
-    return policy.get("loss") == "dppo_tv"
-
-
 class RunConfig(Config):
     """One training run."""
 
@@ -139,7 +135,9 @@ class RunConfig(Config):
         if not isinstance(given, dict) or given.get("rollout", {}).get("engine") != "vllm":
             return given
         policy = given.get("policy", {})
-        if not isinstance(policy, dict) or {"ratio_to", "correction"} & policy.keys() or _to_sampler(policy):
+        if not isinstance(policy, dict) or {"ratio_to", "correction"} & policy.keys():
+            return given
+        if "loss" in policy and find_loss(str(policy["loss"])).corrects_sampler:
             return given
         return given | {"policy": policy | {"ratio_to": "trainer", "correction": "token"}}
 
@@ -180,13 +178,16 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _rollouts_fit_the_policy(self) -> Self:
         policy, rollout = self.policy, self.rollout
-        servers = len(rollout.vllm.urls)
+        critic, servers = find_advantage(policy.advantage).critic, len(rollout.vllm.urls)
         faults = {
             f"policy.minibatches ({policy.minibatches}) cannot exceed rollout.tasks ({rollout.tasks})": (
                 policy.minibatches > rollout.tasks
             ),
-            'policy.advantage "gae" needs a critic, and algorithm "ppo" is what trains one': (
-                (policy.advantage == "gae") != (self.algorithm == "ppo")
+            f'policy.advantage "{policy.advantage}" needs a critic, and algorithm "ppo" is what trains one': (
+                critic and self.algorithm != "ppo"
+            ),
+            f'policy.advantage "{policy.advantage}" reads no critic, and algorithm "ppo" is what trains one': (
+                not critic and self.algorithm == "ppo"
             ),
             f'policy.advantage "{policy.advantage}" compares samples of one task: rollout.group_size must be '
             f"at least 2, got {rollout.group_size}": policy.relative and rollout.group_size < 2,

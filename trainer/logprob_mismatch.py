@@ -1,8 +1,8 @@
-"""Whether the sampler can be trusted: its log-probs beside the trainer's, on tokens it has just written.
+"""The log-prob mismatch: the sampler's log-probs beside the trainer's, on tokens it has just written.
 
 The one idea: an engine that decodes with its own kernels, its own copy of the weights and its own reading of
-the config can be wrong without failing. The trainer can say what every sampled token should have cost; the two
-are compared before the first step learns anything, and every so many steps after it.
+the config can be wrong without failing. The trainer knows the log-prob of every sampled token; the two are
+compared before the first step learns anything, and every so many steps after it.
 """
 
 import math
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from vertigym.core.errors import RunError
 from vertigym.core.types import Prompt, Sampling
-from vertigym.learner.batch import Sample
 from vertigym.learner.learner import Learner
+from vertigym.learner.samples import TrainingSample
 from vertigym.policies.engine import Engine
 from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.trainer.config import RolloutConfig
@@ -19,7 +19,7 @@ from vertigym.trainer.config import RolloutConfig
 _SAMPLES = 32  # enough tokens for a mean; scoring them costs one small forward pass
 
 
-class Trust:
+class MismatchProbe:
     """Probes an engine. Samples are compared that its present weights wrote: a step's own rollouts where they
     are not sampled ahead of it, some fresh ones where they are."""
 
@@ -27,39 +27,39 @@ class Trust:
         self._learner, self._engine, self._rollouts = learner, engine, rollouts
         self._limits = rollouts.vllm
 
-    def of_rollouts(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
+    def of_rollouts(self, step: int, samples: Sequence[TrainingSample]) -> dict[str, float]:
         """The probe, where this step is due and its rollouts come from the present weights.
 
         Raises:
-            RunError: as in `probe`.
+            RunError: as in `measure_mismatch`.
         """
         if step % self._limits.probe_every or (self._rollouts.staleness and step):
             return {}
-        return probe(self._learner, _some(samples), self._limits, step)
+        return measure_mismatch(self._learner, _some(samples), self._limits, step)
 
-    def of_fresh_samples(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
+    def of_fresh_samples(self, step: int, samples: Sequence[TrainingSample]) -> dict[str, float]:
         """The probe where `of_rollouts` left it out, on new answers to some of the step's prompts; to be called
         when the engine has the learner's weights and is idle.
 
         Raises:
-            RunError: as in `probe`.
+            RunError: as in `measure_mismatch`.
         """
         if step % self._limits.probe_every or not (self._rollouts.staleness and step):
             return {}
         rows = self._rollouts
         asked = [
-            Prompt((), token_ids=sample.token_ids[: sample.prompt], seed=place)
+            Prompt((), token_ids=sample.token_ids[: sample.prompt_length], seed=place)
             for place, sample in enumerate(_some(samples))
         ]
         sampling = Sampling(temperature=rows.temperature, max_tokens=rows.max_tokens)
         written = [c for c in self._engine.generate(asked, sampling) if c.token_ids]
-        fresh = [Sample.of(completion) for completion in written]
-        for sample, completion in zip(fresh, written, strict=True):
-            sample.columns["sampler_logp"] = completion.logprobs
-        return probe(self._learner, fresh, self._limits, step)
+        fresh = [TrainingSample.of(completion) for completion in written]
+        return measure_mismatch(self._learner, fresh, self._limits, step)
 
 
-def probe(learner: Learner, samples: Sequence[Sample], limits: VLLMConfig, step: int) -> dict[str, float]:
+def measure_mismatch(
+    learner: Learner, samples: Sequence[TrainingSample], limits: VLLMConfig, step: int
+) -> dict[str, float]:
     """Mean and largest difference of log-probs, nats a token.
 
     Args:
@@ -71,7 +71,7 @@ def probe(learner: Learner, samples: Sequence[Sample], limits: VLLMConfig, step:
     gaps = [
         abs(ours - theirs)
         for sample, scored in zip(samples, learner.score(samples), strict=True)
-        for ours, theirs in zip(scored, sample.columns["sampler_logp"], strict=True)
+        for ours, theirs in zip(scored, sample.columns.sampler_logp or (), strict=True)
     ]
     if not gaps:
         return {}
@@ -85,7 +85,7 @@ def probe(learner: Learner, samples: Sequence[Sample], limits: VLLMConfig, step:
     return {"probe_mean": mean, "probe_max": max(gaps)}
 
 
-def doubt(metrics: Mapping[str, float], limits: VLLMConfig) -> str:
+def mismatch_warning(metrics: Mapping[str, float], limits: VLLMConfig) -> str:
     """A warning where the probe of this step calls for one."""
     mean = metrics.get("probe_mean", 0.0)
     if mean <= limits.probe_warn:
@@ -97,6 +97,6 @@ def doubt(metrics: Mapping[str, float], limits: VLLMConfig) -> str:
     )
 
 
-def _some(samples: Sequence[Sample]) -> Sequence[Sample]:
+def _some(samples: Sequence[TrainingSample]) -> Sequence[TrainingSample]:
     """A few, spread over all."""
     return samples[:: max(1, len(samples) // _SAMPLES)][:_SAMPLES]

@@ -1,11 +1,10 @@
-"""GRPO and PPO, two configurations of one step: sample episodes, reward them, push up what did better than
-expected.
+"""GRPO and PPO, two configurations of one step: sample episodes, score them, make the better ones likelier.
 
     tasks × group_size episodes ─▶ rewards ─▶ advantages ─▶ epochs × minibatches optimizer steps
 
-What is expected is the mean of a group (GRPO and its relatives; groups without variance are left out, they
-carry no gradient) or a critic's value (PPO). Which advantage, loss, normaliser, KL and correction is
-`objective`'s business; a minibatch is normalised as a whole, however it is split to fit in memory.
+The baseline is the mean of a group (GRPO and its relatives; groups without variance are left out, they carry no
+gradient) or a critic's value (PPO). `objective` composes advantage, loss, normaliser, KL and correction; a
+minibatch is normalised as a whole, however it is split to fit in memory.
 """
 
 import math
@@ -21,20 +20,20 @@ from vertigym.core.errors import RunError
 from vertigym.core.seeds import generator
 from vertigym.envs.env import Env
 from vertigym.learner import losses
-from vertigym.learner.batch import Sample
 from vertigym.learner.clock import peak_memory, phases
 from vertigym.learner.config import CriticConfig, DistillConfig, PolicyConfig
 from vertigym.learner.critic import Critic, critic_loss
-from vertigym.learner.episodes import Played, column, earned, samples_of, set_column
+from vertigym.learner.episodes import ScoredEpisode, column, episode_rewards, samples_of, set_column
 from vertigym.learner.learner import Learner
 from vertigym.learner.objective import informative, policy_loss, token_advantages, token_weights
-from vertigym.learner.ranks import ALONE, Ranks
+from vertigym.learner.ranks import SINGLE_RANK, Ranks
+from vertigym.learner.samples import TrainingSample
 from vertigym.policies.engine import Engine
-from vertigym.trainer.async_rollouts import ahead
+from vertigym.trainer.async_rollouts import open_rollouts
 from vertigym.trainer.collect import Collector
 from vertigym.trainer.config import RolloutConfig
 from vertigym.trainer.curriculum import Curriculum
-from vertigym.trainer.logprob_mismatch import Trust
+from vertigym.trainer.logprob_mismatch import MismatchProbe
 from vertigym.trainer.run import Rollout
 
 
@@ -59,7 +58,7 @@ class PolicyGradient:
         *,
         seed: int,
         steps: int,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_RANK,
         critic: tuple[Critic, CriticConfig] | None = None,
         reference: Learner | None = None,
         teacher: tuple[Learner, DistillConfig] | None = None,
@@ -67,116 +66,116 @@ class PolicyGradient:
         self._learner, self._engine = learner, engine
         self._rollouts, self._config, self._seed = rollouts, config, seed
         self._collector = Collector(engine, env, rollouts, config, seed=seed, ranks=ranks)
-        self.ahead = ahead(self._collector.sample, rollouts, steps=steps, has_copy=engine.has_copy)
+        self.rollouts = open_rollouts(self._collector.sample, rollouts, steps=steps, has_copy=engine.has_copy)
         self._critic: Critic | None
         self._critic, self._critic_config = critic or (None, CriticConfig())
         self._reference = reference
         self._teacher = teacher
         self._loss = policy_loss(config)
-        self._trust = Trust(learner, engine, rollouts) if rollouts.engine == "vllm" else None
+        self._mismatch = MismatchProbe(learner, engine, rollouts) if rollouts.engine == "vllm" else None
 
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
         """Sample, reward, train."""
         began = time.perf_counter()
-        rounds = self.ahead.take(step)
+        rounds = self.rollouts.take(step)
         taken = time.perf_counter()
-        trajectories, plays, metrics = self._collector.judge(step, rounds)
-        if self._trust:
-            metrics |= self._trust.of_rollouts(step, samples_of(plays))
-        metrics |= self._train(step, self._weigh(plays))
+        trajectories, episodes, metrics = self._collector.score(step, rounds)
+        if self._mismatch:
+            metrics |= self._mismatch.of_rollouts(step, samples_of(episodes))
+        metrics |= self._train(step, self._set_advantages(episodes))
         metrics["seconds_training"] = time.perf_counter() - taken
-        self.ahead.advance(self._engine.refresh, step + 1)
-        if self._trust:
-            metrics |= self._trust.of_fresh_samples(step, samples_of(plays))
-        worth = {play.index: float(column([play], "advantage").mean()) for play in plays}
-        metrics |= self._performance(plays) | {"seconds": time.perf_counter() - began}
-        return metrics, [Rollout(t, worth.get(i, 0.0)) for i, t in enumerate(trajectories)]
+        self.rollouts.advance(self._engine.refresh, step + 1)
+        if self._mismatch:
+            metrics |= self._mismatch.of_fresh_samples(step, samples_of(episodes))
+        advantages = {e.index: float(column([e], "advantage").mean()) for e in episodes}
+        metrics |= self._performance(episodes) | {"seconds": time.perf_counter() - began}
+        return metrics, [Rollout(t, advantages.get(i, 0.0)) for i, t in enumerate(trajectories)]
 
     @property
     def curriculum(self) -> Curriculum | None:
-        """What draws the tasks, where it is not chance alone."""
+        """What draws the tasks, where the config has one."""
         return self._collector.curriculum
 
-    def _performance(self, plays: Sequence[Played]) -> dict[str, float]:
+    def _performance(self, episodes: Sequence[ScoredEpisode]) -> dict[str, float]:
         """Time by phase, speed, memory. Sampling beside training is part of no other phase."""
         found = phases([learner.clock for learner in self._learners()])
-        fed = sum(len(sample.token_ids) for play in plays for sample in play.samples)
+        fed = sum(len(sample.token_ids) for episode in episodes for sample in episode.samples)
         found["tokens_per_second_training"] = fed / max(sum(found.values()), 1e-9)
-        seconds, tokens = self.ahead.spent()
+        seconds, tokens = self.rollouts.sampling_cost()
         if tokens:
             found |= {"seconds_sampling": seconds, "tokens_per_second_sampling": tokens / seconds}
         return found | {"memory_mib": peak_memory()}
 
     def _learners(self) -> Iterator[Learner]:
-        """Every model that works in a step."""
+        """Every model that a step runs."""
         yield self._learner
         yield from filter(None, (self._critic, self._reference, self._teacher and self._teacher[0]))
 
-    # Credit.
+    # Advantages.
 
-    def _weigh(self, plays: list[Played]) -> list[list[Played]]:
+    def _set_advantages(self, episodes: list[ScoredEpisode]) -> list[list[ScoredEpisode]]:
         """Give every token its advantage (and the critic its returns); the groups worth training on."""
-        if not plays:
+        if not episodes:
             return []
-        config, samples = self._config, samples_of(plays)
+        config, samples = self._config, samples_of(episodes)
         if self._critic:
             _score(self._critic, samples, "old_value")
         if self._reference and config.kl_in == "reward":
             _score(self._reference, samples, "reference_logp")
-            self._pay_for_divergence(plays)
-        numbers = {group: n for n, group in enumerate(dict.fromkeys(play.group for play in plays))}
-        gain = earned(plays, [numbers[play.group] for play in plays])
-        advantage_T, return_T = token_advantages(config, gain)
-        set_column(plays, "advantage", advantage_T)
+            self._subtract_kl_from_rewards(episodes)
+        numbers = {group: n for n, group in enumerate(dict.fromkeys(episode.group for episode in episodes))}
+        rewards = episode_rewards(episodes, [numbers[episode.group] for episode in episodes])
+        advantage_T, return_T = token_advantages(config, rewards)
+        set_column(episodes, "advantage", advantage_T)
         if return_T is not None:
-            set_column(plays, "return", return_T)
+            set_column(episodes, "returns", return_T)
         if self._teacher:
-            self._learn_from(*self._teacher, plays, advantage_T)
-        groups: dict[int, list[Played]] = defaultdict(list)
-        for play in plays:
-            groups[play.group].append(play)
+            self._add_teacher_advantages(*self._teacher, episodes, advantage_T)
+        groups: dict[int, list[ScoredEpisode]] = defaultdict(list)
+        for episode in episodes:
+            groups[episode.group].append(episode)
         if self._teacher or not config.relative:
             return list(groups.values())
         return [
-            groups[group]
-            for group, keep in zip(numbers, informative(config, gain).tolist(), strict=True)
-            if keep
+            groups[group] for group, keep in zip(numbers, informative(rewards).tolist(), strict=True) if keep
         ]
 
-    def _learn_from(
-        self, teacher: Learner, config: DistillConfig, plays: list[Played], advantage_T: Tensor
+    def _add_teacher_advantages(
+        self, teacher: Learner, config: DistillConfig, episodes: list[ScoredEpisode], advantage_T: Tensor
     ) -> None:
-        """Advantages from a teacher's opinion of every token, with or without those from the rewards."""
-        _score(teacher, samples_of(plays), "teacher_logp")
-        gap_T = column(plays, "sampler_logp") - column(plays, "teacher_logp")
+        """Advantages from a teacher's log-prob of every token, with or without those from the rewards."""
+        _score(teacher, samples_of(episodes), "teacher_logp")
+        gap_T = column(episodes, "sampler_logp") - column(episodes, "teacher_logp")
         base_T = advantage_T if config.rewards else torch.zeros_like(advantage_T)
-        set_column(plays, "advantage", base_T - config.weight * gap_T)
+        set_column(episodes, "advantage", base_T - config.weight * gap_T)
 
-    def _pay_for_divergence(self, plays: list[Played]) -> None:
+    def _subtract_kl_from_rewards(self, episodes: list[ScoredEpisode]) -> None:
         """Take the KL from the starting model off the rewards; it is then no part of the loss."""
-        for play in plays:
+        for episode in episodes:
             cost_T = losses.kl(
-                column([play], "sampler_logp"), column([play], "reference_logp"), self._config.kl_estimator
+                column([episode], "sampler_logp"),
+                column([episode], "reference_logp"),
+                self._config.kl_estimator,
             )
             costs = (self._config.kl * cost_T).tolist()
-            play.rewards = [reward - cost for reward, cost in zip(play.rewards, costs, strict=True)]
-            for sample in play.samples:
-                del sample.columns["reference_logp"]
+            episode.rewards = [reward - cost for reward, cost in zip(episode.rewards, costs, strict=True)]
+            for sample in episode.samples:
+                sample.columns.reference_logp = None
 
     # Training.
 
-    def _train(self, step: int, groups: list[list[Played]]) -> dict[str, float]:
+    def _train(self, step: int, groups: list[list[ScoredEpisode]]) -> dict[str, float]:
         """The optimizer steps; metrics averaged over them."""
         config = self._config
         order = generator(self._seed, "groups", step).permutation(len(groups))
         groups = [groups[i] for i in order][: config.max_groups or self._most_groups()]
-        samples = samples_of(play for group in groups for play in group)
+        samples = samples_of(episode for group in groups for episode in group)
         if self._reference and config.kl_in == "loss":
             _score(self._reference, samples, "reference_logp")
         if config.ratio_to == "trainer":
-            _score(self._learner, samples, "old_logp")
+            _score(self._learner, samples, "trainer_logp")
         rows = [
-            self._update(step, [play for group in groups[part :: config.minibatches] for play in group])
+            self._update(step, [episode for group in groups[part :: config.minibatches] for episode in group])
             for _ in range(config.epochs)
             for part in range(min(config.minibatches, len(groups)))
         ]
@@ -188,13 +187,13 @@ class PolicyGradient:
         """Dynamic sampling may have found more groups than were asked for."""
         return self._rollouts.tasks if self._rollouts.rounds > 1 else None
 
-    def _update(self, step: int, plays: list[Played]) -> dict[str, float]:
+    def _update(self, step: int, episodes: list[ScoredEpisode]) -> dict[str, float]:
         """One optimizer step of the policy, and of the critic where there is one."""
-        weights = token_weights(self._config, torch.tensor([play.trained for play in plays])).tolist()
-        for play, weight in zip(plays, weights, strict=True):
-            for sample in play.samples:
-                sample.columns["weight"] = [weight] * sample.trained
-        samples = samples_of(plays)
+        weights = token_weights(self._config, torch.tensor([episode.trained for episode in episodes])).tolist()
+        for episode, weight in zip(episodes, weights, strict=True):
+            for sample in episode.samples:
+                sample.columns.weight = [weight] * sample.trained
+        samples = samples_of(episodes)
         metrics: dict[str, float] = {}
         if self._critic:
             got = self._critic.forward_backward(samples, critic_loss(self._critic_config.clip))
@@ -205,7 +204,7 @@ class PolicyGradient:
         return metrics
 
 
-def _score(learner: Learner, samples: Sequence[Sample], name: str) -> None:
-    """Add what a learner says of each trained token as a column."""
+def _score(learner: Learner, samples: Sequence[TrainingSample], name: str) -> None:
+    """Set a column to a learner's score of each trained token."""
     for sample, values in zip(samples, learner.score(samples), strict=True):
-        sample.columns[name] = values
+        setattr(sample.columns, name, values)

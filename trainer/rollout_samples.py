@@ -1,6 +1,6 @@
 """A few of a step's rollouts, chosen to be looked at: the best, the worst and some between.
 
-Numbers do not show what a policy has learnt to write; this does, in `vertigym report` and in wandb.
+Numbers do not show what a policy has learnt to write; these do, in `vertigym report` and in wandb.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _WIDTH = 300  # characters of a text
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RolloutSample:
     """One rollout. `asked` is the last thing said to the policy before its last reply; `reward` is None where
     it could not be scored."""
 
@@ -32,15 +32,15 @@ class Shown:
         return astuple(self)
 
 
-def choose(rollouts: Sequence[dict[str, Any]], count: int = 4) -> list[Shown]:
-    """At most `count` rows of a rollouts file, evenly over what they earned, the best first."""
-    scored = sorted(rollouts, key=_worth)
+def pick_samples(rollouts: Sequence[dict[str, Any]], count: int = 4) -> list[RolloutSample]:
+    """At most `count` rows of a rollouts file, evenly over their rewards, the best first."""
+    scored = sorted(rollouts, key=_by_reward)
     if len(scored) > count:
         scored = [scored[i * (len(scored) - 1) // (count - 1)] for i in range(count)]
-    return [_shown(row) for row in reversed(scored)]
+    return [_sample_of(row) for row in reversed(scored)]
 
 
-def samples_table(samples: Sequence[Shown]) -> Table:
+def samples_table(samples: Sequence[RolloutSample]) -> Table:
     """For a terminal."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for row in samples:
@@ -51,16 +51,16 @@ def samples_table(samples: Sequence[Shown]) -> Table:
     return table
 
 
-def _worth(row: dict[str, Any]) -> tuple[float, float, str]:
+def _by_reward(row: dict[str, Any]) -> tuple[float, float, str]:
     value = row["score"]["value"]
     return (float("-inf") if value is None else value, row["advantage"], row["task_id"])
 
 
-def _shown(row: dict[str, Any]) -> Shown:
+def _sample_of(row: dict[str, Any]) -> RolloutSample:
     roles = [message["role"] for message in row["messages"]]
     last = len(roles) - 1 - roles[::-1].index("assistant") if "assistant" in roles else len(roles)
     texts = [message["content"] for message in row["messages"]]
-    return Shown(
+    return RolloutSample(
         task=row["task_id"],
         reward=row["score"]["value"],
         advantage=row["advantage"],

@@ -9,8 +9,9 @@ from torch import Tensor
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import Message
-from vertigym.learner.batch import Batch, Sample
+from vertigym.learner.batch import Batch
 from vertigym.learner.learner import Learner, tokenwise
+from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
 from vertigym.trainer.run import Rollout
 from vertigym.trainer.stream import Shuffled
@@ -58,5 +59,5 @@ def chat(row: Any, where: str) -> list[Message]:
     return messages
 
 
-def _sample(row: Any, renderer: ChatRenderer, where: str) -> Sample:
-    return Sample(*renderer.training_row(chat(row, where), row.get("tools") or ()))
+def _sample(row: Any, renderer: ChatRenderer, where: str) -> TrainingSample:
+    return TrainingSample(*renderer.training_row(chat(row, where), row.get("tools") or ()))

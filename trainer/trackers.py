@@ -19,7 +19,7 @@ from pydantic import Field
 from vertigym.core.config import Config
 from vertigym.core.errors import MissingDependencyError, RunError
 from vertigym.core.files import is_disk_full, read_text, write_text
-from vertigym.trainer.rollout_samples import COLUMNS, Shown
+from vertigym.trainer.rollout_samples import COLUMNS, RolloutSample
 
 Service = Literal["wandb", "trackio"]
 
@@ -38,7 +38,7 @@ class Tracker(Protocol):
         """Take a step's metrics."""
         ...
 
-    def show(self, step: int, samples: Sequence[Shown]) -> None:
+    def log_rollouts(self, step: int, samples: Sequence[RolloutSample]) -> None:
         """Take some of a step's rollouts."""
         ...
 
@@ -58,9 +58,9 @@ class Trackers:
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._each(lambda tracker: tracker.log(step, finite))
 
-    def show(self, step: int, samples: Sequence[Shown]) -> None:
+    def log_rollouts(self, step: int, samples: Sequence[RolloutSample]) -> None:
         """Send some of a step's rollouts."""
-        self._each(lambda tracker: tracker.show(step, samples))
+        self._each(lambda tracker: tracker.log_rollouts(step, samples))
 
     def close(self) -> None:
         """Send what is left. On a full disk nothing is, and the run has said so already."""
@@ -131,7 +131,7 @@ class TensorBoard:
         self._write(event.Event(step=step, summary=summary.Summary(value=values)))
         self._writer.flush()
 
-    def show(self, step: int, samples: Sequence[Shown]) -> None:
+    def log_rollouts(self, step: int, samples: Sequence[RolloutSample]) -> None:
         """Metrics only."""
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class Wandb:
         """Send a row."""
         self._run.log({**metrics}, step=step)
 
-    def show(self, step: int, samples: Sequence[Shown]) -> None:
+    def log_rollouts(self, step: int, samples: Sequence[RolloutSample]) -> None:
         """Send a table, which belongs to the row of the same step."""
         rows = [[*row.cells()] for row in samples]
         self._run.log({"rollouts": self._wandb.Table(columns=[*COLUMNS], data=rows)}, step=step)
@@ -180,7 +180,7 @@ class Trackio:
         """Send a row."""
         self._run.log({**metrics}, step=step)
 
-    def show(self, step: int, samples: Sequence[Shown]) -> None:
+    def log_rollouts(self, step: int, samples: Sequence[RolloutSample]) -> None:
         """Metrics only: its tables want pandas."""
 
     def close(self) -> None:

@@ -17,8 +17,9 @@ from vertigym.core.types import SPLITS, Score, Task
 from vertigym.envs.code import formats
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import Tasks, TaskSet
-from vertigym.rewards.code import Parts, Verifier, extract_code, parse_tests
-from vertigym.sandboxes import Limits
+from vertigym.rewards.code import Parts, Verifier, extract_code
+from vertigym.rewards.code_tests import parse_tests
+from vertigym.sandboxes import JobLimits
 
 BUILT_IN = Path(__file__).parent / "tasks"
 _FORMATS = {"humaneval": formats.humaneval, "mbpp": formats.mbpp, "stdin": formats.stdin_programs}
@@ -37,7 +38,7 @@ class CodeEnv(Env):
         tasks: Tasks,
         *,
         parts: Parts | None = None,
-        limits: Limits | None = None,
+        limits: JobLimits | None = None,
         verifier: Verifier | None = None,
     ) -> None:
         super().__init__(tasks)
@@ -95,7 +96,7 @@ class FolderConfig(Config):
     format: str = "tasks"
     turns: int = 1
     parts: dict[Literal["all_pass", "share", "compiles"], float] = Field({"all_pass": 1.0})
-    cpu_s: float = Limits().cpu_s
+    cpu_s: float = JobLimits().cpu_s
     memory_mib: int = 512
 
 
@@ -112,7 +113,7 @@ def load_folder(folder: Path, **kwargs: Any) -> Env:
         tasks: Tasks = TaskSet(task for file in files for task in _FORMATS[config.format](file))
     else:
         tasks = TaskSet.read(*files)
-    limits = Limits(cpu_s=config.cpu_s, wall_s=4 * config.cpu_s, memory_bytes=config.memory_mib << 20)
+    limits = JobLimits(cpu_s=config.cpu_s, wall_s=4 * config.cpu_s, memory_bytes=config.memory_mib << 20)
     kind = RepairEnv if config.turns > 1 else CodeEnv
     env = kind(tasks, **{"parts": config.parts, "limits": limits, **kwargs})
     env.max_turns = config.turns

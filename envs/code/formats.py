@@ -1,6 +1,6 @@
 """Tasks from the files people have: HumanEval, MBPP, and the APPS and LiveCodeBench shape.
 
-Every task carries its tests in `info["tests"]` (`rewards.code`), and the name its function must have in
+Every task carries its tests in `info["tests"]` (`rewards.code_tests`), and the name its function must have in
 `info["entry"]` (empty for whole programs). `info["before"]` is put before the policy's code: what the prompt
 already gives.
 """

@@ -5,21 +5,22 @@ The policy works through tools: `bash`, `read`, `edit`, `submit`. It calls one a
 will do). The sandbox lives for the episode; the hidden tests run in a fresh one over the final tree, and call
 its functions through a data-only channel, so nothing in the tree can forge a pass.
 
-Task: `info["files"]` (path -> text), `info["tests"]` (`rewards.code`), `info["solution"]` (path -> text).
+Task: `info["files"]` (path -> text), `info["tests"]` (`rewards.code_tests`), `info["solution"]` (path -> text).
 """
 
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vertigym.core.errors import VertigymError
+from vertigym.core.errors import InputError, VertigymError
 from vertigym.core.types import Message, Score, Task
 from vertigym.envs.code.env import BUILT_IN
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import Tasks, TaskSet
 from vertigym.envs.tool_calls import tool, tool_call, write_call
-from vertigym.rewards.code import ExitStatus, Parts, Verifier, parse_tests
-from vertigym.sandboxes import Limits
+from vertigym.rewards.code import Parts, Verifier
+from vertigym.rewards.code_tests import ExitStatus, parse_tests
+from vertigym.sandboxes import JobLimits
 from vertigym.sandboxes.session import LIMITS, Session
 
 _SHOWN = 8000  # characters of a tool's output that the policy sees
@@ -52,7 +53,7 @@ class RepositoryEnv(Env):
         tasks: Tasks,
         *,
         parts: Parts | None = None,
-        limits: Limits = LIMITS,
+        limits: JobLimits = LIMITS,
         verifier: Verifier | None = None,
     ) -> None:
         super().__init__(tasks)
@@ -67,7 +68,7 @@ class RepositoryEnv(Env):
         self._fault = ""
         try:
             self._session = Session(task.info["files"], limits=self.limits)
-            weakref.finalize(self, self._session.close)
+            self._close_session = weakref.finalize(self, self._session.close)
         except VertigymError as error:
             self._fault = f"{type(error).__name__}: {error}"
         return [{"role": "system", "content": SYSTEM}, *task.messages()]
@@ -84,9 +85,9 @@ class RepositoryEnv(Env):
             if name == "submit":
                 return Turn(score=self._judge())
             return _say(self._use(self._session, name, arguments))
+        except InputError as error:
+            return _say(f"error: {error}")
         except VertigymError as error:
-            if "path below" in str(error):
-                return _say(f"error: {error}")
             return Turn(score=Score.unscored(f"{type(error).__name__}: {error}"))
 
     def close_episode(self) -> Score:
@@ -143,7 +144,7 @@ class RepositoryEnv(Env):
 
     def _end(self) -> None:
         if self._session is not None:
-            self._session.close()
+            self._close_session()
             self._session = None
 
 
@@ -154,12 +155,16 @@ def load(**kwargs: Any) -> Env:
 
 def _edit(session: Session, path: str, old: str, new: str) -> str:
     if old:
-        outcome = session.run(["cat", "--", path])
-        if outcome.exit_code or outcome.truncated:
-            return f"error: {outcome.stderr.strip() or 'the file is too long to edit; use bash'}"
-        if outcome.stdout.count(old) != 1:
-            return f"error: `old` occurs {outcome.stdout.count(old)} times in {path}; it must occur once"
-        new = outcome.stdout.replace(old, new)
+        found = session.read(path)
+        if found is None:
+            return f"error: {path}: no such file"
+        try:
+            text = found.decode()
+        except UnicodeDecodeError:
+            return f"error: {path} is not UTF-8 text; use bash"
+        if text.count(old) != 1:
+            return f"error: `old` occurs {text.count(old)} times in {path}; it must occur once"
+        new = text.replace(old, new)
     session.write(path, new)
     return f"wrote {path}"
 

@@ -34,11 +34,11 @@ from vertigym.envs.tasks import Tasks
 from vertigym.rewards import citations
 from vertigym.rewards.answers import form
 from vertigym.rewards.calling import RewardFunction
-from vertigym.rewards.decision import read_json as json_in
+from vertigym.rewards.chance import ChanceCorrection
 from vertigym.rewards.fields import fields
 from vertigym.rewards.labels import label as right_label
-from vertigym.rewards.odds import Odds
-from vertigym.rewards.outcome import accepted, worth
+from vertigym.rewards.outcome import accepted, accepted_rewards
+from vertigym.rewards.replies import json_in
 from vertigym.rewards.retrieval import Library, found, retrieval
 from vertigym.rewards.rubric import Part, Rubric
 from vertigym.rewards.structure import schema_validator
@@ -82,8 +82,8 @@ def load_classify(folder: Path, **changes: Any) -> SingleTurnEnv:
 
     instruction = "Answer with one of: " + ", ".join(labels) + "."
     tasks, notes = make_tasks(folder, config, task, instruction=instruction)
-    odds = Odds(tasks, lambda task: {task.answer: 1.0})
-    reward = right_label(labels, costs=config.costs, odds=odds, where=config.where)
+    correction = ChanceCorrection(tasks, lambda task: {task.answer: 1.0})
+    reward = right_label(labels, costs=config.costs, correction=correction, where=config.where)
     return _env(tasks, reward, notes, answer_form=form(config.where))
 
 
@@ -228,9 +228,9 @@ def load_cite(folder: Path, **changes: Any) -> SingleTurnEnv:
         f"If they do not say, answer: {config.refusal}"
     )
     tasks, notes = make_tasks(folder, config, task, instruction=instruction)
-    odds = Odds(tasks, lambda task: {} if task.info["answers"] else {config.refusal: 1.0})
+    correction = ChanceCorrection(tasks, lambda task: {} if task.info["answers"] else {config.refusal: 1.0})
     reward = citations.cited_answer(
-        refusal=config.refusal, max_words=config.max_words, share=config.overlap, odds=odds
+        refusal=config.refusal, max_words=config.max_words, share=config.overlap, correction=correction
     )
     return _env(tasks, reward, notes)
 
@@ -268,8 +268,8 @@ def load_outcome(folder: Path, **changes: Any) -> SingleTurnEnv:
         return task_of(trace, split, max(good, key=lambda reply: good[reply]), accepted=good, rejected=bad)
 
     tasks, notes = make_tasks(folder, config, task)
-    odds = Odds(tasks, lambda task: worth(task.info["accepted"]))
-    return _env(tasks, accepted(match=config.match, odds=odds), notes)
+    correction = ChanceCorrection(tasks, lambda task: accepted_rewards(task.info["accepted"]))
+    return _env(tasks, accepted(match=config.match, correction=correction), notes)
 
 
 def _env(

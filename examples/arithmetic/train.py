@@ -20,7 +20,7 @@ from vertigym.evals.suite import load_suite
 from vertigym.policies.load import load_policy
 from vertigym.reports.progress import watched
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent
 OUT = Path("runs/arithmetic")
@@ -56,7 +56,7 @@ def write_examples(file: Path) -> None:
     write_jsonl(file, rows)
 
 
-def run(config: str, overrides: list[str]) -> Outcome:
+def run(config: str, overrides: list[str]) -> RunOutcome:
     """Train as `vertigym train` does."""
     settings = load(RunConfig, HERE / config, [f"output={OUT}", *overrides])
     with watched(settings.steps) as progress:

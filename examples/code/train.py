@@ -20,7 +20,7 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import Split, Task
 from vertigym.reports.progress import watched
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent
 OUT = Path("runs/code")
@@ -86,7 +86,7 @@ def logged(task: Task, number: int) -> dict[str, object]:
     return {"messages": [*task.messages(), {"role": "assistant", "content": text}]}
 
 
-def run(config: str) -> Outcome:
+def run(config: str) -> RunOutcome:
     """Train as `vertigym train` does."""
     settings = load(RunConfig, HERE / config, [f"output={OUT}"])
     if settings.eval:  # the suite beside this script, wherever it is run from

@@ -21,7 +21,7 @@ from vertigym.evals.suite import load_suite
 from vertigym.policies.load import load_policy
 from vertigym.reports.progress import watched
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, train
+from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent
 CALLS = {"intent": (desk.intents, 3000), "search": (desk.searches, 3000), "answer": (desk.answers, 6000)}
@@ -55,7 +55,7 @@ def main(name: str) -> int:
     return 0 if tuned.promoted else 1
 
 
-def run(name: str, config: str, *overrides: str) -> Outcome:
+def run(name: str, config: str, *overrides: str) -> RunOutcome:
     """Train as `vertigym train` does."""
     settings = load(RunConfig, HERE / name / config, list(overrides))
     with watched(settings.steps) as progress:

@@ -1,12 +1,12 @@
 """The part of a job that runs beside untrusted code: read the payload, run it, write down what came out.
 
-Nothing here is trusted by anyone: whatever this process writes is data that the other side of the wall caps,
+Nothing here is trusted by anyone: whatever this process writes is data that the controller caps,
 decodes and judges. It exits with 0 (ran), 1 (the program failed) or OUT_OF_MEMORY.
 
-Descriptors: 0 stdin, 1 stdout, 2 stderr, 3 payload, 4 result, 5 the channel of a checked pair.
+Descriptors: 0 stdin, 1 stdout, 2 stderr, 3 payload, 4 result, 5 the channel between a program and its tests.
 A result is lines of JSON: `["loaded"]` or `["failed", type, message]` for the program itself, then for each
 call or test `["value", tagged]` or `["raised", type, message]`.
-Runs inside the wall: standard library only.
+Runs inside the sandbox: standard library only.
 """
 
 import base64
@@ -20,8 +20,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from vertigym.sandboxes import values
-from vertigym.sandboxes.pair import Caller, ModuleProxies, serve
+from vertigym.sandboxes import tagged_json
+from vertigym.sandboxes.cross_calls import ModuleProxies, RemoteCaller, serve
 
 PAYLOAD, RESULT, CHANNEL = 3, 4, 5
 OUT_OF_MEMORY = 86
@@ -67,10 +67,10 @@ def _call(payload: dict[str, Any], emit: Emit) -> int:
     namespace = _load(payload, emit)
     if namespace is None:
         return 1
-    for arguments, keywords in values.loads(payload["inputs"]):
+    for arguments, keywords in tagged_json.loads(payload["inputs"]):
         try:
             value = _resolve(namespace, payload["call"])(*arguments, **keywords)
-            emit("value", values.dumps(value))
+            emit("value", tagged_json.dumps(value))
         except MemoryError:
             raise
         except BaseException as error:
@@ -95,7 +95,7 @@ def _served(payload: dict[str, Any], emit: Emit) -> int:
 
 def _check(payload: dict[str, Any], emit: Emit) -> int:
     """Run tests whose calls go to the program in the other sandbox."""
-    caller = Caller(CHANNEL)
+    caller = RemoteCaller(CHANNEL)
     namespace: dict[str, Any] = {"__name__": "tests"}
     namespace |= {name: caller.function(target) for name, target in payload["exports"].items()}
     sys.meta_path.insert(0, ModuleProxies(caller, payload["modules"]))
@@ -129,13 +129,12 @@ def _command(payload: dict[str, Any], emit: Emit) -> int:
 
 
 def _collect(payload: dict[str, Any], emit: Emit) -> int:
-    """Read the regular files below the working folder; links are not followed."""
-    for folder, _, names in os.walk("."):
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if os.path.isfile(path) and not os.path.islink(path):
-                with open(path, "rb") as file:
-                    emit("file", os.path.relpath(path), base64.b64encode(file.read()).decode())
+    """Read one regular file (`path`), or all below the working folder; links are not followed."""
+    below = (os.path.join(folder, name) for folder, _, names in os.walk(".") for name in sorted(names))
+    for path in [payload["path"]] if payload["path"] else below:
+        if os.path.isfile(path) and not os.path.islink(path):
+            with open(path, "rb") as file:
+                emit("file", os.path.relpath(path), base64.b64encode(file.read()).decode())
     return 0
 
 

@@ -6,7 +6,7 @@ it was doing, and the parent forks the next one in milliseconds. Processor time,
 machine the same text gets the same verdict. `SIGALRM` handlers, the usual way, work only in a main thread and
 never interrupt native code.
 
-`WorkerPool` is the side that asks; `serve` is the side that answers. They speak one JSON value a line.
+`ProcessPool` is the side that asks; `serve` is the side that answers. They speak one JSON value a line.
 """
 
 import atexit
@@ -157,7 +157,7 @@ def _killed(signal_number: int, limit_s: float) -> Exception:
     return InfrastructureError(f"the verifier's process died (signal {signal_number})")
 
 
-class WorkerPool:
+class ProcessPool:
     """`size` workers that run `python -m MODULE`; threads that ask wait for a free one."""
 
     def __init__(self, module: str, size: int) -> None:
@@ -185,15 +185,15 @@ class WorkerPool:
             worker.close()
 
 
-_pools: dict[str, WorkerPool] = {}
+_pools: dict[str, ProcessPool] = {}
 _lock = threading.Lock()
 
 
-def shared_pool(module: str) -> WorkerPool:
+def shared_pool(module: str) -> ProcessPool:
     """The process-wide pool of `module`, one worker a processor (at most 8)."""
     with _lock:
         if module not in _pools:
-            _pools[module] = WorkerPool(module, min(8, os.cpu_count() or 1))
+            _pools[module] = ProcessPool(module, min(8, os.cpu_count() or 1))
         return _pools[module]
 
 

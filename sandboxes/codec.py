@@ -1,28 +1,29 @@
-"""Between a Job and the bytes that cross the wall, both ways. No process is touched here.
+"""Between a Job and the bytes that go into a sandbox and come out of it. No process is touched here.
 
-Out: one payload (JSON) an inmate; expected values are in none of them. Back: what each inmate wrote and how it
-ended, which becomes an Outcome. Everything that comes back is hostile until decoded: sizes are capped before
-parsing, and a line that is not in the protocol counts as no answer.
+Out: one payload (JSON) a child; expected values are in none of them. Back: what each child wrote and how it
+ended, which becomes a JobOutcome. Everything that comes back is hostile until decoded: sizes are capped before
+parsing, and a line that is not in the protocol ends the result.
 """
 
 import base64
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from os import WEXITSTATUS, WIFSIGNALED, WTERMSIG
 from typing import Any
 
 from vertigym.core.errors import InputError
-from vertigym.sandboxes import values
-from vertigym.sandboxes.contract import Job, Level, Limits, Outcome, Reply, Status
-from vertigym.sandboxes.inmate import OUT_OF_MEMORY
+from vertigym.sandboxes import tagged_json
+from vertigym.sandboxes.child import OUT_OF_MEMORY
+from vertigym.sandboxes.contract import Job, JobLimits, JobOutcome, Level, Reply, Status
 
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
-class Inmate:
+class ChildExit:
     """How one process of a job ended: `os.wait` status, CPU seconds, peak bytes, killed at the wall limit."""
 
     status: int
@@ -32,10 +33,10 @@ class Inmate:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawOutcome:
     """What came back, as bytes (each cut at its limit plus one)."""
 
-    inmates: Sequence[Inmate]
+    children: Sequence[ChildExit]
     wall_s: float
     stdout: bytes
     stderr: bytes
@@ -44,7 +45,7 @@ class Raw:
 
 
 def payloads(job: Job, cwd: str = "") -> list[bytes]:
-    """The payload of each inmate: one, or the program's and the tests'.
+    """The payload of each child: one, or the program's and the tests'.
 
     Raises:
         InputError: an input has no data form.
@@ -67,15 +68,15 @@ def payloads(job: Job, cwd: str = "") -> list[bytes]:
     return [_dump({**program, "mode": "script"})]
 
 
-def collecting(cwd: str) -> bytes:
-    """The payload that asks for all files below `cwd`."""
-    return _dump({"mode": "collect", "cwd": cwd})
+def collecting(cwd: str, path: str = "") -> bytes:
+    """The payload that asks for the file `path`, or for all files below `cwd`."""
+    return _dump({"mode": "collect", "cwd": cwd, "path": path})
 
 
-def outcome(job: Job, raw: Raw, level: Level) -> Outcome:
+def outcome(job: Job, raw: RawOutcome, level: Level) -> JobOutcome:
     """Judge how the job ended; its result is decoded, not compared."""
     limits = job.limits
-    program = raw.inmates[0]
+    program = raw.children[0]
     failure, _ = _decode(raw.results[0][: limits.result_bytes], 0)
     failure_of_tests = None
     replies: tuple[Reply, ...] = ()
@@ -85,56 +86,66 @@ def outcome(job: Job, raw: Raw, level: Level) -> Outcome:
         _, replies = _decode(raw.results[0][: limits.result_bytes], len(job.inputs))
     cut = len(raw.stdout) > limits.output_bytes or len(raw.stderr) > limits.output_bytes
     flooded = len(raw.stdout) > limits.output_bytes or any(len(r) > limits.result_bytes for r in raw.results)
-    return Outcome(
-        status=_status(raw, limits, flooded, failure or failure_of_tests, paired=bool(job.tests)),
+    return JobOutcome(
+        status=_status(raw, limits, flooded, failure or failure_of_tests, tested=bool(job.tests)),
         result=replies,
         failure=failure or failure_of_tests,
         stdout=raw.stdout[: limits.output_bytes].decode("utf-8", "replace"),
         stderr=raw.stderr[: limits.output_bytes].decode("utf-8", "replace"),
         truncated=cut or flooded,
         exit_code=-WTERMSIG(program.status) if WIFSIGNALED(program.status) else WEXITSTATUS(program.status),
-        cpu_s=sum(inmate.cpu_s for inmate in raw.inmates),
+        cpu_s=sum(child.cpu_s for child in raw.children),
         wall_s=raw.wall_s,
-        peak_bytes=max(inmate.peak_bytes for inmate in raw.inmates),
+        peak_bytes=max(child.peak_bytes for child in raw.children),
         level=level,
     )
 
 
-def collected(raw: Raw) -> dict[str, bytes]:
-    """The files that a `collecting` payload gave."""
+def collected(raw: RawOutcome) -> dict[str, bytes]:
+    """The files that a `collecting` payload gave, but for those whose names are not UTF-8."""
     files = {}
     for row in _rows(raw.results[0]):
         match row:
-            case ["file", str(path), str(content)]:
+            case ["file", str(path), str(content)] if _is_text(path):
                 files[path] = base64.b64decode(content)
     return files
 
 
-def _status(raw: Raw, limits: Limits, flooded: bool, failure: Reply | None, *, paired: bool) -> Status:
-    """The program's own end decides; in a pair it is killed when its tests are done, which is no fault, and the
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _status(
+    raw: RawOutcome, limits: JobLimits, flooded: bool, failure: Reply | None, *, tested: bool
+) -> Status:
+    """The program's own end decides; with tests it is killed when they are done, which is no fault, and the
     tests can be drowned by what the program answers."""
     if flooded:
         return Status.OUTPUT
-    program, tests = raw.inmates[0], raw.inmates[-1]
-    if any(_spent(inmate, limits.cpu_s, raw.oom) for inmate in raw.inmates):
+    program, tests = raw.children[0], raw.children[-1]
+    if any(_spent(child, limits.cpu_s, raw.oom) for child in raw.children):
         return Status.CPU
-    if any(inmate.killed for inmate in raw.inmates):
+    if any(child.killed for child in raw.children):
         return Status.WALL
-    stopped_by_us = paired and WIFSIGNALED(program.status) and WTERMSIG(program.status) == signal.SIGKILL
-    for inmate in (tests,) if stopped_by_us and not raw.oom else (program, tests):
-        if WIFSIGNALED(inmate.status):
-            return _death(WTERMSIG(inmate.status), raw.oom)
-        if WEXITSTATUS(inmate.status) == OUT_OF_MEMORY:
+    stopped_by_us = tested and WIFSIGNALED(program.status) and WTERMSIG(program.status) == signal.SIGKILL
+    for child in (tests,) if stopped_by_us and not raw.oom else (program, tests):
+        if WIFSIGNALED(child.status):
+            return _death(WTERMSIG(child.status), raw.oom)
+        if WEXITSTATUS(child.status) == OUT_OF_MEMORY:
             return Status.MEMORY
-    if failure is not None or (not paired and WEXITSTATUS(program.status)):
+    if failure is not None or (not tested and WEXITSTATUS(program.status)):
         return Status.ERROR
     return Status.OK
 
 
-def _spent(inmate: Inmate, cpu_s: float, oom: bool) -> bool:
+def _spent(child: ChildExit, cpu_s: float, oom: bool) -> bool:
     """Over its CPU seconds; also when the kernel, which counts by the tick, shot it a little before."""
-    shot = WIFSIGNALED(inmate.status) and WTERMSIG(inmate.status) == signal.SIGKILL
-    return inmate.cpu_s > cpu_s or (shot and not (oom or inmate.killed) and inmate.cpu_s > 0.5 * cpu_s)
+    shot = WIFSIGNALED(child.status) and WTERMSIG(child.status) == signal.SIGKILL
+    return child.cpu_s > cpu_s or (shot and not (oom or child.killed) and child.cpu_s > 0.5 * cpu_s)
 
 
 def _death(number: int, oom: bool) -> Status:
@@ -147,38 +158,42 @@ def _decode(data: bytes, expected: int) -> tuple[Reply | None, tuple[Reply, ...]
     """(why it failed to load, replies): at most `expected`, whatever was written."""
     failure: Reply | None = None
     replies: list[Reply] = []
-    for row in _rows(data):
+    for row in islice(_rows(data), expected + 1):
         match row:
+            case ["loaded"]:
+                continue
             case ["failed", str(kind), str(message)]:
                 failure = Reply(error=kind, message=message)
             case ["value", str(tagged)]:
                 replies.append(_value(tagged))
             case ["raised", str(kind), str(message)]:
                 replies.append(Reply(error=kind, message=message))
+            case _:
+                break
     return failure, tuple(replies[:expected])
 
 
-def _rows(data: bytes) -> list[Any]:
-    """The lines that are JSON; the last is dropped when it was cut."""
-    rows = []
-    for line in data.split(b"\n")[:-1]:
+def _rows(data: bytes) -> Iterator[Any]:
+    """The lines up to the first that is not JSON; the last is dropped when it was cut."""
+    start = 0
+    while (end := data.find(b"\n", start)) >= 0:
         try:
-            rows.append(json.loads(line))
+            yield json.loads(data[start:end])
         except (ValueError, RecursionError):
-            continue
-    return rows
+            return
+        start = end + 1
 
 
 def _value(tagged: str) -> Reply:
     try:
-        return Reply(value=values.loads(tagged))
+        return Reply(value=tagged_json.loads(tagged))
     except ValueError as error:
         return Reply(error="ValueError", message=str(error))
 
 
 def _inputs(job: Job) -> str:
     try:
-        return values.dumps([(list(one.args), dict(one.kwargs)) for one in job.inputs])
+        return tagged_json.dumps([(list(one.args), dict(one.kwargs)) for one in job.inputs])
     except RecursionError as error:
         raise InputError(f"an input of the job has no data form: {error}") from None
 

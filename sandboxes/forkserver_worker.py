@@ -1,7 +1,7 @@
 """The controller's end of one fork-server: start it, hand it jobs, take back what they left.
 
-The server runs none of this package's files: it is sent their source, and walls itself in before it says that
-it is ready. From then on the only thing it gets from here is orders and descriptors (`parcel`).
+The server runs none of this package's files: it is sent their source, and isolates itself before it says that
+it is ready. From then on the only thing it gets from here is orders and descriptors (`files`).
 """
 
 import json
@@ -12,10 +12,8 @@ import struct
 import subprocess
 import sys
 import sysconfig
-import time
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,20 +21,18 @@ from typing import Any
 
 from vertigym.core.errors import MissingDependencyError, SandboxError
 from vertigym.sandboxes import cgroups, usage
-from vertigym.sandboxes.contract import MIB, Job, Level, Limits
-from vertigym.sandboxes.forkserver import INMATE, ORDER, REPLY
-from vertigym.sandboxes.parcel import Parcel
-from vertigym.sandboxes.walls import Config
-from vertigym.sandboxes.wire import Inmate, Raw
+from vertigym.sandboxes.codec import ChildExit, RawOutcome
+from vertigym.sandboxes.contract import MIB, Job, JobLimits, Level
+from vertigym.sandboxes.forkserver import CHILD, ORDER, REPLY
+from vertigym.sandboxes.isolation import IsolationConfig
+from vertigym.sandboxes.job_files import JobFiles
+from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
-INSIDE = ("syscalls", "kernel", "values", "pair", "inmate", "walls", "forkserver")
+INSIDE = ("syscalls", "kernel", "tagged_json", "cross_calls", "child", "isolation", "forkserver")
 FLAGS = ("-s", "-S", "-B", "-P")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"} | {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
 }
-_START_S = 60.0
-GRACE_S = 10.0  # beyond the wall limits of what it has been given, a silent worker counts as lost
-LOOK_S = 0.005  # between two looks at what no cgroup caps
 ROOM_BYTES = 64 * MIB  # what the fork-server itself and its tmpfs may take of the worker's cgroup
 
 # Run first inside: turn the sources that were sent into modules. The package is not importable in there.
@@ -58,91 +54,39 @@ def load(sources, entry, table):
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a worker is made for; a job runs in a worker of its kind."""
-
-    level: Level
-    profile: str = "plain"
-    packages: tuple[str, ...] = ()
-    processes: bool = False
-    memory_bytes: int = 512 * MIB
-    disk_bytes: int = 16 * MIB
-    disk_inodes: int = 1024
-    tasks: int = 1  # processes and threads of a job, where the container counts them
-
-
-def kind_of(job: Job, level: Level, packages: tuple[str, ...]) -> Kind:
-    """The kind of worker that `job` needs at `level`."""
-    limits = job.limits
-    return Kind(
-        level,
-        job.profile,
-        packages,
-        limits.processes > 1,
-        limits.memory_bytes,
-        limits.disk_bytes,
-        limits.disk_inodes,
-        limits.processes if level is Level.DOCKER else 1,
-    )
-
-
-class Worker:
-    """One fork-server. Not thread-safe: the pool's own thread is its only user.
+class ForkServerWorker(SandboxWorker):
+    """One fork-server.
 
     Raises:
         SandboxError: it did not start; the message has the reason it gave.
     """
 
-    ahead = 2  # jobs it may hold: the one it runs and the next
+    ahead = 2  # the one it runs and the next
 
-    def __init__(self, kind: Kind) -> None:
-        cgroup = cgroups.create(kind.memory_bytes + ROOM_BYTES) if kind.level is Level.NAMESPACED else None
-        self._start(kind, cgroup)
+    def __init__(self, kind: WorkerKind) -> None:
+        super().__init__(kind)
+        namespaced = kind.level is Level.NAMESPACED
+        self.cgroup = cgroup = cgroups.create(kind.memory_bytes + ROOM_BYTES) if namespaced else None
+        self._files: dict[int, JobFiles] = {}
+        self._oom_seen = 0
+        self._overfull = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
         with theirs:
             self._process = _spawn(kind, cgroup, theirs)
+        self.pid = self._process.pid
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._uncapped = kind.processes and cgroup is None
-
-    def _start(self, kind: Kind, cgroup: Path | None) -> None:
-        self.kind = kind
-        self.cgroup = cgroup
-        self.ready = False
-        self.jobs_done = 0
-        self.note = ""  # what the worker said of itself: "landlock" where that wall stands too
-        self.worn = False  # it asked to be replaced
-        self._held: OrderedDict[int, tuple[Parcel, Limits]] = OrderedDict()
-        self._deadline = time.monotonic() + _START_S
-        self._oom_seen = 0
-        self._uncapped = False
-        self._overfull = False
 
     def fileno(self) -> int:
         """The descriptor to wait on for `receive`."""
         return self._control.fileno()
 
-    @property
-    def outstanding(self) -> list[int]:
-        """Sequence numbers of what it has been given and not returned; the first is the one running."""
-        return list(self._held)
-
-    @property
-    def overdue(self) -> bool:
-        """Whether it has been silent for longer than everything it was given may take."""
-        return (bool(self.outstanding) or not self.ready) and time.monotonic() > self._deadline
-
-    @property
-    def patience_s(self) -> float:
-        """How long one may wait for it without a `look`."""
-        return LOOK_S if self._uncapped and self.outstanding else 1.0
-
     def look(self) -> None:
         """End the job whose processes together use more than it may, where no cgroup does that."""
         if not self._uncapped or not self.outstanding:
             return
-        server = self._process.pid
+        server = self.pid
         if self.kind.level is Level.NAMESPACED:  # below the process that cleans up after it
             server = next(iter(usage.children(server)), 0)
         jobs = [pid for job in usage.children(server) for pid in usage.tree(job)]
@@ -158,18 +102,17 @@ class Worker:
         """
         limits = job.limits
         stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
-        parcel = Parcel(payloads, stdin, self._null)
+        files = JobFiles(payloads, stdin, self._null)
         try:
-            socket.send_fds(self._control, [order(sequence, limits, len(payloads), keep)], parcel.passed)
+            socket.send_fds(self._control, [order(sequence, limits, len(payloads), keep)], files.passed)
         except BaseException:
-            parcel.close()
+            files.close()
             raise
-        parcel.handed_over()
-        start = max(self._deadline, time.monotonic()) if self._held else time.monotonic() + GRACE_S
-        self._deadline = start + limits.wall_s
-        self._held[sequence] = (parcel, limits)
+        files.handed_over()
+        self._files[sequence] = files
+        self._hold(sequence, limits)
 
-    def receive(self) -> tuple[int, Raw] | None:
+    def receive(self) -> tuple[int, RawOutcome] | None:
         """The next finished job; None for a message that was only about the worker.
 
         Raises:
@@ -185,13 +128,14 @@ class Worker:
             self._greet(message.decode("utf-8", "replace"))
             return None
         sequence, wall_s, replace = REPLY.unpack_from(message)
-        parcel, limits = self._held.pop(sequence)
-        inmates = [Inmate(*row) for row in struct.iter_unpack(INMATE.format, message[REPLY.size :])]
-        stdout, stderr, results = parcel.read(limits.output_bytes, limits.result_bytes)
-        parcel.close()
-        self.jobs_done += 1
+        files, limits = self._files.pop(sequence), self._release(sequence)
+        children = [ChildExit(*row) for row in struct.iter_unpack(CHILD.format, message[REPLY.size :])]
+        stdout, stderr, results = files.read(limits.output_bytes, limits.result_bytes)
+        files.close()
         self.worn = self.worn or replace
-        return sequence, Raw(inmates, wall_s, stdout, stderr, results, self._ran_out_of_memory(inmates))
+        return sequence, RawOutcome(
+            children, wall_s, stdout, stderr, results, self._ran_out_of_memory(children)
+        )
 
     def oom_killed(self) -> bool:
         """Whether something here was killed for want of memory since this was last asked."""
@@ -205,9 +149,9 @@ class Worker:
         """End it and everything in it, and remove its cgroup."""
         self._control.close()
         os.close(self._null)
-        for parcel, _ in self._held.values():
-            parcel.close()
-        self._held.clear()
+        for files in self._files.values():
+            files.close()
+        self._files.clear()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
@@ -220,14 +164,8 @@ class Worker:
         """Close our end in a forked copy of this process, so that it does not keep the worker alive."""
         self._control.close()
 
-    def _greet(self, message: str) -> None:
-        kind, _, text = message.partition(" ")
-        if kind != "ready":
-            raise SandboxError(f"a {self.kind.level} sandbox could not start: {text}")
-        self.ready, self.note = True, text
-
-    def _ran_out_of_memory(self, inmates: Sequence[Inmate]) -> bool:
-        killed = any(os.WIFSIGNALED(i.status) and os.WTERMSIG(i.status) == signal.SIGKILL for i in inmates)
+    def _ran_out_of_memory(self, children: Sequence[ChildExit]) -> bool:
+        killed = any(os.WIFSIGNALED(i.status) and os.WTERMSIG(i.status) == signal.SIGKILL for i in children)
         return killed and self.oom_killed()
 
 
@@ -244,19 +182,20 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
-def table_for(kind: Kind, cgroup: Path | None = None, **extra: Any) -> dict[str, Any]:
-    """The `walls.Config` of a worker, as data."""
+def table_for(kind: WorkerKind, cgroup: Path | None = None, **extra: Any) -> dict[str, Any]:
+    """The `isolation.IsolationConfig` of a worker, as data."""
     library = [sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED")]
     packages = sorted({_folder_of(package) for package in kind.packages})
-    prefix = [sys.base_prefix] if kind.processes and sys.base_prefix != "/usr" else []
+    prefix = [f"{sys.base_prefix}/bin", f"{sys.base_prefix}/lib"] if kind.processes else []
     return asdict(
-        Config(
+        IsolationConfig(
             level=kind.level.value,
             processes=kind.processes,
             writable=kind.level in (Level.NAMESPACED, Level.DOCKER),
             disk_bytes=kind.disk_bytes,
             disk_inodes=kind.disk_inodes,
-            python=[os.path.realpath(path) for path in (*prefix, *library, *packages)],
+            python=[os.path.realpath(path) for path in (*prefix, *library)],
+            hidden=_hidden(library),
             sys_path=[os.path.realpath(path) for path in (*library, *packages)],
             preload=list(kind.packages),
             cgroup=str(cgroup or ""),
@@ -265,7 +204,7 @@ def table_for(kind: Kind, cgroup: Path | None = None, **extra: Any) -> dict[str,
     )
 
 
-def _spawn(kind: Kind, cgroup: Path | None, control: socket.socket) -> "subprocess.Popen[bytes]":
+def _spawn(kind: WorkerKind, cgroup: Path | None, control: socket.socket) -> "subprocess.Popen[bytes]":
     table = table_for(kind, cgroup, control=control.fileno())
     sent = os.memfd_create("boot")
     try:
@@ -286,6 +225,17 @@ def _spawn(kind: Kind, cgroup: Path | None, control: socket.socket) -> "subproce
         os.close(sent)
 
 
+def _hidden(library: Sequence[str]) -> list[str]:
+    """Where this process finds packages, this one among them; but no folder that holds the standard library."""
+    folders = {os.path.realpath(path) for path in (*sys.path, str(Path(__file__).parents[1])) if path}
+    standard = [os.path.realpath(path) for path in library]
+    return sorted(f for f in folders if os.path.isdir(f) and not any(_holds(f, path) for path in standard))
+
+
+def _holds(folder: str, path: str) -> bool:
+    return os.path.commonpath([folder, path]) == folder
+
+
 @cache
 def _folder_of(package: str) -> str:
     """The folder a package is imported from."""
@@ -295,7 +245,7 @@ def _folder_of(package: str) -> str:
     return str(Path(found.origin).parents[1])
 
 
-def order(sequence: int, limits: Limits, inmates: int, keep: bool) -> bytes:
+def order(sequence: int, limits: JobLimits, children: int, keep: bool) -> bytes:
     """What the fork-server is told of a job."""
     file_bytes = max(limits.disk_bytes, limits.output_bytes, limits.result_bytes)
     return ORDER.pack(
@@ -305,6 +255,6 @@ def order(sequence: int, limits: Limits, inmates: int, keep: bool) -> bytes:
         limits.memory_bytes,
         file_bytes,
         limits.processes,
-        inmates,
+        children,
         keep,
     )

@@ -1,29 +1,33 @@
 """The channel between two sandboxes: tests on one side call functions on the other, and only data crosses.
 
-The tests hold a `Caller`. Each call goes over as tagged JSON (`values`), and the answer comes back the same
-way: a value made of plain builtins, or the name and message of an exception. The program can answer what it
-likes; it cannot reach the test's frames, objects or files.
-A message is a 4-byte length and that many bytes. Runs inside the wall: standard library only.
+The tests hold a `RemoteCaller`. Each call goes over as tagged JSON (`tagged_json`), and the answer comes back
+the same way: a value made of plain builtins, or the name and message of an exception. The program can answer
+what it likes; it cannot reach the test's frames, objects or files. A message is a 4-byte length and that many
+bytes. Runs inside the sandbox: standard library only.
 """
 
 import builtins
+import importlib
 import importlib.machinery
 import os
 import struct
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from vertigym.sandboxes import values
+from vertigym.sandboxes import tagged_json
 
 MAX_MESSAGE = 1 << 20
+_IMPORT = "import"  # what is asked for in place of a function's name: a keyword names no function
+_STEERING = (StopIteration, StopAsyncIteration)  # raised in `all(map(f, …))` they end it, and it is true
 
 
 class RemoteError(Exception):
     """The program raised something that is not a builtin exception, or stopped answering."""
 
 
-class Caller:
+class RemoteCaller:
     """The tests' end of the channel."""
 
     def __init__(self, descriptor: int) -> None:
@@ -35,16 +39,30 @@ class Caller:
         Raises:
             The builtin exception the program raised. RemoteError: another one, no answer, or not data.
         """
-        send(self._descriptor, values.dumps((target, arguments, keywords)).encode())
+        send(self._descriptor, tagged_json.dumps((target, arguments, keywords)).encode())
         answer = receive(self._descriptor)
         if answer is None:
             raise RemoteError("the program has stopped")
-        match values.loads(answer):
+        match tagged_json.loads(answer):
             case ("value", value):
                 return value
             case ("raised", str(kind), str(message)):
                 raise _exception(kind, message)
         raise RemoteError("the answer is not in the protocol")
+
+    def names(self, module: str) -> dict[str, Callable[[], Any]]:
+        """The names that a module of the other sandbox defines, each with what gets its value: data as it is
+        now, functions and classes as a function that calls them.
+
+        Raises:
+            The exception that the import raised there.
+        """
+        return {
+            name: partial(self.function, f"{module}:{name}")
+            if called
+            else partial(self.call, _IMPORT, (module, name), {})
+            for name, called in self.call(_IMPORT, (module,), {})
+        }
 
     def function(self, target: str) -> Callable[..., Any]:
         """A function that calls `target`."""
@@ -58,9 +76,11 @@ class Caller:
 
 class ModuleProxies:
     """Makes `from shop.prices import total` in a test give a function of the other sandbox, for the packages
-    named in `packages`. A finder and loader by its methods: `importlib.abc` would bring a dozen modules in."""
+    named in `packages`: what is not there fails as usual. A star imports nothing, so that a program's names
+    cannot hide the test's. A finder and loader by its methods: `importlib.abc` would bring a dozen modules
+    in."""
 
-    def __init__(self, caller: Caller, packages: Sequence[str]) -> None:
+    def __init__(self, caller: RemoteCaller, packages: Sequence[str]) -> None:
         self._caller = caller
         self._packages = packages
 
@@ -73,14 +93,14 @@ class ModuleProxies:
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """A module whose every public attribute is a remote function."""
-        caller = self._caller
+        """A module with the names of the one in the other sandbox, imported there now."""
+        names = self._caller.names(spec.name)
 
         class Remote(types.ModuleType):
-            def __getattr__(self, name: str) -> Callable[..., Any]:
-                if name.startswith("__"):
-                    raise AttributeError(name)
-                return caller.function(f"{spec.name}:{name}")
+            def __getattr__(self, name: str) -> Any:
+                if name not in names:
+                    raise AttributeError(f"module {spec.name!r} has no attribute {name!r}")
+                return names[name]()
 
         return Remote(spec.name)
 
@@ -94,13 +114,27 @@ def serve(
     """The program's end: answer calls until the other side hangs up."""
     while (message := receive(descriptor)) is not None:
         try:
-            target, arguments, keywords = values.loads(message)
-            answer = values.dumps(("value", resolve(target)(*arguments, **keywords)))
+            target, arguments, keywords = tagged_json.loads(message)
+            called = _look_into if target == _IMPORT else resolve(target)
+            answer = tagged_json.dumps(("value", called(*arguments, **keywords)))
         except MemoryError:
             raise
         except BaseException as error:
-            answer = values.dumps(("raised", *describe(error)))
+            answer = tagged_json.dumps(("raised", *describe(error)))
         send(descriptor, answer.encode())
+
+
+def _look_into(module: str, name: str = "") -> Any:
+    """The value of `name` in a module; without one, each name there and whether it can be called. Modules in a
+    module are left out: they are imported by their own names."""
+    found = vars(importlib.import_module(module))
+    if name:
+        return found[name]
+    return [
+        (name, callable(value))
+        for name, value in found.items()
+        if not (name.startswith("__") or isinstance(value, types.ModuleType))
+    ]
 
 
 def send(descriptor: int, message: bytes) -> None:
@@ -143,9 +177,10 @@ def _exactly(descriptor: int, count: int) -> bytes | None:
 
 
 def _exception(kind: str, message: str) -> Exception:
-    """The builtin exception of that name, else a RemoteError that says what it was."""
+    """The builtin exception of that name, else (and for one that ends loops) a RemoteError that says what it
+    was."""
     found = getattr(builtins, kind, None)
-    if isinstance(found, type) and issubclass(found, Exception):
+    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, _STEERING):
         try:
             return found(message)
         except TypeError:  # one that is made from more than a message

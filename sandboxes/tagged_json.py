@@ -9,7 +9,7 @@ with one key, the tag:
     {"opaque": "module.Class"}   anything else: it has no data form, and equals nothing
 
 Decoding builds plain builtins only, so that comparing a decoded value never runs the sandbox's code. This
-module runs on both sides of the wall and imports the standard library only.
+module runs inside and outside the sandbox and imports the standard library only.
 """
 
 import json
@@ -21,6 +21,8 @@ from typing import Any
 MAX_DEPTH = 200
 MAX_ITEMS = 100_000
 _EXACT = 1 << 53
+_SHOWN_BITS = 1000
+_MOST_COLLISIONS = 100
 
 
 class Opaque:
@@ -35,7 +37,7 @@ class Opaque:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"<{self.kind}, which has no data form>"
+        return f"<{shown(self.kind)[1:-1]}, which has no data form>"
 
 
 class Iterated(list[Any]):
@@ -58,7 +60,17 @@ class Array:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"array({self.items!r}, dtype={self.dtype})"
+        return f"array({shown(self.items)}, dtype={shown(self.dtype)[1:-1]})"
+
+
+_BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"),
+    Iterated: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    frozenset: ("frozenset({", "})"),
+    dict: ("{", "}"),
+}
 
 
 def dumps(value: Any) -> str:
@@ -79,7 +91,33 @@ def loads(text: str | bytes) -> Any:
     try:
         return _decode(json.loads(text), MAX_DEPTH)
     except (TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
-        raise ValueError(f"not tagged JSON: {type(error).__name__}: {error}") from None
+        raise ValueError(f"not tagged JSON: {type(error).__name__}: {error}"[:200]) from None
+
+
+def shown(value: Any, room: int = 200) -> str:
+    """`repr` of a decoded value for people, cut after about `room` characters: printable, and cheap whatever
+    the
+    value is."""
+    if type(value) not in _BRACKETS or not value:
+        return _scalar(value, room)
+    opening, closing = _BRACKETS[type(value)]
+    parts = list[str]()
+    for item in value.items() if isinstance(value, dict) else value:
+        if room <= 0:
+            parts.append("...")
+            break
+        both = item if isinstance(value, dict) else (item,)
+        parts.append(": ".join(shown(one, room) for one in both))
+        room -= len(parts[-1]) + 2
+    return opening + ", ".join(parts) + ("," if opening == "(" and len(parts) == 1 else "") + closing
+
+
+def _scalar(value: Any, room: int) -> str:
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
+        return f"<an int of {value.bit_length()} bits>"
+    if isinstance(value, (str, bytes)) and len(value) > room:
+        return repr(value[:room]) + "..."
+    return repr(value)
 
 
 def _encode(value: Any, depth: int) -> Any:
@@ -153,20 +191,21 @@ def _decode_tag(tag: str, body: Any, depth: int) -> Any:
         case "tuple":
             return tuple(_decode(body, depth))
         case "set":
-            return set(_decode(body, depth))
+            return set(_spread(_decode(body, depth)))
         case "frozenset":
-            return frozenset(_decode(body, depth))
+            return frozenset(_spread(_decode(body, depth)))
         case "iterator":
             return Iterated(_decode(body, depth))
         case "dict":
-            return {_decode(key, depth): _decode(item, depth) for key, item in body}
+            keys = _spread([_decode(key, depth) for key, _ in body])
+            return {key: _decode(item, depth) for key, (_, item) in zip(keys, body, strict=True)}
         case "bytes":
             return bytes.fromhex(body)
         case "int":
             return int(body, 16)
         case "float":
             if body not in ("nan", "inf", "-inf"):
-                raise ValueError(f"a float tagged {body!r}")
+                raise ValueError("a float that is none")
             return float(body)
         case "complex":
             real, imaginary = _decode(body, depth)
@@ -175,5 +214,12 @@ def _decode_tag(tag: str, body: Any, depth: int) -> Any:
             dtype, shape, items = body
             return Array(str(dtype), tuple(int(side) for side in shape), _decode(items, depth))
         case "opaque":
-            return Opaque(str(body))
-    raise ValueError(f"unknown tag {tag!r}")
+            return Opaque(str(body)[:200])
+    raise ValueError(f"unknown tag {tag[:40]!r}")
+
+
+def _spread(keys: list[Any]) -> list[Any]:
+    """`keys`, unless so many share a hash that putting them into a table would take quadratic time."""
+    if len(keys) - len({hash(key) for key in keys}) > _MOST_COLLISIONS:
+        raise ValueError("a set or dict of keys with the same hash")
+    return keys

@@ -17,9 +17,9 @@ from vertigym.core.files import read_jsonl, sha256
 from vertigym.core.types import Message, Prompt, Sampling, Score, Segment, Trajectory
 from vertigym.learner.clock import repeatable
 from vertigym.policies.engine import TransformersEngine, load_model
-from vertigym.trainer.async_rollouts import Ahead, Unordered
+from vertigym.trainer.async_rollouts import BoundedAsyncRollouts, FixedLagRollouts
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import Outcome, Progress, train
+from vertigym.trainer.loop import Progress, RunOutcome, train
 from vertigym.trainer.policy_gradient import PolicyGradient
 from vertigym.trainer.setup import fits_several_ranks
 
@@ -47,27 +47,27 @@ def config(output: Path, **changes: Any) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def done(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     return train(config(tmp_path_factory.mktemp("ahead")))
 
 
-def metrics(outcome: Outcome) -> list[dict[str, float]]:
+def metrics(outcome: RunOutcome) -> list[dict[str, float]]:
     return [repeatable(row) for row in read_jsonl(outcome.run.folder / "metrics.jsonl")]
 
 
-def rollouts(outcome: Outcome) -> list[Any]:
+def rollouts(outcome: RunOutcome) -> list[Any]:
     files = sorted((outcome.run.folder / "rollouts").iterdir())
     return [{**row, "latency_s": 0} for file in files for row in read_jsonl(file)]
 
 
-def test_rollouts_are_as_old_as_the_config_says(done: Outcome) -> None:
+def test_rollouts_are_as_old_as_the_config_says(done: RunOutcome) -> None:
     assert [row["staleness"] for row in metrics(done)] == [0, 1, 2, 2, 2]
     for step in range(5):
         rows = read_jsonl(done.run.folder / "rollouts" / f"step-{step + 1:06d}.jsonl")
         assert {row["policy_version"] for row in rows} == {max(0, step - 2)}
 
 
-def test_what_was_sampled_came_from_the_weights_of_its_version(done: Outcome) -> None:
+def test_what_was_sampled_came_from_the_weights_of_its_version(done: RunOutcome) -> None:
     (row, *_) = read_jsonl(done.run.folder / "rollouts" / "step-000005.jsonl")
     (segment, *_) = row["segments"]
     start = segment["loss_mask"].index(1)
@@ -85,7 +85,7 @@ def test_what_was_sampled_came_from_the_weights_of_its_version(done: Outcome) ->
 
 
 def test_sampling_beside_training_changes_nothing(
-    done: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: set[str] = set()
     step = PolicyGradient.step
@@ -101,7 +101,7 @@ def test_sampling_beside_training_changes_nothing(
     threads.clear()
 
     def alone(self: Any, number: int) -> Any:
-        self.ahead._thread = None
+        self.rollouts._thread = None
         return step(self, number)
 
     monkeypatch.setattr(PolicyGradient, "step", alone)
@@ -112,14 +112,16 @@ def test_sampling_beside_training_changes_nothing(
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])
-def test_a_resumed_run_takes_up_what_was_sampled_ahead(done: Outcome, tmp_path: Path, stop_at: int) -> None:
+def test_a_resumed_run_takes_up_what_was_sampled_ahead(done: RunOutcome, tmp_path: Path, stop_at: int) -> None:
     def stop(step: int, _: object) -> None:
         if step == stop_at + 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(config(tmp_path), progress=Progress(on_step=stop))
-    waiting = read_jsonl(tmp_path / "run" / f"checkpoints/step-{stop_at:06d}" / "trainer/ahead/rollouts.jsonl")
+    waiting = read_jsonl(
+        tmp_path / "run" / f"checkpoints/step-{stop_at:06d}" / "trainer/rollouts/rollouts.jsonl"
+    )
     assert {row["step"] for row in waiting} == {stop_at, stop_at + 1}
     resumed = train(config(tmp_path), resume=True)
     assert metrics(resumed) == metrics(done)
@@ -133,12 +135,12 @@ def test_a_failure_while_sampling_ahead_ends_the_step(tmp_path: Path) -> None:
             raise RuntimeError("the judge is down")
         return [[]]
 
-    ahead = Ahead(sample, staleness=1, steps=5)
+    ahead = FixedLagRollouts(sample, staleness=1, steps=5)
     ahead.take(0)
-    ahead.settle()
+    ahead.wait()
     ahead.take(1)
     with pytest.raises(RuntimeError, match="the judge is down"):
-        ahead.settle()
+        ahead.wait()
 
 
 def test_nothing_is_sampled_for_steps_after_the_last() -> None:
@@ -148,10 +150,10 @@ def test_nothing_is_sampled_for_steps_after_the_last() -> None:
         asked.append(step)
         return [[]]
 
-    ahead = Ahead(sample, staleness=3, steps=4)
+    ahead = FixedLagRollouts(sample, staleness=3, steps=4)
     for step in range(4):
         ahead.take(step)
-        ahead.settle()
+        ahead.wait()
     assert asked == [0, 1, 2, 3]
 
 
@@ -160,10 +162,10 @@ def test_waiting_rollouts_come_back_from_a_file_as_they_were(tmp_path: Path) -> 
     scored = Trajectory("a", TASK, Score(0.1 + 0.2, {"x": 1 / 3}, {"why": "so"}), [segment], turn_rewards=[0.5])
     failed = replace(scored, score=Score.unscored("down"), turn_rewards=[float("nan")], seed=2**63)
     rounds = {0: [[scored], [failed, scored]], 1: [[failed]]}
-    ahead = Ahead(lambda step: rounds[step], staleness=2, steps=2, overlap=False)
+    ahead = FixedLagRollouts(lambda step: rounds[step], staleness=2, steps=2, overlap=False)
     ahead._ready = dict(rounds)
     ahead.save_state(tmp_path)
-    back = Ahead(lambda step: rounds[step], staleness=2, steps=2, overlap=False)
+    back = FixedLagRollouts(lambda step: rounds[step], staleness=2, steps=2, overlap=False)
     back.load_state(tmp_path)
     back.save_state(tmp_path / "again")
     assert (tmp_path / "again/rollouts.jsonl").read_text() == (tmp_path / "rollouts.jsonl").read_text()
@@ -174,7 +176,7 @@ def test_waiting_rollouts_come_back_from_a_file_as_they_were(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("decodes", [True, False])
 def test_an_engine_with_a_copy_does_not_see_the_model_change(
-    decodes: bool, done: Outcome, monkeypatch: pytest.MonkeyPatch
+    decodes: bool, done: RunOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not decodes:  # it then samples with the model's own forward pass
         monkeypatch.setattr("vertigym.policies.engine.supports", lambda _: False)
@@ -191,7 +193,7 @@ def test_an_engine_with_a_copy_does_not_see_the_model_change(
         assert engine.generate(prompts, Sampling(max_tokens=8)) != before
 
 
-# Unordered: a bound only.
+# BoundedAsyncRollouts: a bound only.
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -212,7 +214,7 @@ def test_the_sampler_goes_on_while_weights_change_and_waits_at_the_bound() -> No
             gate.wait(60)
         return [[]]
 
-    flow = Unordered(sample, staleness=2, steps=9)
+    flow = BoundedAsyncRollouts(sample, staleness=2, steps=9)
     flow.take(0)
     until(lambda: asked == [0, 1])
     changed: list[int] = []
@@ -240,7 +242,7 @@ def test_a_failure_of_the_sampler_is_raised_where_its_rollouts_are_missed() -> N
             raise RuntimeError("the judge is down")
         return [[]]
 
-    flow = Unordered(sample, staleness=1, steps=5)
+    flow = BoundedAsyncRollouts(sample, staleness=1, steps=5)
     assert flow.take(0) == [[]]
     with pytest.raises(RuntimeError, match="the judge is down"):
         flow.take(1)
@@ -257,7 +259,7 @@ UNORDERED = {
 }
 
 
-def ages(outcome: Outcome) -> list[set[int]]:
+def ages(outcome: RunOutcome) -> list[set[int]]:
     """How old each step's rollouts were."""
     files = sorted((outcome.run.folder / "rollouts").iterdir())
     return [{step - row["policy_version"] for row in read_jsonl(file)} for step, file in enumerate(files)]

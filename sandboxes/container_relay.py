@@ -1,6 +1,6 @@
 """Inside a container: the other end of `docker.ContainerWorker`.
 
-A byte stream is all that crosses a container's wall, so this process plays the controller's part next to the
+A byte stream is all that crosses a container's border, so this process plays the controller's part next to the
 fork-server: it reads a frame a job, makes the descriptors, passes them, and writes a frame back. The
 fork-server itself still never sees a job's bytes.
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vertigym.sandboxes import cgroups
-from vertigym.sandboxes.parcel import Parcel
+from vertigym.sandboxes.job_files import JobFiles
 
 _CGROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))  # version 1, version 2: the container's own
 
@@ -50,16 +50,16 @@ def main(table: dict[str, Any]) -> NoReturn:
 
 def _one(control: socket.socket, job: dict[str, Any], null: int) -> dict[str, Any]:
     starved = _oom_kills()
-    parcel = Parcel([base64.b64decode(p) for p in job["payloads"]], base64.b64decode(job["stdin"]), null)
+    files = JobFiles([base64.b64decode(p) for p in job["payloads"]], base64.b64decode(job["stdin"]), null)
     try:
-        socket.send_fds(control, [base64.b64decode(job["order"])], parcel.passed)
-        parcel.handed_over()
+        socket.send_fds(control, [base64.b64decode(job["order"])], files.passed)
+        files.handed_over()
         reply = control.recv(4096)
         if not reply:
             os._exit(1)
-        stdout, stderr, results = parcel.read(job["output_bytes"], job["result_bytes"])
+        stdout, stderr, results = files.read(job["output_bytes"], job["result_bytes"])
     finally:
-        parcel.close()
+        files.close()
     return {
         "reply": base64.b64encode(reply).decode(),
         "stdout": base64.b64encode(stdout).decode(),

@@ -1,19 +1,29 @@
-"""Build the walls around a fork-server, from the inside: namespaces and a root of its own, or Landlock alone.
+"""Isolate a fork-server, from the inside: namespaces and a root of its own, or Landlock alone.
 
-Runs inside the wall: standard library only. What is built here holds for every job the server will ever fork,
-so that the jobs pay nothing for it; `forkserver` adds what must be done per job.
+Of the machine's files a job sees the interpreter's own library, system libraries (and programs, where it may
+start them) and the packages of its profile. Folders of installed packages are hidden, whatever they are below:
+where this package is one of them, its tasks and their answers lie there.
+
+Runs inside the sandbox: standard library only. What is built here holds for every job the server will ever
+fork, so that the jobs pay nothing for it; `forkserver` adds what must be done per job.
 """
 
+import glob
 import os
 import resource
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 from vertigym.sandboxes import kernel, syscalls
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin")
 _LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
+_PROGRAMS = (
+    *("/usr/bin", "/usr/sbin", "/usr/libexec", "/usr/include", "/usr/share", "/bin", "/sbin"),
+    *("/usr/local/bin", "/usr/local/sbin", "/usr/local/include"),
+)
+_PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 _ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _STAGE = "/proc"  # a folder that every machine has, and that is not needed once the new root is built
 _ANYONE = 65534
@@ -32,7 +42,7 @@ NAMESPACES = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWI
 
 
 @dataclass(frozen=True)
-class Config:
+class IsolationConfig:
     """What a fork-server is told at its start (JSON in `worker.spawn`)."""
 
     level: str
@@ -40,7 +50,8 @@ class Config:
     writable: bool
     disk_bytes: int
     disk_inodes: int
-    python: list[str]  # folders of the interpreter and its packages
+    python: list[str]  # folders of the interpreter
+    hidden: list[str]  # folders that no job may read, though they may be below one of those
     sys_path: list[str]
     preload: list[str]
     cgroup: str = ""
@@ -48,7 +59,7 @@ class Config:
 
 
 def first_uid() -> int:
-    """A user id that nobody else has, for the jobs of this server (and the next one, for the tests of a pair);
+    """A user id that nobody else has, for the jobs of this server (and the next one, for a job's tests);
     0 for an ordinary user, who has no second one to give."""
     return _FIRST_UID + 2 * os.getpid() if os.geteuid() == 0 else 0
 
@@ -65,12 +76,34 @@ def leave_namespaces() -> None:
     kernel.unshare(NAMESPACES)
 
 
-def build_root(config: Config) -> None:
+def loaded_packages() -> list[str]:
+    """What a job may read of installed packages: the folders and files of those that were imported by now, and
+    the libraries that come with them. Forgets what else there was to import."""
+    standard = os.path.dirname(os.path.realpath(os.__file__))
+    found = set()
+    for folder in sys.path:
+        if _is_below(folder, standard) and os.path.basename(folder) not in _PACKAGE_FOLDERS:
+            continue
+        sys.path_importer_cache.pop(folder, None)
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None)
+            if file and _is_below(file, folder):
+                top = os.path.join(folder, file[len(folder) :].lstrip("/").partition("/")[0])
+                found |= {top, f"{top}.libs"}
+    return sorted(filter(os.path.exists, found))
+
+
+def build_root(config: IsolationConfig, packages: list[str]) -> None:
     """A read-only root with the interpreter, system libraries and a few devices, and a small writable /tmp."""
     kernel.unshare(syscalls.CLONE_NEWNS)
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("root", _STAGE, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
-    for path in (*(_SYSTEM if config.processes else _LIBRARIES), *config.python, *_ETC):
+    for path in (*_shown(config), *_ETC):
+        _expose(path)
+    for path in _hidden(config):
+        if os.path.isdir(_STAGE + path):
+            kernel.mount("hidden", _STAGE + path, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
+    for path in packages:
         _expose(path)
     for folder in ("/dev", "/tmp"):  # noqa: S108
         os.makedirs(_STAGE + folder, exist_ok=True)
@@ -85,17 +118,19 @@ def build_root(config: Config) -> None:
     kernel.enter_root(_STAGE)
 
 
-def restrict_files(config: Config) -> bool:
-    """Landlock over the process; whether the kernel has it. Inside a root of its own this is a second wall;
-    without one it is the wall, and nothing is writable."""
+def restrict_files(config: IsolationConfig, packages: list[str]) -> bool:
+    """Landlock over the process; whether the kernel has it. Inside a root of its own this is a second
+    barrier; without one it is the only one, and nothing is writable."""
     if config.level == "namespaced":
         readable, writable = ["/"], ["/tmp"]  # noqa: S108
     else:
-        system = _SYSTEM if config.processes else _LIBRARIES
-        readable = [p for p in (*system, *config.python, *_ETC) if os.path.exists(p)]
+        hidden = _hidden(config)
+        shown = {path for folder in _shown(config) for path in _around(os.path.realpath(folder), hidden)}
+        readable = [path for path in (*sorted(shown), *packages, *_ETC) if os.path.exists(path)]
         writable = ["/tmp"] if config.writable else []  # noqa: S108
     try:
-        kernel.landlock_version()
+        if kernel.landlock_version() < kernel.LANDLOCK_TRUNCATE and config.level != "namespaced":
+            return False
     except OSError:
         return False
     devices = [d for d in _DEVICES if os.path.exists(d)]
@@ -113,6 +148,35 @@ def limit_for_good() -> None:
         (resource.RLIMIT_STACK, 64 << 20),
     ):
         kernel.limit(kind, value)
+
+
+def _shown(config: IsolationConfig) -> tuple[str, ...]:
+    """Folders of the machine that jobs may read, but for what is hidden below them."""
+    return (*_LIBRARIES, *(_PROGRAMS if config.processes else ()), *config.python)
+
+
+def _hidden(config: IsolationConfig) -> list[str]:
+    """Folders below those that jobs may not read, outermost first."""
+    found = {os.path.realpath(path) for path in config.hidden}
+    for folder in _shown(config):
+        for name in _PACKAGE_FOLDERS:
+            for pattern in (f"{folder}/{name}", f"{folder}/py*/{name}"):
+                found |= {os.path.realpath(path) for path in glob.glob(pattern)}
+    return sorted(found)
+
+
+def _around(folder: str, hidden: list[str]) -> list[str]:
+    """The paths that make up `folder` without what is hidden in it. Links are left out: what they lead to
+    counts by its own path."""
+    inside = [path for path in hidden if _is_below(path, folder)]
+    if not inside:
+        return [] if any(_is_below(folder, path) for path in hidden) else [folder]
+    entries = [] if folder in inside else [e.path for e in os.scandir(folder) if not e.is_symlink()]
+    return [path for entry in entries for path in _around(entry, inside)]
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _expose(path: str) -> None:

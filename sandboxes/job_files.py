@@ -1,7 +1,7 @@
-"""The descriptors of one job: made fresh for it, passed over the wall, read when it is over, closed.
+"""The descriptors of one job: made fresh for it, passed to the fork-server, read when it is over, closed.
 
 Payload, stdin, stdout, stderr and results are memory files. A flood is capped by the file size limit, nothing
-has to be drained while the job runs, and nothing of it outlives the job. Also used by the relay inside a
+has to be drained while the job runs, and nothing of it outlives the job. Also used by the relay in a
 container: standard library only.
 """
 
@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 
 
-class Parcel:
+class JobFiles:
     """One job's descriptors; `passed` is what the fork-server expects, in its order."""
 
     def __init__(self, payloads: Sequence[bytes], stdin: bytes, null: int) -> None:
@@ -29,7 +29,7 @@ class Parcel:
             raise
 
     def handed_over(self) -> None:
-        """Once passed, only the outputs are kept open; a channel must end when its inmates do."""
+        """Once passed, only the outputs are kept open; a channel must end when its children do."""
         kept = {*self._outputs, *self._results}
         for descriptor in self._made:
             if descriptor not in kept:

@@ -1,0 +1,144 @@
+"""The kinds of tests that judge a program: what a task's data says, read and checked.
+
+- `cases`: calls of a function and what each must return;
+- `asserts`: test code, each source passing when it raises nothing;
+- `programs`: what goes in on stdin and what must come out on stdout;
+- `exit-status`: a command that exits with 0 when all is well.
+"""
+
+import ast
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from vertigym.core.config import Config
+from vertigym.core.errors import DataError
+from vertigym.core.files import dumps
+from vertigym.sandboxes import tagged_json
+
+PROTOCOLS = {
+    "cases": "outputs compared outside",
+    "asserts": "tests in a second sandbox",
+    "programs": "outputs compared outside",
+    "exit-status": "exit status (forgeable)",
+}
+
+
+class Case(Config):
+    """One call: arguments and the expected result, as tagged JSON (`sandboxes.tagged_json`)."""
+
+    args: list[Any] = Field(default_factory=list)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    expected: Any
+
+
+class Cases(Config):
+    """Calls of `entry` and what they must return, to within `rel` and `abs` for floats."""
+
+    kind: Literal["cases"] = "cases"
+    entry: str
+    cases: list[Case] = Field(min_length=1)
+    rel: float = Field(1e-6, ge=0)
+    abs: float = Field(1e-9, ge=0)
+
+
+class Asserts(Config):
+    """Test sources, each passing when it raises nothing; `setup` runs first. `exports`: name in the tests ->
+    function of the program; `modules`: packages of the program's files the tests may import from."""
+
+    kind: Literal["asserts"] = "asserts"
+    setup: str = ""
+    tests: list[str] = Field(min_length=1)
+    exports: dict[str, str] = Field(default_factory=dict)
+    modules: list[str] = Field(default_factory=list)
+
+
+class InOut(Config):
+    """What goes in on stdin and what must come out on stdout."""
+
+    stdin: str = ""
+    stdout: str
+
+
+class Programs(Config):
+    """Runs of the whole program."""
+
+    kind: Literal["programs"] = "programs"
+    runs: list[InOut] = Field(min_length=1)
+
+
+class ExitStatus(Config):
+    """A command that exits with 0 when all is well. Forgeable by what it tests, and said so in the Score."""
+
+    kind: Literal["exit-status"] = "exit-status"
+    argv: list[str] = Field(min_length=1)
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+Tests = Cases | Asserts | Programs | ExitStatus
+_TESTS: TypeAdapter[Tests] = TypeAdapter(Annotated[Tests, Field(discriminator="kind")])
+
+
+def parse_tests(table: object, source: str = "tests") -> Tests:
+    """Tests from a task's data.
+
+    Raises:
+        DataError: not one of the kinds, or a key is wrong.
+    """
+    try:
+        return _TESTS.validate_python(table)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise DataError(f"{source}: {where or 'tests'}: {fault['msg']}") from None
+
+
+def unasserted(tests: Asserts) -> tuple[int, ...]:
+    """Numbers (from 0) of the tests in which nothing is asserted: they pass whatever the program gives."""
+    return _unasserted(tests.setup, tuple(tests.tests))
+
+
+@lru_cache(maxsize=1024)
+def _unasserted(setup: str, tests: tuple[str, ...]) -> tuple[int, ...]:
+    try:
+        helpers = {
+            node.name
+            for node in ast.walk(_parsed(setup))
+            if isinstance(node, ast.FunctionDef) and any(_asserts(node, set()))
+        }
+        return tuple(i for i, test in enumerate(tests) if not any(_asserts(_parsed(test), helpers)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()  # a test that cannot be read does not pass either
+
+
+def _parsed(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def _asserts(tree: ast.AST, helpers: set[str]) -> Iterator[bool]:
+    """For each place in `tree` whether it can fail a test: an assertion, a raise, a call of a helper with one or of
+    something named `assert…`, `raises`, `fail`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            yield called in helpers or called.lower().startswith(("assert", "raises", "fail"))
+        else:
+            yield isinstance(node, ast.Assert | ast.Raise)
+
+
+def data(tagged: Any) -> Any:
+    """Tagged JSON, already parsed, as a value."""
+    try:
+        return tagged_json.loads(dumps(tagged))
+    except ValueError as error:
+        raise DataError(f"a test case is not tagged JSON: {error}") from None
+
+
+def data_each(tagged: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of tagged JSON, already parsed, as values."""
+    return {key: data(value) for key, value in tagged.items()}

@@ -1,0 +1,185 @@
+"""Judge what a program's tests showed: compare outside the sandbox, and say in words what went wrong.
+
+Only plain data is compared, so nothing of the program runs here.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vertigym.core.errors import SandboxError
+from vertigym.rewards.code_tests import (
+    PROTOCOLS,
+    Asserts,
+    Cases,
+    ExitStatus,
+    InOut,
+    Programs,
+    Tests,
+    data,
+    data_each,
+    unasserted,
+)
+from vertigym.sandboxes import JobOutcome, Reply, Status
+from vertigym.sandboxes.contract import safe_text
+from vertigym.sandboxes.tagged_json import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What running the tests showed. `passed` has one entry a test; `notes` says of each failed one why, in
+    words a person (or a policy that may try again) can use."""
+
+    status: Status
+    passed: tuple[bool, ...]
+    compiles: bool
+    notes: tuple[str, ...]
+    protocol: str
+    level: str
+    cpu_s: float
+    unasserted: tuple[int, ...] = ()  # tests that assert nothing: they pass whatever the program gives
+
+    @property
+    def share(self) -> float:
+        """Share of the tests that passed."""
+        return sum(self.passed) / len(self.passed)
+
+    @property
+    def all_pass(self) -> bool:
+        """Whether every test passed and the program kept its limits."""
+        return all(self.passed) and self.status is Status.OK
+
+
+def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
+    """Compare what came out with what was expected.
+
+    Raises:
+        SandboxError: an outcome is INFRA.
+    """
+    lost = next((o for o in outcomes if o.status is Status.INFRA), None)
+    if lost is not None:
+        raise SandboxError(lost.stderr or "the sandbox was lost")
+    match tests:
+        case Cases():
+            notes = _judge_cases(tests, outcomes[0])
+        case Asserts():
+            notes = _judge_asserts(tests, outcomes[0])
+        case Programs():
+            notes = [_judge_run(run, outcome) for run, outcome in zip(tests.runs, outcomes, strict=True)]
+        case ExitStatus():
+            ok = outcomes[0].status is Status.OK
+            notes = ["" if ok else (outcomes[0].stdout + outcomes[0].stderr)[-2000:] or "failed"]
+    worst = next((o.status for o in outcomes if o.status is not Status.OK), Status.OK)
+    return Checked(
+        status=worst,
+        passed=tuple(not note for note in notes),
+        compiles=all(_loads(outcome, tests.kind) for outcome in outcomes),
+        notes=tuple(notes),
+        protocol=PROTOCOLS[tests.kind],
+        level=outcomes[0].level,
+        cpu_s=sum(outcome.cpu_s for outcome in outcomes),
+        unasserted=unasserted(tests) if isinstance(tests, Asserts) else (),
+    )
+
+
+def same(expected: Any, got: Any, *, rel: float = 1e-6, abs: float = 1e-9) -> bool:  # noqa: A002
+    """Equal in type, structure and value, all the way down; floats to within `rel` or `abs`; NaN equals NaN.
+    Only plain data is compared, so nothing of the program runs."""
+    if type(expected) is not type(got):
+        return False
+    if isinstance(expected, float):
+        both_nan = math.isnan(expected) and math.isnan(got)
+        return both_nan or math.isclose(expected, got, rel_tol=rel, abs_tol=abs)
+    if isinstance(expected, (list, tuple)):
+        pairs = zip(expected, got, strict=False)
+        return len(expected) == len(got) and all(same(e, g, rel=rel, abs=abs) for e, g in pairs)
+    if isinstance(expected, dict):
+        return _same_keys(expected, got) and all(
+            same(value, got[key], rel=rel, abs=abs) for key, value in expected.items()
+        )
+    if isinstance(expected, (set, frozenset)):
+        return _same_keys(expected, got)
+    return bool(expected == got)
+
+
+def _same_keys(expected: Collection[Any], got: Collection[Any]) -> bool:
+    """Whether two sets (or the keys of two dicts) hold the same things of the same types: 1 is not True."""
+    theirs = {key: key for key in got}
+    return len(expected) == len(theirs) and all(
+        key in theirs and same(key, theirs[key], rel=0, abs=0) for key in expected
+    )
+
+
+def evidence(checked: Checked) -> dict[str, Any]:
+    """What lets a person check a verdict."""
+    first = next((note for note in checked.notes if note), "")
+    return {
+        "status": checked.status.value,
+        "passed": sum(checked.passed),
+        "tests": len(checked.passed),
+        "protocol": checked.protocol,
+        "forgeable": "forgeable" in checked.protocol,
+        "level": str(checked.level),
+        **({"first_failure": first} if first else {}),
+        **({"without_assertion": list(checked.unasserted)} if checked.unasserted else {}),
+    }
+
+
+def _judge_cases(tests: Cases, outcome: JobOutcome) -> list[str]:
+    notes = []
+    for index, case in enumerate(tests.cases):
+        reply = outcome.result[index] if index < len(outcome.result) else None
+        expected = data(case.expected)
+        if reply is not None and not reply.error and same(expected, reply.value, rel=tests.rel, abs=tests.abs):
+            notes.append("")
+            continue
+        named = [f"{name}={shown(value)}" for name, value in data_each(case.kwargs).items()]
+        written = ", ".join([*map(shown, data(case.args)), *named])
+        notes.append(_short(f"{tests.entry}({written}): expected {shown(expected)}, {_came(reply, outcome)}"))
+    return notes
+
+
+def _judge_asserts(tests: Asserts, outcome: JobOutcome) -> list[str]:
+    notes = []
+    for index, source in enumerate(tests.tests):
+        reply = outcome.result[index] if index < len(outcome.result) else None
+        if reply is not None and not reply.error:
+            notes.append("")
+        else:
+            notes.append(_short(f"{source.strip()}: {_came(reply, outcome)}"))
+    return notes
+
+
+def _judge_run(run: InOut, outcome: JobOutcome) -> str:
+    if outcome.status is Status.OK and _lines(outcome.stdout) == _lines(safe_text(run.stdout)):
+        return ""
+    ended = "" if outcome.status is Status.OK else f" ({_came(None, outcome)})"
+    given, wanted, printed = map(shown, (run.stdin, run.stdout, outcome.stdout))
+    return _short(f"input {given}: expected {wanted}, printed {printed}{ended}")
+
+
+def _came(reply: Reply | None, outcome: JobOutcome) -> str:
+    """What happened in place of the expected."""
+    if reply is None and outcome.failure is not None:
+        reply = outcome.failure
+    if reply is None:
+        return f"no answer ({outcome.status})"
+    if reply.error:
+        return f"{reply.error}: {reply.message}" if reply.message else reply.error
+    return f"got {shown(reply.value)}"
+
+
+def _loads(outcome: JobOutcome, kind: str) -> bool:
+    """Whether the program was valid Python that ran to its end (or, for a whole program, at least compiled)."""
+    if outcome.failure is None:
+        return bool(outcome.result) or kind in ("programs", "exit-status") or outcome.status is Status.OK
+    return kind == "programs" and outcome.failure.error not in ("SyntaxError", "IndentationError", "TabError")
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 500 else text[:497] + "..."

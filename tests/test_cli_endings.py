@@ -1,0 +1,295 @@
+"""How commands end: whose fault an error is, what is never replaced, and 300 command lines that are wrong."""
+
+import errno
+import http.client
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from vertigym import cli
+from vertigym.cli import endings
+from vertigym.core.errors import ConfigError, OutputError
+from vertigym.core.files import claim, locked
+from vertigym.reports.run_page import serve
+
+from . import returns
+
+
+def end(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """The exit code of a command line."""
+    monkeypatch.setattr(sys, "argv", ["vertigym", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def raising(error: BaseException) -> typer.Typer:
+    app = typer.Typer()
+
+    @app.command()
+    def only() -> None:
+        raise error
+
+    return app
+
+
+@pytest.fixture(autouse=True)
+def scratch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["vertigym"])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConfigError("a.toml: wrong"), "vertigym: a.toml: wrong"),
+        (OSError(errno.EROFS, "Read-only file system", "x/y"), "vertigym: x/y: Read-only file system"),
+        (OSError(errno.ENOSPC, "No space left on device"), "vertigym: the disk is full (OSError)"),
+        (RuntimeError("torch says: No space left on device"), "vertigym: the disk is full (RuntimeError)"),
+        (MemoryError(), "vertigym: out of memory"),
+        (
+            UnicodeError("two\nlines"),
+            "vertigym: your code at ",
+        ),  # raised here, and this file is not the package's
+    ],
+)
+def test_what_users_and_machines_do_ends_with_two_and_one_line(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert endings.run(raising(error)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(said), err
+    assert err.count("\n") == 1
+
+
+def test_a_fault_of_ours_ends_with_seventy_and_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from vertigym.reports import run_summary
+
+    def broken(folder: Path) -> Any:
+        raise KeyError("a field")
+
+    broken.__globals__["__name__"], name = "vertigym.reports.run_summary", broken.__globals__["__name__"]
+    monkeypatch.setattr(run_summary, "summarize", broken)
+    (tmp_path / "config.toml").write_text("")
+    try:
+        assert end(monkeypatch, "report", tmp_path) == 70
+    finally:
+        broken.__globals__["__name__"] = name
+    (line,) = capsys.readouterr().err.splitlines()
+    kept = Path(line.rpartition(" ")[2])
+    assert "a fault of vertigym, not yours: KeyError: 'a field'" in line
+    assert "Traceback" in kept.read_text()
+
+
+def test_an_environment_whose_module_raises_is_its_authors_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine_that_raises.py").write_text("def load_environment(**_):\n    return 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert end(monkeypatch, "env", "check", "mine_that_raises") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mine_that_raises" in line
+    assert "ZeroDivisionError" in line
+
+
+def test_an_interrupt_says_what_may_be_resumed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+    for command, said in (("train", "go on with --resume"), ("env", "nothing was written")):
+        app.command(command)(raising(KeyboardInterrupt()).registered_commands[0].callback)  # type: ignore[type-var]
+        app.command("other")(lambda: None)
+        monkeypatch.setattr(sys, "argv", ["vertigym", command])
+        assert endings.run(app) == 130
+        assert said in capsys.readouterr().err
+
+
+class TestNothingIsReplaced:
+    def test_a_file_that_holds_something(self, tmp_path: Path) -> None:
+        held, empty = tmp_path / "held", tmp_path / "empty"
+        held.write_text("1")
+        empty.write_text("")
+        with pytest.raises(OutputError, match="exists: name another file, or replace it with --force"):
+            claim(held)
+        claim(held, force=True)
+        claim(empty)
+        claim(tmp_path / "new" / "file")
+        assert held.read_text() == "1"
+
+    @pytest.mark.parametrize("place", ["/proc/no/file", "/dev/null/file"])
+    def test_a_place_that_cannot_be_written_is_named(self, place: str) -> None:
+        with pytest.raises(OutputError, match="cannot be written"):
+            claim(Path(place))
+
+    def test_an_eval_and_its_outputs(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("suite.toml").write_text(returns.suite(4))
+        words = ("eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "out")
+        assert end(monkeypatch, *words) == 0
+        before = Path("out/samples.jsonl").read_text()
+        assert end(monkeypatch, *words) == 2
+        assert "out/samples.jsonl exists" in capsys.readouterr().err
+        assert Path("out/samples.jsonl").read_text() == before
+        assert end(monkeypatch, *words, "--resume") == 0
+        assert end(monkeypatch, *words, "--force") == 0
+        assert end(monkeypatch, *words, "--resume", "--json", "suite.toml") == 2, "a suite is not overwritten"
+        assert Path("suite.toml").read_text() == returns.suite(4)
+
+    def test_two_processes_do_not_share_a_place(self, tmp_path: Path) -> None:
+        with locked(tmp_path / "run"):
+            with pytest.raises(OutputError, match="another process writes there"), locked(tmp_path / "run"):
+                pass
+            with locked(tmp_path / "other"):
+                pass
+        with locked(tmp_path / "run"):
+            pass
+
+
+def test_the_live_page_answers_only_to_this_machines_names(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('name = "x"\n')
+    server = serve(tmp_path, 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    try:
+        for host, status in (("localhost", 200), ("127.0.0.1", 200), ("evil.example", 403), ("", 403)):
+            asking = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            asking.request("GET", "/data.json", headers={"Host": host})
+            assert asking.getresponse().status == status, host
+            asking.close()
+        with pytest.raises(ConfigError, match=f"port {port}: .* --port"):
+            serve(tmp_path, int(port))
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# Command lines that are wrong in one place each.
+
+PATHS = (
+    "no/such/place",
+    "/proc/no/file",
+    "/dev/null/x",
+    "a_folder",
+    "latin1",
+    "zeros",
+    "nested.json",
+    "\ud800",
+)
+NUMBERS = ("x", "nan", "-1", "1e999", "")
+NAMES = ("nope/Nope-v0", "..", "[/bold]", "a b", "\udcff")
+
+
+def commands() -> Iterator[tuple[list[str], Any]]:
+    """Every command, with the words that lead to it."""
+    root = typer.main.get_command(cli.app)
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        if hasattr(command, "commands"):
+            yield from (([name, sub], found) for sub, found in command.commands.items())
+        else:
+            yield [name], command
+
+
+def wrong_lines() -> Iterator[list[str]]:
+    """A wrong value for every path, number and name; an unknown option; a missing argument."""
+    for words, command in commands():
+        yield [*words, "--no-such-option"]
+        needed = [p for p in command.params if p.required]
+        if needed:
+            yield words
+        for parameter in command.params:
+            kind = parameter.type_descriptor.annotation
+            if kind is bool:
+                continue
+            for value in {Path: PATHS, int: NUMBERS, float: NUMBERS}.get(kind, NAMES):
+                yield [*words, *_filled(parameter, value, needed)]
+
+
+def _filled(parameter: Any, value: str, needed: list[Any]) -> list[str]:
+    """The wrong value, and plausible ones for what else is required."""
+    words: list[str] = []
+    for one in {id(p): p for p in [*needed, parameter]}.values():
+        filling = value if one is parameter else "no/such.toml"
+        words += [filling] if one.param_type_name == "argument" else [one.opts[-1], filling]
+    return words
+
+
+# What is wrong for one option is a good value for another, or for a command that only looks.
+GOOD = ("env list", "sandbox doctor", "env new")
+
+# Lines that would run, but for one output, one setting or one input.
+OUTPUTS = ("/proc/no/place", "/dev/null/x", "latin1", "\udcff/../latin1/x")
+LINES = {
+    "eval suite.toml -m scripted:expert --no-gate -o @": OUTPUTS,
+    "eval suite.toml -m scripted:expert --no-gate --junit @": (*OUTPUTS, "."),
+    "eval suite.toml -m scripted:expert --no-gate --summary @": (*OUTPUTS, "."),
+    "eval suite.toml -m scripted:expert --no-gate --json @": (*OUTPUTS, "."),
+    "eval suite.toml -m @": ("scripted:nobody", "a_folder", "latin1", "openai:x", "vllm:no", "nested.json"),
+    "eval suite.toml -m scripted:expert -b @": ("a_folder", "latin1", "nested.json", "zeros"),
+    "report done -o @": (*OUTPUTS, "."),
+    "report @": ("latin1", "nested.json", "a_folder", "zeros"),
+    "compare done @": ("latin1", "nested.json", "a_folder"),
+    "env import table.csv --id a/B-v0 -o @": OUTPUTS,
+    "env import @ --id a/B-v0": ("latin1", "nested.json", "zeros", "a_folder", "suite.toml"),
+    "env import table.csv --id @": ("B", "a/B", "a/b/C-v0", "a/B-vx", ""),
+    "env diff table.csv @": ("latin1", "nested.json", "zeros", "a_folder"),
+    "env diff table.csv table.csv -o @": OUTPUTS,
+    "env check @": ("latin1", "a_folder", "json", "no_such_module"),
+    "env show @": ("latin1", "a_folder", "json"),
+    "env new x/Y-v0 -o @": OUTPUTS,
+    "env new @": ("", "..", "a/b/C-v0", "/"),
+    "traces import @ -o out": ("latin1", "nested.json", "zeros", "a_folder"),
+    "traces import log.jsonl -o @": OUTPUTS,
+    "train run.toml --dry-run @": (
+        "steps=-1", "nonsense", "model=latin1", "env=a_folder", "eval.suites=[1]", "rollout.tasks=x", "=1",
+        "a.b.c=1", 'env="a\\u0000b"', "optimizer.lr=nan", "steps=1e99",
+    ),
+    "train run.toml output=@": OUTPUTS[:3],
+}  # fmt: skip
+
+
+@pytest.fixture
+def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    here = tmp_path / "here"
+    (here / "a_folder").mkdir(parents=True)
+    (here / "latin1").write_bytes("Größe;ja\n".encode("latin-1"))
+    (here / "zeros").write_bytes(bytes(5000))
+    (here / "nested.json").write_text("[" * 100_000)
+    (here / "suite.toml").write_text(returns.suite(4))
+    (here / "table.csv").write_text("age,out:ok\n> 18,true\n<= 18,false\n")
+    (here / "log.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}], "completion": "b"}\n')
+    (here / "run.toml").write_text(
+        f'name = "r"\nenv = "{returns.ENV}"\nmodel = "tiny"\nalgorithm = "grpo"\nsteps = 1\n'
+    )
+    monkeypatch.chdir(here)
+    return here
+
+
+def test_three_hundred_wrong_command_lines(
+    littered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert end(monkeypatch, "eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "done") == 0
+    capsys.readouterr()
+    lines = [words for words in wrong_lines() if " ".join(words[:2]) not in GOOD]
+    lines += [
+        [word.replace("@", value) for word in line.split(" ")] for line, at in LINES.items() for value in at
+    ]
+    assert len(lines) >= 300
+    before, faults = sorted(littered.rglob("*")), []
+    for words in lines:
+        code = end(monkeypatch, *words)
+        err = capsys.readouterr().err
+        if (code, err.count("\n")) != (2, 1) or "your code" in err:
+            faults.append((" ".join(words), code, err[-400:]))
+    assert not faults, f"{len(faults)} of {len(lines)}:\n" + "\n".join(map(str, faults))
+    assert sorted(littered.rglob("*")) == before, "nothing is left behind"

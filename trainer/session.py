@@ -1,0 +1,196 @@
+"""The objects of a run: a model and what samples from it, its learners and the algorithm, opened at a step.
+
+`loop` drives them. A checkpoint is their state, and a run goes on from one by opening them at it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from vertigym import envs
+from vertigym.core.errors import ConfigError
+from vertigym.learner.critic import Critic
+from vertigym.learner.leader_engine import LeaderEngine
+from vertigym.learner.learner import Learner
+from vertigym.learner.ranks import Ranks
+from vertigym.policies import tiny
+from vertigym.policies.engine import Engine, TransformersEngine, load_model
+from vertigym.policies.full_tensors import load_whole
+from vertigym.policies.lora import add_lora
+from vertigym.trainer import checkpoints, setup
+from vertigym.trainer.async_rollouts import FixedLagRollouts
+from vertigym.trainer.config import RunConfig
+from vertigym.trainer.curriculum import Curriculum
+from vertigym.trainer.policy_gradient import PolicyGradient
+from vertigym.trainer.run import Rollout, Run
+from vertigym.trainer.sft import SFT
+
+ROLLOUTS = "rollouts"
+CURRICULUM = "curriculum"
+
+
+class Algorithm(Protocol):
+    """What the loop runs."""
+
+    def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
+        """One step of training; its metrics, and the rollouts it was trained on."""
+        ...
+
+
+class Session:
+    """One call of `train`: the objects of a run, opened at a step.
+
+    Args:
+        checkpoint: where to go on from; None: the model that the config names.
+        on_note: takes a line for the user.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: Run,
+        env: envs.Env,
+        checkpoint: Path | None,
+        ranks: Ranks,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self.config, self.run, self.env, self.ranks, self._on_note = config, run, env, ranks, on_note
+        if checkpoint is None and config.model == "tiny" and ranks.leader:
+            tiny.build(setup.texts(config, env), run.folder / "model", size=config.tiny, seed=config.seed)
+        ranks.barrier()
+        # With adapters the base model is always the one the run started from; a checkpoint's is merged.
+        folder = checkpoint if checkpoint and not config.lora else self._starting_model()
+        model, tokenizer = setup.load(folder)
+        if config.lora:
+            add_lora(model, config.lora, seed=config.seed)
+        self.engine = self._engine(folder, model, tokenizer)
+        self.learner = self._learner(model)
+        self.learners: dict[str, Learner] = {"": self.learner}
+        self.rollouts: FixedLagRollouts | None = None
+        self.curriculum: Curriculum | None = None
+        self.algorithm = self._algorithm()
+        self.start = 0
+        if checkpoint:
+            self._load_learners(checkpoint)
+            if self.rollouts:
+                self.rollouts.load_state(checkpoint / "trainer" / ROLLOUTS)
+            if self.curriculum:
+                self.curriculum.load_state(checkpoint / "trainer" / CURRICULUM)
+            self.start = checkpoints.verify(checkpoint)
+            self.engine.refresh(self.start)
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of `step`, and delete those that need not be kept."""
+        parts: dict[str, checkpoints.Stateful] = {**self.learners}
+        if self.rollouts and self.ranks.leader:
+            parts[ROLLOUTS] = self.rollouts
+        if self.curriculum and self.ranks.leader:
+            parts[CURRICULUM] = self.curriculum
+        folder, tokenizer = self.run.checkpoint(step), self.engine.tokenizer
+        checkpoints.save(folder, self.learner.model, tokenizer, parts, step=step, ranks=self.ranks)
+        if self.ranks.leader:
+            promoted = self.run.promoted()
+            spared = {promoted.name} if promoted else set()
+            checkpoints.prune(folder.parent, keep=self.config.checkpoint.keep, spared=spared)
+        self.ranks.barrier()
+
+    def roll_back(self, checkpoint: Path) -> None:
+        """Take over the weights and the optimizer of an earlier checkpoint."""
+        self._on_note(f"rolled back to {checkpoint}")
+        if not self.config.lora:  # with adapters they are part of the learner's state
+            load_whole(self.learner.model, setup.load(checkpoint)[0].state_dict())
+        self._load_learners(checkpoint)
+
+    def close(self) -> None:
+        """Sample no more. One of several ranks may wait for another that is lost: it is left behind."""
+        if self.rollouts and self.ranks.size == 1:
+            self.rollouts.close()
+
+    def _load_learners(self, checkpoint: Path) -> None:
+        for name, learner in self.learners.items():
+            learner.load_state(checkpoint / "trainer" / name)
+
+    def _engine(self, folder: Path, model: Any, tokenizer: Any) -> Engine:
+        """What samples, by weights that follow `model`, which is as the folder has it."""
+        rows = self.config.rollout
+        opened = setup.engine_elsewhere(self.config, folder, model, self._on_note)
+        if opened:
+            return opened() if self.ranks.size == 1 else LeaderEngine(self.ranks, model, tokenizer, opened)
+        copy = rows.staleness > 0 or self.ranks.size > 1
+        return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=copy)
+
+    def _learner(self, model: Any) -> Learner:
+        config = self.config
+        return Learner(
+            model,
+            config.optimizer,
+            total_steps=config.steps * self._updates(),
+            temperature=1.0 if config.sft else config.rollout.temperature,
+            **self._passes(),
+        )
+
+    def _critic(self) -> Critic:
+        config = self.config
+        return Critic(
+            setup.load(self._starting_model())[0],
+            config.critic.optimizer,
+            total_steps=config.steps * self._updates(),
+            **self._passes(),
+        )
+
+    def _passes(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "microbatch_tokens": config.microbatch_tokens,
+            "dtype": getattr(torch, config.dtype),
+            "checkpointing": config.gradient_checkpointing,
+            "ranks": self.ranks,
+        }
+
+    def _updates(self) -> int:
+        """Optimizer steps a step."""
+        return 1 if self.config.sft else self.config.policy.minibatches * self.config.policy.epochs
+
+    def _algorithm(self) -> Algorithm:
+        config = self.config
+        if config.sft:
+            return SFT(
+                self.learner, self.engine.renderer, config.sft.data, batch=config.sft.batch, seed=config.seed
+            )
+        reference = self._learner(setup.load(self._starting_model())[0]) if config.policy.kl else None
+        teacher = (self._teacher(config.distill.teacher), config.distill) if config.distill else None
+        critic = None
+        if config.algorithm == "ppo":
+            self.learners["critic"] = critic = self._critic()
+        policy_gradient = PolicyGradient(
+            self.learner,
+            self.engine,
+            self.env,
+            config.rollout,
+            config.policy,
+            seed=config.seed,
+            steps=config.steps,
+            critic=(critic, config.critic) if critic else None,
+            reference=reference,
+            teacher=teacher,
+            ranks=self.ranks,
+        )
+        self.rollouts = policy_gradient.rollouts if config.rollout.staleness else None
+        self.curriculum = policy_gradient.curriculum
+        return policy_gradient
+
+    def _teacher(self, folder: Path) -> Learner:
+        """A model that only scores.
+
+        Raises:
+            ConfigError: its tokens are not the policy's.
+        """
+        model, tokenizer = load_model(folder)
+        if tokenizer.get_vocab() != self.engine.tokenizer.get_vocab():
+            raise ConfigError(f"distill.teacher {folder}: its tokenizer is not the policy's")
+        return self._learner(model)
+
+    def _starting_model(self) -> Path:
+        return self.run.folder / "model" if self.config.model == "tiny" else Path(self.config.model)
