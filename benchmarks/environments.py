@@ -24,7 +24,8 @@ from vertigym.core.types import Split, Task
 from vertigym.envs.agent.env import AgentEnv, load
 from vertigym.envs.agent.importer import import_agent
 from vertigym.envs.decision.builtin import RETURNS, folder_of
-from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.decision.importer import DecisionImportReport, import_decision
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.registry import make
 from vertigym.envs.tool_calls import write_call
 from vertigym.rewards.decision import DecisionVerifier
@@ -53,7 +54,7 @@ def main() -> None:
         import_agent(folder_of(RETURNS) / "decision.json", "bench/Returns-v0", folder, sizes=SIZES)
         console = Console(width=100)
         console.print(importing([folder_of(RETURNS) / "decision.json"]))
-        console.print(steps(load(folder), arguments.episodes, arguments.repeats))
+        console.print(steps(load(EnvFolder(folder)), arguments.episodes, arguments.repeats))
         console.print(scoring(arguments.repeats))
         console.print(growth("turns of one episode", TURNS, lambda n: turns(folder, n), arguments.repeats))
         console.print(growth("cases in the database", RECORDS, lambda n: records(folder, n), arguments.repeats))
@@ -80,7 +81,7 @@ def importing(files: list[Path]) -> Table:
     return table
 
 
-def imported(file: Path) -> tuple[ImportReport, float]:
+def imported(file: Path) -> tuple[DecisionImportReport, float]:
     """A model imported into a scratch folder (its clock stopped), and the CPU seconds it took."""
     with tempfile.TemporaryDirectory() as scratch:
         start = time.process_time()
@@ -156,7 +157,7 @@ def growth(name: str, sizes: tuple[int, ...], way: Callable[[int], Way], repeats
 
 def turns(folder: Path, count: int) -> Way:
     """An episode of so many look-ups."""
-    env = load(folder, max_turns=count + 1)
+    env = load(EnvFolder(folder), max_turns=count + 1)
     task = env.tasks.get(env.tasks.ids("train")[0])
     look = write_call("get_case", case="R1")
 
@@ -173,7 +174,7 @@ def turns(folder: Path, count: int) -> Way:
 
 def records(folder: Path, count: int) -> Way:
     """Opening an episode with so many cases, and judging its last state."""
-    env = load(folder, database={"customers": max(count // 2, 3), "cases": count})
+    env = load(EnvFolder(folder), database={"customers": max(count // 2, 3), "cases": count})
     tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
     end = write_call("finish")
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from vertigym.cli.console import EnvId, Json, note, print_json, table
+from vertigym.cli.console import EnvId, Force, Json, note, print_json, table
 
 app = typer.Typer(help="Environments: list, show, new, import, diff, check.", no_args_is_help=True)
 
@@ -99,6 +99,7 @@ def env_import(
         ),
     ] = None,
     sheet: Annotated[str, typer.Option(help="Which sheet of a workbook, where it has several.")] = "",
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
@@ -107,14 +108,15 @@ def env_import(
     from vertigym.envs.decision.importer import import_decision
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
+    shared: dict[str, Any] = {"rules": rules, "seed": seed, "now": now, "force": force}
     if mode == "agent" and sheet:
         raise ConfigError("--sheet is for --mode decision; save the sheet as csv first")
     if mode == "agent":
-        report = import_agent(file, id, folder, rules=rules, seed=seed, now=now, settings=settings or [])
+        report = import_agent(file, id, folder, settings=settings or [], **shared)
     elif settings:
         raise ConfigError("--set is for --mode agent; edit the folder's env.toml instead")
     else:
-        report = import_decision(file, id, folder, rules=rules, seed=seed, now=now, sheet=sheet)
+        report = import_decision(file, id, folder, sheet=sheet, **shared)
     if as_json:
         print_json(dataclasses.asdict(report) | {"coverage": report.coverage})
         return
@@ -149,14 +151,19 @@ def env_diff(
     id: Annotated[str, typer.Option("--id", help="Its id, namespace/Name-v0.")] = "local/Change-v0",  # noqa: A002
     seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
     now: Annotated[str | None, typer.Option(help="Fix the clock of models that read it.")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Say which cases change their answer between two versions of the rules, and which rules did it."""
+    from vertigym.core.manifest import claim_folder
+    from vertigym.envs.decision.config import FOLDER
     from vertigym.envs.decision.diff import change_lines, compare_files
 
+    if out:
+        claim_folder(out, FOLDER, force=force)
     comparison = compare_files(old, new, seed=seed, now=now)
     found = comparison.difference()
-    counts = comparison.write(out, id) if out else {}
+    counts = comparison.write(out, id, force=force) if out else {}
     if as_json:
         print_json(dataclasses.asdict(found) | {"share": found.share, "tasks": counts})
         return

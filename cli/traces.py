@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vertigym.cli.console import Json, counting, note, print_json, table
+from vertigym.cli.console import Force, Json, counting, note, print_json, table
 
 app = typer.Typer(help="Traces: logged calls as rows to build on.", no_args_is_help=True)
 
@@ -76,6 +76,7 @@ def traces_import(
         list[str] | None,
         typer.Option("--set", help="Any key of the settings: duplicates.near=0.8.", metavar="KEY=VALUE"),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Read logs of calls; drop duplicates and held-out tasks, mask personal data, find conflicts, split.
@@ -101,7 +102,7 @@ def traces_import(
         def on_progress(rows: int, done: int, total: int) -> None:
             advance(done, total, f"{rows:,} calls" + ("" if done < total else ", cleaning"))
 
-        report = import_traces(files, out, chosen, on_progress, tasks_of=held_out)
+        report = import_traces(files, out, chosen, on_progress, tasks_of=held_out, force=force)
     if as_json:
         print_json(report.model_dump(mode="json"))
         return

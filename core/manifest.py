@@ -1,10 +1,14 @@
-"""A folder's manifest: what it is, and the sha256 of every file in it, so that damage is noticed before use."""
+"""A folder's manifest: what it is, and the sha256 of every file in it. So damage is noticed before use, and
+what somebody edited is not replaced by accident.
+"""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vertigym.core.errors import DataError
-from vertigym.core.files import read_json, sha256, write_json
+from vertigym.core.errors import DataError, OutputError
+from vertigym.core.files import read_json, sha256, whole_folder, write_json
 
 MANIFEST = "manifest.json"
 
@@ -32,3 +36,50 @@ def verify(folder: Path) -> dict[str, Any]:
         if sha256(file) != digest:
             raise DataError(f"{folder}: {name} is damaged (its sha256 differs from the manifest)")
     return manifest
+
+
+def claim_folder(path: Path, kind: str, *, force: bool = False) -> None:
+    """Make sure, before the work begins, that a folder of this kind may be written to `path`: it replaces one
+    of its kind that nobody has edited, with `force` also an edited one, and nothing else.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        manifest = read_json(path / MANIFEST)
+    except DataError:
+        manifest = None
+    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
+    if not isinstance(digests, dict) or manifest.get("kind") != kind:
+        raise OutputError(
+            f"{path} exists and is no {kind} that vertigym wrote (no {MANIFEST} says so): name another folder, "
+            "or remove it"
+        )
+    if not force and (edited := _edited(path, digests)):
+        raise OutputError(f"{path}: {edited} was edited: name another folder, or replace it with --force")
+
+
+@contextmanager
+def sealed_folder(path: Path, kind: str, *, force: bool = False) -> Iterator[Path]:
+    """Fill a new folder that takes the place of `path` with its manifest, whole or not at all.
+
+    Raises:
+        OutputError: as `claim_folder`, or it cannot be written.
+    """
+    claim_folder(path, kind, force=force)
+    with whole_folder(path) as folder:
+        yield folder
+        seal(folder, kind=kind)
+
+
+def _edited(folder: Path, digests: Mapping[str, str]) -> str:
+    """A file that is not as the manifest has it; empty where there is none. One that is gone is no loss."""
+    for file in sorted(folder.rglob("*")):
+        name = str(file.relative_to(folder))
+        if name == MANIFEST or (file.is_dir() and not file.is_symlink()):
+            continue
+        if file.is_symlink() or not file.is_file() or digests.get(name) != sha256(file):
+            return name
+    return ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vertigym.decisions.expressions import is_random, reads_clock, tokens
-from vertigym.decisions.model import Node, tidy
+from vertigym.decisions.model import Node, whole_numbers
 
 NAME = re.compile(r"[A-Za-z_$][\w$]*(?:\??\.[A-Za-z_$][\w$]*)*")
 _WORDS = {"and", "or", "not", "in", "true", "false", "null"}
@@ -155,7 +155,7 @@ def evaluated(expression: str, found: Mapping[str, Bound]) -> Const | None:
     if any(name.startswith("$") for name in found) or reads_clock(expression) or is_random(expression):
         return None
     try:
-        return Const(tidy(zen.evaluate_expression(expression, context_of(found))))
+        return Const(whole_numbers(zen.evaluate_expression(expression, context_of(found))))
     except Exception:  # the engine's refusal
         return None
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from vertigym.core.files import dumps
+from vertigym.decisions.cases import value_key
 from vertigym.decisions.expressions import Atom, Wrapper
 
 _DAY = 86_400
@@ -106,8 +106,11 @@ def wide_candidates(hints: Hints, passed_down: Hints, seen: Sequence[Any]) -> tu
 
 
 def distinct(found: Iterable[Any]) -> tuple[Any, ...]:
-    """Each JSON value once, in order; 1 and true differ."""
-    return tuple({dumps(value): value for value in found}.values())
+    """Each JSON value once, in order; 1 and true differ, 1 and 1.0 do not."""
+    kept: dict[str, Any] = {}
+    for value in found:
+        kept.setdefault(value_key(value), value)
+    return tuple(kept.values())
 
 
 def allowed(found: Iterable[Any], schema: Mapping[str, Any]) -> tuple[Any, ...]:

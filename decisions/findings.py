@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 from vertigym.decisions.bindings import Env, Symbol
 from vertigym.decisions.boxes import both, without
-from vertigym.decisions.model import DecisionModel, Node, tidy
-from vertigym.decisions.symbolic import Explorer, Reached, Row
+from vertigym.decisions.model import DecisionModel, Node, whole_numbers
+from vertigym.decisions.symbolic import Explorer, Reachable, RuleRegion
 
 Kind = Literal["shadowed", "never", "unreachable", "overlap"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RuleFinding:
     """`by` are the rules that stand in the way; `example` is what an overlap's columns hold where both match;
     `proven` is false only for an overlap whose columns are computed (they may never take that value)."""
 
@@ -51,19 +51,19 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class RuleAnalysis:
     """A model's findings, and what some input may reach (rules, and pairs of rules of different nodes)."""
 
-    findings: tuple[Finding, ...]
-    reached: Reached
+    findings: tuple[RuleFinding, ...]
+    reached: Reachable
 
     @property
-    def hopeless(self) -> frozenset[str]:
+    def unreachable(self) -> frozenset[str]:
         """Rules that are proven not to be hit by any case."""
         return frozenset(f.rule for f in self.findings if f.kind != "overlap")
 
 
-def study(model: DecisionModel) -> Study:
+def analyse(model: DecisionModel) -> RuleAnalysis:
     """Examine a model. Takes milliseconds; nothing is sampled."""
     explorer = Explorer(model)
     reached = explorer.run()
@@ -76,35 +76,35 @@ def study(model: DecisionModel) -> Study:
         if node.unique:
             found += _overlaps(explorer, rows)
             found += _never_alone(explorer, rows, reached)
-    return Study(tuple(found), reached)
+    return RuleAnalysis(tuple(found), reached)
 
 
-def free_rows(explorer: Explorer, node: Node) -> list[Row]:
+def free_rows(explorer: Explorer, node: Node) -> list[RuleRegion]:
     """A node's rules by themselves: nothing is known but the input's schema."""
     env: Env = {"": Symbol("")}
     return [explorer.row(rule, node, env, dict(explorer.domains)) for rule in node.rules]
 
 
-def _explained(explorer: Explorer, node: Node, rows: list[Row], place: int) -> Finding:
+def _explained(explorer: Explorer, node: Node, rows: list[RuleRegion], place: int) -> RuleFinding:
     row = rows[place]
     if row.box is None:
-        return Finding("never", row.rule.id, row.rule.text)
+        return RuleFinding("never", row.rule.id, row.rule.text)
     earlier = [other for other in rows[:place] if other.exact and other.box is not None]
     if node.hit_policy == "first" and not _left(explorer, row, earlier):
         for other in reversed(list(earlier)):  # as few as are needed, the first ones kept
             fewer = [r for r in earlier if r is not other]
             if not _left(explorer, row, fewer):
                 earlier = fewer
-        return Finding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in earlier))
-    return Finding("unreachable", row.rule.id, row.rule.text)
+        return RuleFinding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in earlier))
+    return RuleFinding("unreachable", row.rule.id, row.rule.text)
 
 
-def _left(explorer: Explorer, row: Row, earlier: list[Row]) -> bool:
+def _left(explorer: Explorer, row: RuleRegion, earlier: list[RuleRegion]) -> bool:
     boxes = [other.box for other in earlier if other.box is not None]
     return row.box is None or without(row.box, boxes, explorer.classes.all) != []
 
 
-def _overlaps(explorer: Explorer, rows: list[Row]) -> Iterator[Finding]:
+def _overlaps(explorer: Explorer, rows: list[RuleRegion]) -> Iterator[RuleFinding]:
     written = {
         key for node in explorer.model.nodes for key in (*node.outputs, *(k for k, _ in node.expressions))
     }
@@ -117,17 +117,17 @@ def _overlaps(explorer: Explorer, rows: list[Row]) -> Iterator[Finding]:
             asked = {name for r in (row, other) for name in (r.box or {}) if name not in explorer.domains}
             names = sorted(asked | {n for n in common if n in explorer.domains and n in _columns(row)})
             free = not any(name in written or " with " in name for name in names)
-            example = tuple((name, tidy(explorer.classes.example(common[name]))) for name in names)
-            yield Finding("overlap", row.rule.id, row.rule.text, (other.rule.id,), example, free)
+            example = tuple((name, whole_numbers(explorer.classes.example(common[name]))) for name in names)
+            yield RuleFinding("overlap", row.rule.id, row.rule.text, (other.rule.id,), example, free)
 
 
-def _never_alone(explorer: Explorer, rows: list[Row], reached: Reached) -> Iterator[Finding]:
+def _never_alone(explorer: Explorer, rows: list[RuleRegion], reached: Reachable) -> Iterator[RuleFinding]:
     """Rules of a unique table that others match wherever they do: each of their cases is refused."""
     for row in rows:
         others = [other for other in rows if other is not row and other.exact and other.box is not None]
         if row.rule.id in reached.rules and not _left(explorer, row, others):
             near = [r for r in others if r.box and row.box and both(r.box, row.box) is not None]
-            yield Finding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in near))
+            yield RuleFinding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in near))
 
 
 def compatible(model: DecisionModel, node: Node) -> list[tuple[int, int]]:
@@ -140,5 +140,5 @@ def compatible(model: DecisionModel, node: Node) -> list[tuple[int, int]]:
     ]
 
 
-def _columns(row: Row) -> set[str]:
+def _columns(row: RuleRegion) -> set[str]:
     return {column for column, _ in row.rule.cells}

@@ -7,7 +7,7 @@ input field and in the answer, one on each side.
 *Interacting*: a rule of one node and a rule of a later node that one case may hit (what no state of
 `symbolic.py` reaches is proven not to interact).
 
-After the sampler has found cases, `look` completes them: for an adjacent pair without a minimal pair it
+After the sampler has found cases, `find_pairs` completes them: for an adjacent pair without a minimal pair it
 changes one field of a case on one side until the other applies; for an interacting pair that no case hits it
 crosses two cases. Both are bounded by numbers of evaluations.
 """
@@ -20,12 +20,14 @@ from typing import Any
 
 from vertigym.core.files import dumps
 from vertigym.decisions.boxes import Box, differing, without
+from vertigym.decisions.candidates import distinct
+from vertigym.decisions.cases import case_key
 from vertigym.decisions.conditions import Field, get, put
-from vertigym.decisions.findings import Study, free_rows
+from vertigym.decisions.findings import RuleAnalysis, free_rows
 from vertigym.decisions.model import DecisionModel
 from vertigym.decisions.outputs import project
-from vertigym.decisions.sampler import Sample, Sampled, Sampler
-from vertigym.decisions.symbolic import Explorer, Row
+from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
+from vertigym.decisions.symbolic import Explorer, RuleRegion
 
 _BASES = 6  # cases tried for one side of one pair
 _VALUES = 24  # values tried for one field
@@ -36,7 +38,7 @@ _CROSSES = 6  # crossings tried for one pair
 
 
 @dataclass(frozen=True, slots=True)
-class Adjacent:
+class AdjacentRules:
     """Two rules of `node` one column apart; `columns` are where they can differ (all, where that is not
     known)."""
 
@@ -51,16 +53,16 @@ class MinimalPair:
     """Two samples that differ in the input field `field` and in the answer."""
 
     field: str
-    one: Sample
-    other: Sample
+    one: DecidedCase
+    other: DecidedCase
 
 
 @dataclass(slots=True)
-class Pairs:
+class RulePairs:
     """What was found: minimal pairs for each adjacent pair; interacting pairs and those among them that
     some case hits."""
 
-    minimal: dict[Adjacent, list[MinimalPair]] = field(default_factory=dict)
+    minimal: dict[AdjacentRules, list[MinimalPair]] = field(default_factory=dict)
     interacting: set[tuple[str, str]] = field(default_factory=set)
     hit: set[tuple[str, str]] = field(default_factory=set)
 
@@ -72,13 +74,13 @@ class Pairs:
             shown[pair.node, one, other] |= bool(found)
         return dict(shown)
 
-    def in_turn(self) -> list[MinimalPair]:
+    def round_robin(self) -> list[MinimalPair]:
         """All minimal pairs: one of each adjacent pair, then a second one of each, and so on."""
         found = [p for turn in zip_longest(*self.minimal.values()) for p in turn if p]
         return list({(id(p.one), id(p.other)): p for p in found}.values())
 
 
-def adjacent(model: DecisionModel, study: Study) -> list[Adjacent]:
+def adjacent(model: DecisionModel, analysis: RuleAnalysis) -> list[AdjacentRules]:
     """The adjacent pairs of all tables and switches where the first match decides, among rules that are not
     proven unreachable."""
     explorer = Explorer(model)
@@ -88,30 +90,35 @@ def adjacent(model: DecisionModel, study: Study) -> list[Adjacent]:
             continue
         rows = free_rows(explorer, node)
         regions = [(row, _region(explorer, rows, place)) for place, row in enumerate(rows)]
-        live = [pair for pair in regions if pair[0].rule.id not in study.hopeless]
+        live = [pair for pair in regions if pair[0].rule.id not in analysis.unreachable]
         for (one, here), (other, there) in combinations(live, 2):
             if _outcome(model, one.rule.id) != _outcome(model, other.rule.id):
                 columns = _apart(here, there)
                 if columns is not None:
-                    found.append(Adjacent(node.id, one.rule.id, other.rule.id, columns))
+                    found.append(AdjacentRules(node.id, one.rule.id, other.rule.id, columns))
     return found
 
 
-def look(sampler: Sampler, sampled: Sampled, study: Study, fields: Sequence[str]) -> Pairs:
+def find_pairs(
+    sampler: Sampler, sampled: SampledCases, analysis: RuleAnalysis, fields: Sequence[str]
+) -> RulePairs:
     """Find minimal pairs and cases for interacting pairs; cases that are new are added to `sampled`."""
-    search = _Search(sampler, sampled, study, fields)
+    search = _Search(sampler, sampled, analysis, fields)
     search.minimal_pairs()
     search.crossings()
     return search.pairs
 
 
 class _Search:
-    def __init__(self, sampler: Sampler, sampled: Sampled, study: Study, fields: Sequence[str]) -> None:
+    def __init__(
+        self, sampler: Sampler, sampled: SampledCases, analysis: RuleAnalysis, fields: Sequence[str]
+    ) -> None:
         self.model, self.sampler, self.sampled, self.asked = sampler.model, sampler, sampled, fields
         self.nodes = {node.id: node for node in self.model.nodes}
         self.node_of = {rule.id: node.id for node in self.model.nodes for rule in node.rules}
-        self.pairs = Pairs(
-            minimal={pair: [] for pair in adjacent(self.model, study)}, interacting=set(study.reached.pairs)
+        self.pairs = RulePairs(
+            minimal={pair: [] for pair in adjacent(self.model, analysis)},
+            interacting=set(analysis.reached.pairs),
         )
         self.by_rules = {(p.one, p.other): p for p in self.pairs.minimal}
         self.holders: dict[str, list[int]] = defaultdict(list)
@@ -131,16 +138,16 @@ class _Search:
 
     def _among_samples(self) -> None:
         for field_ in self.sampler.fields:
-            groups: dict[str, list[Sample]] = defaultdict(list)
+            groups: dict[str, list[DecidedCase]] = defaultdict(list)
             for sample in self.sampled.samples:
-                groups[dumps(put(sample.case, field_.path, None))].append(sample)
+                groups[case_key(put(sample.case, field_.path, None))].append(sample)
             for group in groups.values():
                 for one, other in combinations(group[:_VALUES], 2) if len(group) > 1 else ():
                     self._note(one, other, field_.name)
 
-    def _note(self, one: Sample, other: Sample, name: str) -> None:
+    def _note(self, one: DecidedCase, other: DecidedCase, name: str) -> None:
         """Keep two samples that differ in one field, for each adjacent pair that they show."""
-        left, right = set(one.outcome.rules), set(other.outcome.rules)
+        left, right = set(one.evaluation.rules), set(other.evaluation.rules)
         if left == right or self._answer(one) == self._answer(other):
             return
         for a in left - right:
@@ -156,7 +163,7 @@ class _Search:
             found.append(new)
             self._used |= halves
 
-    def _cross_over(self, pair: Adjacent, here: str, there: str) -> int:
+    def _cross_over(self, pair: AdjacentRules, here: str, there: str) -> int:
         """Change one field of cases that hit `here` until they hit `there`; how many evaluations that took."""
         spent = 0
         node = self.nodes[pair.node]
@@ -167,15 +174,15 @@ class _Search:
                 for value in self._values(field_, donors):
                     spent += 1
                     changed = self._added(put(base.case, field_.path, value))
-                    if changed and there in changed.outcome.rules:
+                    if changed and there in changed.evaluation.rules:
                         self._note(base, changed, field_.name)
                     if self.pairs.minimal[pair]:
                         return spent
         return spent
 
-    def _values(self, field_: Field, donors: Sequence[Sample]) -> list[Any]:
+    def _values(self, field_: Field, donors: Sequence[DecidedCase]) -> list[Any]:
         given = [get(donor.case, field_.path) for donor in donors]
-        return list({dumps(v): v for v in (*given, *field_.near)}.values())[:_VALUES]
+        return list(distinct((*given, *field_.near)))[:_VALUES]
 
     # Interacting pairs.
 
@@ -212,14 +219,14 @@ class _Search:
             n for column, cell in cells for n in self.sampler.conditions.sources(column or cell, node)
         )
 
-    def _note_hits(self, samples: Sequence[Sample]) -> None:
+    def _note_hits(self, samples: Sequence[DecidedCase]) -> None:
         for sample in samples:
-            rules = sample.outcome.rules
+            rules = sample.evaluation.rules
             self.pairs.hit |= {(a, b) for a in rules for b in rules} & self.pairs.interacting
 
     # Samples.
 
-    def _added(self, case: Mapping[str, Any]) -> Sample | None:
+    def _added(self, case: Mapping[str, Any]) -> DecidedCase | None:
         """The sample made of a new case; None where it was seen before or has no answer."""
         before = len(self.sampled.samples)
         self.sampler.add(dict(case))
@@ -228,13 +235,13 @@ class _Search:
         sample = self.sampled.samples[-1]
         return sample if self._answer(sample) else None
 
-    def _answer(self, sample: Sample) -> Any:
-        return project(sample.outcome.output, self.asked)
+    def _answer(self, sample: DecidedCase) -> Any:
+        return project(sample.evaluation.output, self.asked)
 
     def _holding(self, rule: str) -> list[int]:
         """Indices of the samples that hit a rule."""
         for index in range(self._held, len(self.sampled.samples)):
-            for name in self.sampled.samples[index].outcome.rules:
+            for name in self.sampled.samples[index].evaluation.rules:
                 self.holders[name].append(index)
         self._held = len(self.sampled.samples)
         return self.holders[rule]
@@ -246,7 +253,7 @@ class _Search:
         return list(found[::step][:_BASES])
 
 
-def _region(explorer: Explorer, rows: Sequence[Row], place: int) -> list[Box]:
+def _region(explorer: Explorer, rows: Sequence[RuleRegion], place: int) -> list[Box]:
     """Where a rule decides: its box without the earlier rules'; its whole box where that is not known."""
     row = rows[place]
     if row.box is None:

@@ -85,7 +85,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Evaluation:
     """What the engine made of a case: its output, the ids of the rules hit in order, and, per table or
     switch node that ran, the context it saw."""
 
@@ -129,7 +129,7 @@ class DecisionModel:
         """The model in `file`."""
         return cls(read_text(file), str(file))
 
-    def evaluate(self, case: Case) -> Outcome:
+    def evaluate(self, case: Case) -> Evaluation:
         """The engine's answer and the rules it hit.
 
         Raises:
@@ -142,7 +142,7 @@ class DecisionModel:
             if self._rules_of.get(node_id):
                 contexts[node_id] = entry["input"]
             hit += self._hits(node_id, entry["traceData"])
-        return Outcome(tidy(answer["result"]), tuple(dict.fromkeys(hit)), contexts)
+        return Evaluation(whole_numbers(answer["result"]), tuple(dict.fromkeys(hit)), contexts)
 
     def _hits(self, node_id: str, trace: Any) -> list[str]:
         """Ids of the rules named in one node's trace: one hit, a list of them (collect, loop), or branches."""
@@ -181,13 +181,13 @@ class DecisionModel:
         return DecisionModel(json.dumps(document, ensure_ascii=False, indent=2) + "\n", self.source)
 
 
-def tidy(value: Any) -> Any:
+def whole_numbers(value: Any) -> Any:
     """Engine numbers as people write them: whole floats become integers, all the way down."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, dict):
-        return {key: tidy(item) for key, item in value.items()}
-    return [tidy(item) for item in value] if isinstance(value, list) else value
+        return {key: whole_numbers(item) for key, item in value.items()}
+    return [whole_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def _document(text: str, source: str) -> dict[str, Any]:

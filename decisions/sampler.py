@@ -16,11 +16,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from vertigym.core.files import dumps
 from vertigym.core.seeds import generator
+from vertigym.decisions.cases import case_key
 from vertigym.decisions.conditions import Conditions, Field, get, put
 from vertigym.decisions.expressions import atoms
-from vertigym.decisions.model import Case, CaseError, DecisionModel, Node, Outcome, Rule, is_finite, tidy
+from vertigym.decisions.model import (
+    Case,
+    CaseError,
+    DecisionModel,
+    Evaluation,
+    Node,
+    Rule,
+    is_finite,
+    whole_numbers,
+)
 
 T = TypeVar("T")
 
@@ -30,23 +39,23 @@ _TRIES = 80  # cases put together for one rule
 _FEW = 12  # a rule that fewer cases hit gets more
 _HALVINGS = 16  # steps between two cases
 _PAIRS = 4  # pairs of cases tried
-_NUDGES = (0.5, 0.75, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0)
+_FACTORS = (0.5, 0.75, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class DecidedCase:
     """A case and what the engine made of it."""
 
     case: Case
-    outcome: Outcome
+    evaluation: Evaluation
 
 
 @dataclass(slots=True)
-class Sampled:
+class SampledCases:
     """Distinct cases in the order found, and which rules they hit. `refused` counts cases the engine could
     not decide, `refusal` is the first reason."""
 
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[DecidedCase] = field(default_factory=list)
     hit: set[str] = field(default_factory=set)
     evaluations: int = 0
     refused: int = 0
@@ -55,25 +64,25 @@ class Sampled:
 
 class Sampler:
     """Samples one model. `fixed` fields are set in every case; no case is looked for that hits a rule in
-    `hopeless`."""
+    `unreachable`."""
 
     def __init__(
-        self, model: DecisionModel, seed: int, fixed: Case | None = None, hopeless: Set[str] = frozenset()
+        self, model: DecisionModel, seed: int, fixed: Case | None = None, unreachable: Set[str] = frozenset()
     ) -> None:
         self.model = model
         self.conditions = Conditions(model)
         self.fields = self.conditions.fields
         self.by_name = {f.name: f for f in self.fields}
         self._fixed = fixed or {}
-        self._hopeless = hopeless
+        self._unreachable = unreachable
         self._rng = generator(seed, "decision-cases")
-        self._found = Sampled()
+        self._found = SampledCases()
         self._seen: set[str] = set()
         self._between_candidates = False
         self._fresh: list[int] = []  # cases that were the first to hit some rule
         self._bases = [case for case, _ in model.tests] or [self._from_scratch()]
 
-    def run(self, wanted: int) -> Sampled:
+    def run(self, wanted: int) -> SampledCases:
         """Sample until every rule is hit and about `wanted` distinct cases are found, or the bounds are
         reached."""
         for case in self._one_by_one():
@@ -81,13 +90,13 @@ class Sampler:
         self._vary(wanted, wide=0.0)
         for _ in range(2):
             for rule in self._missing():
-                self._aim(rule)
+                self._target(rule)
         if self._missing():
             self._vary(len(self._found.samples) + wanted // 4, wide=0.3)
             for rule in self._missing():
-                self._aim(rule)
+                self._target(rule)
         self._vary(wanted, wide=0.0, between=True)
-        self._thicken()
+        self._add_for_rare_rules()
         return self._found
 
     def _from_scratch(self) -> Case:
@@ -98,14 +107,13 @@ class Sampler:
         return case
 
     def _missing(self) -> list[Rule]:
-        return [
-            r for r in self.model.rules.values() if r.id not in self._found.hit and r.id not in self._hopeless
-        ]
+        known = self._found.hit | self._unreachable
+        return [rule for rule in self.model.rules.values() if rule.id not in known]
 
     def add(self, case: Case) -> bool:
         """Evaluate a case that was not seen before; whether it hit a new rule."""
         found, case = self._found, {**case, **self._fixed}
-        key = dumps(case)
+        key = case_key(case)
         if key in self._seen:
             return False
         self._seen.add(key)
@@ -122,7 +130,7 @@ class Sampler:
         if new:
             self._fresh.append(len(found.samples))
             found.hit.update(outcome.rules)
-        found.samples.append(Sample(case, outcome))
+        found.samples.append(DecidedCase(case, outcome))
         return new
 
     # Rounds 1 and 2.
@@ -168,17 +176,17 @@ class Sampler:
         use_wide = not field_.near or (field_.wide and self._rng.random() < wide)
         if self._between_candidates and (span := field_.span):
             low, high, unit = span
-            return tidy(round(int(self._rng.integers(low, high + 1)) * unit, 3))
+            return whole_numbers(round(int(self._rng.integers(low, high + 1)) * unit, 3))
         return self._pick(field_.wide if use_wide else field_.near)
 
     def _pick(self, options: Sequence[T]) -> T:
         return options[int(self._rng.integers(len(options)))]
 
-    def _thicken(self) -> None:
+    def _add_for_rare_rules(self) -> None:
         """More cases for rules that few cases hit, by changing one field of those."""
         holders: dict[str, list[Case]] = {rule: [] for rule in self._found.hit}
         for sample in self._found.samples:
-            for rule in sample.outcome.rules:
+            for rule in sample.evaluation.rules:
                 holders[rule].append(sample.case)
         for _, cases in sorted(holders.items()):
             for _attempt in range(_TRIES if len(cases) < _FEW and self.fields else 0):
@@ -187,12 +195,12 @@ class Sampler:
 
     # Round 3.
 
-    def _aim(self, rule: Rule) -> None:
+    def _target(self, rule: Rule) -> None:
         """Put cases together for one rule: its conditions one by one, each satisfied by some donor's fields."""
         node = next(n for n in self.model.nodes if any(r.id == rule.id for r in n.rules))
         if "[]" in node.scope:
             return
-        reached = [s for s in self._found.samples if node.id in s.outcome.contexts]
+        reached = [s for s in self._found.samples if node.id in s.evaluation.contexts]
         if not reached:
             return
         cells = [(column, cell) for column, cell in rule.cells if cell]
@@ -201,19 +209,21 @@ class Sampler:
             case = self._pick(reached).case
             for (column, cell), known in zip(cells, donors, strict=True):
                 if known:
-                    case = self._graft(case, self._pick(known), self.conditions.sources(column or cell, node))
-            self.add(self._nudged(case) if self._rng.random() < 0.6 else case)
+                    case = self._with_fields_of(
+                        case, self._pick(known), self.conditions.sources(column or cell, node)
+                    )
+            self.add(self._perturbed(case) if self._rng.random() < 0.6 else case)
             if rule.id in self._found.hit:
                 return
-        self._close_in(rule, node, cells, donors, reached)
+        self._bisect_conditions(rule, node, cells, donors, reached)
 
-    def _close_in(
+    def _bisect_conditions(
         self,
         rule: Rule,
         node: Node,
         cells: Sequence[tuple[str, str]],
         donors: Sequence[Sequence[Case]],
-        reached: Sequence[Sample],
+        reached: Sequence[DecidedCase],
     ) -> None:
         """Halve the way between two cases: a computed number may have to fall between two limits that no
         candidate falls between. With a donor, between a case that fails only one condition and one that
@@ -224,8 +234,8 @@ class Sampler:
             sources = self.conditions.sources(column or cell, node)
             if near and donors[index]:
                 low = self._pick(near).case
-                high = self._graft(low, self._pick(donors[index]), sources)
-                self._halve(rule, node, low, high, sources, partial(_holds, column, cell))
+                high = self._with_fields_of(low, self._pick(donors[index]), sources)
+                self._bisect(rule, node, low, high, sources, partial(_holds, column, cell))
             elif near and column and (limits := [n for atom in atoms(cell) for n in atom.numbers]):
                 target = sum(limits) / len(limits)
                 above = [_above(target, column, _context(s, node)) for s in near]
@@ -233,8 +243,8 @@ class Sampler:
                 highs = [s.case for s, is_above in zip(near, above, strict=True) if is_above]
                 for _ in range(_PAIRS if lows and highs else 0):
                     low = self._pick(lows)
-                    high = self._graft(low, self._pick(highs), sources)
-                    self._halve(rule, node, low, high, sources, partial(_above, target, column))
+                    high = self._with_fields_of(low, self._pick(highs), sources)
+                    self._bisect(rule, node, low, high, sources, partial(_above, target, column))
             limits = _limits(node, rule, column)
             if near and column and limits and rule.id not in self._found.hit:
                 self._solve(rule, node, column, limits, self._pick(near).case)
@@ -247,11 +257,11 @@ class Sampler:
             if isinstance(at, bool) or not isinstance(at, int | float):
                 continue
             here = self._column(base, node, column)
-            there = self._column(put(base, path, tidy(at + 1)), node, column)
+            there = self._column(put(base, path, whole_numbers(at + 1)), node, column)
             if here is None or there is None or here == there:
                 continue
             for goal in [limit + shift for limit in limits for shift in (-1, 0, 1)]:
-                self.add(put(base, path, tidy(round(at + (goal - here) / (there - here), 2))))
+                self.add(put(base, path, whole_numbers(round(at + (goal - here) / (there - here), 2))))
                 if rule.id in self._found.hit:
                     return
 
@@ -262,7 +272,7 @@ class Sampler:
         except CaseError:
             return None
 
-    def _halve(
+    def _bisect(
         self,
         rule: Rule,
         node: Node,
@@ -289,10 +299,10 @@ class Sampler:
             path = self.by_name[name].path
             a, b = get(one, path), get(other, path)
             if isinstance(a, int | float) and isinstance(b, int | float) and not isinstance(a, bool):
-                one = put(one, path, tidy(round((a + b) / 2, 2)))
+                one = put(one, path, whole_numbers(round((a + b) / 2, 2)))
         return one
 
-    def _donors(self, node: Node, column: str, cell: str, reached: Sequence[Sample]) -> list[Case]:
+    def _donors(self, node: Node, column: str, cell: str, reached: Sequence[DecidedCase]) -> list[Case]:
         """Cases in which one condition of the rule holds (in the context its node saw)."""
         order = self._rng.permutation(len(reached))
         found = []
@@ -313,16 +323,16 @@ class Sampler:
                 made += [put(base, field_.path, value) for value in (*field_.near, *field_.wide)]
         return [case for case in made if _holds(column, cell, _inside(case, node.scope))]
 
-    def _nudged(self, case: Case) -> Case:
+    def _perturbed(self, case: Case) -> Case:
         """One field changed: a number by some per cent (a computed value may have to fall into a narrow band),
         anything else to one of its candidates."""
         field_ = self._pick(self.fields)
         value = get(case, field_.path)
         if isinstance(value, bool) or not isinstance(value, int | float) or self._rng.random() < 0.4:
             return put(case, field_.path, self._value(field_, 0.3))
-        return put(case, field_.path, tidy(round(value * self._pick(_NUDGES), 2)))
+        return put(case, field_.path, whole_numbers(round(value * self._pick(_FACTORS), 2)))
 
-    def _graft(self, case: Case, donor: Case, names: frozenset[str]) -> Case:
+    def _with_fields_of(self, case: Case, donor: Case, names: frozenset[str]) -> Case:
         for name in sorted(names):
             if field_ := self.by_name.get(name):
                 case = put(case, field_.path, get(donor, field_.path))
@@ -336,9 +346,9 @@ def _limits(node: Node, rule: Rule, column: str) -> list[float]:
     return [*numbers, 1.5 * numbers[-1]] if numbers else []
 
 
-def _context(sample: Sample, node: Node) -> Any:
+def _context(sample: DecidedCase, node: Node) -> Any:
     """What `node` saw when it decided the sample's case."""
-    return _inside(sample.outcome.contexts.get(node.id), node.scope)
+    return _inside(sample.evaluation.contexts.get(node.id), node.scope)
 
 
 def _inside(context: Any, scope: str) -> Any:

@@ -60,7 +60,7 @@ class State:
 
 
 @dataclass(slots=True)
-class Reached:
+class Reachable:
     """Rules that some state reaches, and pairs (earlier, later) of rules of different nodes that one does."""
 
     rules: set[str] = field(default_factory=set)
@@ -68,7 +68,7 @@ class Reached:
 
 
 @dataclass(slots=True)
-class Row:
+class RuleRegion:
     """A rule in one state: the box its conditions make. `exact`: the box is all there is to it."""
 
     rule: Rule
@@ -89,9 +89,9 @@ class Explorer:
         self._read = _names_read(model)
         self._edges = _edges_into(model)
 
-    def run(self) -> Reached:
+    def run(self) -> Reachable:
         """Walk all nodes."""
-        reached = Reached()
+        reached = Reachable()
         states = [State({}, dict(self.domains))]
         order = self.model.in_order()
         last = self._last_readers(order)
@@ -112,7 +112,7 @@ class Explorer:
 
     # One node.
 
-    def _step(self, node: Node, state: State, reached: Reached) -> Iterator[State]:
+    def _step(self, node: Node, state: State, reached: Reachable) -> Iterator[State]:
         env = self._entry(node, state)
         if env is None:
             yield state
@@ -133,7 +133,7 @@ class Explorer:
                 envs.append(state.outs[source])
         return merged(envs, node.id) if envs else None
 
-    def _table(self, node: Node, state: State, env: Env, reached: Reached) -> Iterator[State]:
+    def _table(self, node: Node, state: State, env: Env, reached: Reachable) -> Iterator[State]:
         rows = [self.row(rule, node, env, state.box) for rule in node.rules]
         if node.hit_policy != "first" or node.scope.endswith("[]"):
             first = node.hit_policy == "first"
@@ -150,21 +150,23 @@ class Explorer:
         if none_may:
             yield self._after(state, node, env if node.pass_through else {"": Const({})})
 
-    def _decides(self, rows: Sequence[Row], state: State) -> tuple[list[Row], bool]:
+    def _decides(self, rows: Sequence[RuleRegion], state: State) -> tuple[list[RuleRegion], bool]:
         """The rows that can be the first to match, each with a box around where it is; and whether none may."""
-        earlier, deciding = list[Box](), list[Row]()
+        earlier, deciding = list[Box](), list[RuleRegion]()
         for row in rows:
             if row.box is None:
                 continue
             pieces = without(row.box, earlier, self.classes.all)
             if pieces is None or pieces:
-                deciding.append(Row(row.rule, pieces[0] if pieces and len(pieces) == 1 else row.box, row.exact))
+                deciding.append(
+                    RuleRegion(row.rule, pieces[0] if pieces and len(pieces) == 1 else row.box, row.exact)
+                )
             if row.exact:
                 earlier.append(row.box)
         rest = without(state.box, earlier, self.classes.all)
         return deciding, rest is None or bool(rest)
 
-    def _switch(self, node: Node, state: State, env: Env, reached: Reached) -> Iterator[State]:
+    def _switch(self, node: Node, state: State, env: Env, reached: Reachable) -> Iterator[State]:
         rows = [self.row(rule, node, env, state.box) for rule in node.rules]
         if node.hit_policy != "first":
             names = {row.rule.id for row in rows if row.box is not None}
@@ -182,7 +184,7 @@ class Explorer:
         if none_may:
             yield state
 
-    def _note(self, names: Iterable[str], state: State, reached: Reached) -> None:
+    def _note(self, names: Iterable[str], state: State, reached: Reachable) -> None:
         for name in names:
             reached.rules.add(name)
             reached.pairs |= {(before, name) for before in state.hits}
@@ -235,7 +237,7 @@ class Explorer:
 
     # One row.
 
-    def row(self, rule: Rule, node: Node, env: Env, box: Box) -> Row:
+    def row(self, rule: Rule, node: Node, env: Env, box: Box) -> RuleRegion:
         """The rule's conditions as a box inside `box`."""
         found, exact = dict(box), True
         for column, cell in rule.cells:
@@ -248,9 +250,9 @@ class Explorer:
                 if name:
                     mask = found[name] = found.get(name, self.classes.all) & mask
                 if not mask:
-                    return Row(rule, None, exact)
+                    return RuleRegion(rule, None, exact)
         computable = self._computable(rule, node, env)
-        return Row(rule, found if computable is not False else None, exact and computable is True)
+        return RuleRegion(rule, found if computable is not False else None, exact and computable is True)
 
     def _computable(self, rule: Rule, node: Node, env: Env) -> bool | None:
         """Whether the row's outcome can be computed (the engine passes over a row where it cannot); None: in

@@ -110,6 +110,11 @@ class Env(gymnasium.Env[str, str]):
         text = task.answer if isinstance(task.answer, str) else json.dumps(task.answer, ensure_ascii=False)
         return [self.answer_form.replace("{}", text)]
 
+    def subject(self, task: Task) -> Any:
+        """What a task asks about, apart from its words: two tasks about one subject are one task, which belongs
+        in one split. None: nothing but the prompt says."""
+        return None
+
     def fresh(self) -> "Env":
         """Another instance over the same tasks, to be played beside this one. A shallow copy is enough for
         every subclass that sets up its episode in `begin`."""

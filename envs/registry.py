@@ -8,7 +8,8 @@ An id is known when it comes from one of three places:
    to such a function, and is imported when the environment is made. Any other is imported at once: a module
    whose import calls `register`, or a callable that does;
 3. a folder with an `env.toml`: under `./environments`, under a folder named in `VERTIGYM_PATH`, or given as
-   a path in place of an id.
+   a path in place of an id. Its `kind` says what opens it: one of ours, or of an installed package that names
+   `load(folder: EnvFolder, **changes) -> Env` in the entry-point group `vertigym.kinds`.
 
 A module with `load_environment` that is not installed may be named in place of an id, too: `my_envs.loan`.
 Arguments follow a question mark, in every command and config: `vertigym/Arithmetic-v0?level=3&digits=true`.
@@ -30,16 +31,18 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import registry as _gymnasium_registry
 
-from vertigym.core.config import read_toml
 from vertigym.core.errors import InputError, UnknownNameError, VertigymError
+from vertigym.core.plugins import load_plugin, plugins
 from vertigym.core.types import Task
 from vertigym.envs.env import Env
+from vertigym.envs.folders import EnvFolder
 
 GROUP = "vertigym.environments"
+KINDS = "vertigym.kinds"
 SEARCH_PATH = "VERTIGYM_PATH"
 
-# Kind of a folder environment -> the function that opens the folder: `load(folder, **kwargs) -> Env`.
-FOLDER_KINDS: dict[str, str] = {
+# Kind of a folder environment -> the function that opens the folder.
+BUILT_IN_KINDS: dict[str, str] = {
     "agent": "vertigym.envs.agent.env:load",
     "cite": "vertigym.envs.logged.kinds:load_cite",
     "classify": "vertigym.envs.logged.kinds:load_classify",
@@ -60,17 +63,17 @@ BUILT_IN: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class EnvSpec:
     """What is known of an environment before it is made. `source`: built-in, a package's name, or a folder."""
 
     id: str
     source: str
     description: str = ""
-    folder: Path | None = None
+    folder: EnvFolder | None = None
     entry_point: str = ""  # of a module that is not registered
 
 
-_specs: dict[str, Spec] = {}
+_specs: dict[str, EnvSpec] = {}
 _broken: dict[str, str] = {}
 _discovered = False
 
@@ -88,7 +91,7 @@ def register(
     Raises:
         ValueError: the id has no namespace or no version.
     """
-    if id.count("/") != 1 or not id.rpartition("-v")[2].isdecimal():
+    if not is_env_id(id):
         raise ValueError(f"environment id {id!r}: the form is namespace/Name-v0")
     if id in _gymnasium_registry:
         return
@@ -96,7 +99,12 @@ def register(
         id, entry_point=entry_point, kwargs=kwargs, disable_env_checker=True, order_enforce=False
     )
     module = entry_point.partition(":")[0] if isinstance(entry_point, str) else entry_point.__module__
-    _specs[id] = Spec(id, source or module.partition(".")[0], description)
+    _specs[id] = EnvSpec(id, source or module.partition(".")[0], description)
+
+
+def is_env_id(id: str) -> bool:  # noqa: A002
+    """Whether it has the form namespace/Name-v0."""
+    return id.count("/") == 1 and id.rpartition("-v")[2].isdecimal()
 
 
 def ids() -> list[str]:
@@ -105,7 +113,7 @@ def ids() -> list[str]:
     return sorted({*_specs, *(found.id for found in _folders())})
 
 
-def spec(id: str) -> Spec:  # noqa: A002
+def spec(id: str) -> EnvSpec:  # noqa: A002
     """What is known of `id`, which may also be the path of a folder.
 
     Raises:
@@ -115,13 +123,13 @@ def spec(id: str) -> Spec:  # noqa: A002
     id = id.partition("?")[0]  # noqa: A001
     if id in _specs:
         return _specs[id]
+    if (Path(id) / "env.toml").is_file():
+        return _folder_spec(EnvFolder(Path(id)))
     for found in _folders():
         if found.id == id:
             return found
-    if (Path(id) / "env.toml").is_file():
-        return _folder_spec(Path(id))
     if "/" not in id and _has_module(id):
-        return Spec(id, id.partition(":")[0], entry_point=_with_function(id))
+        return EnvSpec(id, id.partition(":")[0], entry_point=_with_function(id))
     hint = "; ".join(f"{name} failed to load: {why}" for name, why in _broken.items())
     raise UnknownNameError("environment", id, ids(), hint)
 
@@ -133,7 +141,7 @@ def absolute(id: str) -> str:  # noqa: A002
         UnknownNameError: as `spec`.
     """
     folder, (name, mark, arguments) = spec(id).folder, id.partition("?")
-    return f"{folder.resolve() if folder else name}{mark}{arguments}"
+    return f"{folder.path.resolve() if folder else name}{mark}{arguments}"
 
 
 def broken() -> dict[str, str]:
@@ -195,7 +203,7 @@ def _discover() -> None:
             continue
         for new in set(_gymnasium_registry) - before:
             description = _specs[new].description if new in _specs else ""
-            _specs[new] = Spec(new, name, description)
+            _specs[new] = EnvSpec(new, name, description)
 
 
 def _arguments(id: str) -> dict[str, Any]:  # noqa: A002
@@ -232,28 +240,26 @@ def _load_module(entry_point: str, **kwargs: Any) -> object:
     return load(**kwargs)
 
 
-def _folders() -> Iterator[Spec]:
+def _folders() -> Iterator[EnvSpec]:
     """Folder environments on the search path."""
     roots = [Path("environments"), *(Path(p) for p in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if p)]
     for root in roots:
         for file in sorted(root.glob("*/env.toml")):
             try:
-                yield _folder_spec(file.parent)
+                yield _folder_spec(EnvFolder(file.parent))
             except VertigymError as error:
                 warnings.warn(f"skipped {file}: {error}", stacklevel=2)
 
 
-def _folder_spec(folder: Path) -> Spec:
-    table = read_toml(folder / "env.toml")
-    if not isinstance(table.get("id"), str):
-        raise InputError(f"{folder / 'env.toml'}: key 'id' is missing (the form is namespace/Name-v0)")
-    return Spec(table["id"], str(folder), str(table.get("description", "")), folder)
+def _folder_spec(folder: EnvFolder) -> EnvSpec:
+    id = folder.table.get("id")  # noqa: A001
+    if not isinstance(id, str):
+        raise InputError(f"{folder.config_file}: key 'id' is missing (the form is namespace/Name-v0)")
+    return EnvSpec(id, str(folder.path), str(folder.table.get("description", "")), folder)
 
 
-def _load_folder(folder: Path, **kwargs: Any) -> Env:
-    kind = read_toml(folder / "env.toml").get("kind")
-    if kind not in FOLDER_KINDS:
-        raise UnknownNameError(f"kind (in {folder / 'env.toml'})", str(kind), FOLDER_KINDS)
-    module, _, function = FOLDER_KINDS[kind].partition(":")
-    env: Env = getattr(import_module(module), function)(folder, **kwargs)
-    return env
+def _load_folder(folder: EnvFolder, **kwargs: Any) -> object:
+    kind, known = str(folder.table.get("kind")), plugins(KINDS, BUILT_IN_KINDS)
+    if kind not in known:
+        raise UnknownNameError(f"kind (in {folder.config_file})", kind, known)
+    return load_plugin(known[kind])(folder, **kwargs)

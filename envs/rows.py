@@ -29,12 +29,12 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from vertigym.core.config import Config
-from vertigym.core.config import load as load_config
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import read_jsonl
 from vertigym.core.seeds import derive
 from vertigym.core.types import Split, Task
 from vertigym.envs.env import SingleTurnEnv
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import TaskSet
 from vertigym.rewards.answers import extractor, form
 from vertigym.rewards.named import named
@@ -57,24 +57,24 @@ class RowsConfig(Config):
     reward: dict[str, Any]
 
 
-def load(folder: Path) -> SingleTurnEnv:
+def load(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
     """The environment in `folder`.
 
     Raises:
         ConfigError: env.toml is wrong. DataError: a file is missing or a row is not a task.
     """
-    config = load_config(RowsConfig, folder / "env.toml")
+    config = folder.config(RowsConfig, **changes)
     reward = dict(config.reward)
     name = reward.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f'{folder / "env.toml"}: [reward] needs a name, for example name = "exact"')
+        raise ConfigError(f'{folder.config_file}: [reward] needs a name, for example name = "exact"')
     if not config.files:
-        raise ConfigError(f"{folder / 'env.toml'}: [files] needs at least one of train, eval, test")
+        raise ConfigError(f"{folder.config_file}: [files] needs at least one of train, eval, test")
     tasks = TaskSet(
         task
         for split, file in config.files.items()
         for task in read_rows(
-            folder / file,
+            folder.path / file,
             split,
             reference=config.reference,
             instruction=config.instruction,

@@ -146,6 +146,25 @@ class TestNothingIsReplaced:
         assert end(monkeypatch, *words, "--resume", "--json", "suite.toml") == 2, "a suite is not overwritten"
         assert Path("suite.toml").read_text() == returns.suite(4)
 
+    def test_two_runs_or_evals_do_not_share_a_folder(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("suite.toml").write_text(returns.suite(4))
+        Path("run.toml").write_text(
+            f'name = "r"\nenv = "{returns.ENV}"\nmodel = "tiny"\nalgorithm = "grpo"\nsteps = 1\n'
+        )
+        for place, words in (
+            ("runs/r", "train run.toml"),
+            ("out", "eval suite.toml -m scripted:expert -o out --no-gate"),
+        ):
+            for more in ([], ["--resume"]):
+                with locked(Path(place)):
+                    assert end(monkeypatch, *words.split(), *more) == 2
+                (line,) = capsys.readouterr().err.splitlines()
+                assert line == f"vertigym: {place}: another process writes there: wait for it, or name another"
+                assert not Path(place).exists(), "nothing was touched"
+
     def test_two_processes_do_not_share_a_place(self, tmp_path: Path) -> None:
         with locked(tmp_path / "run"):
             with pytest.raises(OutputError, match="another process writes there"), locked(tmp_path / "run"):

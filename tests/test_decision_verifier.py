@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vertigym.envs.decision.builtin import RETURNS, folder_of
 from vertigym.envs.decision.env import load
+from vertigym.envs.folders import EnvFolder
 from vertigym.rewards.decision import DecisionVerifier
 from vertigym.rewards.replies import MAX_CHARS, json_in
 
@@ -177,7 +178,7 @@ def test_what_is_too_long_is_refused_before_it_is_read() -> None:
 
 
 def test_hostile_actions_end_an_episode_with_zero() -> None:
-    env = load(folder_of(RETURNS))
+    env = load(EnvFolder(folder_of(RETURNS)))
     for text in HOSTILE.values():
         env.reset(seed=0)
         _, reward, terminated, truncated, info = env.step(text)

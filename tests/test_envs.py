@@ -9,11 +9,13 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from vertigym import envs
-from vertigym.core.errors import DataError, InputError, UnknownNameError
+from vertigym.core.errors import ConfigError, DataError, InputError, UnknownNameError
 from vertigym.core.files import write_jsonl
 from vertigym.core.types import Message, Score, Split, Task
-from vertigym.envs import Env, GeneratedTasks, SingleTurnEnv, TaskSet, Turn, registry
+from vertigym.envs import Env, GeneratedTasks, SingleTurnEnv, TaskSet, Turn, folders, registry
 from vertigym.rewards.rubric import Rubric
+
+from .installed import install
 
 TASKS = [
     Task(id="a", prompt="2+2?", answer="4"),
@@ -172,13 +174,58 @@ class TestRegistry:
         folder.mkdir()
         (folder / "env.toml").write_text('id = "acme/Mine-v0"\nkind = "decison"\ndescription = "d"')
         monkeypatch.setenv(registry.SEARCH_PATH, str(tmp_path))
-        assert envs.spec("acme/Mine-v0").folder == folder
+        assert envs.spec("acme/Mine-v0").source == str(folder)
         assert envs.spec(str(folder)).id == "acme/Mine-v0"
         with pytest.raises(UnknownNameError, match=r"kind .*'decison'; did you mean 'decision'"):
             envs.make("acme/Mine-v0")
         (folder / "env.toml").write_text("kind = 3")
         with pytest.warns(UserWarning, match="key 'id' is missing"):
             assert "acme/Mine-v0" not in envs.ids()
+
+    def test_an_installed_package_adds_a_kind_of_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = """
+            from vertigym.envs import SingleTurnEnv, TaskSet
+            from vertigym.core.types import Task
+            from vertigym.rewards.rubric import Rubric
+            from vertigym.rewards.text import exact
+
+            def load(folder, **changes):
+                words = {**folder.table, **changes}["words"]
+                tasks = TaskSet(Task(id=word, prompt=f"say {word}", answer=word) for word in words)
+                return SingleTurnEnv(tasks, Rubric(exact()))
+            """
+        install(tmp_path / "site", monkeypatch, "acme_words", source, registry.KINDS, words="load", rows="load")
+        folder = tmp_path / "mine"
+        folder.mkdir()
+        (folder / "env.toml").write_text('id = "acme/Words-v0"\nkind = "words"\nwords = ["yes", "no"]\n')
+        assert envs.make(str(folder)).tasks.ids("train") == ["yes", "no"]
+        assert envs.make(f"{folder}?words=['maybe']").tasks.ids("train") == ["maybe"]
+        (folder / "env.toml").write_text('id = "acme/Words-v0"\nkind = "rows"\nwords = ["yes"]\n')
+        with pytest.raises(ConfigError, match="unknown key 'words'"):  # a name of ours is not taken
+            envs.make(str(folder))
+        install(tmp_path / "broken", monkeypatch, "acme_broken", "", registry.KINDS, broken="load")
+        (folder / "env.toml").write_text('id = "acme/Words-v0"\nkind = "broken"\n')
+        with pytest.raises(InputError, match=r"vertigym.kinds 'broken' \(acme_broken:load\) does not load"):
+            envs.make(str(folder))
+
+    def test_making_a_folder_reads_its_env_toml_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened: list[Path] = []
+        read = folders.read_toml
+        monkeypatch.setattr(folders, "read_toml", lambda path: opened.append(path) or read(path))
+        monkeypatch.setenv(registry.SEARCH_PATH, str(tmp_path))
+        write_jsonl(tmp_path / "mine" / "train.jsonl", [{"question": "1 + 1", "answer": "2"}])
+        text = (
+            'id = "acme/Mine-v0"\nkind = "rows"\nfiles = {train = "train.jsonl"}\nreward = {name = "exact"}\n'
+        )
+        (tmp_path / "mine" / "env.toml").write_text(text)
+        for name in ("acme/Mine-v0", str(tmp_path / "mine")):
+            envs.make(name)
+            assert opened == [tmp_path / "mine" / "env.toml"]
+            opened.clear()
 
     @pytest.mark.parametrize("name", ["acme/Mine-v0", "environments/mine"])
     def test_a_folder_is_found_from_elsewhere_by_its_full_path(

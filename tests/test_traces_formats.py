@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from vertigym.core.config import parse
 from vertigym.core.errors import DataError
 from vertigym.traces.config import ImportConfig
-from vertigym.traces.formats import Later, calls
-from vertigym.traces.otel import Bad, Other
+from vertigym.traces.formats import GROUP, _installed, calls
 from vertigym.traces.reading import log_files, rows
-from vertigym.traces.records import Trace
+from vertigym.traces.records import LateFeedback, NotACall, Trace, Unreadable
+
+from .installed import install
 
 CHAT = [{"role": "system", "content": "Sort."}, {"role": "user", "content": "Where is it?"}]
 
@@ -53,6 +54,33 @@ def _any(value: Any) -> dict[str, Any]:
     if isinstance(value, list):
         return {"arrayValue": {"values": [_any(item) for item in value]}}
     return {"kvlistValue": {"values": [{"key": k, "value": _any(v)} for k, v in value.items()]}}
+
+
+def test_an_installed_package_adds_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+        from vertigym.traces.formats import LogFormat
+        from vertigym.traces.records import Trace, Unreadable
+
+        def read(row, name, config):
+            if not row["said"]:
+                yield Unreadable("nothing was said")
+                return
+            asked, answer = row["said"]
+            yield Trace(id=name, messages=({"role": "user", "content": asked},), completion=answer)
+
+        said = LogFormat(lambda row: "said" in row, read)
+        """
+    install(tmp_path, monkeypatch, "acme_said", source, GROUP, said="said")
+    _installed.cache_clear()
+    try:
+        assert one({"said": ["Where is it?", "shipping"]}).completion == "shipping"
+        assert read({"said": []}) == [Unreadable("nothing was said")]
+        assert read({"said": 3}) == [
+            Unreadable("a shape nobody expects here (TypeError: cannot unpack non-iterable int object)")
+        ]
+        assert one({"messages": CHAT, "completion": "shipping"}).completion == "shipping"
+    finally:
+        _installed.cache_clear()
 
 
 SYSTEM, USER, OUT = (
@@ -175,7 +203,7 @@ def test_every_choice_of_a_response_is_a_call() -> None:
     choices = [{"message": {"content": "a"}}, {"message": {"content": "b"}}, {"delta": {}}]
     first, second, third = read({"request": {"messages": CHAT}, "response": {"id": "r", "choices": choices}})
     assert [(t.id, t.completion) for t in (first, second)] == [("r", "a"), ("r#1", "b")]
-    assert isinstance(third, Bad)
+    assert isinstance(third, Unreadable)
 
 
 def test_tool_calls_are_kept() -> None:
@@ -210,14 +238,14 @@ def test_what_the_log_says_of_a_call_is_kept() -> None:
 
 def test_feedback_lines_name_their_call() -> None:
     assert read({"id": "c1", "time": 1.0, "feedback": {"thumb": "down"}, "outcome": "reopened"}) == [
-        Later("c1", {"feedback": {"thumb": "down"}, "outcome": "reopened"})
+        LateFeedback("c1", {"feedback": {"thumb": "down"}, "outcome": "reopened"})
     ]
     assert read({"id": 7, "feedback": {"stars": 5}, "label": 3}) == [
-        Later("7", {"feedback": {"stars": 5}, "label": "3"})
+        LateFeedback("7", {"feedback": {"stars": 5}, "label": "3"})
     ]
     for wrong in ({"feedback": "up"}, {"feedback": {"thumb": "sideways"}}, {"feedback": {}, "label": [1]}):
         (bad,) = read({"id": "c1", **wrong})
-        assert isinstance(bad, Bad)
+        assert isinstance(bad, Unreadable)
 
 
 def test_columns_map_any_row() -> None:
@@ -265,7 +293,7 @@ def test_columns_map_any_row() -> None:
 )  # fmt: skip
 def test_what_is_no_call_has_a_reason(row: Any, why: str) -> None:
     (bad,) = read(row)
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, Unreadable)
     assert why in bad.reason
 
 
@@ -273,7 +301,7 @@ def test_one_bad_span_does_not_take_the_others_with_it() -> None:
     export = otlp(ON)
     good = SAME_CALL["spans: flat attributes"]["resourceSpans"][0]["scopeSpans"][0]["spans"]
     export["resourceSpans"][0]["scopeSpans"][0]["spans"] += [*good, {"attributes": {"http.route": "/"}}]
-    assert [type(found) for found in read(export)] == [Bad, Trace, Other]
+    assert [type(found) for found in read(export)] == [Unreadable, Trace, NotACall]
 
 
 KEYS = (
@@ -290,14 +318,14 @@ values = st.recursive(
 @given(values)
 def test_no_row_is_fatal(row: Any) -> None:
     found = read(row)
-    assert all(isinstance(item, Trace | Bad | Other | Later) for item in found)
+    assert all(isinstance(item, Trace | Unreadable | NotACall | LateFeedback) for item in found)
 
 
 # -- files
 
 
 def items(file: Path) -> list[tuple[int, Any]]:
-    return [(number, row.reason if isinstance(row, Bad) else row) for number, row, _ in rows(file)]
+    return [(number, row.reason if isinstance(row, Unreadable) else row) for number, row, _ in rows(file)]
 
 
 def test_lines_keep_their_numbers_and_bad_ones_their_reason(tmp_path: Path) -> None:

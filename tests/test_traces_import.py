@@ -18,7 +18,7 @@ from vertigym.core.errors import DataError, InputError, MissingDependencyError
 from vertigym.envs.registry import held_out
 from vertigym.tests.trace_log import DID, WHAT, WHERE, WHO, Found, Log, Planted, repeats_found
 from vertigym.traces.config import ImportConfig
-from vertigym.traces.import_report import ImportReport
+from vertigym.traces.import_report import TraceImportReport
 from vertigym.traces.importer import import_traces
 from vertigym.traces.records import Trace, read_traces
 
@@ -26,7 +26,7 @@ GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
 Place = tuple[str, int]
 
 
-def run(files: list[Path], out: Path, **settings: Any) -> ImportReport:
+def run(files: list[Path], out: Path, **settings: Any) -> TraceImportReport:
     return import_traces(files, out, parse(ImportConfig, settings, source="test"), tasks_of=held_out)
 
 
@@ -59,7 +59,7 @@ def call(name: str, asked: str, answer: str = "ok", **more: Any) -> dict[str, An
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Planted, Path, ImportReport]:
+def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Planted, Path, TraceImportReport]:
     folder = tmp_path_factory.mktemp("log")
     planted = Log(folder, 4000, seed=3).planted
     (folder / "names.txt").write_text("\n".join(planted.names))
@@ -67,12 +67,12 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Planted, Path, I
     return planted, folder / "out", run(planted.files, folder / "out", **settings)
 
 
-def test_the_reports_counts_equal_what_was_planted(imported: tuple[Planted, Path, ImportReport]) -> None:
+def test_the_reports_counts_equal_what_was_planted(imported: tuple[Planted, Path, TraceImportReport]) -> None:
     planted, out, report = imported
     check_counts(planted, out, report)
 
 
-def check_counts(planted: Planted, out: Path, report: ImportReport) -> None:
+def check_counts(planted: Planted, out: Path, report: TraceImportReport) -> None:
     """Every fault is found where it was planted, none is missed, and nothing else is taken for one."""
     dropped, rows = places(out / "dropped.jsonl"), set(planted.content)
     assert places(out / "rejected.jsonl")[""] == set(planted.broken)
@@ -103,7 +103,7 @@ def personal_data_found(planted: Planted, out: Path) -> Found:
     return Found(right, wrong, missed)
 
 
-def test_rows_in_and_out_add_up_and_no_row_is_lost(imported: tuple[Planted, Path, ImportReport]) -> None:
+def test_rows_in_and_out_add_up_and_no_row_is_lost(imported: tuple[Planted, Path, TraceImportReport]) -> None:
     planted, out, report = imported
     for before, after in zip(report.steps, report.steps[1:], strict=False):
         assert before.rows_out == after.rows_in
@@ -115,7 +115,7 @@ def test_rows_in_and_out_add_up_and_no_row_is_lost(imported: tuple[Planted, Path
 
 
 def test_a_value_has_one_placeholder_and_no_two_share_one(
-    imported: tuple[Planted, Path, ImportReport],
+    imported: tuple[Planted, Path, TraceImportReport],
 ) -> None:
     planted, out, report = imported
     seen: dict[str, set[str]] = defaultdict(set)
@@ -129,7 +129,7 @@ def test_a_value_has_one_placeholder_and_no_two_share_one(
     assert sum(kind.values for kind in report.masked.values()) >= len(seen)
 
 
-def test_feedback_is_joined_to_its_call(imported: tuple[Planted, Path, ImportReport]) -> None:
+def test_feedback_is_joined_to_its_call(imported: tuple[Planted, Path, TraceImportReport]) -> None:
     planted, out, report = imported
     rows = [trace for part in kept(out).values() for trace in part]
     assert report.step("feedback joined").said.startswith(f"{planted.feedback} ")
@@ -137,7 +137,7 @@ def test_feedback_is_joined_to_its_call(imported: tuple[Planted, Path, ImportRep
 
 
 def test_the_same_log_gives_the_same_bytes(
-    imported: tuple[Planted, Path, ImportReport], tmp_path: Path
+    imported: tuple[Planted, Path, TraceImportReport], tmp_path: Path
 ) -> None:
     planted, out, _ = imported
     run(
@@ -151,14 +151,14 @@ def test_the_same_log_gives_the_same_bytes(
 
 
 def test_an_imports_own_rows_and_settings_can_be_imported_again(
-    imported: tuple[Planted, Path, ImportReport], tmp_path: Path
+    imported: tuple[Planted, Path, TraceImportReport], tmp_path: Path
 ) -> None:
     _, out, report = imported
     files = [str(out / f"{split}.jsonl") for split in ("train", "eval", "test")]
     settings = ["-o", str(tmp_path / "b"), "--config", str(out / "traces.toml"), "--json"]
     again = CliRunner().invoke(app, ["traces", "import", *files, *settings])
     assert again.exit_code == 0, again.output
-    second = ImportReport.model_validate_json(again.stdout)
+    second = TraceImportReport.model_validate_json(again.stdout)
     assert second.steps[0].rows_in == report.steps[-1].rows_out
     assert second.step("exact duplicates").rows_out == second.step("read").rows_out
     assert second.rejected == {}
@@ -354,7 +354,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.txt").write_text("mine")
     good = write(tmp_path / "a.jsonl", [call("a", "hello")])
-    with pytest.raises(InputError, match="is not an import"):
+    with pytest.raises(InputError, match="is no import of traces"):
         run([good], tmp_path / "used")
     assert (tmp_path / "used" / "thesis.txt").read_text() == "mine"
     with pytest.raises(DataError, match="no such file"):
@@ -420,4 +420,4 @@ def test_two_hundred_thousand_calls_in_two_gigabytes(tmp_path: Path) -> None:
     peak = int(done.stderr.split()[-1])
     print(f"peak memory {peak} MiB")
     assert peak < 2048
-    check_counts(planted, tmp_path / "out", ImportReport.model_validate_json(done.stdout))
+    check_counts(planted, tmp_path / "out", TraceImportReport.model_validate_json(done.stdout))

@@ -19,8 +19,8 @@ from vertigym.core.errors import DataError
 from vertigym.core.types import Task
 from vertigym.traces.config import Decontaminate
 from vertigym.traces.ngrams import I64, U64, among, windows, words
-from vertigym.traces.otel import Bad
 from vertigym.traces.reading import rows
+from vertigym.traces.records import Unreadable
 
 TasksOf = Callable[[str], Iterable[Task]]  # the held-out tasks of an environment, by its name
 
@@ -128,7 +128,7 @@ def read_items(against: Sequence[str], tasks_of: TasksOf) -> Iterator[Item]:
 
 def _file_rows(path: Path) -> Iterator[tuple[int, Any]]:
     for number, row, _ in rows(path):
-        if isinstance(row, Bad):
+        if isinstance(row, Unreadable):
             raise DataError(f"{path}:{number}: {row.reason}")
         yield number, row
 

@@ -1,40 +1,40 @@
 """Other people's rows become Traces. One line of a log, already JSON, is recognised by its keys:
 
+    {"resourceSpans": …}                      OpenTelemetry (see otel.py)
     {"messages": …, "completion": "…"}        a Trace, as `vertigym serve` writes it
     {"id": …, "feedback": {…}}                feedback that came after the call it names
     {"request": {…}, "response": {…}}         a chat-completions call; also {"messages": …, "choices": …}
     {"messages": [… assistant …]}             a conversation: every answer in it is a call
-    {"resourceSpans": …}                      OpenTelemetry (see otel.py)
     anything else                             by the column mapping
 
-`calls` yields what a line holds; what cannot be used comes as `Bad`, with the reason.
+A format is a LogFormat. Those of installed packages (entry-point group `vertigym.log_formats`) are asked first.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
-
+from vertigym.core.plugins import load_plugin, plugins
+from vertigym.traces.chats import FAULTS, attempt, completed, conversation, from_call, why
 from vertigym.traces.columns import mapped, with_columns
-from vertigym.traces.config import Columns, ImportConfig
-from vertigym.traces.messages import decoded, documents, kind_of, message, role_of, seconds, text_of
-from vertigym.traces.otel import Bad, Other, is_export, spans
-from vertigym.traces.records import Feedback, Trace, reason
+from vertigym.traces.config import ImportConfig
+from vertigym.traces.messages import kind_of
+from vertigym.traces.otel import is_export, spans
+from vertigym.traces.records import Feedback, LateFeedback, NotACall, Trace, Unreadable
 
-_OWN = ("model", "version", "label", "outcome", "customer", "cluster", "feedback", "documents")
-_TIMES = ("time", "timestamp", "created_at", "created")
+GROUP = "vertigym.log_formats"
+Found = Trace | LateFeedback | NotACall | Unreadable
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
-    """Feedback (an outcome, a label) that names the call it belongs to."""
+class LogFormat:
+    """`matches` says whether a row has this format; `read` gives what such a row holds: it gets the id for a
+    call that has none, and what it raises sets the row aside with the message as the reason."""
 
-    id: str
-    changes: Mapping[str, Any]
-
-
-Found = Trace | Later | Other | Bad
+    matches: Callable[[Row], bool]
+    read: Callable[[Row, str, ImportConfig], Iterator[Found]]
 
 
 def calls(row: Any, name: str, config: ImportConfig) -> Iterator[Found]:
@@ -42,173 +42,62 @@ def calls(row: Any, name: str, config: ImportConfig) -> Iterator[Found]:
     try:
         if not isinstance(row, Mapping):
             raise ValueError(f"a row is a JSON object, this is {kind_of(row)}")
-        yield from _calls(row, name, config)
-    except _FAULTS as error:
-        yield Bad(_why(error))
+        if config.columns.input or config.columns.completion:
+            yield mapped(row, name, config.columns)
+            return
+        found = next((known for known in (*_installed(), *BUILT_IN) if known.matches(row)), None)
+        if found is None:
+            raise ValueError(
+                f"no format is known with the keys {', '.join(map(str, list(row)[:8])) or 'none'}; "
+                "name the columns: [columns] input and completion"
+            )
+        yield from found.read(row, name, config)
+    except FAULTS as error:
+        yield Unreadable(why(error))
 
 
-_FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError)
+@cache
+def _installed() -> tuple[LogFormat, ...]:
+    return tuple(load_plugin(point) for point in plugins(GROUP, {}).values())
 
 
-def _attempt(make: Callable[..., Trace], *args: Any) -> Trace | Bad:
-    """One call of several on a line: its fault is its own."""
-    try:
-        return make(*args)
-    except _FAULTS as error:
-        return Bad(_why(error))
+def _spans(row: Row, name: str, config: ImportConfig) -> Iterator[Found]:
+    for span in spans(row):
+        if isinstance(span, NotACall | Unreadable):
+            yield span
+        else:
+            chat = span["messages"], span["answer"], span["around"]
+            yield attempt(from_call, *chat, name, config.columns)
 
 
-def _why(error: Exception) -> str:
-    """The reason in one line. Other people's rows have shapes nobody foresaw: those are named by what broke."""
-    if isinstance(error, ValidationError):
-        return reason(error)
-    text = str(error).partition("\n")[0]
-    return (
-        text if type(error) is ValueError else f"a shape nobody expects here ({type(error).__name__}: {text})"
-    )
+def _trace(row: Row, name: str, config: ImportConfig) -> Iterator[Found]:
+    yield with_columns(Trace.model_validate({"id": name, **row}), row, config.columns)
 
 
-def _calls(row: Mapping[str, Any], name: str, config: ImportConfig) -> Iterator[Found]:
-    columns = config.columns
-    if columns.input or columns.completion:
-        yield mapped(row, name, columns)
-    elif is_export(row):
-        for span in spans(row):
-            if isinstance(span, Other | Bad):
-                yield span
-            else:
-                yield _attempt(from_call, span["messages"], span["answer"], span["around"], name, columns)
-    elif isinstance(row.get("completion"), str) and "messages" in row:
-        yield with_columns(Trace.model_validate({"id": name, **row}), row, columns)
-    elif "messages" not in row and "feedback" in row and "id" in row and "response" not in row:
-        yield _later(row)
-    else:
-        yield from _chat(row, name, config)
-
-
-def _later(row: Mapping[str, Any]) -> Later:
+def _feedback(row: Row, name: str, config: ImportConfig) -> Iterator[Found]:
     """Feedback on a line of its own, checked here: it is merged into its call later, where nothing may fail."""
     told = Feedback.model_validate(row["feedback"]).model_dump(mode="json", exclude_none=True)
     known = {key: row[key] for key in ("outcome", "label") if row.get(key) is not None}
     for key, value in known.items():
         if not isinstance(value, str | int | float):
             raise ValueError(f"{key} is text, this is {kind_of(value)}")
-    return Later(str(row["id"]), {"feedback": told, **{key: str(value) for key, value in known.items()}})
+    changes = {"feedback": told, **{key: str(value) for key, value in known.items()}}
+    yield LateFeedback(str(row["id"]), changes)
 
 
-def _chat(row: Mapping[str, Any], name: str, config: ImportConfig) -> Iterator[Found]:
-    request, response = decoded(row.get("request")), decoded(row.get("response"))
-    if "choices" in row and "messages" in row:
-        request, response = row, row
-    if request is not None or response is not None:
-        if not isinstance(request, Mapping) or not isinstance(response, Mapping):
-            raise ValueError(f"a call needs both a request and a response; the keys are {', '.join(row)}")
-        rest = {} if request is row else {k: v for k, v in row.items() if k not in ("request", "response")}
-        yield from _completed(request, response, {**rest, **_common(request, response, rest)}, name, config)
-    elif "messages" in row:
-        yield from _conversation(row, name, config)
-    else:
-        raise ValueError(
-            f"no format is known with the keys {', '.join(map(str, list(row)[:8])) or 'none'}; "
-            "name the columns: [columns] input and completion"
-        )
+def _is_feedback(row: Row) -> bool:
+    return "messages" not in row and "feedback" in row and "id" in row and "response" not in row
 
 
-def _common(request: Mapping[str, Any], response: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """What request and response say of the call itself; what the line says comes first."""
-    found: dict[str, Any] = {
-        "id": rest.get("id") or response.get("id"),
-        "model": rest.get("model") or response.get("model") or request.get("model"),
-        "usage": response.get("usage"),
-    }
-    if not any(key in rest for key in _TIMES):
-        found["time"] = response.get("created", request.get("time"))
-    if isinstance(request.get("metadata"), Mapping) and "metadata" not in rest:
-        found["metadata"] = request["metadata"]
-    return {key: value for key, value in found.items() if value is not None}
+def _is_completed(row: Row) -> bool:
+    whole = "choices" in row and "messages" in row
+    return whole or row.get("request") is not None or row.get("response") is not None
 
 
-def _completed(
-    request: Mapping[str, Any],
-    response: Mapping[str, Any],
-    around: Mapping[str, Any],
-    name: str,
-    config: ImportConfig,
-) -> Iterator[Found]:
-    if response.get("error"):
-        error = response["error"]
-        raise ValueError(
-            f"the response is an error: {error.get('message', error) if isinstance(error, Mapping) else error}"
-        )
-    choices = response.get("choices")
-    if not isinstance(choices, Sequence) or isinstance(choices, str) or not choices:
-        raise ValueError("the response has no choices")
-    for number, choice in enumerate(choices):
-        answer = choice.get("message") if isinstance(choice, Mapping) else None
-        if not isinstance(answer, Mapping):
-            yield Bad("a choice has no message (a chunk of a stream is not a call)")
-            continue
-        part = {**around, "finish_reason": choice.get("finish_reason")}
-        if number:
-            part["id"] = f"{around.get('id', name)}#{number}"
-        yield _attempt(from_call, request.get("messages"), answer, part, name, config.columns)
-
-
-def _conversation(row: Mapping[str, Any], name: str, config: ImportConfig) -> Iterator[Found]:
-    messages = row["messages"]
-    if not isinstance(messages, Sequence) or isinstance(messages, str):
-        raise ValueError(f"messages: a list of chat messages is needed, this is {kind_of(messages)}")
-    answers = [i for i, m in enumerate(messages) if i and isinstance(m, Mapping) and role_of(m) == "assistant"]
-    if not answers:
-        raise ValueError("no assistant message that answers something")
-    around = {key: value for key, value in row.items() if key != "messages"}
-    around.setdefault("id", row.get("conversation_id", name))
-    if len(answers) > 1 and config.turns == "all":
-        around.setdefault("cluster", str(around["id"]))  # turns of one conversation belong together
-    for i in answers if config.turns == "all" else answers[-1:]:
-        part = (
-            around
-            if i == answers[-1]
-            else {k: v for k, v in around.items() if k not in ("label", "outcome", "feedback")}
-        )
-        part = {**part, "id": f"{around['id']}#{i}"} if len(answers) > 1 else part
-        yield _attempt(from_call, messages[:i], messages[i], part, name, config.columns)
-
-
-def from_call(
-    messages: Any, answer: Mapping[str, Any], around: Mapping[str, Any], name: str, columns: Columns
-) -> Trace:
-    """The Trace of a chat: what went in, the assistant's message, and whatever else the log has on the call.
-
-    Raises:
-        ValueError: no messages, a role or a kind of content nobody knows, an answer without text or tool calls.
-    """
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise ValueError("no messages went in")
-    chat = tuple(message(m) for m in messages)
-    completion = text_of(answer.get("content"))
-    meta = {k: v for k, v in around.items() if k not in ("id", "metadata", *_OWN, *_TIMES) and v is not None}
-    meta |= around["metadata"] if isinstance(around.get("metadata"), Mapping) else {}
-    tools = answer.get("tool_calls")
-    if tools:
-        meta["tool_calls"] = tools
-    elif not completion:
-        raise ValueError("the answer has neither text nor tool calls")
-    fields = {key: around[key] for key in _OWN if around.get(key) is not None}
-    for key in ("model", "version", "label", "outcome", "customer", "cluster"):
-        if isinstance(fields.get(key), int | float):
-            fields[key] = str(fields[key])
-    if "documents" in fields:
-        fields["documents"] = documents(fields["documents"])
-    time = next((around[key] for key in _TIMES if around.get(key) is not None), None)
-    trace = Trace.model_validate(
-        {
-            "id": str(around.get("id") or name),
-            "time": seconds(time),
-            "messages": chat,
-            "completion": completion,
-            "meta": meta,
-            **fields,
-        }
-    )
-    return with_columns(trace, {**around, "messages": messages}, columns)
+BUILT_IN: tuple[LogFormat, ...] = (
+    LogFormat(is_export, _spans),
+    LogFormat(lambda row: isinstance(row.get("completion"), str) and "messages" in row, _trace),
+    LogFormat(_is_feedback, _feedback),
+    LogFormat(_is_completed, completed),
+    LogFormat(lambda row: "messages" in row, conversation),
+)

@@ -37,7 +37,7 @@ class Masked(Config):
     replaced: int
 
 
-class ImportReport(Config):
+class TraceImportReport(Config):
     """`report.json`. `rejected` counts reasons, `skipped` what was no call and needed no reason."""
 
     version: str
@@ -52,7 +52,7 @@ class ImportReport(Config):
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, folder: Path) -> "ImportReport":
+    def load(cls, folder: Path) -> "TraceImportReport":
         """The report of an imported folder."""
         return cls.model_validate(read_json(folder / "report.json"))
 

@@ -14,18 +14,21 @@ from typing import Any
 import tomli_w
 
 from vertigym import __version__
-from vertigym.core.errors import DataError, InputError
-from vertigym.core.files import dumps, sha256, whole_folder, write_json, write_text
+from vertigym.core.errors import DataError
+from vertigym.core.files import dumps, sha256, write_json, write_text
+from vertigym.core.manifest import claim_folder, sealed_folder
 from vertigym.core.types import SPLITS
 from vertigym.traces import cleaning
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.contamination import TasksOf, only_files
-from vertigym.traces.import_report import EXAMPLES, ImportReport, Masked, SplitReport, Step, excerpt
+from vertigym.traces.import_report import EXAMPLES, Masked, SplitReport, Step, TraceImportReport, excerpt
 from vertigym.traces.ingest import Progress, Reader
 from vertigym.traces.near_duplicates import minhash
 from vertigym.traces.reading import log_files
 from vertigym.traces.records import Trace
 from vertigym.traces.store import Store
+
+FOLDER = "import of traces"  # what the manifest of such a folder says it is
 
 
 def import_traces(
@@ -35,23 +38,24 @@ def import_traces(
     on_progress: Progress = lambda *_: None,
     *,
     tasks_of: TasksOf = only_files,
-) -> ImportReport:
+    force: bool = False,
+) -> TraceImportReport:
     """Import logs into the folder `out` (see `records.py` for what lies there), whole or not at all. `tasks_of`
     gives the held-out tasks of the environments that `decontaminate.against` names.
 
     Raises:
-        DataError: a file is missing or no log, or nothing in them is a call. InputError: `out` is in use.
+        DataError: a file is missing or no log, or nothing in them is a call.
+        OutputError: `out` is no import, or one that was edited and `force` is not given.
         MissingDependencyError: the extra `traces` is not installed.
     """
     files = log_files(paths)
     if config.duplicates.near:
         minhash()  # what is missing is said before hours of reading, not after
-    if out.exists() and not (out / "report.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not an import: choose another folder")
+    claim_folder(out, FOLDER, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.work.") as work,
-        whole_folder(out) as folder,
+        sealed_folder(out, FOLDER, force=force) as folder,
         Store(Path(work), config.memory_mb) as store,
     ):
         with (folder / "rejected.jsonl").open("w", encoding="utf-8", newline="\n") as rejects:
@@ -79,7 +83,7 @@ class _Import:
         self._steps: list[Step] = []
         self._left = store.rows
 
-    def run(self) -> ImportReport:
+    def run(self) -> TraceImportReport:
         self._steps_of_reading()
         cleaning.drop_equal(self._store, self._config)
         for name in ("exact duplicates", "superseded"):
@@ -200,9 +204,9 @@ class _Import:
                 for place, name, split, copies in batch:
                     files[split].write(_final(self._store.read(place), name, copies).line())
 
-    def _report(self, conflicts: int, notes: Sequence[str]) -> ImportReport:
+    def _report(self, conflicts: int, notes: Sequence[str]) -> TraceImportReport:
         masker = self._reader.masker
-        return ImportReport(
+        return TraceImportReport(
             version=__version__,
             files={str(file): sha256(file) for file in self._files},
             steps=tuple(self._steps),

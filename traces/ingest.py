@@ -10,12 +10,11 @@ from typing import Any, TextIO
 from vertigym.core.files import dumps, read_text
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.contamination import Benchmarks, TasksOf, only_files, read_items
-from vertigym.traces.formats import Later, calls
+from vertigym.traces.formats import calls
 from vertigym.traces.import_report import EXAMPLES, excerpt
-from vertigym.traces.otel import Bad, Other
 from vertigym.traces.pii import Masker
 from vertigym.traces.reading import rows
-from vertigym.traces.records import Trace
+from vertigym.traces.records import LateFeedback, NotACall, Trace, Unreadable
 from vertigym.traces.store import Store
 
 _BATCH = 512
@@ -59,12 +58,12 @@ class Reader:
         later: list[tuple[Any, ...]] = []
         for number, row, start in rows(file, lambda at: place.__setitem__(0, at)):
             name = f"{file.name.partition('.')[0]}-{number}"
-            for item in (row,) if isinstance(row, Bad) else calls(row, name, self._config):
+            for item in (row,) if isinstance(row, Unreadable) else calls(row, name, self._config):
                 if isinstance(item, Trace):
                     yield item, index, number
-                elif isinstance(item, Later):
+                elif isinstance(item, LateFeedback):
                     later.append((item.id, index, number, dumps(self.masker.mask_all(item.changes))))
-                elif isinstance(item, Other):
+                elif isinstance(item, NotACall):
                     self.skipped[item.what] += 1
                 else:
                     self._reject(index, number, item.reason, start)

@@ -14,26 +14,13 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from vertigym.traces.records import NotACall, Unreadable
 
 _FLAT = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(.+)")
 _CHATS = frozenset({"chat", "text_completion", "generate_content"})
 _ROLE_EVENTS = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """A span that is not a call to a chat model."""
-
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """What cannot be used, and why. One of many calls on a line does not take the others with it."""
-
-    reason: str
 
 
 def is_export(row: Mapping[str, Any]) -> bool:
@@ -41,7 +28,7 @@ def is_export(row: Mapping[str, Any]) -> bool:
     return any(key in row for key in ("resourceSpans", "resource_spans", "scopeSpans", "scope_spans"))
 
 
-def spans(row: Mapping[str, Any]) -> Iterator[dict[str, Any] | Other | Bad]:
+def spans(row: Mapping[str, Any]) -> Iterator[dict[str, Any] | NotACall | Unreadable]:
     """Every span: the arguments `messages`, `answer`, `around` of a call, or what else it is."""
     resources = row.get("resourceSpans", row.get("resource_spans")) or [row]
     for resource in resources:
@@ -71,17 +58,19 @@ def _value(value: Any) -> Any:
     return inner
 
 
-def _span(span: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any] | Other | Bad:
+def _span(span: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any] | NotACall | Unreadable:
     has = attributes(span.get("attributes"))
     operation = str(has.get("gen_ai.operation.name", has.get("llm.request.type", "")))
     if not any(key.startswith("gen_ai.") for key in has):
-        return Other("a span without gen_ai attributes")
+        return NotACall("a span without gen_ai attributes")
     if operation and operation not in _CHATS:
-        return Other(f"a span of the operation {operation}")
+        return NotACall(f"a span of the operation {operation}")
     name = span.get("spanId", span.get("span_id", "?"))
     asked, answers = _chat(has, span.get("events") or ())
     if not asked or not answers:
-        return Bad(f"span {name}: no messages in or out; was the capture of message content switched on?")
+        return Unreadable(
+            f"span {name}: no messages in or out; was the capture of message content switched on?"
+        )
     usage = {k.rpartition(".")[2]: v for k, v in has.items() if k.startswith("gen_ai.usage.")}
     start, end = (int(span.get(key, 0) or 0) for key in ("startTimeUnixNano", "endTimeUnixNano"))
     around = {

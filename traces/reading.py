@@ -1,6 +1,6 @@
 """Files of logs as a stream of rows with their place: JSONL, JSON, CSV, TSV and Parquet, `.gz` too.
 
-One row is in memory at a time, however large the file. Whatever cannot be read comes as `Bad`, never as an
+One row is in memory at a time, however large the file. What cannot be read comes as `Unreadable`, never as an
 exception: a log of a year has a torn line somewhere.
 """
 
@@ -16,13 +16,15 @@ from pydantic_core import from_json
 
 from vertigym.core.errors import DataError, MissingDependencyError
 from vertigym.core.files import jsonable, read_text
-from vertigym.traces.otel import Bad
+from vertigym.traces.records import Unreadable
 
 _LINE = 64 << 20  # bytes; a longer line is not a row
 _WHOLE = 512 << 20  # bytes of a JSON document that is not in lines
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
-Rows = Iterator[tuple[int, Any, bytes]]  # number of line or row, what it holds (Bad where nothing), its start
+Rows = Iterator[
+    tuple[int, Any, bytes]
+]  # number of line or row, what it holds (Unreadable where nothing), its start
 
 
 def log_files(paths: Sequence[Path]) -> list[Path]:
@@ -67,7 +69,7 @@ def rows(file: Path, at: Callable[[int], None] = lambda _: None) -> Rows:
                 at(raw.tell())
                 yield row
         except (OSError, EOFError) as error:  # a damaged archive: what came before it counts
-            yield 0, Bad(f"the file cannot be read further: {error}"), b""
+            yield 0, Unreadable(f"the file cannot be read further: {error}"), b""
 
 
 def _suffix(path: Path) -> str:
@@ -83,14 +85,14 @@ def _json(opened: BinaryIO, file: Path, *, whole: bool) -> Rows:
         if len(line) == _LINE and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
                 line = opened.readline(_LINE)
-            yield number, Bad(f"a line of more than {_LINE >> 20} MiB"), start
+            yield number, Unreadable(f"a line of more than {_LINE >> 20} MiB"), start
             continue
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
             continue
         row = _parse(line)
-        if whole and number == 1 and (isinstance(row, Bad | list)):
+        if whole and number == 1 and (isinstance(row, Unreadable | list)):
             yield from _document(line + opened.read(_WHOLE), file)
             return
         yield number, row, start
@@ -113,7 +115,7 @@ def _parse(line: bytes) -> Any:
     try:
         return from_json(line, allow_inf_nan=False)
     except ValueError as error:
-        return Bad(f"not JSON ({str(error).partition(' at line ')[0]})")
+        return Unreadable(f"not JSON ({str(error).partition(' at line ')[0]})")
 
 
 def _delimited(opened: BinaryIO, delimiter: str) -> Rows:
@@ -134,7 +136,7 @@ def _fields(reader: Any, delimiter: str) -> Rows:
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, Bad(f"not a row of the table ({error})"), b""
+            yield reader.line_num, Unreadable(f"not a row of the table ({error})"), b""
             continue
         start = delimiter.join(fields)[:400].encode("utf-8", "replace")
         if header is None:
@@ -142,9 +144,9 @@ def _fields(reader: Any, delimiter: str) -> Rows:
         elif not fields:
             continue
         elif len(fields) != len(header):
-            yield reader.line_num, Bad(f"{len(fields)} fields where the header has {len(header)}"), start
+            yield reader.line_num, Unreadable(f"{len(fields)} fields where the header has {len(header)}"), start
         elif "\ufffd" in "".join(fields):
-            yield reader.line_num, Bad("not UTF-8 text"), start
+            yield reader.line_num, Unreadable("not UTF-8 text"), start
         else:
             yield reader.line_num, dict(zip(header, fields, strict=True)), start
 

@@ -12,9 +12,11 @@ A folder that was imported:
     train.jsonl, eval.jsonl, test.jsonl   Trace rows
     rejected.jsonl                        what could not be read: file, number, reason, the start of the line
     report.json, traces.toml              what was done, with counts; the settings it was done with
+    manifest.json                         the sha256 of each file: what was edited is not replaced
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,20 +47,20 @@ def epoch(value: Any) -> Any:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
-class Row(BaseModel):
+class Record(BaseModel):
     """Base of the rows: frozen, unknown keys refused, NaN and infinities too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Document(Row):
+class Document(Record):
     """A passage the model was shown. `id` is what a citation names."""
 
     id: str = Field(min_length=1)
     text: str
 
 
-class Feedback(Row):
+class Feedback(Record):
     """What people said of a completion, or did with it; keys of your own are kept."""
 
     model_config = ConfigDict(extra="allow")
@@ -68,7 +70,7 @@ class Feedback(Row):
     resolved: bool | None = Field(None, description="True: the matter was closed; False: it came back")
 
 
-class Trace(Row):
+class Trace(Record):
     """One call.
 
     `messages` is the chat that went in, `completion` the assistant's text that came out. `label` is the class
@@ -99,6 +101,28 @@ class Trace(Row):
     def line(self) -> str:
         """The row as one line of JSON, with its newline; what is at its default is left out."""
         return dumps(self.model_dump(mode="json", exclude_defaults=True)) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class LateFeedback:
+    """Feedback (an outcome, a label) that names the call it belongs to."""
+
+    id: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NotACall:
+    """A row of a log that is not a call to a chat model, and need not be one."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What cannot be used, and why. One of many calls on a line does not take the others with it."""
+
+    reason: str
 
 
 def read_traces(path: Path) -> Iterator[Trace]:

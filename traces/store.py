@@ -41,7 +41,7 @@ _LABEL = 60  # characters; a longer completion is no class
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class StoredCall:
     """One row as it came back from disk."""
 
     row: int
@@ -128,11 +128,11 @@ class Store:
         self.db.execute(f"INSERT INTO fate SELECT row, '{step}', kept, overlap FROM ({sql})")
         return self.count("fate") - before
 
-    def calls(self, where: str = "true", size: int = 1024) -> Iterator[list[Call]]:
+    def calls(self, where: str = "true", size: int = 1024) -> Iterator[list[StoredCall]]:
         """The rows that are alive, in order, in batches."""
         sql = f"SELECT row, place FROM alive WHERE {where} ORDER BY row"
         for batch in self.select(sql, size):
-            yield [Call(row, self.read(place)) for row, place in batch]
+            yield [StoredCall(row, self.read(place)) for row, place in batch]
 
     def read(self, place: int) -> Trace:
         """The row at a byte of the file."""

@@ -7,7 +7,7 @@ from the champion. Several ranks all run this loop; the leader alone writes the 
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 
 from vertigym import envs
 from vertigym.core.errors import RunError
-from vertigym.core.files import is_disk_full
+from vertigym.core.files import is_disk_full, locked
 from vertigym.core.seeds import derive
 from vertigym.evals.suite import Suite
 from vertigym.learner.leader_engine import LeaderEngine
@@ -71,6 +71,20 @@ def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress)
         setup.fits_several_ranks(config)
     env = envs.make(config.env)
     suites = open_suites(config.eval)  # before the run: a fault in a suite is to leave nothing behind
+    with locked(config.output / config.name) if ranks.leader else nullcontext():
+        return _in_folder(config, ranks, env, suites, resume=resume, progress=progress)
+
+
+def _in_folder(
+    config: RunConfig,
+    ranks: Ranks,
+    env: envs.Env,
+    suites: Sequence[Suite],
+    *,
+    resume: bool,
+    progress: Progress,
+) -> RunOutcome:
+    """Train in a folder that no other process writes to."""
     run, checkpoint = ranks.on_leader(lambda: Run.resume(config) if resume else (Run.start(config), None))
     trackers, progress = Trackers({}, progress.on_note), progress if ranks.leader else Progress()
     for warning in run.warnings:

@@ -12,6 +12,7 @@ runs/NAME/
 """
 
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,7 @@ from vertigym.core.types import Trajectory
 from vertigym.trainer.checkpoints import verify
 from vertigym.trainer.config import RunConfig
 
+_BEING_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as core.files names them
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "gymnasium", "zen-engine")
 
 
@@ -151,8 +153,8 @@ class Run:
         return None
 
     def _clear_leftovers(self) -> None:
-        """Delete what a killed run was writing: names that begin with a dot, beside where it was to go."""
-        for path in [*self.folder.rglob(".*")]:
+        """Delete what a killed run was writing, beside where it was to go; other hidden files are not ours."""
+        for path in [path for path in self.folder.rglob(".*") if _BEING_WRITTEN.fullmatch(path.name)]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _cut_back(self, step: int) -> None:

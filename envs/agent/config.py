@@ -8,14 +8,14 @@ Loan-v0/
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from vertigym.core.config import Config
 from vertigym.core.files import dumps
-from vertigym.envs.decision.config import Rules
+from vertigym.envs.decision.config import RulesConfig
 
 Does = Literal["find", "list", "get", "decide", "change", "finish"]
 
@@ -77,17 +77,10 @@ class RequestConfig(Config):
     case_known: float = Field(0.3, ge=0, le=1, description="share of requests that give the case's number")
 
 
-class AgentConfig(Config):
+class AgentConfig(RulesConfig):
     """`env.toml` of an agent environment. `decision` is the JSON schema of what is decided."""
 
-    id: str
     kind: Literal["agent"]
-    description: str = ""
-    rules: Rules = "hidden"
-    outputs: Annotated[tuple[str, ...], Field(min_length=1)]
-    tolerance: float = Field(1e-6, ge=0)
-    seed: int = 0
-    now: str = ""
     max_turns: int = Field(16, ge=2)
     violations: Literal["block", "punish"] = Field("block", description="what becomes of forbidden actions")
     penalty: float = Field(1.0, ge=0, le=1, description="punish: what a violation takes off the score")
@@ -102,10 +95,10 @@ class AgentConfig(Config):
     @field_validator("tool")
     @classmethod
     def _the_needed_tools_once(cls, tools: tuple[ToolConfig, ...]) -> tuple[ToolConfig, ...]:
-        names, deeds = [t.name for t in tools], [t.does for t in tools]
-        if len(set(names)) < len(names) or len(set(deeds)) < len(deeds):
+        names, actions = [t.name for t in tools], [t.does for t in tools]
+        if len(set(names)) < len(names) or len(set(actions)) < len(actions):
             raise ValueError("two tools share a name or do the same")
-        if tools and (missing := {"find", "list", "get", "decide", "finish"} - set(deeds)):
+        if tools and (missing := {"find", "list", "get", "decide", "finish"} - set(actions)):
             raise ValueError(f"no tool does {', '.join(sorted(missing))}")
         return tools
 

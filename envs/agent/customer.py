@@ -51,7 +51,7 @@ class ScriptedCustomer:
     def reply(self, said: str) -> tuple[str, Sequence[str]]:
         """A line for each fact that is named, in the order of the facts."""
         heard = " " + " ".join(words(said[:_LONGEST])) + " "
-        named = [name for name in self._facts if any(f" {form} " in heard for form in spoken_forms(name))]
+        named = [name for name in self._facts if any(f" {form} " in heard for form in fact_names(name))]
         return "\n".join(f"{name}: {self._facts[name]}" for name in named) or _NOTHING, named
 
 
@@ -88,7 +88,7 @@ class EndpointCustomer:
 
 
 @lru_cache(maxsize=4096)
-def spoken_forms(name: str) -> tuple[str, ...]:
+def fact_names(name: str) -> tuple[str, ...]:
     """How a fact may be named: all its words, or those of its last part."""
     return tuple(
         dict.fromkeys(" ".join(words(part)) for part in (name, name.rpartition(".")[2]) if words(part))
@@ -100,7 +100,7 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def say(value: Any) -> str:
+def fact_text(value: Any) -> str:
     """A fact's value as a person would say it; a text that looks like something else is put in quotes."""
     if not isinstance(value, str):
         return dumps(value)

@@ -44,7 +44,7 @@ Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Filed:
+class StoredCase:
     """A case of the pool, as it may lie in a file: whole, and with one fact missing (all JSON)."""
 
     facts: str
@@ -90,15 +90,15 @@ CREATE INDEX cases_of ON cases (customer);
 def person(task_id: str, seed: int, attempt: int = 0) -> tuple[Person, str]:
     """The name and city of the customer who asks, and the day the case was opened; drawn by the task's id."""
     rng = generator(seed, "customer", task_id, attempt)
-    return _someone(rng, 1)[0], next(_days(rng, 1))
+    return _random_people(rng, 1)[0], next(_days(rng, 1))
 
 
-def pool_of(tasks: Sequence[Task], seed: int) -> list[Filed]:
+def stored_cases(tasks: Sequence[Task], seed: int) -> list[StoredCase]:
     """Tasks as cases that may lie in a file, each case once."""
-    return list({filed.facts: filed for filed in (_filed(task, seed) for task in tasks)}.values())
+    return list({stored.facts: stored for stored in (_stored(task, seed) for task in tasks)}.values())
 
 
-def build(task: Task, pool: Sequence[Filed], size: DatabaseConfig, seed: int) -> World:
+def build_world(task: Task, pool: Sequence[StoredCase], size: DatabaseConfig, seed: int) -> World:
     """The world of a task. `info` says who asks (`name`, `city`), when the case was `opened`, and which facts
     of `input` are `withheld`."""
     rng = generator(seed, "world", task.id)
@@ -106,7 +106,7 @@ def build(task: Task, pool: Sequence[Filed], size: DatabaseConfig, seed: int) ->
     ids = [f"R{i + 1}" for i in rng.permutation(size.cases)]
     customers = [f"C{i + 1}" for i in rng.permutation(size.customers)]
     own = dumps(info["input"])
-    others = [filed for filed in pool if filed.facts != own]
+    others = [stored for stored in pool if stored.facts != own]
     facts = without(info["input"], info["withheld"])
     rows: list[Row] = [
         (ids[0], customers[0], info["opened"], OPEN, dumps(facts), dumps(list(info["withheld"])), None)
@@ -117,7 +117,7 @@ def build(task: Task, pool: Sequence[Filed], size: DatabaseConfig, seed: int) ->
         day = info["opened"] if place in (2, 3) else next(days)
         while owner == 0 and day == info["opened"]:
             day = next(days)
-        filed = others[int(chance[1] * len(others))]
+        stored = others[int(chance[1] * len(others))]
         done = place > 3 and chance[2] < _DONE
         whole = done or chance[3] >= _HIDDEN
         rows.append(
@@ -126,9 +126,9 @@ def build(task: Task, pool: Sequence[Filed], size: DatabaseConfig, seed: int) ->
                 customers[owner],
                 day,
                 DECIDED if done else OPEN,
-                filed.facts if whole else filed.lacking,
-                "[]" if whole else filed.missing,
-                filed.decision if done else None,
+                stored.facts if whole else stored.lacking,
+                "[]" if whole else stored.missing,
+                stored.decision if done else None,
             )
         )
     people = _people(rng, (info["name"], info["city"]), size.customers)
@@ -217,37 +217,37 @@ def scalars(case: Case) -> dict[str, Any]:
     return {".".join(path): value for path, value in leaves(case) if isinstance(value, str | int | float)}
 
 
-def _filed(task: Task, seed: int) -> Filed:
+def _stored(task: Task, seed: int) -> StoredCase:
     case = task.info["input"]
     names = sorted(scalars(case))
     hidden = [names[int(generator(seed, "lacking", dumps(case)).integers(len(names)))]] if names else []
-    return Filed(dumps(case), dumps(without(case, hidden)), dumps(hidden), dumps(task.answer))
+    return StoredCase(dumps(case), dumps(without(case, hidden)), dumps(hidden), dumps(task.answer))
 
 
 def _people(rng: np.random.Generator, first: Person, count: int) -> list[Person]:
     """The one who asks, the two namesakes, and others, all different."""
     people = dict.fromkeys(
-        [first, (first[0], _other(rng, CITIES, first[1])), (_nearly(rng, first[0]), first[1])]
+        [first, (first[0], _other(rng, CITIES, first[1])), (_similar_name(rng, first[0]), first[1])]
     )
     while len(people) < count:
-        people |= dict.fromkeys(_someone(rng, count - len(people)))
+        people |= dict.fromkeys(_random_people(rng, count - len(people)))
     return list(people)
 
 
-def _someone(rng: np.random.Generator, count: int) -> list[Person]:
+def _random_people(rng: np.random.Generator, count: int) -> list[Person]:
     drawn = rng.integers((len(FIRST), len(LAST), len(CITIES)), size=(count, 3)).tolist()
     return [(f"{FIRST[first]} {LAST[last]}", CITIES[city]) for first, last, city in drawn]
 
 
-def _nearly(rng: np.random.Generator, name: str) -> str:
+def _similar_name(rng: np.random.Generator, name: str) -> str:
     """The name with its first or last part exchanged for the one that is spelt nearly alike."""
     first, _, last = name.partition(" ")
     if rng.integers(2):
-        return f"{_twin(FIRST, first)} {last}"
-    return f"{first} {_twin(LAST, last)}"
+        return f"{_similar_spelling(FIRST, first)} {last}"
+    return f"{first} {_similar_spelling(LAST, last)}"
 
 
-def _twin(names: Sequence[str], name: str) -> str:
+def _similar_spelling(names: Sequence[str], name: str) -> str:
     return names[names.index(name) ^ 1]
 
 

@@ -1,6 +1,6 @@
 """The agent environment: a request, a database behind tools, a customer to ask; the final state is judged.
 
-    env = load(Path("environments/loan-agent"))
+    env = load(EnvFolder(Path("environments/loan-agent")))
     observation, info = env.reset(options={"split": "eval"})
     observation, *_ = env.step('<tool_call>{"name": "get_case", "arguments": {"case": "R7"}}</tool_call>')
 
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vertigym.core.config import parse, read_toml
 from vertigym.core.errors import InfrastructureError
 from vertigym.core.files import dumps
 from vertigym.core.types import Message, Score, Task
@@ -24,10 +23,10 @@ from vertigym.decisions.conditions import put
 from vertigym.decisions.model import DecisionModel
 from vertigym.envs.agent.config import AgentConfig, Does, fits
 from vertigym.envs.agent.customer import Customer, EndpointCustomer, ScriptedCustomer
-from vertigym.envs.agent.database import DECIDED, Database, World, build, pool_of
-from vertigym.envs.decision.config import read_tasks
+from vertigym.envs.agent.database import DECIDED, Database, World, build_world, stored_cases
 from vertigym.envs.decision.prompts import rules_text
 from vertigym.envs.env import Env, Turn
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks
 from vertigym.envs.tool_calls import is_call, tool, tool_call
 from vertigym.rewards.decision import DecisionVerifier
@@ -51,7 +50,7 @@ class AgentEnv(Env):
         self.tools = [tool(t.name, t.description, _parameters(t.does, config.decision)) for t in config.tool]
         self._does: dict[str, Does] = {t.name: t.does for t in config.tool}
         self._needs = {t["function"]["name"]: t["function"]["parameters"] for t in self.tools}
-        self._pool = pool_of([tasks.get(i) for i in tasks.ids("train")], config.seed)
+        self._pool = stored_cases([tasks.get(i) for i in tasks.ids("train")], config.seed)
         self._equal = DecisionVerifier(tolerance=config.tolerance).equal
         self._database: Database | None = None
         self._world: World | None = None
@@ -66,7 +65,7 @@ class AgentEnv(Env):
         """Fill a database; the request."""
         self.close()
         if self._world is None or self._world.task != task.id:  # replayed tasks keep their world
-            self._world = build(task, self._pool, self.config.database, self.config.seed)
+            self._world = build_world(task, self._pool, self.config.database, self.config.seed)
         self._database = Database(self._world)
         said: Mapping[str, str] = task.info["says"]
         self._customer = ScriptedCustomer(said)
@@ -127,6 +126,10 @@ class AgentEnv(Env):
         """The expert's actions, as proven when the task was made."""
         actions: Sequence[str] | None = task.info.get("actions")
         return actions
+
+    def subject(self, task: Task) -> Any:
+        """The case that the customer asks about."""
+        return task.info.get("input")
 
     # The tools. Arguments fit their schemas.
 
@@ -242,15 +245,14 @@ class AgentEnv(Env):
             return False
 
 
-def load(folder: Path, **changes: Any) -> AgentEnv:
+def load(folder: EnvFolder, **changes: Any) -> AgentEnv:
     """Open an agent environment's folder; `changes` replace keys of its `env.toml` (`violations="punish"`).
 
     Raises:
         InputError: the folder's files are missing or wrong (one line says what).
     """
-    file = folder / "env.toml"
-    config = parse(AgentConfig, read_toml(file) | changes, source=str(file))
-    return AgentEnv(read_tasks(folder), config, system=system_text(config, folder), folder=folder)
+    config = folder.config(AgentConfig, **changes)
+    return AgentEnv(folder.tasks(), config, system=system_text(config, folder.path), folder=folder.path)
 
 
 def system_text(config: AgentConfig, folder: Path) -> str:

@@ -3,7 +3,7 @@
 It reads the request, finds the customer and the case, takes the facts from the file, the request and the
 customer's answers, has the rules decide (the engine itself, or an older version of it), acts and ends. It never
 looks at the task's answer, so an expert that scores 1 proves that the task can be solved from what can be seen.
-`flaw` adds the other half: what must earn nothing earns nothing.
+`why_unfair` adds the other half: what must earn nothing earns nothing.
 """
 
 import json
@@ -29,7 +29,7 @@ _FACT = re.compile(r"^(\S.*?): (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class ExpertEpisode:
     """An expert's episode."""
 
     actions: Sequence[str]
@@ -43,7 +43,7 @@ def request(name: str, city: str, which: str, stated: Mapping[str, str]) -> str:
     return "\n".join([*lines, *(f"{fact}: {value}" for fact, value in stated.items())])
 
 
-def play_expert(env: AgentEnv, task: Task, decide: Decide, known: Known) -> Played:
+def play_expert(env: AgentEnv, task: Task, decide: Decide, known: Known) -> ExpertEpisode:
     """Play a task as the expert does; `known` are the values that each fact may have.
 
     Raises:
@@ -74,7 +74,7 @@ def play_expert(env: AgentEnv, task: Task, decide: Decide, known: Known) -> Play
     call("finish")
     if score is None:
         raise ValueError("the episode goes on after the end")
-    return Played(actions, env.messages, score)
+    return ExpertEpisode(actions, env.messages, score)
 
 
 def _find(opening: str, call: Callable[..., Any]) -> str:
@@ -99,10 +99,10 @@ def expert_logs(env: AgentEnv, model: DecisionModel, split: Split = "train") -> 
     rows = []
     for task in tasks:
         with suppress(CaseError):
-            played = play_expert(
+            episode = play_expert(
                 env, task, lambda case: project(model.evaluate(case).output, env.config.outputs), known
             )
-            rows.append({"messages": list(played.messages), "tools": list(env.tools)})
+            rows.append({"messages": list(episode.messages), "tools": list(env.tools)})
     return rows
 
 
@@ -115,13 +115,13 @@ def known_values(tasks: Sequence[Task]) -> dict[str, list[Any]]:
     return {name: list(values.values()) for name, values in known.items()}
 
 
-def flaw(env: AgentEnv, played: Played) -> str:
+def why_unfair(env: AgentEnv, episode: ExpertEpisode) -> str:
     """Why the environment's current task is no fair one; nothing where the expert's episode scores 1, and doing
     nothing, acting on another case, or doing one thing more than the right one all score 0."""
-    if played.score.value != 1.0:
-        return f"the expert scores {played.score.value}: {dict(played.score.evidence)}"
+    if episode.score.value != 1.0:
+        return f"the expert scores {episode.score.value}: {dict(episode.score.evidence)}"
     task, world = env.task, env.world
-    for name, actions in _failures(env, played, world.case, [world.other, *world.strangers]):
+    for name, actions in _failures(env, episode, world.case, [world.other, *world.strangers]):
         score = replay(env, task, actions)
         if score.value != 0.0:
             return f"{name} scores {score.value}"
@@ -140,11 +140,11 @@ def replay(env: AgentEnv, task: Task, actions: Sequence[str]) -> Score:
 
 
 def _failures(
-    env: AgentEnv, played: Played, case: str, others: Sequence[str]
+    env: AgentEnv, episode: ExpertEpisode, case: str, others: Sequence[str]
 ) -> list[tuple[str, Sequence[str]]]:
     """Episodes that must earn nothing."""
     name_of = env.config.name_of
-    *work, end = played.actions
+    *work, end = episode.actions
     decision = json.loads(work[-1].partition(">")[2].rpartition("<")[0])["arguments"]["decision"]
     wrong = [
         (

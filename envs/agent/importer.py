@@ -16,19 +16,20 @@ import numpy as np
 
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError
+from vertigym.core.manifest import claim_folder
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.conditions import put
 from vertigym.decisions.model import Case, CaseError, DecisionError, DecisionModel
 from vertigym.decisions.outputs import project
 from vertigym.envs.agent.config import AgentConfig, config_text, schema_of
-from vertigym.envs.agent.customer import misspell, say
-from vertigym.envs.agent.database import build, person, pool_of, scalars
+from vertigym.envs.agent.customer import fact_text, misspell
+from vertigym.envs.agent.database import build_world, person, scalars, stored_cases
 from vertigym.envs.agent.env import AgentEnv, system_text
-from vertigym.envs.agent.expert import flaw, known_values, play_expert, request
-from vertigym.envs.decision.config import Rules, read_tasks, write_folder
-from vertigym.envs.decision.env import load as load_decision
-from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.agent.expert import known_values, play_expert, request, why_unfair
+from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, write_folder
+from vertigym.envs.decision.importer import DecisionImportReport, import_decision
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
 
 SIZES: Mapping[Split, int] = {"train": 600, "eval": 150, "test": 250}
@@ -50,7 +51,8 @@ def import_agent(
     description: str = "",
     keep: Sequence[str] = (),
     settings: Sequence[str] = (),
-) -> ImportReport:
+    force: bool = False,
+) -> DecisionImportReport:
     """Turn the decision model in `file` into the agent environment folder `out`; arguments as in
     `import_decision` (by default the sizes are `SIZES`), and `settings` are keys of `env.toml` on top
     (`database.cases=100`).
@@ -59,6 +61,7 @@ def import_agent(
         DecisionError: the model cannot be used, or no task made from it is fair. ConfigError: a wrong setting.
     """
     sizes = sizes or SIZES
+    claim_folder(out, FOLDER, force=force)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
         report = import_decision(
@@ -73,7 +76,8 @@ def import_agent(
             description=description,
             contrast=False,  # near twins and distractors are made in the database, not drawn here
         )
-        cases, plain = read_tasks(base), load_decision(base).config
+        folder = EnvFolder(base)
+        cases, plain = folder.tasks(), folder.config(DecisionConfig)
         tasks = [task for split in SPLITS for task in _repeated(cases, split, sizes[split])]
         shared = plain.model_dump(exclude={"kind", "weights"})
         schema = {"decision": schema_of(task.answer for task in tasks)}
@@ -88,7 +92,8 @@ def import_agent(
         kept = [w for w in report.warnings if "distinct cases" not in w]
         dropped = [f"{n} tasks left out, not proven fair: {why}" for why, n in unfair.most_common(1)]
         report = replace(report, folder=out, counts=counts, warnings=(*few, *kept, *dropped))
-        write_folder(out, config_text(config), model.text, fair, _readme(report, config, fair), keep)
+        readme = _readme(report, config, fair)
+        write_folder(out, config_text(config), model.text, fair, readme, keep=keep, force=force)
         return report
 
 
@@ -103,7 +108,7 @@ def _repeated(cases: Tasks, split: Split, wanted: int) -> list[Task]:
 def _requests(tasks: Sequence[Task], config: AgentConfig, model: DecisionModel) -> list[Task]:
     """Each case as a request; no two read alike."""
     known = known_values(tasks)
-    pool = pool_of([task for task in tasks if task.split == "train"], config.seed)
+    pool = stored_cases([task for task in tasks if task.split == "train"], config.seed)
     if len(pool) < 2:
         raise ConfigError("agent mode needs at least 2 cases in the train split, to fill the database")
     written: set[str] = set()
@@ -111,11 +116,11 @@ def _requests(tasks: Sequence[Task], config: AgentConfig, model: DecisionModel) 
     for task in tasks:
         rng = generator(config.seed, "request", task.id)
         withheld = _withheld(task, config, model, known, rng)
-        info = {**task.info, **_spoken(task.info["input"], withheld, config, known, rng)}
+        info = {**task.info, **_customer_facts(task.info["input"], withheld, config, known, rng)}
         for attempt in range(_ATTEMPTS):
             (name, city), opened = person(task.id, config.seed, attempt)
             info |= {"name": name, "city": city, "opened": opened}
-            case = build(task.model_copy(update={"info": info}), pool, config.database, config.seed).case
+            case = build_world(task.model_copy(update={"info": info}), pool, config.database, config.seed).case
             stated = {fact: info["says"][fact] for fact in info["stated"]}
             text = request(name, city, case if info["case_known"] else f"of {opened}", stated)
             if text not in written:
@@ -135,7 +140,7 @@ def _withheld(
     facts = scalars(task.info["input"])
     found: list[str] = []
     for name in rng.permutation(sorted(facts)):
-        if len(found) < most and len(say(facts[name])) <= _LONGEST_FACT:
+        if len(found) < most and len(fact_text(facts[name])) <= _LONGEST_FACT:
             others = [value for value in known[name] if value != facts[name]]
             tried = [others[int(i)] for i in rng.permutation(len(others))[:_TRIED]]
             if any(_differs(task, str(name), value, config, model) for value in tried):
@@ -153,7 +158,7 @@ def _differs(task: Task, name: str, value: Any, config: AgentConfig, model: Deci
     return bool(project(output, config.outputs) != task.answer)
 
 
-def _spoken(
+def _customer_facts(
     case: Case,
     withheld: Sequence[str],
     config: AgentConfig,
@@ -164,7 +169,7 @@ def _spoken(
     says = {}
     for name, value in scalars(case).items():
         slips = name in withheld and isinstance(value, str) and rng.random() < config.customer.misspelt
-        says[name] = misspell(value, known[name], rng) if slips else say(value)
+        says[name] = misspell(value, known[name], rng) if slips else fact_text(value)
     stated = [name for name in withheld if rng.random() < config.request.stated]
     case_known = bool(rng.random() < config.request.case_known)
     return {"withheld": list(withheld), "stated": stated, "says": says, "case_known": case_known}
@@ -180,23 +185,23 @@ def _proven(
     unfair: Counter[str] = Counter()
     for task in tasks:
         try:
-            played = play_expert(env, task, lambda c: project(model.evaluate(c).output, config.outputs), known)
-            reason = flaw(env, played)
+            episode = play_expert(env, task, lambda c: project(model.evaluate(c).output, config.outputs), known)
+            reason = why_unfair(env, episode)
         except (CaseError, LookupError, ValueError) as error:
             reason = f"the expert fails: {error}"
         if reason:
             unfair[reason[:200]] += 1
             continue
-        lookups = len(played.actions) - 2  # all but the decision and the end
+        lookups = len(episode.actions) - 2  # all but the decision and the end
         difficulty = task.info.get("difficulty", len(task.info["rules"])) + lookups
-        proof = {"lookups": lookups, "difficulty": difficulty, "actions": list(played.actions)}
+        proof = {"lookups": lookups, "difficulty": difficulty, "actions": list(episode.actions)}
         info = {**task.info, **proof}
         fair[task.split].append(task.model_copy(update={"info": info}))
     env.close()
     return fair, unfair
 
 
-def _readme(report: ImportReport, config: AgentConfig, tasks: Mapping[Split, Sequence[Task]]) -> str:
+def _readme(report: DecisionImportReport, config: AgentConfig, tasks: Mapping[Split, Sequence[Task]]) -> str:
     counts = ", ".join(f"{report.counts[split]} {split}" for split in SPLITS)
     every = [task for split in SPLITS for task in tasks[split]]
     asking = sum(len(task.info["withheld"]) > len(task.info["stated"]) for task in every)

@@ -82,7 +82,7 @@ class CheckReport:
         }
 
 
-def shown(text: str) -> str:
+def excerpt(text: str) -> str:
     """A text as it appears in a finding: one line, cut."""
     line = text if text.isprintable() else ascii(text)[1:-1]
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 20]}… ({len(text):,} characters)"

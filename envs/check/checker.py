@@ -11,8 +11,8 @@ from vertigym.envs import registry
 from vertigym.envs.check import determinism, scoring
 from vertigym.envs.check import task_checks as data
 from vertigym.envs.check.check_report import CheckReport, Finding, Result
-from vertigym.envs.check.play import Outcome, Play, Player, player
-from vertigym.envs.check.scoring import Sample
+from vertigym.envs.check.play import Play, Player, PlayResult, player
+from vertigym.envs.check.scoring import CheckContext
 from vertigym.envs.env import Env
 
 _SLOW_S = 5.0
@@ -61,32 +61,32 @@ def check(
         return CheckReport(name, tuple(results), settings)
     with player(made) as play:
         timed = _Timed(play)
-        sample = Sample(made, chosen, timed)
+        context = CheckContext(made, chosen, timed)
         add(data.gymnasium_contract(make()))
-        add(scoring.references(sample))
-        add(scoring.floor(sample, floor, guess_floor))
-        add(scoring.doing_nothing(sample))
-        add(scoring.mutated_references(sample))
-        add(scoring.speed(timed.outcomes, _SLOW_S))
-        for result in determinism.repeats(sample, make(), env_id, given):
+        add(scoring.references(context))
+        add(scoring.floor(context, floor, guess_floor))
+        add(scoring.doing_nothing(context))
+        add(scoring.mutated_references(context))
+        add(scoring.speed(timed.results, _SLOW_S))
+        for result in determinism.repeats(context, make(), env_id, given):
             add(result)
-        add(data.prompts_hide_answers(sample))
+        add(data.prompts_hide_answers(context))
         add(data.splits_do_not_leak(made, 50 * tasks))
-        add(scoring.hostile(sample))
+        add(scoring.hostile(context))
     return CheckReport(name, tuple(results), settings)
 
 
 class _Timed:
-    """Keeps every outcome, for the time of a step."""
+    """Keeps every result, for the time of a step."""
 
     def __init__(self, play: Player) -> None:
         self._play = play
-        self.outcomes: list[Outcome] = []
+        self.results: list[PlayResult] = []
 
-    def __call__(self, plays: Sequence[Play]) -> list[Outcome]:
-        outcomes = self._play(plays)
-        self.outcomes += outcomes
-        return outcomes
+    def __call__(self, plays: Sequence[Play]) -> list[PlayResult]:
+        results = self._play(plays)
+        self.results += results
+        return results
 
 
 def _choose(env: Env, count: int, seed: int) -> list[Task]:

@@ -10,9 +10,9 @@ from typing import Any
 from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS
 from vertigym.envs.check.actions import DO_NOT_KNOW
-from vertigym.envs.check.check_report import Finding, Result, shown
-from vertigym.envs.check.play import Outcome, Play, play_out
-from vertigym.envs.check.scoring import Sample
+from vertigym.envs.check.check_report import Finding, Result, excerpt
+from vertigym.envs.check.play import Play, PlayResult, play_out
+from vertigym.envs.check.scoring import CheckContext
 from vertigym.envs.env import Env
 
 SCORES, SEEDS = "the same action, the same score", "seeds repeat"
@@ -25,27 +25,29 @@ _OTHER_PROCESS_S = 600.0
 Values = list[float | None]
 
 
-def repeats(sample: Sample, fresh: Env, env_id: str | None, arguments: Mapping[str, Any]) -> list[Result]:
+def repeats(
+    context: CheckContext, fresh: Env, env_id: str | None, arguments: Mapping[str, Any]
+) -> list[Result]:
     """Both tests; another process answers for both at once, unless nobody knows how to make it there."""
-    plays = _plays(sample)
+    plays = _plays(context)
     elsewhere = _elsewhere(env_id, arguments, plays) if env_id is not None else None
     if isinstance(elsewhere, str):
         message = f"the environment cannot be made in another process: {elsewhere}"
         advice = "make it importable: an installed entry point, a folder, or a module on the path"
         return [Result(name, message, (Finding(name, "failure", message, advice),)) for name in (SCORES, SEEDS)]
     return [
-        _same_score(sample, plays, fresh, elsewhere["values"] if elsewhere else None),
-        _seeds_repeat(sample.env, fresh, elsewhere["openings"] if elsewhere else None),
+        _same_score(context, plays, fresh, elsewhere["values"] if elsewhere else None),
+        _seeds_repeat(context.env, fresh, elsewhere["openings"] if elsewhere else None),
     ]
 
 
-def _same_score(sample: Sample, plays: list[Play], fresh: Env, elsewhere: Values | None) -> Result:
+def _same_score(context: CheckContext, plays: list[Play], fresh: Env, elsewhere: Values | None) -> Result:
     """The same actions on the same task earn the same: twice, backwards, on another instance, in another
     process (with other string hashes)."""
-    first = _values(sample.play(plays))
+    first = _values(context.play(plays))
     runs: dict[str, Values] = {
-        "twice": _values(sample.play(plays)),
-        "in another order": _values(sample.play(plays[::-1]))[::-1],
+        "twice": _values(context.play(plays)),
+        "in another order": _values(context.play(plays[::-1]))[::-1],
         "on another instance": _values([play_out(fresh, play) for play in plays]),
     }
     if elsewhere is not None:
@@ -57,7 +59,7 @@ def _same_score(sample: Sample, plays: list[Play], fresh: Env, elsewhere: Values
             f"played {how}, the same action earns {again} instead of {once}",
             "take every random number from self.np_random or a seed, and keep no state between episodes",
             play.task,
-            shown(play.actions[-1]),
+            excerpt(play.actions[-1]),
         )
         for how, values in runs.items()
         for play, once, again in _first_difference(plays, first, values)
@@ -92,18 +94,18 @@ def openings(env: Env) -> list[str]:
     return opened
 
 
-def _plays(sample: Sample) -> list[Play]:
+def _plays(context: CheckContext) -> list[Play]:
     """The reference and two other answers for some tasks."""
     plays = []
-    for index, task in enumerate(sample.tasks[:_TASKS]):
-        reference = sample.env.reference(task)
-        other = sample.env.reference(sample.tasks[(index + 1) % len(sample.tasks)])
+    for index, task in enumerate(context.tasks[:_TASKS]):
+        reference = context.env.reference(task)
+        other = context.env.reference(context.tasks[(index + 1) % len(context.tasks)])
         plays += [Play(task.id, actions) for actions in (reference, other, [DO_NOT_KNOW]) if actions]
     return plays
 
 
-def _values(outcomes: Sequence[Outcome]) -> Values:
-    return [outcome.value for outcome in outcomes]
+def _values(results: Sequence[PlayResult]) -> Values:
+    return [result.value for result in results]
 
 
 def _first_difference(

@@ -28,7 +28,7 @@ class Play:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PlayResult:
     """What became of a play. `score` is None when the episode did not end or something was raised (`error`)."""
 
     play: Play
@@ -53,9 +53,9 @@ class Outcome:
 
 
 class Player(Protocol):
-    """Plays many plays; outcomes in their order."""
+    """Plays many plays; results in their order."""
 
-    def __call__(self, plays: Sequence[Play]) -> list[Outcome]:
+    def __call__(self, plays: Sequence[Play]) -> list[PlayResult]:
         """Play them."""
         ...
 
@@ -70,15 +70,15 @@ def player(env: Env) -> Iterator[Player]:
         yield lambda plays: list(pool.map(lambda play: play_out(env.fresh(), play), plays))
 
 
-def play_out(env: Env, play: Play) -> Outcome:
-    """One episode. Whatever the environment raises becomes the outcome's error."""
+def play_out(env: Env, play: Play) -> PlayResult:
+    """One episode. Whatever the environment raises becomes the result's error."""
     seconds: list[float] = []
     try:
         env.reset(seed=derive("check", play.task) % 2**31, options={"task": play.task})
         turn = 0
         while True:
             if turn >= len(play.actions) and play.once:
-                return Outcome(play, seconds=seconds)
+                return PlayResult(play, seconds=seconds)
             started = time.perf_counter()
             action = play.actions[min(turn, len(play.actions) - 1)]
             _, _, terminated, truncated, info = env.step(action)
@@ -86,21 +86,21 @@ def play_out(env: Env, play: Play) -> Outcome:
             turn += 1
             if terminated or truncated:
                 ran = os.environ.pop(CANARY, None) is not None
-                return Outcome(play, info["score"], seconds=seconds, ran_the_answer=ran)
+                return PlayResult(play, info["score"], seconds=seconds, ran_the_answer=ran)
     except Exception as error:  # the check is about exactly this
-        return Outcome(play, error=f"raised {type(error).__name__}: {error}", seconds=seconds)
+        return PlayResult(play, error=f"raised {type(error).__name__}: {error}", seconds=seconds)
 
 
-def play_isolated(env: Env, plays: Sequence[Play], limit_s: float) -> list[Outcome]:
+def play_isolated(env: Env, plays: Sequence[Play], limit_s: float) -> list[PlayResult]:
     """Play each in a fork; what hangs (`limit_s` of processor time) or ends the process becomes
     that play's error, and the next fork goes on behind it."""
-    outcomes: list[Outcome] = []
-    while len(outcomes) < len(plays):
-        outcomes += _play_in_fork(env, plays[len(outcomes) :], limit_s)
-    return outcomes
+    results: list[PlayResult] = []
+    while len(results) < len(plays):
+        results += _play_in_fork(env, plays[len(results) :], limit_s)
+    return results
 
 
-def _play_in_fork(env: Env, plays: Sequence[Play], limit_s: float) -> list[Outcome]:
+def _play_in_fork(env: Env, plays: Sequence[Play], limit_s: float) -> list[PlayResult]:
     """Outcomes up to the first play that ends the fork."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -111,10 +111,10 @@ def _play_in_fork(env: Env, plays: Sequence[Play], limit_s: float) -> list[Outco
     with os.fdopen(reading) as lines:
         rows = [json.loads(line) for line in lines]
     _, status = os.waitpid(child, 0)
-    outcomes = [_told(play, row) for play, row in zip(plays, rows, strict=False)]
+    results = [_told(play, row) for play, row in zip(plays, rows, strict=False)]
     if len(rows) < len(plays):
-        outcomes.append(Outcome(plays[len(rows)], error=_how_it_ended(status, limit_s)))
-    return outcomes
+        results.append(PlayResult(plays[len(rows)], error=_how_it_ended(status, limit_s)))
+    return results
 
 
 def _tell_outcomes(env: Env, plays: Sequence[Play], limit_s: float, handle: int) -> NoReturn:
@@ -124,23 +124,23 @@ def _tell_outcomes(env: Env, plays: Sequence[Play], limit_s: float, handle: int)
     for play in plays:
         signal.setitimer(signal.ITIMER_PROF, limit_s)
         signal.setitimer(signal.ITIMER_REAL, 30 * limit_s)
-        outcome = play_out(env, play)
+        result = play_out(env, play)
         signal.setitimer(signal.ITIMER_PROF, 0)
         row = {
-            "scored": outcome.score is not None,
-            "value": outcome.value,
-            "reason": "" if outcome.score is None else str(outcome.score.evidence.get("reason", "")),
-            "error": outcome.error,
-            "seconds": list(outcome.seconds),
-            "ran": outcome.ran_the_answer,
+            "scored": result.score is not None,
+            "value": result.value,
+            "reason": "" if result.score is None else str(result.score.evidence.get("reason", "")),
+            "error": result.error,
+            "seconds": list(result.seconds),
+            "ran": result.ran_the_answer,
         }
         os.write(handle, json.dumps(row).encode() + b"\n")
     os._exit(0)
 
 
-def _told(play: Play, row: Mapping[str, Any]) -> Outcome:
+def _told(play: Play, row: Mapping[str, Any]) -> PlayResult:
     score = Score(row["value"], {}, {"reason": row["reason"]}) if row["scored"] else None
-    return Outcome(play, score, row["error"], row["seconds"], row["ran"])
+    return PlayResult(play, score, row["error"], row["seconds"], row["ran"])
 
 
 def _how_it_ended(status: int, limit_s: float) -> str:

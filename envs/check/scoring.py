@@ -18,8 +18,8 @@ from vertigym.envs.check.actions import (
     most_common,
     mutations,
 )
-from vertigym.envs.check.check_report import Finding, Level, Result, shown
-from vertigym.envs.check.play import Outcome, Play, Player, play_isolated
+from vertigym.envs.check.check_report import Finding, Level, Result, excerpt
+from vertigym.envs.check.play import Play, Player, PlayResult, play_isolated
 from vertigym.envs.env import Env
 
 _NEARLY_1 = 1.0 - 1e-6
@@ -30,7 +30,7 @@ _HANG_S = 5.0  # processor time that one hostile text may take
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CheckContext:
     """What the tests work on: an environment, some of its tasks, and a way to play."""
 
     env: Env
@@ -43,29 +43,29 @@ class Sample:
         return [as_text(task.answer) for task in self.tasks if task.answer is not None]
 
 
-def references(sample: Sample) -> Result:
+def references(context: CheckContext) -> Result:
     """The reference answer scores 1 on every sampled task."""
     name = "the reference scores 1"
     plays = [
         Play(task.id, actions, once=True)
-        for task in sample.tasks
-        if (actions := sample.env.reference(task)) is not None
+        for task in context.tasks
+        if (actions := context.env.reference(task)) is not None
     ]
     if not plays:
         return Result(name, "no task has a reference; override Env.reference", skipped=True)
-    outcomes = sample.play(plays)
-    wrong = [outcome for outcome in outcomes if outcome.value is None or outcome.value < _NEARLY_1]
+    results = context.play(plays)
+    wrong = [result for result in results if result.value is None or result.value < _NEARLY_1]
     findings = [
         _finding(
             name,
             "failure",
-            outcome,
-            f"the reference earns {_earned(outcome)}",
+            result,
+            f"the reference earns {_earned(result)}",
             "correct the task's answer or the verifier; a policy that is right must not be told it is wrong",
         )
-        for outcome in wrong[:5]
+        for result in wrong[:5]
     ]
-    over = next((outcome for outcome in outcomes if (outcome.value or 0) > 1 + 1e-6), None)
+    over = next((result for result in results if (result.value or 0) > 1 + 1e-6), None)
     if over:
         findings.append(
             _finding(
@@ -76,48 +76,48 @@ def references(sample: Sample) -> Result:
                 "let the weights sum to 1: suites and gates read the score as a share",
             )
         )
-    right = len(outcomes) - len(wrong)
-    return Result(name, f"{right} of {len(outcomes)} tasks", tuple(findings), {"share": right / len(outcomes)})
+    right = len(results) - len(wrong)
+    return Result(name, f"{right} of {len(results)} tasks", tuple(findings), {"share": right / len(results)})
 
 
-def floor(sample: Sample, limit: float, guess_limit: float) -> Result:
+def floor(context: CheckContext, limit: float, guess_limit: float) -> Result:
     """Answers without content earn at most `limit` on average, the best constant guess `guess_limit`."""
     name = "a floor under degenerate answers"
-    others = list(dict.fromkeys(sample.answers))[:_OTHERS]
-    form = sample.env.answer_form
+    others = list(dict.fromkeys(context.answers))[:_OTHERS]
+    form = context.env.answer_form
     plays = [
         Play(task.id, [text], kind)
-        for task in sample.tasks
-        for kind, text in degenerate(_opening(sample.env, task), others, form).items()
+        for task in context.tasks
+        for kind, text in degenerate(_opening(context.env, task), others, form).items()
     ]
-    outcomes = sample.play(plays)
-    by_kind = _by_name(outcomes)
+    results = context.play(plays)
+    by_kind = _by_name(results)
     means = {kind: _mean(listed) for kind, listed in by_kind.items()}
     findings = [
         found
         for kind, listed in by_kind.items()
         for found in _floor_findings(name, kind, listed, means[kind], limit)
     ]
-    guess, guess_mean, guess_plays = _best_guess(sample, form)
+    guess, guess_mean, guess_plays = _best_guess(context, form)
     if guess_mean > guess_limit:
         findings.append(
             _finding(
                 name,
                 "failure",
-                max(guess_plays, key=lambda outcome: outcome.value or 0),
-                f"always {shown(guess)!r} earns {guess_mean:.2f} on average (the limit is {guess_limit:g})",
+                max(guess_plays, key=lambda result: result.value or 0),
+                f"always {excerpt(guess)!r} earns {guess_mean:.2f} on average (the limit is {guess_limit:g})",
                 "balance the tasks over their answers, or pay less for parts of an answer",
             )
         )
     worst = max(means, key=lambda kind: means[kind])
     summary = f"worst: {worst} earns {means[worst]:.3f}; best constant guess {guess_mean:.3f}"
-    measured = {**means, "constant guess": guess_mean, "constant guess text": shown(guess)}
+    measured = {**means, "constant guess": guess_mean, "constant guess text": excerpt(guess)}
     return Result(name, summary, tuple(findings), measured)
 
 
-def _floor_findings(name: str, kind: str, listed: list[Outcome], mean: float, limit: float) -> list[Finding]:
-    best = max(listed, key=lambda outcome: outcome.value or 0)
-    full = sum((outcome.value or 0) >= _NEARLY_1 for outcome in listed)
+def _floor_findings(name: str, kind: str, listed: list[PlayResult], mean: float, limit: float) -> list[Finding]:
+    best = max(listed, key=lambda result: result.value or 0)
+    full = sum((result.value or 0) >= _NEARLY_1 for result in listed)
     advice = "make the verifier ask for the answer itself; leave tasks out whose answer is this text"
     if mean > limit:
         message = (
@@ -132,132 +132,132 @@ def _floor_findings(name: str, kind: str, listed: list[Outcome], mean: float, li
     return []
 
 
-def _best_guess(sample: Sample, form: str) -> tuple[str, float, list[Outcome]]:
+def _best_guess(context: CheckContext, form: str) -> tuple[str, float, list[PlayResult]]:
     """The common answer that earns most when it is given to every task."""
-    best: tuple[str, float, list[Outcome]] = ("", 0.0, [])
-    for answer in most_common(sample.answers, _GUESSES):
-        outcomes = sample.play([Play(task.id, [in_form(form, answer)], "constant") for task in sample.tasks])
-        if not best[2] or _mean(outcomes) > best[1]:
-            best = (answer, _mean(outcomes), outcomes)
+    best: tuple[str, float, list[PlayResult]] = ("", 0.0, [])
+    for answer in most_common(context.answers, _GUESSES):
+        results = context.play([Play(task.id, [in_form(form, answer)], "constant") for task in context.tasks])
+        if not best[2] or _mean(results) > best[1]:
+            best = (answer, _mean(results), results)
     return best
 
 
-def doing_nothing(sample: Sample) -> Result:
+def doing_nothing(context: CheckContext) -> Result:
     """In an environment of several turns, an episode without a single deed earns nothing on any task."""
     name = "doing nothing earns nothing"
-    if sample.env.max_turns <= 1:
+    if context.env.max_turns <= 1:
         return Result(name, "one turn only", skipped=True)
     idle = ("", "I will wait.", "Done.")
-    outcomes = sample.play([Play(task.id, [text]) for task in sample.tasks for text in idle])
-    paid = [outcome for outcome in outcomes if (outcome.value or 0) > 0]
-    tasks = {outcome.play.task for outcome in paid}
+    results = context.play([Play(task.id, [text]) for task in context.tasks for text in idle])
+    rewarded = [result for result in results if (result.value or 0) > 0]
+    tasks = {result.play.task for result in rewarded}
     findings = tuple(
         _finding(
             name,
             "failure",
-            outcome,
-            f"doing nothing earns {_earned(outcome)}",
+            result,
+            f"doing nothing earns {_earned(result)}",
             "ask for a change of state that only the right action makes, or leave the task out",
         )
-        for outcome in paid[:5]
+        for result in rewarded[:5]
     )
-    measured = {"share": len(tasks) / len(sample.tasks)}
-    return Result(name, f"pays on {len(tasks)} of {len(sample.tasks)} tasks", findings, measured)
+    measured = {"share": len(tasks) / len(context.tasks)}
+    return Result(name, f"pays on {len(tasks)} of {len(context.tasks)} tasks", findings, measured)
 
 
 _EXPECTED_TO_PASS = {"upper and lower case swapped", "the last character missing"}
 
 
-def mutated_references(sample: Sample) -> Result:
+def mutated_references(context: CheckContext) -> Result:
     """Wrong answers made from right ones do not earn 1; reports the share that fails."""
     name = "mutated references fail"
-    answers = [task.answer for task in sample.tasks]
+    answers = [task.answer for task in context.tasks]
     plays = [
-        Play(task.id, [in_form(sample.env.answer_form, as_text(wrong))], f"{'' if plain else '{}'}{what}")
-        for index, task in enumerate(sample.tasks)
-        if task.answer is not None and _is_single(sample.env, task)
+        Play(task.id, [in_form(context.env.answer_form, as_text(wrong))], f"{'' if plain else '{}'}{what}")
+        for index, task in enumerate(context.tasks)
+        if task.answer is not None and _is_single(context.env, task)
         for plain in [isinstance(task.answer, str)]
         for what, wrong in mutations(task.answer, answers[index + 1 :] + answers[:index])
     ]
     if not plays:
         return Result(name, "no task has a one-turn reference", skipped=True)
-    by_kind = _by_name(sample.play(plays))
+    by_kind = _by_name(context.play(plays))
     shares, findings = {}, []
     for kind, listed in by_kind.items():
-        paid = [outcome for outcome in listed if (outcome.value or 0) >= _NEARLY_1]
-        shares[kind.removeprefix("{}")] = 1 - len(paid) / len(listed)
-        if paid:
-            findings.append(_mutation_finding(name, kind, paid, len(listed)))
-    failed = sum((outcome.value or 0) < _NEARLY_1 for listed in by_kind.values() for outcome in listed)
+        rewarded = [result for result in listed if (result.value or 0) >= _NEARLY_1]
+        shares[kind.removeprefix("{}")] = 1 - len(rewarded) / len(listed)
+        if rewarded:
+            findings.append(_mutation_finding(name, kind, rewarded, len(listed)))
+    failed = sum((result.value or 0) < _NEARLY_1 for listed in by_kind.values() for result in listed)
     share = failed / len(plays)
     return Result(name, f"{share:.1%} of {len(plays)} fail", tuple(findings), {"share": share, **shares})
 
 
-def _mutation_finding(name: str, kind: str, paid: list[Outcome], count: int) -> Finding:
+def _mutation_finding(name: str, kind: str, rewarded: list[PlayResult], count: int) -> Finding:
     """Prose may forgive case and a letter; data may not, and nothing may forgive another answer."""
     structured = kind.startswith("{}")
     what = kind.removeprefix("{}")
-    often = len(paid) > 0.05 * count
+    often = len(rewarded) > 0.05 * count
     level: Level = "failure" if often and (structured or what not in _EXPECTED_TO_PASS) else "warning"
     return _finding(
         name,
         level,
-        paid[0],
-        f"with {what}, {len(paid)} of {count} references still earn 1",
+        rewarded[0],
+        f"with {what}, {len(rewarded)} of {count} references still earn 1",
         "compare more strictly" if structured else "compare more strictly, unless such answers mean the same",
     )
 
 
-def hostile(sample: Sample) -> Result:
+def hostile(context: CheckContext) -> Result:
     """Hostile text neither raises, hangs nor ends the process, and always gets a verdict."""
     name = "hostile text never raises"
-    form = sample.env.answer_form
+    form = context.env.answer_form
     texts = [*HOSTILE, *([] if form == "{}" else [in_form(form, text) for text in HOSTILE])]
-    plays = [Play(task.id, [text]) for task in sample.tasks[:_HOSTILE_TASKS] for text in texts]
+    plays = [Play(task.id, [text]) for task in context.tasks[:_HOSTILE_TASKS] for text in texts]
     # Environments that step side by side wait for workers or sandboxes, which have limits of their own.
-    alone = sample.env.parallel_steps <= 1
-    outcomes = play_isolated(sample.env, plays, _HANG_S) if alone else sample.play(plays)
-    raised = [outcome for outcome in outcomes if outcome.error]
-    unscored = [outcome for outcome in outcomes if not outcome.error and outcome.value is None]
+    alone = context.env.parallel_steps <= 1
+    results = play_isolated(context.env, plays, _HANG_S) if alone else context.play(plays)
+    raised = [result for result in results if result.error]
+    unscored = [result for result in results if not result.error and result.value is None]
     findings = [
         _finding(
             name,
             "failure",
-            outcome,
-            outcome.reason,
+            result,
+            result.reason,
             "an environment answers any text; catch it in the verifier",
         )
-        for outcome in raised[:5]
+        for result in raised[:5]
     ] + [
         _finding(
             name,
             "warning",
-            outcome,
-            outcome.reason,
+            result,
+            result.reason,
             "give a verdict where the text alone decides; a text that escapes scoring escapes training",
         )
-        for outcome in unscored[:5]
+        for result in unscored[:5]
     ]
-    if any(outcome.ran_the_answer for outcome in outcomes):
+    if any(result.ran_the_answer for result in results):
         message = "the verifier runs the answer as Python code in its own process"
         advice = (
             "read answers with a parser (json.loads, ast.literal_eval) or run them in a sandbox; never eval"
         )
-        findings.insert(0, Finding(name, "failure", message, advice, action=shown(RUNS_AS_PYTHON)))
+        findings.insert(0, Finding(name, "failure", message, advice, action=excerpt(RUNS_AS_PYTHON)))
     summary = f"{len(texts)} texts: {len(raised)} raised or hung, {len(unscored)} not scored"
     return Result(name, summary, tuple(findings), {"raised": len(raised), "not scored": len(unscored)})
 
 
-def speed(outcomes: Sequence[Outcome], slow_s: float) -> Result:
+def speed(results: Sequence[PlayResult], slow_s: float) -> Result:
     """How long a step takes."""
     name = "the time of a score"
-    seconds = [one for outcome in outcomes for one in outcome.seconds]
+    seconds = [one for result in results for one in result.seconds]
     if not seconds:
         return Result(name, "nothing was played", skipped=True)
     p50, p99 = (float(q) for q in np.percentile(seconds, [50, 99]))
     findings: tuple[Finding, ...] = ()
     if p99 > slow_s:
-        slowest = max(outcomes, key=lambda outcome: max(outcome.seconds, default=0.0))
+        slowest = max(results, key=lambda result: max(result.seconds, default=0.0))
         message = f"1 step in 100 takes longer than {p99:.2f} s"
         advice = "a rollout waits for its slowest step: give the verifier a time limit"
         findings = (_finding(name, "warning", slowest, message, advice),)
@@ -277,33 +277,33 @@ def _is_single(env: Env, task: Task) -> bool:
     return actions is not None and list(actions) == [in_form(env.answer_form, as_text(task.answer))]
 
 
-def _by_name(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    grouped: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        grouped[outcome.play.name].append(outcome)
+def _by_name(results: Sequence[PlayResult]) -> dict[str, list[PlayResult]]:
+    grouped: dict[str, list[PlayResult]] = defaultdict(list)
+    for result in results:
+        grouped[result.play.name].append(result)
     return grouped
 
 
-def _mean(outcomes: Sequence[Outcome]) -> float:
+def _mean(results: Sequence[PlayResult]) -> float:
     """Mean value; what has none counts 0 (hostile text and references have their own tests)."""
-    return fmean(outcome.value or 0.0 for outcome in outcomes) if outcomes else 0.0
+    return fmean(result.value or 0.0 for result in results) if results else 0.0
 
 
-def _standard_error(outcomes: Sequence[Outcome]) -> float:
+def _standard_error(results: Sequence[PlayResult]) -> float:
     """Of the mean value, over tasks; 0 for a single one."""
-    values = [outcome.value or 0.0 for outcome in outcomes]
+    values = [result.value or 0.0 for result in results]
     return stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
-def _earned(outcome: Outcome) -> str:
-    return outcome.reason if outcome.value is None else f"{outcome.value:g}{_parts(outcome)}"
+def _earned(result: PlayResult) -> str:
+    return result.reason if result.value is None else f"{result.value:g}{_parts(result)}"
 
 
-def _parts(outcome: Outcome) -> str:
-    evidence = outcome.score.evidence if outcome.score else {}
-    return f" ({shown(json.dumps(evidence, default=str))})" if evidence else ""
+def _parts(result: PlayResult) -> str:
+    evidence = result.score.evidence if result.score else {}
+    return f" ({excerpt(json.dumps(evidence, default=str))})" if evidence else ""
 
 
-def _finding(name: str, level: Level, outcome: Outcome, message: str, advice: str) -> Finding:
-    action = outcome.play.actions[-1] if outcome.play.actions else ""
-    return Finding(name, level, message, advice, outcome.play.task, shown(action))
+def _finding(name: str, level: Level, result: PlayResult, message: str, advice: str) -> Finding:
+    action = result.play.actions[-1] if result.play.actions else ""
+    return Finding(name, level, message, advice, result.play.task, excerpt(action))

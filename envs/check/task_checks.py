@@ -1,22 +1,29 @@
 """The tests of the contract and of the data: gymnasium's checker, answers in prompts, tasks in two splits."""
 
+import json
 import random
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from gymnasium.utils.env_checker import check_env
 
 from vertigym.core.types import SPLITS, Task
+from vertigym.decisions.cases import case_key, value_key
 from vertigym.envs.check.actions import as_text, prompt_text
-from vertigym.envs.check.check_report import Finding, Level, Result, shown
+from vertigym.envs.check.check_report import Finding, Level, Result, excerpt
 from vertigym.envs.check.duplicates import near_duplicates, own_share
-from vertigym.envs.check.scoring import Sample
+from vertigym.envs.check.scoring import CheckContext
 from vertigym.envs.env import Env
 
 _NEAR = 0.9  # overlap of word triples
 _OWN = 0.5  # below this share of triples of their own, tasks are cases of one template
 _EXCESS = 0.3  # how much oftener than by chance answers may stand in their prompts
+_MOST_VALUES = 20  # JSON values looked for in one prompt
+_JSON_STARTS = re.compile(r"^[{\[]", re.MULTILINE)
+_DECODER = json.JSONDecoder()
 _LONG_ANSWER = 12  # characters; shorter ones stand in prompts by chance
 
 
@@ -32,17 +39,17 @@ def gymnasium_contract(env: Env) -> Result:
             advice = "follow gymnasium's contract for reset and step; vertigym.envs.Env does it for you"
             return Result(name, message, (Finding(name, "failure", message, advice),))
     findings = tuple(
-        Finding(name, "warning", shown(str(warning.message)), "see gymnasium's documentation of the message")
+        Finding(name, "warning", excerpt(str(warning.message)), "see gymnasium's documentation of the message")
         for warning in caught
         if issubclass(warning.category, UserWarning)
     )
     return Result(name, "holds", findings)
 
 
-def prompts_hide_answers(sample: Sample) -> Result:
+def prompts_hide_answers(context: CheckContext) -> Result:
     """Prompts do not hold the answer: long answers never, short ones no oftener than other tasks' answers."""
     name = "prompts do not contain the answer"
-    tasks = [task for task in sample.tasks if task.answer is not None and as_text(task.answer).strip()]
+    tasks = [task for task in context.tasks if task.answer is not None and as_text(task.answer).strip()]
     if not tasks:
         return Result(name, "no task has an answer", skipped=True)
     shuffled = [task.answer for task in tasks]
@@ -59,7 +66,7 @@ def prompts_hide_answers(sample: Sample) -> Result:
         level: Level = "failure" if excess > _EXCESS and long else "warning"
         task = (long or held)[0]
         message = f"the answer stands in {len(held)} of {len(tasks)} prompts, another task's in {by_chance}"
-        findings.append(Finding(name, level, message, advice, task.id, shown(as_text(task.answer))))
+        findings.append(Finding(name, level, message, advice, task.id, excerpt(as_text(task.answer))))
     return Result(name, f"in {len(held)} of {len(tasks)}", tuple(findings), {"share": len(held) / len(tasks)})
 
 
@@ -90,17 +97,20 @@ def splits_do_not_leak(env: Env, most: int) -> Result:
     splits = {task.split for task in tasks}
     if len(splits) < 2:
         return Result(name, "one split only", skipped=True)
-    texts = [" ".join(prompt_text(task).casefold().split()) for task in tasks]
-    exact = _exact(tasks, texts)
+    texts = [" ".join(_structured(prompt_text(task)).casefold().split()) for task in tasks]
+    subjects = [env.subject(task) for task in tasks]
+    exact = _exact(
+        tasks, [t if s is None else f"subject {case_key(s)}" for t, s in zip(texts, subjects, strict=True)]
+    )
     templated = own_share(texts) < _OWN
     near = [] if templated else _near(tasks, texts)
     findings = _misfiled(env) + [
         Finding(
             name,
             "failure",
-            f"the prompt stands in {one.split} and, as task {two.id}, in {two.split} "
+            f"the task stands in {one.split} and, as task {two.id}, in {two.split}, however it is written "
             f"({len(exact)} such pairs among {len(tasks)} tasks)",
-            "split by the prompt's hash, after removing duplicates",
+            "split by the prompt's hash (by the case's, where it asks about one), after removing duplicates",
             one.id,
         )
         for one, two in exact[:3]
@@ -147,8 +157,25 @@ def _near(tasks: Sequence[Task], texts: Sequence[str]) -> list[tuple[Task, Task,
     ]
 
 
+def _structured(text: str) -> str:
+    """The text with each JSON value that begins a line in its canonical form: other spaces, another order of
+    fields, or 1.0 for 1 make no other task."""
+    parts, at = list[str](), 0
+    for match in islice(_JSON_STARTS.finditer(text), _MOST_VALUES):
+        if match.start() < at:
+            continue
+        try:
+            value, end = _DECODER.raw_decode(text, match.start())
+            found = value_key(value)
+        except (ValueError, RecursionError):
+            continue
+        parts += [text[at : match.start()], found]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
 def _exact(tasks: Sequence[Task], texts: Sequence[str]) -> list[tuple[Task, Task]]:
-    """Pairs with one prompt in two splits, one pair a prompt."""
+    """Pairs with one text in two splits, one pair a text."""
     seen: dict[str, list[Task]] = defaultdict(list)
     for task, text in zip(tasks, texts, strict=True):
         seen[text].append(task)

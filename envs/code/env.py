@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from vertigym.core.config import Config, read_toml
-from vertigym.core.config import parse as parse_config
+from vertigym.core.config import Config
 from vertigym.core.types import SPLITS, Score, Task
 from vertigym.envs.code import formats
 from vertigym.envs.env import Env, Turn
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
 from vertigym.rewards.code import Parts, Verifier, extract_code
 from vertigym.rewards.code_tests import parse_tests
@@ -100,15 +100,15 @@ class FolderConfig(Config):
     memory_mib: int = 512
 
 
-def load_folder(folder: Path, **kwargs: Any) -> Env:
+def load_folder(folder: EnvFolder, **kwargs: Any) -> Env:
     """A code environment from a folder: `env.toml` names task files and their format (`tasks`: JSONL of tasks;
     `humaneval`, `mbpp`, `stdin`).
 
     Raises:
         ConfigError: a wrong key or value. DataError: a file is missing or malformed.
     """
-    config = parse_config(FolderConfig, read_toml(folder / "env.toml"), source=str(folder / "env.toml"))
-    files = [folder / name for name in config.files]
+    config = folder.config(FolderConfig)
+    files = [folder.path / name for name in config.files]
     if config.format in _FORMATS:
         tasks: Tasks = TaskSet(task for file in files for task in _FORMATS[config.format](file))
     else:

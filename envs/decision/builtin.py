@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vertigym.core.types import Split
 from vertigym.envs.decision.config import OLD_DECISION
-from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.decision.importer import DecisionImportReport, import_decision
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.registry import register
 
 __all__ = ["CREDIT_LIMIT", "OLD_DECISION", "RETURNS", "folder_of", "rebuild"]
@@ -29,7 +30,7 @@ def folder_of(id: str) -> Path:  # noqa: A002 (the registry's name for it)
     return Path(str(files("vertigym.envs.decision"))) / _FOLDERS[id]
 
 
-def rebuild(id: str, out: Path) -> ImportReport:  # noqa: A002
+def rebuild(id: str, out: Path) -> DecisionImportReport:  # noqa: A002
     """Import a built-in's decision model into `out`."""
     source = folder_of(id) / "decision.json"
     return import_decision(
@@ -44,7 +45,8 @@ def rebuild(id: str, out: Path) -> ImportReport:  # noqa: A002
 
 
 for _id in _FOLDERS:
-    register(_id, "vertigym.envs.decision.env:load", description=_DESCRIPTIONS[_id], folder=folder_of(_id))
+    _folder = EnvFolder(folder_of(_id))
+    register(_id, "vertigym.envs.decision.env:load", description=_DESCRIPTIONS[_id], folder=_folder)
 
 if __name__ == "__main__":
     for _id in _FOLDERS:

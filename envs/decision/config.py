@@ -5,6 +5,7 @@ Loan-v0/
   decision.json         the decision model
   tasks/train.jsonl     one Task a line; also eval.jsonl, test.jsonl
   README.md             what it is, how many tasks, which rules they hit
+  manifest.json         the sha256 of each file: what was edited is not replaced by the next import
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vertigym.core.config import Config
-from vertigym.core.errors import ConfigError
-from vertigym.core.files import dumps, whole_folder, write_jsonl, write_text
+from vertigym.core.files import dumps, write_jsonl, write_text
+from vertigym.core.manifest import sealed_folder
 from vertigym.core.types import SPLITS, Split, Task
-from vertigym.envs.tasks import TaskSet
 
 Rules = Literal["shown", "hidden"]
 
+FOLDER = "environment"  # what the manifest of such a folder says it is
 OLD_DECISION = "decision-old.json"  # optional: an earlier version of decision.json
 
 
@@ -39,18 +40,24 @@ class Weights(Config):
         return self
 
 
-class DecisionConfig(Config):
-    """`env.toml` of a decision environment."""
+class RulesConfig(Config):
+    """What every `env.toml` over a decision model may say."""
 
     id: str
-    kind: Literal["decision"]
+    kind: str
     description: str = ""
     rules: Rules = "hidden"
     outputs: Annotated[tuple[str, ...], Field(min_length=1)]
     tolerance: float = Field(1e-6, ge=0)
-    weights: Weights = Weights()
     seed: int = 0
     now: str = ""
+
+
+class DecisionConfig(RulesConfig):
+    """`env.toml` of a decision environment."""
+
+    kind: Literal["decision"]
+    weights: Weights = Weights()
 
 
 _TOML = """\
@@ -77,38 +84,26 @@ exact = {exact}
 """
 
 
-def read_tasks(folder: Path) -> TaskSet:
-    """The folder's tasks, all splits.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
-    return TaskSet.read(*(folder / "tasks" / f"{split}.jsonl" for split in SPLITS))
-
-
 def write_folder(
     folder: Path,
     config: str,
     decision: str,
     tasks: Mapping[Split, Sequence[Task]],
     readme: str,
+    *,
     keep: Sequence[str] = (),
     extra: Mapping[str, str] | None = None,
+    force: bool = False,
 ) -> None:
     """Write the whole folder, or nothing; `config` is the text of `env.toml`. Files named in `keep` are carried
     over from the old one; `extra` are further files by name.
 
     Raises:
-        ConfigError: something that is not an environment stands in the way.
+        OutputError: what stands there is no environment that was imported, or was edited and `force` is not
+            given.
     """
-    if (
-        folder.exists()
-        and not (folder / "env.toml").is_file()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise ConfigError(f"{folder}: exists and is not an environment folder; choose another one with -o")
     kept = {name: (folder / name).read_text("utf-8") for name in keep if (folder / name).is_file()}
-    with whole_folder(folder) as new:
+    with sealed_folder(folder, FOLDER, force=force) as new:
         write_text(new / "env.toml", config)
         write_text(new / "decision.json", decision)
         write_text(new / "README.md", readme)

@@ -14,14 +14,15 @@ from typing import Any
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import dumps
 from vertigym.core.types import SPLITS, Split, Task
-from vertigym.decisions.findings import study
+from vertigym.decisions.cases import case_key, value_key
+from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import read_model
-from vertigym.decisions.minimal_pairs import look
+from vertigym.decisions.minimal_pairs import find_pairs
 from vertigym.decisions.model import Case, CaseError, DecisionModel
 from vertigym.decisions.outputs import computed_fields, project
-from vertigym.decisions.sampler import Sample, Sampler
+from vertigym.decisions.sampler import DecidedCase, Sampler
 from vertigym.envs.decision.config import OLD_DECISION, DecisionConfig, Rules, config_text, write_folder
-from vertigym.envs.decision.selection import TaskMaker, choose, deal, outcome_names
+from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 400, "test": 400}
 REFUSED = "refused"  # the answer of a model that cannot decide a case
@@ -60,7 +61,7 @@ against = "start"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RuleChange:
     """Cases that change their answer for one reason: the rules (id, text) that applied before and no longer do,
     and those that apply now. Without any, an expression or a script did it."""
 
@@ -73,14 +74,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RuleDifference:
     """Two models compared on `cases` cases; `removed` and `added` are rules (node, text) of one of them only,
     `nodes` the expressions and scripts that differ."""
 
     cases: int
     changed: int
     fields: tuple[str, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[RuleChange, ...]
     removed: tuple[str, ...]
     added: tuple[str, ...]
     nodes: tuple[str, ...]
@@ -92,21 +93,21 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class _Both:
+class _ComparedCase:
     """A case under both models; an answer is REFUSED where the model cannot decide it."""
 
     case: Case
-    old: Sample | None
-    new: Sample | None
+    old: DecidedCase | None
+    new: DecidedCase | None
     old_answer: Any
     new_answer: Any
 
     @property
     def is_changed(self) -> bool:
-        return dumps(self.old_answer) != dumps(self.new_answer)
+        return value_key(self.old_answer) != value_key(self.new_answer)
 
 
-class Comparison:
+class RuleComparison:
     """Two models and the cases they were compared on.
 
     Raises:
@@ -118,33 +119,33 @@ class Comparison:
     ) -> None:
         self.old, self.new, self.seed = old, new, seed
         found = [*cases, *(case for model in (old, new) for case in _sampled(model, seed))]
-        unique = list({dumps(case): case for case in found}.values())
+        unique = list({case_key(case): case for case in reversed(found)}.values())[::-1]
         sides = [[_decided(model, case) for case in unique] for model in (old, new)]
         asked = dict[str, None]()
         for model, side in ((new, sides[1]), (old, sides[0])):
-            asked |= dict.fromkeys(computed_fields(model, [(s.case, s.outcome.output) for s in side if s]))
+            asked |= dict.fromkeys(computed_fields(model, [(s.case, s.evaluation.output) for s in side if s]))
         if not asked:
             raise ConfigError("neither model decides anything in any case: nothing to compare")
         self.fields = list(asked)
-        self.both = [
-            _Both(case, a, b, _answer(a, self.fields), _answer(b, self.fields))
+        self.compared = [
+            _ComparedCase(case, a, b, _answer(a, self.fields), _answer(b, self.fields))
             for case, a, b in zip(unique, *sides, strict=True)
             if a or b
         ]
 
-    def difference(self) -> Difference:
+    def difference(self) -> RuleDifference:
         """Which cases change their answer, grouped by the rules that did it, the most cases first."""
-        groups: dict[Any, list[_Both]] = defaultdict(list)
-        for both in self.both:
-            if both.is_changed:
-                groups[_reason(both, self.old, self.new)].append(both)
+        groups: dict[Any, list[_ComparedCase]] = defaultdict(list)
+        for compared in self.compared:
+            if compared.is_changed:
+                groups[_reason(compared, self.old, self.new)].append(compared)
         changes = [
-            Change(before, now, len(found), found[0].case, found[0].old_answer, found[0].new_answer)
+            RuleChange(before, now, len(found), found[0].case, found[0].old_answer, found[0].new_answer)
             for (before, now), found in groups.items()
         ]
         old_rules, new_rules = (_rule_texts(model) for model in (self.old, self.new))
-        return Difference(
-            cases=len(self.both),
+        return RuleDifference(
+            cases=len(self.compared),
             changed=sum(len(found) for found in groups.values()),
             fields=tuple(self.fields),
             changes=tuple(sorted(changes, key=lambda change: -change.cases)),
@@ -160,16 +161,20 @@ class Comparison:
         *,
         sizes: Mapping[Split, int] = SIZES,
         rules: Rules = "hidden",
+        force: bool = False,
     ) -> dict[Split, dict[str, int]]:
         """Write the environment `name` of the change and its suites; gives back the tasks by split and change.
 
         Half of the tasks are changed cases, as far as there are enough.
 
         Raises:
-            ConfigError: no case changes its answer, or too few do for three splits; `out` is something else.
+            ConfigError: no case changes its answer, or too few do for three splits. OutputError: as in
+                `import_decision`.
         """
-        usable = [both.new for both in self.both if both.new is not None and both.new_answer]
-        changed = {id(both.new) for both in self.both if both.is_changed}
+        usable = [
+            compared.new for compared in self.compared if compared.new is not None and compared.new_answer
+        ]
+        changed = {id(compared.new) for compared in self.compared if compared.is_changed}
         groups = {
             CHANGED: [sample for sample in usable if id(sample) in changed],
             SAME: [sample for sample in usable if id(sample) not in changed],
@@ -182,9 +187,9 @@ class Comparison:
         halves = {split: -(-size // 2) for split, size in sizes.items()}
         for change, samples in groups.items():
             named = outcome_names(samples, self.fields)
-            chosen = choose(samples, sum(halves.values()), self.seed, outcomes=named)
-            for split, dealt in deal(chosen, halves).items():
-                tasks[split] += [_tagged(make(sample, split), change) for sample in dealt]
+            chosen = select(samples, sum(halves.values()), self.seed, outcomes=named)
+            for split, assigned in assign_splits(chosen, halves).items():
+                tasks[split] += [_tagged(make(sample, split), change) for sample in assigned]
         config = DecisionConfig(
             id=name,
             kind="decision",
@@ -194,7 +199,8 @@ class Comparison:
         )
         longest = max(len(dumps(task.answer)) for split in SPLITS for task in tasks[split])
         extra = {OLD_DECISION: self.old.text, **suites(tokens=longest + 8)}
-        write_folder(out, config_text(config), self.new.text, tasks, self._readme(name), extra=extra)
+        text, readme = config_text(config), self._readme(name)
+        write_folder(out, text, self.new.text, tasks, readme, extra=extra, force=force)
         return {
             split: {c: sum(task.info["change"] == c for task in tasks[split]) for c in (CHANGED, SAME)}
             for split in SPLITS
@@ -208,18 +214,18 @@ class Comparison:
         return "\n".join(lines) + "\n"
 
 
-def compare_files(old: Path, new: Path, *, seed: int = 0, now: str | None = None) -> Comparison:
+def compare_files(old: Path, new: Path, *, seed: int = 0, now: str | None = None) -> RuleComparison:
     """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it.
 
     Raises:
-        DecisionError: one of them cannot be used. ConfigError: as `Comparison`.
+        DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.
     """
     models = [read_model(path / "decision.json" if path.is_dir() else path) for path in (old, new)]
     old_model, new_model = (model.at(now) if now else model for model in models)
     for model in (old_model, new_model):
         if model.clock_readers() or model.impure():
             raise ConfigError(f"{model.source}: it reads the clock or draws random numbers; give --now")
-    return Comparison(old_model, new_model, seed=seed)
+    return RuleComparison(old_model, new_model, seed=seed)
 
 
 def suites(*, tokens: int) -> dict[str, str]:
@@ -236,7 +242,7 @@ def suites(*, tokens: int) -> dict[str, str]:
     return {"change.toml": both, "changed.toml": only}
 
 
-def change_text(change: Change) -> str:
+def change_text(change: RuleChange) -> str:
     """`31 cases: fee:2 amount > 50 -> fee 5 gives way to fee:2 amount > 80 -> fee 5`."""
     before = "; ".join(f"{rule} ({text})" for rule, text in change.before)
     now = "; ".join(f"{rule} ({text})" for rule, text in change.now)
@@ -249,7 +255,7 @@ def change_text(change: Change) -> str:
     return f"{change.cases} case{'s' if change.cases > 1 else ''}: {reason}"
 
 
-def change_lines(found: Difference, most: int = 12) -> list[str]:
+def change_lines(found: RuleDifference, most: int = 12) -> list[str]:
     """The difference as lines of text: rules that went and came, then each reason with an example."""
     lines = [f"cases:     {found.changed} of {found.cases} change their answer ({found.share:.0%})"]
     for mark, texts in (("-", found.removed), ("+", found.added), ("~", found.nodes)):
@@ -264,30 +270,30 @@ def change_lines(found: Difference, most: int = 12) -> list[str]:
 
 def _sampled(model: DecisionModel, seed: int) -> list[Case]:
     """Cases that reach every rule and every boundary of a model."""
-    known = study(model)
-    sampler = Sampler(model, seed, hopeless=known.hopeless)
+    known = analyse(model)
+    sampler = Sampler(model, seed, unreachable=known.unreachable)
     found = sampler.run(_CASES)
-    fields = computed_fields(model, ((s.case, s.outcome.output) for s in found.samples))
-    look(sampler, found, known, fields)
+    fields = computed_fields(model, ((s.case, s.evaluation.output) for s in found.samples))
+    find_pairs(sampler, found, known, fields)
     return [sample.case for sample in found.samples]
 
 
-def _decided(model: DecisionModel, case: Case) -> Sample | None:
+def _decided(model: DecisionModel, case: Case) -> DecidedCase | None:
     try:
-        return Sample(case, model.evaluate(case))
+        return DecidedCase(case, model.evaluate(case))
     except CaseError:
         return None
 
 
-def _answer(sample: Sample | None, fields: Sequence[str]) -> Any:
-    return REFUSED if sample is None else project(sample.outcome.output, fields)
+def _answer(sample: DecidedCase | None, fields: Sequence[str]) -> Any:
+    return REFUSED if sample is None else project(sample.evaluation.output, fields)
 
 
-def _reason(both: _Both, old: DecisionModel, new: DecisionModel) -> Any:
+def _reason(compared: _ComparedCase, old: DecisionModel, new: DecisionModel) -> Any:
     """The rules that applied before and whose like no longer does, and those that apply now."""
     before, now = (
-        {(model.rules[r].node, model.rules[r].text): r for r in (sample.outcome.rules if sample else ())}
-        for model, sample in ((old, both.old), (new, both.new))
+        {(model.rules[r].node, model.rules[r].text): r for r in (sample.evaluation.rules if sample else ())}
+        for model, sample in ((old, compared.old), (new, compared.new))
     )
     gone = tuple((rule, text) for (node, text), rule in before.items() if (node, text) not in now)
     came = tuple((rule, text) for (node, text), rule in now.items() if (node, text) not in before)
@@ -305,8 +311,8 @@ def _other_nodes(old: DecisionModel, new: DecisionModel) -> list[str]:
     return [name for name in names if sides[0].get(name, ((), "")) != sides[1].get(name, ((), ""))]
 
 
-def _has_gaps(samples: Sequence[Sample], fields: Sequence[str]) -> bool:
-    return any(not project(s.outcome.output, [f]) for f in fields for s in samples)
+def _has_gaps(samples: Sequence[DecidedCase], fields: Sequence[str]) -> bool:
+    return any(not project(s.evaluation.output, [f]) for f in fields for s in samples)
 
 
 def _tagged(task: Task, change: str) -> Task:

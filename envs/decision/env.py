@@ -1,21 +1,20 @@
 """The decision environment: one case in, one decision out, scored against the rule engine's answer.
 
-    env = load(Path("environments/Loan-v0"))
+    env = load(EnvFolder(Path("environments/Loan-v0")))
     observation, info = env.reset(options={"split": "eval"})
     observation, reward, terminated, truncated, info = env.step('{"approval": true}')
 
 The engine is not needed to play: its answers are in the tasks.
 """
 
-from pathlib import Path
 from typing import Any
 
-from vertigym.core.config import parse, read_toml
-from vertigym.core.types import SPLITS
+from vertigym.core.types import SPLITS, Task
 from vertigym.decisions.model import DecisionModel
-from vertigym.envs.decision.config import DecisionConfig, read_tasks
+from vertigym.envs.decision.config import DecisionConfig
 from vertigym.envs.decision.prompts import rules_text
 from vertigym.envs.env import SingleTurnEnv
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import TaskSet
 from vertigym.rewards.decision import DecisionVerifier
 from vertigym.rewards.rubric import Part, Rubric
@@ -25,25 +24,28 @@ class DecisionEnv(SingleTurnEnv):
     """A decision model's environment; `config` is its `env.toml`, `folder` where it lies. `only` keeps the
     tasks whose `info["change"]` it is (`diff.py` says which cases a change of the rules changes)."""
 
-    def __init__(self, folder: Path, config: DecisionConfig, *, only: str = "") -> None:
+    def __init__(self, folder: EnvFolder, config: DecisionConfig, *, only: str = "") -> None:
         verifier = DecisionVerifier(**config.weights.model_dump(), tolerance=config.tolerance)
-        system = rules_text(DecisionModel.read(folder / "decision.json")) if config.rules == "shown" else ""
-        tasks = read_tasks(folder)
+        model = DecisionModel.read(folder.path / "decision.json") if config.rules == "shown" else None
+        tasks = folder.tasks()
         if only:
             found = (tasks.get(i) for split in SPLITS for i in tasks.ids(split))
             tasks = TaskSet(task for task in found if task.info.get("change") == only)
-        super().__init__(tasks, Rubric(Part(verifier, name="reward", timeout_s=None)), system=system)
-        self.folder = folder
+        rubric = Rubric(Part(verifier, name="reward", timeout_s=None))
+        super().__init__(tasks, rubric, system=rules_text(model) if model else "")
+        self.folder = folder.path
         self.config = config
 
+    def subject(self, task: Task) -> Any:
+        """The case."""
+        return task.info.get("input")
 
-def load(folder: Path, *, only: str = "", **changes: Any) -> DecisionEnv:
+
+def load(folder: EnvFolder, *, only: str = "", **changes: Any) -> DecisionEnv:
     """Open an environment folder; `changes` replace keys of its `env.toml` (`rules="shown"`), `only` keeps some
     of its tasks ("changed" or "same").
 
     Raises:
         InputError: the folder's files are missing or wrong (one line says what).
     """
-    file = folder / "env.toml"
-    config = parse(DecisionConfig, read_toml(file) | changes, source=str(file))
-    return DecisionEnv(folder, config, only=only)
+    return DecisionEnv(folder, folder.config(DecisionConfig, **changes), only=only)

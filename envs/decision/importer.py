@@ -6,15 +6,17 @@ from datetime import datetime
 from pathlib import Path
 
 from vertigym.core.errors import ConfigError
+from vertigym.core.manifest import claim_folder
 from vertigym.core.types import SPLITS, Split
-from vertigym.decisions.findings import Finding, study
+from vertigym.decisions.findings import RuleFinding, analyse
 from vertigym.decisions.formats import read_model
-from vertigym.decisions.minimal_pairs import MinimalPair, Pairs, look
+from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
 from vertigym.decisions.model import Case, DecisionError, DecisionModel
 from vertigym.decisions.outputs import WHOLE, computed_fields, project
-from vertigym.decisions.sampler import Sample, Sampled, Sampler
-from vertigym.envs.decision.config import DecisionConfig, Rules, config_text, write_folder
-from vertigym.envs.decision.selection import TaskMaker, choose, deal, outcome_names
+from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
+from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
+from vertigym.envs.registry import is_env_id
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 300, "test": 500}
 _SURPLUS = 1.5  # cases sampled for one kept: rules and patterns are balanced by choosing
@@ -24,7 +26,7 @@ _NOW = "now"
 
 
 @dataclass(frozen=True, slots=True)
-class ImportReport:
+class DecisionImportReport:
     """What an import made.
 
     `not_hit` pairs a rule's id with its text: no case that was found hits it. `findings` says which of these
@@ -44,7 +46,7 @@ class ImportReport:
     patterns: int
     evaluations: int
     warnings: tuple[str, ...]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RuleFinding, ...] = ()
     adjacent: int = 0
     adjacent_shown: int = 0
     interacting: int = 0
@@ -83,7 +85,8 @@ def import_decision(
     keep: Sequence[str] = (),
     contrast: bool = True,
     sheet: str = "",
-) -> ImportReport:
+    force: bool = False,
+) -> DecisionImportReport:
     """Turn the decision model in `file` into the environment folder `out`.
 
     Args:
@@ -95,42 +98,45 @@ def import_decision(
         contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
             without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
+        force: replace `out` also where its files were edited.
 
     Raises:
         DecisionError: the model does not load, has no inputs to vary, decides nothing, or is not a function
             of its input (it reads the clock or draws random numbers).
-        ConfigError: a wrong id, moment or output field, or `out` is something else.
+        ConfigError: a wrong id, moment or output field.
+        OutputError: `out` is no environment that was imported, or was edited and `force` is not given.
     """
-    _check_id(id)
+    check_id(id)
+    claim_folder(out, FOLDER, force=force)
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
     warnings: list[str] = []
     model, fixed = _without_clock(read_model(file, sheet), now, seed, warnings)
-    known = study(model)
-    sampler = Sampler(model, seed, fixed, known.hopeless)
+    known = analyse(model)
+    sampler = Sampler(model, seed, fixed, known.unreachable)
     if not sampler.fields:
         raise DecisionError(f"{file}: no inputs to vary: no condition or expression names an input field")
     sampled = sampler.run(max(_LEAST, int(_SURPLUS * sum(sizes.values()))))
     if not sampled.samples:
         raise DecisionError(f"{file}: the engine can decide no case: {sampled.refusal}")
     fields = _asked(model, sampled, outputs, str(file))
-    pairs = look(sampler, sampled, known, fields) if contrast else Pairs()
-    usable = [s for s in sampled.samples if project(s.outcome.output, fields)]
+    pairs = find_pairs(sampler, sampled, known, fields) if contrast else RulePairs()
+    usable = [s for s in sampled.samples if project(s.evaluation.output, fields)]
     if len(usable) < len(SPLITS):
         raise DecisionError(f"{file}: decides only {len(usable)} distinct cases; three splits need three")
     minimal = _usable(pairs, usable)
     named = outcome_names(usable, fields) if contrast else None
-    chosen = choose(usable, sum(sizes.values()), seed, pairs=minimal, outcomes=named)
-    dealt = deal(chosen, sizes, minimal)
+    chosen = select(usable, sum(sizes.values()), seed, pairs=minimal, outcomes=named)
+    assigned = assign_splits(chosen, sizes, minimal)
     config = DecisionConfig(
         id=id, kind="decision", description=description, rules=rules, outputs=fields, seed=seed, now=now or ""
     )
     make = TaskMaker(model, fields, optional=_is_optional(usable, fields), pairs=minimal)
-    tasks = {split: [make(sample, split, dealt[split]) for sample in dealt[split]] for split in SPLITS}
-    in_tasks = {rule for samples in dealt.values() for s in samples for rule in s.outcome.rules}
+    tasks = {split: [make(sample, split, assigned[split]) for sample in assigned[split]] for split in SPLITS}
+    in_tasks = {rule for samples in assigned.values() for s in samples for rule in s.evaluation.rules}
     warnings += _shortfalls(sampled, len(chosen), sizes)
     neighbours = pairs.outcomes(model)
-    report = ImportReport(
+    report = DecisionImportReport(
         id=id,
         folder=out,
         counts={split: len(tasks[split]) for split in SPLITS},
@@ -138,7 +144,7 @@ def import_decision(
         rules=len(model.rules),
         not_hit=tuple((rule.id, rule.text) for rule in model.rules.values() if rule.id not in sampled.hit),
         without_task=tuple(rule for rule in model.rules if rule in sampled.hit - in_tasks),
-        patterns=len({s.outcome.rules for s in chosen}),
+        patterns=len({s.evaluation.rules for s in chosen}),
         evaluations=sampled.evaluations,
         warnings=tuple(warnings),
         findings=known.findings,
@@ -147,12 +153,16 @@ def import_decision(
         interacting=len(pairs.interacting),
         interacting_hit=len(pairs.hit),
     )
-    write_folder(out, config_text(config), model.text, tasks, _readme(report, config), keep)
+    write_folder(out, config_text(config), model.text, tasks, _readme(report, config), keep=keep, force=force)
     return report
 
 
-def _check_id(id: str) -> None:  # noqa: A002
-    if id.count("/") != 1 or not id.rpartition("-v")[2].isdecimal():
+def check_id(id: str) -> None:  # noqa: A002
+    """
+    Raises:
+        ConfigError: not an environment's id.
+    """
+    if not is_env_id(id):
         raise ConfigError(f"environment id {id!r}: the form is namespace/Name-v0")
 
 
@@ -176,9 +186,9 @@ def _without_clock(
         return model, {}
     stopped, later = (model.at(clock) for clock in _CLOCKS)
     samples = Sampler(stopped, seed).run(600).samples
-    fields = computed_fields(stopped, ((s.case, s.outcome.output) for s in samples))
+    fields = computed_fields(stopped, ((s.case, s.evaluation.output) for s in samples))
     for sample in samples:
-        if project(sample.outcome.output, fields) != project(later.evaluate(sample.case).output, fields):
+        if project(sample.evaluation.output, fields) != project(later.evaluate(sample.case).output, fields):
             raise DecisionError(
                 f"{model.source}: node {readers[0]!r} reads the clock: the same input has two answers on two "
                 "days; give the moment to decide at, for example now=2025-06-30T12:00:00Z"
@@ -187,9 +197,9 @@ def _without_clock(
     return stopped, {}
 
 
-def _asked(model: DecisionModel, sampled: Sampled, wanted: Sequence[str], source: str) -> list[str]:
+def _asked(model: DecisionModel, sampled: SampledCases, wanted: Sequence[str], source: str) -> list[str]:
     """The output fields to ask for; those wanted must occur."""
-    pairs = [(s.case, s.outcome.output) for s in sampled.samples]
+    pairs = [(s.case, s.evaluation.output) for s in sampled.samples]
     if not wanted:
         fields = computed_fields(model, pairs)
         if not fields:
@@ -202,18 +212,18 @@ def _asked(model: DecisionModel, sampled: Sampled, wanted: Sequence[str], source
     return list(wanted)
 
 
-def _usable(pairs: Pairs, samples: Sequence[Sample]) -> list[MinimalPair]:
+def _usable(pairs: RulePairs, samples: Sequence[DecidedCase]) -> list[MinimalPair]:
     """The minimal pairs both of whose cases can be tasks."""
     known = {id(sample) for sample in samples}
-    return [pair for pair in pairs.in_turn() if {id(pair.one), id(pair.other)} <= known]
+    return [pair for pair in pairs.round_robin() if {id(pair.one), id(pair.other)} <= known]
 
 
-def _is_optional(samples: Sequence[Sample], fields: Sequence[str]) -> bool:
+def _is_optional(samples: Sequence[DecidedCase], fields: Sequence[str]) -> bool:
     """Whether some field is missing from some answer."""
-    return fields[0] != WHOLE and any(not project(s.outcome.output, [f]) for f in fields for s in samples)
+    return fields[0] != WHOLE and any(not project(s.evaluation.output, [f]) for f in fields for s in samples)
 
 
-def _shortfalls(sampled: Sampled, chosen: int, sizes: Mapping[Split, int]) -> list[str]:
+def _shortfalls(sampled: SampledCases, chosen: int, sizes: Mapping[Split, int]) -> list[str]:
     found = []
     if chosen < sum(sizes.values()):
         found.append(f"only {chosen} distinct cases were found, {sum(sizes.values())} were asked for")
@@ -222,7 +232,7 @@ def _shortfalls(sampled: Sampled, chosen: int, sizes: Mapping[Split, int]) -> li
     return found
 
 
-def _readme(report: ImportReport, config: DecisionConfig) -> str:
+def _readme(report: DecisionImportReport, config: DecisionConfig) -> str:
     coverage = "none (the model has no tables)" if report.coverage is None else f"{report.coverage:.0%}"
     counts = ", ".join(f"{report.counts[split]} {split}" for split in SPLITS)
     lines = [

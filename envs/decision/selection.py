@@ -17,7 +17,7 @@ from vertigym.decisions.conditions import Conditions
 from vertigym.decisions.minimal_pairs import MinimalPair
 from vertigym.decisions.model import Case, DecisionModel
 from vertigym.decisions.outputs import leaves, project
-from vertigym.decisions.sampler import Sample
+from vertigym.decisions.sampler import DecidedCase
 from vertigym.envs.decision.prompts import case_prompt
 
 _PER_RULE = 6  # cases kept for every rule before anything else
@@ -26,20 +26,20 @@ _ENOUGH = 100  # cases of other outcomes for which the most common one is cut ba
 _MANY = 12  # a number with more values than this is left out of what counts as an outcome
 
 
-def choose(
-    samples: Sequence[Sample],
+def select(
+    samples: Sequence[DecidedCase],
     wanted: int,
     seed: int,
     *,
     pairs: Sequence[MinimalPair] = (),
     outcomes: Mapping[int, str] | None = None,
-) -> list[Sample]:
+) -> list[DecidedCase]:
     """At most `wanted` samples. `outcomes` names the outcome of a sample (by `id`); without it only the
     patterns of rules take turns, and no outcome makes up more than half where that leaves enough tasks."""
     order = [samples[int(i)] for i in generator(seed, "decision", "choose").permutation(len(samples))]
     if len(order) <= wanted:
-        return _lopped(order, outcomes or {})
-    kept: dict[int, Sample] = {}
+        return _without_surplus(order, outcomes or {})
+    kept: dict[int, DecidedCase] = {}
     for pair in pairs:
         if len(kept) + 2 <= _IN_PAIRS * wanted:
             kept |= {id(pair.one): pair.one, id(pair.other): pair.other}
@@ -47,7 +47,7 @@ def choose(
     for sample in kept.values():
         _count(sample, counts)
     for sample in order:
-        if len(kept) < wanted and any(counts[rule] < _PER_RULE for rule in sample.outcome.rules):
+        if len(kept) < wanted and any(counts[rule] < _PER_RULE for rule in sample.evaluation.rules):
             if id(sample) not in kept:
                 _count(sample, counts)
             kept[id(sample)] = sample
@@ -55,10 +55,10 @@ def choose(
     while len(kept) < wanted:
         sample = next(turns)
         kept[id(sample)] = sample
-    return _lopped(list(kept.values()), outcomes or {})
+    return _without_surplus(list(kept.values()), outcomes or {})
 
 
-def _lopped(kept: list[Sample], outcomes: Mapping[int, str]) -> list[Sample]:
+def _without_surplus(kept: list[DecidedCase], outcomes: Mapping[int, str]) -> list[DecidedCase]:
     """Without the last cases of an outcome that makes up more than half, if the others are enough for that."""
     counts = Counter(outcomes.get(id(sample), "") for sample in kept)
     (common, most), *_ = counts.most_common(1)
@@ -70,16 +70,16 @@ def _lopped(kept: list[Sample], outcomes: Mapping[int, str]) -> list[Sample]:
     return [sample for sample in kept if id(sample) not in gone]
 
 
-def _count(sample: Sample, counts: dict[str, int]) -> None:
-    for rule in sample.outcome.rules:
+def _count(sample: DecidedCase, counts: dict[str, int]) -> None:
+    for rule in sample.evaluation.rules:
         counts[rule] += 1
 
 
-def _in_turn(samples: Sequence[Sample], outcomes: Mapping[int, str]) -> Iterator[Sample]:
+def _in_turn(samples: Sequence[DecidedCase], outcomes: Mapping[int, str]) -> Iterator[DecidedCase]:
     """The samples, one of each outcome in turn, and of an outcome one of each pattern in turn."""
-    waiting: dict[str, dict[tuple[str, ...], list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    waiting: dict[str, dict[tuple[str, ...], list[DecidedCase]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
-        waiting[outcomes.get(id(sample), "")][sample.outcome.rules].append(sample)
+        waiting[outcomes.get(id(sample), "")][sample.evaluation.rules].append(sample)
     streams = [_patterns(patterns) for patterns in waiting.values()]
     while streams:
         for stream in list(streams):
@@ -90,16 +90,16 @@ def _in_turn(samples: Sequence[Sample], outcomes: Mapping[int, str]) -> Iterator
                 yield found
 
 
-def _patterns(patterns: Mapping[tuple[str, ...], list[Sample]]) -> Iterator[Sample]:
+def _patterns(patterns: Mapping[tuple[str, ...], list[DecidedCase]]) -> Iterator[DecidedCase]:
     while any(patterns.values()):
         for cases in patterns.values():
             if cases:
                 yield cases.pop()
 
 
-def outcome_names(samples: Sequence[Sample], fields: Sequence[str]) -> dict[int, str]:
+def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict[int, str]:
     """The outcome of each sample (by `id`): its answer without numbers that take many values."""
-    answers = [project(sample.outcome.output, fields) for sample in samples]
+    answers = [project(sample.evaluation.output, fields) for sample in samples]
     flat = [dict(leaves(answer)) if isinstance(answer, dict) else {(): answer} for answer in answers]
     seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for answer in flat:
@@ -108,33 +108,37 @@ def outcome_names(samples: Sequence[Sample], fields: Sequence[str]) -> dict[int,
     few = {path for path, values in seen.items() if len(values) <= _MANY}
     return {
         id(sample): dumps(
-            [[*path, value] for path, value in answer.items() if path in few or isinstance(value, str | bool)]
+            [
+                [*path, answer[path]]
+                for path in sorted(answer)
+                if path in few or isinstance(answer[path], str | bool)
+            ]
         )
         for sample, answer in zip(samples, flat, strict=True)
     }
 
 
-def deal(
-    samples: Sequence[Sample], sizes: Mapping[Split, int], pairs: Sequence[MinimalPair] = ()
-) -> dict[Split, list[Sample]]:
+def assign_splits(
+    samples: Sequence[DecidedCase], sizes: Mapping[Split, int], pairs: Sequence[MinimalPair] = ()
+) -> dict[Split, list[DecidedCase]]:
     """Share the samples out in proportion to `sizes`: the minimal pairs whole, then so that each split sees
     each rule, as far as its cases go, then pattern by pattern."""
     share = min(1.0, len(samples) / sum(sizes.values()))
     quota = {split: max(sizes[split] * share, 1) for split in SPLITS if sizes[split]}
-    dealt: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
+    assigned: dict[Split, list[DecidedCase]] = {split: [] for split in SPLITS}
     gone = set[int]()
     for pair in _whole(samples, pairs):
-        split = min(quota, key=lambda s: (len(dealt[s]) + 2) / quota[s])
-        if len(dealt[split]) + 2 <= quota[split]:
-            dealt[split] += [pair.one, pair.other]
+        split = min(quota, key=lambda s: (len(assigned[s]) + 2) / quota[s])
+        if len(assigned[split]) + 2 <= quota[split]:
+            assigned[split] += [pair.one, pair.other]
             gone |= {id(pair.one), id(pair.other)}
-    rest = _one_of_each([s for s in samples if id(s) not in gone], quota, dealt)
-    for sample in sorted(rest, key=lambda s: s.outcome.rules):
-        dealt[min(quota, key=lambda s: (len(dealt[s]) + 1) / quota[s])].append(sample)
-    return dealt
+    rest = _one_of_each([s for s in samples if id(s) not in gone], quota, assigned)
+    for sample in sorted(rest, key=lambda s: s.evaluation.rules):
+        assigned[min(quota, key=lambda s: (len(assigned[s]) + 1) / quota[s])].append(sample)
+    return assigned
 
 
-def _whole(samples: Sequence[Sample], pairs: Sequence[MinimalPair]) -> Iterator[MinimalPair]:
+def _whole(samples: Sequence[DecidedCase], pairs: Sequence[MinimalPair]) -> Iterator[MinimalPair]:
     """Pairs both of whose halves were chosen, no case twice."""
     free = {id(sample) for sample in samples}
     for pair in pairs:
@@ -144,21 +148,21 @@ def _whole(samples: Sequence[Sample], pairs: Sequence[MinimalPair]) -> Iterator[
 
 
 def _one_of_each(
-    samples: Sequence[Sample], quota: Mapping[Split, float], dealt: Mapping[Split, list[Sample]]
-) -> list[Sample]:
-    """Deal one case of each rule, the rarest first, to each split that has none yet and has room; gives back
+    samples: Sequence[DecidedCase], quota: Mapping[Split, float], assigned: Mapping[Split, list[DecidedCase]]
+) -> list[DecidedCase]:
+    """Assign one case of each rule, the rarest first, to each split that has none yet and has room; gives back
     what is left."""
-    holders: dict[str, list[Sample]] = defaultdict(list)
+    holders: dict[str, list[DecidedCase]] = defaultdict(list)
     for sample in samples:
-        for rule in sample.outcome.rules or ("",):
+        for rule in sample.evaluation.rules or ("",):
             holders[rule].append(sample)
     gone: set[int] = set()
     for rule, cases in sorted(holders.items(), key=lambda item: (len(item[1]), item[0])):
         for split in quota:
-            has = any(rule in s.outcome.rules for s in dealt[split])
+            has = any(rule in s.evaluation.rules for s in assigned[split])
             free = next((s for s in cases if id(s) not in gone), None)
-            if free and not has and len(dealt[split]) < quota[split]:
-                dealt[split].append(free)
+            if free and not has and len(assigned[split]) < quota[split]:
+                assigned[split].append(free)
                 gone.add(id(free))
     return [sample for sample in samples if id(sample) not in gone]
 
@@ -172,14 +176,14 @@ class TaskMaker:
     ) -> None:
         self._fields, self._optional = fields, optional
         self._looked_at = looked_at(model)
-        self._pairs: dict[int, tuple[Sample, str]] = {}
+        self._pairs: dict[int, tuple[DecidedCase, str]] = {}
         for pair in pairs:
             for one, other in ((pair.one, pair.other), (pair.other, pair.one)):
                 self._pairs.setdefault(id(one), (other, pair.field))
 
-    def __call__(self, sample: Sample, split: Split, together: Sequence[Sample] = ()) -> Task:
+    def __call__(self, sample: DecidedCase, split: Split, together: Sequence[DecidedCase] = ()) -> Task:
         """The task; `together` are the samples of its split."""
-        rules = list(sample.outcome.rules)
+        rules = list(sample.evaluation.rules)
         info: dict[str, Any] = {"input": sample.case, "rules": rules, "difficulty": self.difficulty(sample)}
         other, name = self._pairs.get(id(sample), (None, ""))
         if other is not None and any(other is s for s in together):
@@ -187,15 +191,15 @@ class TaskMaker:
         return Task(
             id=task_id(sample.case),
             prompt=case_prompt(sample.case, self._fields, optional=self._optional),
-            answer=project(sample.outcome.output, self._fields),
+            answer=project(sample.evaluation.output, self._fields),
             info=info,
             split=split,
             cluster=" ".join(rules),
         )
 
-    def difficulty(self, sample: Sample) -> int:
+    def difficulty(self, sample: DecidedCase) -> int:
         """Rules hit plus distinct input fields looked at."""
-        rules = sample.outcome.rules
+        rules = sample.evaluation.rules
         return len(rules) + len(frozenset().union(*(self._looked_at[rule] for rule in rules)))
 
 

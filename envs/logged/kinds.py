@@ -9,17 +9,16 @@ none = "none of these"                # what to answer where no label fits
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from vertigym.core.config import parse, read_toml
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import dumps, read_json
 from vertigym.core.types import Split, Task
 from vertigym.envs.env import SingleTurnEnv
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.logged.documents import read_documents
 from vertigym.envs.logged.source import (
     Paths,
@@ -56,13 +55,13 @@ class ClassifyConfig(TracesConfig):
     costs: dict[str, dict[str, float]] = Field({}, description="TRUE.GIVEN")
 
 
-def load_classify(folder: Path, **changes: Any) -> SingleTurnEnv:
+def load_classify(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
     """The label of a text.
 
     Raises:
         ConfigError: env.toml is wrong. DataError: a file is missing, or a label is not among `labels`.
     """
-    config = _config(ClassifyConfig, folder, changes)
+    config = folder.config(ClassifyConfig, **changes)
     labels = list(config.labels or _labels_in_train(folder, config))
     if config.none and config.none not in labels:
         labels.append(config.none)
@@ -97,16 +96,16 @@ class ExtractConfig(TracesConfig):
     tolerance: float = Field(1e-6, ge=0, description="of numbers that are not whole, absolute")
 
 
-def load_extract(folder: Path, **changes: Any) -> SingleTurnEnv:
+def load_extract(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
     """The fields of a text, as JSON.
 
     Raises:
         ConfigError: env.toml or the schema is wrong. DataError: a file is missing.
     """
-    config = _config(ExtractConfig, folder, changes)
-    schema = read_json(folder / config.json_schema)
+    config = folder.config(ExtractConfig, **changes)
+    schema = read_json(folder.path / config.json_schema)
     if not isinstance(schema, dict):
-        raise ConfigError(f"{folder / config.json_schema}: a JSON schema is an object")
+        raise ConfigError(f"{folder.path / config.json_schema}: a JSON schema is an object")
     fits = schema_validator(schema)
 
     def task(trace: Trace, split: Split) -> Task | str:
@@ -160,14 +159,14 @@ class RewriteEnv(SingleTurnEnv):
         return [max(tried, key=lambda query: self.rubric.score(task=task, completion=query).value or 0.0)]
 
 
-def load_rewrite(folder: Path, **changes: Any) -> RewriteEnv:
+def load_rewrite(folder: EnvFolder, **changes: Any) -> RewriteEnv:
     """A query made to find more.
 
     Raises:
         ConfigError: env.toml is wrong. DataError: a file is missing. MissingDependencyError: no `bm25s`.
     """
-    config = _config(RewriteConfig, folder, changes)
-    library = Library(read_documents(folder / config.documents))
+    config = folder.config(RewriteConfig, **changes)
+    library = Library(read_documents(folder.path / config.documents))
 
     def task(trace: Trace, split: Split) -> Task | str:
         wanted = [name for name in _ids(at(trace, config.relevant)) if name in library]
@@ -201,13 +200,13 @@ class CiteConfig(TracesConfig):
     most: float = Field(0.25, gt=0, le=1)
 
 
-def load_cite(folder: Path, **changes: Any) -> SingleTurnEnv:
+def load_cite(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
     """An answer whose claims cite the passages that hold them.
 
     Raises:
         ConfigError: env.toml is wrong. DataError: a file is missing.
     """
-    config = _config(CiteConfig, folder, changes)
+    config = folder.config(CiteConfig, **changes)
 
     def task(trace: Trace, split: Split) -> Task | str:
         answer = at(trace, config.answer)
@@ -242,15 +241,15 @@ class OutcomeConfig(TracesConfig):
     match: Literal["same", "near"] = "same"
 
 
-def load_outcome(folder: Path, **changes: Any) -> SingleTurnEnv:
+def load_outcome(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
     """The reply that people accepted.
 
     Raises:
         ConfigError: env.toml is wrong. DataError: a file is missing.
     """
-    config = _config(OutcomeConfig, folder, changes)
+    config = folder.config(OutcomeConfig, **changes)
     replies: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for _, trace in read_split(folder / config.traces):
+    for _, trace in read_split(folder.path / config.traces):
         said, seen = verdict(trace), replies[_input(trace)]
         if said is not None:
             seen[trace.completion.strip()].append(said)
@@ -280,15 +279,10 @@ def _env(
     return env
 
 
-def _config(model: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
-    file = folder / "env.toml"
-    return parse(model, {**read_toml(file), **changes}, source=str(file))
-
-
-def _labels_in_train(folder: Path, config: ClassifyConfig) -> list[str]:
+def _labels_in_train(folder: EnvFolder, config: ClassifyConfig) -> list[str]:
     listed = {
         _text(at(trace, config.label))
-        for split, trace in read_split(folder / config.traces)
+        for split, trace in read_split(folder.path / config.traces)
         if split == "train"
     }
     return sorted(listed - {""})

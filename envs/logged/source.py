@@ -18,6 +18,7 @@ from vertigym.core.errors import DataError
 from vertigym.core.files import dumps
 from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS, Message, Split, Task
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import TaskSet
 from vertigym.traces.records import Trace, read_traces
 
@@ -42,7 +43,7 @@ class TracesConfig(Config):
 
 
 @dataclass(slots=True)
-class LeftOut:
+class SkippedTraces:
     """How many traces became no task, by reason."""
 
     reasons: Counter[str] = field(default_factory=Counter)
@@ -73,7 +74,7 @@ def read_split(folder: Path) -> Iterator[tuple[Split, Trace]]:
 
 
 def make_tasks(
-    folder: Path,
+    folder: EnvFolder,
     config: TracesConfig,
     make: Callable[[Trace, Split], Task | str],
     *,
@@ -89,8 +90,8 @@ def make_tasks(
     Raises:
         DataError: no task is left (says why).
     """
-    left, found = LeftOut(), dict[str, Task]()
-    for split, trace in read_split(folder / config.traces):
+    left, found = SkippedTraces(), dict[str, Task]()
+    for split, trace in read_split(folder.path / config.traces):
         task = make(trace, split)
         if isinstance(task, str):
             left.reasons[task] += 1
@@ -173,7 +174,7 @@ def _opening(task: Task, system: str | None, instruction: str) -> str | tuple[Me
 
 
 def _thinned(
-    found: Mapping[str, Task], split: Split, most: float, key: Callable[[Task], str], left: LeftOut
+    found: Mapping[str, Task], split: Split, most: float, key: Callable[[Task], str], left: SkippedTraces
 ) -> list[Task]:
     """A split's tasks with at most the share `most` of one answer, chosen by the tasks' ids."""
     tasks = [task for task in found.values() if task.split == split]

@@ -17,6 +17,7 @@ from vertigym.decisions.formats import read_model
 from vertigym.envs.agent.env import load
 from vertigym.envs.agent.expert import expert_logs
 from vertigym.envs.agent.importer import import_agent
+from vertigym.envs.folders import EnvFolder
 
 HERE = Path(__file__).parent
 SIZES: dict[Split, int] = {"train": 600, "eval": 200, "test": 300}
@@ -40,7 +41,7 @@ SETTINGS = (
 def prepare(folder: Path, logs: Path) -> None:
     """Write the environment and the logs."""
     import_agent(HERE / "desk.csv", "desk/Desk-v0", folder, sizes=SIZES, settings=SETTINGS)
-    env = load(folder)
+    env = load(EnvFolder(folder))
     write_jsonl(logs, expert_logs(env, read_model(HERE / "desk-old.csv")))
 
 

@@ -8,7 +8,7 @@ import openpyxl
 import pytest
 
 from vertigym.core.errors import DataError
-from vertigym.decisions.findings import study
+from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import guess, read_model
 from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
 from vertigym.envs.decision.importer import import_decision
@@ -111,12 +111,12 @@ def test_hit_policies_of_a_sheet(tmp_path: Path) -> None:
         model = sheet(tmp_path, f"{policy},{rows}")
         assert model.evaluate({"n": 11}).output["points"] == points
     buried = sheet(tmp_path, "U,n,k,-> fee\n1,>= 100,,3\n2,> 200,gold,1\n")
-    assert {(f.kind, f.rule, f.by) for f in study(buried).findings} == {
+    assert {(f.kind, f.rule, f.by) for f in analyse(buried).findings} == {
         ("overlap", "rules:2", ("rules:1",)),
         ("shadowed", "rules:2", ("rules:1",)),
     }
     overlapping = sheet(tmp_path, f"U,{rows}")
-    assert {f.kind for f in study(overlapping).findings} == {"overlap", "shadowed"}
+    assert {f.kind for f in analyse(overlapping).findings} == {"overlap", "shadowed"}
     assert overlapping.evaluate({"n": 7}).output["points"] == 10
     with pytest.raises(CaseError):
         overlapping.evaluate({"n": 11})

@@ -12,17 +12,18 @@ import zen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_business_import import expression, graph, table
+from tests.test_envs_decision_import import expression, graph, table
 from vertigym.decisions import symbolic
 from vertigym.decisions.bindings import conjuncts
 from vertigym.decisions.boxes import Classes, both, is_simple, minus, simple_name, without
-from vertigym.decisions.findings import Finding, study
-from vertigym.decisions.minimal_pairs import adjacent, look
-from vertigym.decisions.model import DecisionModel, Outcome
-from vertigym.decisions.sampler import Sample, Sampler
+from vertigym.decisions.findings import RuleFinding, analyse
+from vertigym.decisions.minimal_pairs import adjacent, find_pairs
+from vertigym.decisions.model import DecisionModel, Evaluation
+from vertigym.decisions.sampler import DecidedCase, Sampler
 from vertigym.envs.decision.env import load
 from vertigym.envs.decision.importer import import_decision
-from vertigym.envs.decision.selection import choose, outcome_names
+from vertigym.envs.decision.selection import outcome_names, select
+from vertigym.envs.folders import EnvFolder
 
 NUMBERS = st.sampled_from([-3, 0, 1, 2.5, 7])
 CELLS = st.one_of(
@@ -128,7 +129,7 @@ def test_in_one_table_a_rule_is_reported_exactly_when_no_input_hits_it(rows: lis
     model = DecisionModel(
         graph(table("t", ["p", "q"], ["o"], [[*row, f"'{i}'"] for i, row in enumerate(rows)]))
     )
-    assert set(model.rules) - hit_by_anything(model, ["p", "q"]) == study(model).hopeless
+    assert set(model.rules) - hit_by_anything(model, ["p", "q"]) == analyse(model).unreachable
 
 
 @settings(max_examples=60, deadline=None)
@@ -155,16 +156,16 @@ def test_in_a_chain_no_rule_that_is_reported_is_ever_hit(
     )
     before, symbolic.MOST_STATES = symbolic.MOST_STATES, states
     try:
-        assert not study(model).hopeless & hit_by_anything(model, ["p"])
+        assert not analyse(model).unreachable & hit_by_anything(model, ["p"])
     finally:
         symbolic.MOST_STATES = before
 
 
-def reported(*nodes: dict[str, Any], schema: dict[str, Any] | None = None) -> dict[str, Finding]:
+def reported(*nodes: dict[str, Any], schema: dict[str, Any] | None = None) -> dict[str, RuleFinding]:
     document = json.loads(graph(*nodes))
     if schema:
         document["nodes"][0]["content"] = {"schema": json.dumps(schema)}
-    return {finding.rule: finding for finding in study(DecisionModel(json.dumps(document))).findings}
+    return {finding.rule: finding for finding in analyse(DecisionModel(json.dumps(document))).findings}
 
 
 def test_a_shadowed_rule_names_the_rules_before_it() -> None:
@@ -182,7 +183,7 @@ def test_a_rule_whose_outcome_may_fail_shadows_nothing() -> None:
     assert model.evaluate({"a": "text"}).rules == (
         "t:2",
     )  # the engine passes over a row that it cannot compute
-    assert study(model).hopeless == {"t:3"}
+    assert analyse(model).unreachable == {"t:3"}
 
 
 def test_conditions_that_exclude_each_other_never_hold() -> None:
@@ -219,14 +220,14 @@ def test_the_inputs_schema_excludes_cases() -> None:
 def test_rules_that_must_exclude_each_other_and_overlap_are_reported_with_an_example() -> None:
     rows = [["< 10", "'a'", "1"], ["> 5", "", "2"], ["> 20", "'b'", "3"]]
     node = table("t", ["n", "k"], ["o"], rows, statedPolicy="UNIQUE")
-    found = [f for f in study(DecisionModel(graph(node))).findings if f.kind == "overlap"]
+    found = [f for f in analyse(DecisionModel(graph(node))).findings if f.kind == "overlap"]
     assert [(f.rule, f.by, f.proven) for f in found] == [("t:2", ("t:1",), True), ("t:3", ("t:2",), True)]
     for finding in found:
         case = dict(finding.example)
         for rule in (finding.rule, *finding.by):
             cells = DecisionModel(graph(node)).rules[rule].cells
             assert all(not cell or engine_says(cell, case[column]) for column, cell in cells)
-    assert not study(DecisionModel(graph(table("t", ["n", "k"], ["o"], rows)))).findings[1:]
+    assert not analyse(DecisionModel(graph(table("t", ["n", "k"], ["o"], rows)))).findings[1:]
 
 
 # Pairs.
@@ -246,7 +247,7 @@ DESK = graph(
 
 def test_adjacent_rules_are_one_column_apart() -> None:
     model = DecisionModel(DESK)
-    pairs = {(p.one, p.other): p.columns for p in adjacent(model, study(model)) if p.node == "desk"}
+    pairs = {(p.one, p.other): p.columns for p in adjacent(model, analyse(model)) if p.node == "desk"}
     assert pairs == {
         ("desk:1", "desk:2"): ("vip",),
         ("desk:1", "desk:3"): ("size",),
@@ -259,17 +260,17 @@ def test_adjacent_rules_are_one_column_apart() -> None:
 
 def test_a_minimal_pair_differs_in_one_field_and_in_the_answer() -> None:
     model = DecisionModel(DESK)
-    known = study(model)
-    sampler = Sampler(model, 0, hopeless=known.hopeless)
+    known = analyse(model)
+    sampler = Sampler(model, 0, unreachable=known.unreachable)
     sampled = sampler.run(40)
-    pairs = look(sampler, sampled, known, ["desk"])
+    pairs = find_pairs(sampler, sampled, known, ["desk"])
     assert all(pairs.outcomes(model).values())
     for asked, pair in [(asked, pair) for asked, found in pairs.minimal.items() for pair in found]:
         one, other = pair.one.case, pair.other.case
         assert [name for name in one if one[name] != other[name]] == [pair.field]
-        assert pair.one.outcome.output["desk"] != pair.other.outcome.output["desk"]
-        assert asked.one in pair.one.outcome.rules
-        assert asked.other in pair.other.outcome.rules
+        assert pair.one.evaluation.output["desk"] != pair.other.evaluation.output["desk"]
+        assert asked.one in pair.one.evaluation.rules
+        assert asked.other in pair.other.evaluation.rules
     every = {(f"size:{i}", f"desk:{j}") for i in (1, 2) for j in range(1, 5)}
     assert pairs.hit == pairs.interacting == every - {
         ("size:1", "desk:3"), ("size:2", "desk:1"), ("size:2", "desk:2")
@@ -283,7 +284,7 @@ def test_tasks_keep_minimal_pairs_together_and_say_how_hard_they_are(tmp_path: P
         file, "acme/Desk-v0", tmp_path / "out", sizes={"train": 60, "eval": 20, "test": 20}
     )
     assert (report.adjacent_shown, report.adjacent) == (7, 7)
-    env = load(tmp_path / "out")
+    env = load(EnvFolder(tmp_path / "out"))
     paired = 0
     for split in ("train", "eval", "test"):
         tasks = {i: env.tasks.get(i) for i in env.tasks.ids(split)}
@@ -299,13 +300,16 @@ def test_tasks_keep_minimal_pairs_together_and_say_how_hard_they_are(tmp_path: P
     assert paired >= 10
 
 
-def samples(answers: Iterator[tuple[str, int]]) -> list[Sample]:
-    return [Sample({"n": i}, Outcome({"o": o, "fee": fee}, ("t:1",), {})) for i, (o, fee) in enumerate(answers)]
+def samples(answers: Iterator[tuple[str, int]]) -> list[DecidedCase]:
+    return [
+        DecidedCase({"n": i}, Evaluation({"o": o, "fee": fee}, ("t:1",), {}))
+        for i, (o, fee) in enumerate(answers)
+    ]
 
 
 def test_outcomes_are_balanced() -> None:
     found = samples(("common" if i % 10 else "rare", i) for i in range(400))
     names = outcome_names(found, ["o", "fee"])
     assert set(names.values()) == {'[["o","common"]]', '[["o","rare"]]'} or len(set(names.values())) == 2
-    kept = choose(found, 60, 0, outcomes=names)
-    assert sum(s.outcome.output["o"] == "rare" for s in kept) >= 25
+    kept = select(found, 60, 0, outcomes=names)
+    assert sum(s.evaluation.output["o"] == "rare" for s in kept) >= 25

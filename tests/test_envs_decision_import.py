@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from vertigym.core.errors import ConfigError, DataError, InputError
+from vertigym.core.errors import ConfigError, DataError, InputError, OutputError
+from vertigym.core.manifest import MANIFEST, verify
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.model import DecisionError, DecisionModel
 from vertigym.decisions.outputs import computed_fields, project
@@ -16,8 +17,9 @@ from vertigym.envs import registry
 from vertigym.envs.decision.builtin import CREDIT_LIMIT, RETURNS, folder_of, rebuild
 from vertigym.envs.decision.config import OLD_DECISION
 from vertigym.envs.decision.env import DecisionEnv, load
-from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.decision.importer import DecisionImportReport, import_decision
 from vertigym.envs.decision.stale import company_logs, derive_old, old_version, stale_logs
+from vertigym.envs.folders import EnvFolder
 
 SIZES: dict[Split, int] = {"train": 60, "eval": 12, "test": 20}
 
@@ -71,11 +73,11 @@ LOAN = graph(
 )
 
 
-def imported(tmp_path: Path, text: str, **options: Any) -> tuple[ImportReport, DecisionEnv]:
+def imported(tmp_path: Path, text: str, **options: Any) -> tuple[DecisionImportReport, DecisionEnv]:
     file = tmp_path / "model.json"
     file.write_text(text)
     report = import_decision(file, "acme/Loan-v0", tmp_path / "Loan-v0", **{"sizes": SIZES, **options})
-    return report, load(tmp_path / "Loan-v0")
+    return report, load(EnvFolder(tmp_path / "Loan-v0"))
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -85,7 +87,8 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_an_import_makes_a_complete_environment(tmp_path: Path) -> None:
     report, env = imported(tmp_path, LOAN, description="Loans.")
     assert sorted(everything(report.folder)) == [
-        "README.md", "decision.json", "env.toml", "tasks/eval.jsonl", "tasks/test.jsonl", "tasks/train.jsonl",
+        "README.md", "decision.json", "env.toml", "manifest.json",
+        "tasks/eval.jsonl", "tasks/test.jsonl", "tasks/train.jsonl",
     ]  # fmt: skip
     assert report.counts == SIZES
     assert report.outputs == env.config.outputs == ("points.grade", "ratio", "decision", "rate")
@@ -147,7 +150,7 @@ def test_the_reference_earns_one_and_doing_nothing_earns_nothing(tmp_path: Path)
 
 def test_rules_are_shown_or_hidden_by_one_key(tmp_path: Path) -> None:
     report, hidden = imported(tmp_path, LOAN)
-    shown = load(report.folder, rules="shown")
+    shown = load(EnvFolder(report.folder), rules="shown")
     task = hidden.tasks.ids("train")[0]
     hidden.reset(options={"task": task})
     shown.reset(options={"task": task})
@@ -155,7 +158,7 @@ def test_rules_are_shown_or_hidden_by_one_key(tmp_path: Path) -> None:
     assert [m["role"] for m in shown.messages] == ["system", "user"]
     assert "| 'good' | (38..39) | 'car' | 'edge' | 1.5 |" in shown.messages[0]["content"]
     with pytest.raises(ConfigError, match="rules"):
-        load(report.folder, rules="half")
+        load(EnvFolder(report.folder), rules="half")
 
 
 def test_which_outputs_are_asked_for_can_be_chosen(tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ def test_a_clock_that_no_answer_depends_on_is_only_noted(tmp_path: Path) -> None
 def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "Loan-v0").mkdir()
     (tmp_path / "Loan-v0" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="not an environment folder"):
+    with pytest.raises(OutputError, match="is no environment that vertigym wrote"):
         imported(tmp_path, LOAN)
     assert (tmp_path / "Loan-v0" / "thesis.txt").read_text() == "years of work"
 
@@ -247,28 +250,30 @@ def test_faults_in_a_folder_are_one_line(tmp_path: Path) -> None:
     good = toml.read_text()
     toml.write_text(good.replace("exact = 0.6", "exact = 0.7"))
     with pytest.raises(ConfigError, match="must be 1"):
-        load(report.folder)
+        load(EnvFolder(report.folder))
     toml.write_text(good.replace("tolerance", "tolerence"))
     with pytest.raises(ConfigError, match="did you mean 'tolerance'"):
-        load(report.folder)
+        load(EnvFolder(report.folder))
     toml.write_text(good)
     (report.folder / "tasks" / "eval.jsonl").unlink()
     with pytest.raises(DataError, match="no such file"):
-        load(report.folder)
+        load(EnvFolder(report.folder))
 
 
 @pytest.mark.parametrize("id", [RETURNS, CREDIT_LIMIT])
 def test_a_built_in_is_what_its_decision_model_makes(tmp_path: Path, id: str) -> None:  # noqa: A002
     report = rebuild(id, tmp_path / "again")
-    shipped = everything(folder_of(id))
-    shipped.pop(OLD_DECISION, None)
-    assert everything(tmp_path / "again") == shipped
+    verify(folder_of(id))
+    shipped, made = everything(folder_of(id)), everything(tmp_path / "again")
+    made.pop(MANIFEST)
+    assert made == {name: shipped[name] for name in made}
+    assert shipped.keys() - made.keys() == {MANIFEST, OLD_DECISION} & shipped.keys()
     assert report.coverage == 1.0
     check_env(registry.make(id), skip_render_check=True)
 
 
 def test_logs_of_the_returns_desk_follow_the_old_policy_in_three_cases_of_four() -> None:
-    env = load(folder_of(RETURNS))
+    env = load(EnvFolder(folder_of(RETURNS)))
     old = old_version(env)
     assert old.text == (folder_of(RETURNS) / OLD_DECISION).read_text()
     tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
@@ -294,7 +299,7 @@ def test_an_old_version_is_derived_by_moving_rules(tmp_path: Path) -> None:
     changed = sum(a != t.answer for a, t in zip(answers, tasks, strict=True)) / len(tasks)
     assert 0.3 <= changed <= 0.65
     assert old.text == derive_old(current, tasks, report.outputs, share=0.5, seed=2).text
-    shown = load(report.folder, rules="shown")
+    shown = load(EnvFolder(report.folder), rules="shown")
     assert [m["role"] for m in company_logs(shown, old)[0]["messages"]] == ["system", "user", "assistant"]
     assert stale_logs(current, old, tasks[:1], report.outputs, share_old=0.0)[0]["messages"][1][
         "content"

@@ -21,12 +21,13 @@ from vertigym.decisions.outputs import project
 from vertigym.envs import registry
 from vertigym.envs.agent.config import DatabaseConfig, fits, schema_of
 from vertigym.envs.agent.customer import ScriptedCustomer, misspell, read_answer
-from vertigym.envs.agent.database import DECIDED, FIRST, LAST, Database, build, pool_of
+from vertigym.envs.agent.database import DECIDED, FIRST, LAST, Database, build_world, stored_cases
 from vertigym.envs.agent.env import AgentEnv, load
-from vertigym.envs.agent.expert import flaw, known_values, play_expert, replay
+from vertigym.envs.agent.expert import known_values, play_expert, replay, why_unfair
 from vertigym.envs.agent.importer import import_agent
 from vertigym.envs.check import check
 from vertigym.envs.decision.builtin import RETURNS, folder_of
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tool_calls import write_call
 from vertigym.policies import tiny
 from vertigym.policies.chat import ChatRenderer
@@ -48,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def env(folder: Path) -> Iterator[AgentEnv]:
-    opened = load(folder)
+    opened = load(EnvFolder(folder))
     yield opened
     opened.close()
 
@@ -74,7 +75,7 @@ def call(env: AgentEnv, does: str, **arguments: Any) -> Any:
 def test_every_task_is_solved_from_what_can_be_seen_and_in_no_other_way(folder: Path) -> None:
     """The proof of the import, again: the engine decides, the expert never sees the task's answer."""
     for violations in ("block", "punish"):
-        env = load(folder, violations=violations)
+        env = load(EnvFolder(folder), violations=violations)
         model = DecisionModel.read(folder / "decision.json")
         every = tasks_of(env)
         assert len(every) == sum(SIZES.values())
@@ -83,11 +84,11 @@ def test_every_task_is_solved_from_what_can_be_seen_and_in_no_other_way(folder: 
             return project(model.evaluate(case).output, env.config.outputs)
 
         for task in every:
-            played = play_expert(env, task, decide, known_values(every))
-            assert list(played.actions) == env.reference(task)
-            assert played.score.parts["lookups"] == 1
-            assert played.score.parts["needless"] == played.score.parts["violations"] == 0
-            assert flaw(env, played) == ""
+            episode = play_expert(env, task, decide, known_values(every))
+            assert list(episode.actions) == env.reference(task)
+            assert episode.score.parts["lookups"] == 1
+            assert episode.score.parts["needless"] == episode.score.parts["violations"] == 0
+            assert why_unfair(env, episode) == ""
 
 
 def test_the_proof_finds_what_is_not_fair(env: AgentEnv) -> None:
@@ -105,9 +106,9 @@ def test_the_proof_finds_what_is_not_fair(env: AgentEnv) -> None:
         return project(model.evaluate(case).output, env.config.outputs)
 
     known = known_values(tasks_of(env))
-    assert flaw(lenient, play_expert(lenient, task, decide, known)) == "doing nothing scores 1.0"
+    assert why_unfair(lenient, play_expert(lenient, task, decide, known)) == "doing nothing scores 1.0"
     wrong = play_expert(env, task, lambda case: {}, known)
-    assert "scores 0.0" in flaw(env, wrong)
+    assert "scores 0.0" in why_unfair(env, wrong)
 
 
 def test_an_old_rule_book_fails_where_the_answer_changed(env: AgentEnv) -> None:
@@ -116,16 +117,16 @@ def test_an_old_rule_book_fails_where_the_answer_changed(env: AgentEnv) -> None:
     values = []
     for task in tasks_of(env):
         answer = project(old.evaluate(task.info["input"]).output, env.config.outputs)
-        played = play_expert(env, task, partial(lambda a, case: a, answer), known)
-        assert played.score.value == float(answer == task.answer)
-        values.append(played.score.value)
+        episode = play_expert(env, task, partial(lambda a, case: a, answer), known)
+        assert episode.score.value == float(answer == task.answer)
+        values.append(episode.score.value)
     assert 0.1 < sum(values) / len(values) < 0.7
 
 
 def test_the_database_holds_namesakes_and_distractors(env: AgentEnv) -> None:
-    pool, size = pool_of(tasks_of(env)[:60], 0), DatabaseConfig(customers=9, cases=15)
+    pool, size = stored_cases(tasks_of(env)[:60], 0), DatabaseConfig(customers=9, cases=15)
     for task in tasks_of(env)[:20]:
-        world = build(task, pool, size, seed=0)
+        world = build_world(task, pool, size, seed=0)
         people = {row[0]: row[1:] for row in world.customers}
         cases = {row[0]: row for row in world.cases}
         me = people[world.customer]
@@ -140,8 +141,8 @@ def test_the_database_holds_namesakes_and_distractors(env: AgentEnv) -> None:
         days = [row[2] for row in world.cases if row[1] == world.customer]
         assert days.count(task.info["opened"]) == 1
         assert cases[world.other][1] == world.customer
-        assert world == build(
-            task, pool_of(tasks_of(env)[:60], 0), DatabaseConfig(customers=9, cases=15), seed=0
+        assert world == build_world(
+            task, stored_cases(tasks_of(env)[:60], 0), DatabaseConfig(customers=9, cases=15), seed=0
         )
         database = Database(world)
         assert sqlite_state(database.connection) == world.state()
@@ -193,7 +194,7 @@ def test_tools_find_list_get_ask_decide(env: AgentEnv) -> None:
 
 def test_the_rules_of_conduct_block_or_punish(folder: Path) -> None:
     for violations, broken in (("block", 0.0), ("punish", 0.0)):
-        env = load(folder, violations=violations)
+        env = load(EnvFolder(folder), violations=violations)
         task = asking(env)
         case = task.info["actions"][-2].partition('"case": "')[2].partition('"')[0]
         blind = [write_call("decide_case", case=case, decision=task.answer), write_call("finish")]
@@ -202,9 +203,9 @@ def test_the_rules_of_conduct_block_or_punish(folder: Path) -> None:
         assert score.parts["violations"] == 1
         assert score.parts["solved"] == (violations == "punish")
         assert score.evidence["violated"] == ["look the case up first"]
-    mild = load(folder, violations="punish", penalty=0.25)
+    mild = load(EnvFolder(folder), violations="punish", penalty=0.25)
     assert replay(mild, task, blind).value == 0.75
-    env = load(folder)
+    env = load(EnvFolder(folder))
     env.reset(seed=0, options={"task": task})
     stranger = env.world.strangers[0]
     call(env, "get", case=stranger)
@@ -217,7 +218,7 @@ def test_the_rules_of_conduct_block_or_punish(folder: Path) -> None:
 
 
 def test_needless_actions_and_missed_look_ups_are_counted(folder: Path) -> None:
-    env = load(folder, needless_cost=0.1)
+    env = load(EnvFolder(folder), needless_cost=0.1)
     task = asking(env)
     actions = list(env.reference(task) or [])
     assert replay(env, task, actions).value == 1.0
@@ -283,7 +284,7 @@ def test_a_slip_of_the_pen_is_still_understood() -> None:
 
 def test_misspelt_facts_occur_and_are_solved(tmp_path: Path) -> None:
     import_agent(DECISION, "shop/Slips-v0", tmp_path / "e", sizes=SIZES, settings=["customer.misspelt=1.0"])
-    env = load(tmp_path / "e")
+    env = load(EnvFolder(tmp_path / "e"))
     slips = [
         name
         for task in tasks_of(env)
@@ -368,7 +369,7 @@ def test_whatever_is_written_is_answered(env: AgentEnv, text: str) -> None:
 
 
 def test_the_environment_passes_its_own_check(folder: Path) -> None:
-    check_env(load(folder), skip_render_check=True)
+    check_env(load(EnvFolder(folder)), skip_render_check=True)
     report = check(str(folder), tasks=25)
     assert report.passed(strict=True), report.findings
     assert registry.make(str(folder)).tasks.ids("eval")
@@ -397,7 +398,7 @@ def test_decisions_are_described_by_a_schema(env: AgentEnv) -> None:
 def test_tools_are_renamed_and_left_out_in_env_toml(tmp_path: Path) -> None:
     tools = ", ".join(f'{{ does = "{d}", name = "{d}" }}' for d in ("find", "list", "get", "decide", "finish"))
     import_agent(DECISION, "shop/Short-v0", tmp_path / "e", sizes=SIZES, settings=[f"tool=[{tools}]"])
-    env = load(tmp_path / "e")
+    env = load(EnvFolder(tmp_path / "e"))
     assert [tool["function"]["name"] for tool in env.tools] == ["find", "list", "get", "decide", "finish"]
     assert '"name": "get"' in env.system
     assert all(replay(env, task, list(env.reference(task) or [])).value == 1.0 for task in tasks_of(env)[:5])
@@ -434,7 +435,7 @@ def test_a_model_plays_the_customer(folder: Path, monkeypatch: pytest.MonkeyPatc
     with ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        env = load(folder, customer={"endpoint": url, "model": "m"})
+        env = load(EnvFolder(folder), customer={"endpoint": url, "model": "m"})
         task = asking(env)
         score = replay(env, task, list(env.reference(task) or []))
         assert (score.value, score.parts["lookups"]) == (1.0, 1.0)
@@ -473,9 +474,9 @@ def test_tools_reach_the_model_through_its_own_template(env: AgentEnv, tmp_path:
 
 def test_the_scripted_expert_plays_several_turns(env: AgentEnv) -> None:
     episodes = [Episode(task, seed) for seed, task in enumerate(tasks_of(env))]
-    played = rollout(expert(), env, episodes, Sampling())
-    assert {trajectory.score.value for trajectory in played} == {1.0}
-    assert len({trajectory.turns for trajectory in played}) > 3
+    episode = rollout(expert(), env, episodes, Sampling())
+    assert {trajectory.score.value for trajectory in episode} == {1.0}
+    assert len({trajectory.turns for trajectory in episode}) > 3
 
 
 def test_agent_mode_on_the_command_line(
@@ -495,7 +496,7 @@ def test_agent_mode_on_the_command_line(
     make = ["env", "import", str(DECISION), "--id", "shop/Desk-v0"]
     code, out, _ = run(*make, "--mode", "agent", "--set", "database.cases=9", "--set", "policy=")
     assert (code, out.splitlines()[0]) == (0, "shop/Desk-v0 -> environments/desk")
-    assert load(Path("environments/desk")).config.database.cases == 9
+    assert load(EnvFolder(Path("environments/desk"))).config.database.cases == 9
     code, out, _ = run("env", "show", "shop/Desk-v0")
     assert code == 0
     assert "Please decide my case" in out

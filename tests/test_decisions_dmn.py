@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from vertigym.decisions.findings import study
+from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
 from vertigym.decisions.sfeel import Name, Term, expression, unary_tests
@@ -230,7 +230,7 @@ def test_each_form_of_unary_test(tmp_path: Path, column: str, cell: str, yes: li
 
 
 def test_rules_of_a_unique_table_that_overlap_are_reported(tmp_path: Path) -> None:
-    found = study(model(tmp_path, document(("D", table(N, CROSSING), ["n"])))).findings
+    found = analyse(model(tmp_path, document(("D", table(N, CROSSING), ["n"])))).findings
     assert [(f.kind, f.rule, f.by) for f in found if f.kind == "overlap"] == [
         ("overlap", "D:2", ("D:1",)), ("overlap", "D:3", ("D:1",)), ("overlap", "D:3", ("D:2",)),
     ]  # fmt: skip
@@ -238,7 +238,7 @@ def test_rules_of_a_unique_table_that_overlap_are_reported(tmp_path: Path) -> No
         ("D:2", ("D:1", "D:3")), ("D:3", ("D:1", "D:2")),
     }  # fmt: skip
     assert found[0].reason.startswith("overlaps with D:1 (n = ")
-    assert not study(model(tmp_path, document(("D", table(N, RULES), ["n"])))).findings
+    assert not analyse(model(tmp_path, document(("D", table(N, RULES), ["n"])))).findings
 
 
 NAMES = {"Applicant Age": Name("Applicant_Age", "number"), "k": Name("k", "string")}

@@ -8,6 +8,7 @@ from vertigym.core.types import SPLITS, Split
 from vertigym.envs.agent.env import load
 from vertigym.envs.agent.expert import replay
 from vertigym.envs.agent.importer import import_agent
+from vertigym.envs.folders import EnvFolder
 
 NOW = "2025-03-19T12:00:00Z"
 SIZES: dict[Split, int] = {"train": 24, "eval": 6, "test": 10}
@@ -33,7 +34,7 @@ def proven(file: Path, folder: Path) -> int:
     """Import, then play again what the import has proven; how many tasks there are."""
     report = import_agent(file, f"jdm/{file.stem}-v0", folder, sizes=SIZES, now=NOW)
     assert not any("not proven" in warning for warning in report.warnings)
-    env = load(folder)
+    env = load(EnvFolder(folder))
     tasks = [env.tasks.get(i) for split in SPLITS for i in env.tasks.ids(split)]
     for task in tasks:
         reference = list(env.reference(task) or [])

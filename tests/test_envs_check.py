@@ -316,7 +316,7 @@ def test_a_near_duplicate_in_two_splits_is_a_warning() -> None:
     assert [f.level for f in report.findings if f.check == "no task in two splits"] == ["warning"]
 
 
-def test_minhash_finds_what_overlaps_and_nothing_else() -> None:
+def test_near_duplicates_are_what_overlaps_and_nothing_else() -> None:
     texts = [" ".join(f"w{i}x{j}" for j in range(40)) for i in range(30)]
     texts.append(texts[3] + " more")
     assert [(i, j) for i, j, _ in near_duplicates(texts, 0.9)] == [(3, 30)]

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.test_business_import import expression, graph, table
+from tests.test_envs_decision_import import expression, graph, table
 from vertigym.cli import app
 from vertigym.core.errors import ConfigError
 from vertigym.core.types import Prompt
 from vertigym.decisions.model import DecisionModel
 from vertigym.decisions.outputs import project
 from vertigym.envs.decision.config import OLD_DECISION
-from vertigym.envs.decision.diff import Comparison, compare_files
+from vertigym.envs.decision.diff import RuleComparison, compare_files
 from vertigym.envs.decision.env import load
+from vertigym.envs.folders import EnvFolder
 from vertigym.evals.gate import decide
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
@@ -27,18 +28,18 @@ OLD, NEW = EXAMPLE / "expenses-old.csv", EXAMPLE / "expenses.csv"
 
 
 @pytest.fixture(scope="module")
-def comparison() -> Comparison:
+def comparison() -> RuleComparison:
     return compare_files(OLD, NEW)
 
 
 @pytest.fixture(scope="module")
-def folder(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(comparison: RuleComparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("change") / "expenses"
     comparison.write(out, "acme/Expenses-v0", sizes={"train": 120, "eval": 240, "test": 60})
     return out
 
 
-def test_it_names_the_rules_that_changed_and_only_cases_they_decide_change(comparison: Comparison) -> None:
+def test_it_names_the_rules_that_changed_and_only_cases_they_decide_change(comparison: RuleComparison) -> None:
     found = comparison.difference()
     assert found.removed == (
         "rules: days > 90 -> decision 'reject', payer 'none'",
@@ -50,33 +51,33 @@ def test_it_names_the_rules_that_changed_and_only_cases_they_decide_change(compa
     )
     assert sum(change.cases for change in found.changes) == found.changed > 100
     assert {rule for change in found.changes for rule, _ in change.now} == {"rules:1", "rules:7"}
-    for both in comparison.both:
-        case = both.case
+    for compared in comparison.compared:
+        case = compared.case
         late = isinstance(case["days"], int | float) and 60 < case["days"] <= 90
         dear = (
             case["kind"] == "hotel" and isinstance(case["amount"], int | float) and 120 < case["amount"] <= 150
         )
-        assert not both.is_changed or late or dear
+        assert not compared.is_changed or late or dear
 
 
-def test_every_answer_is_that_of_its_model(comparison: Comparison) -> None:
-    for both in comparison.both[::50]:
-        for model, answer in ((comparison.old, both.old_answer), (comparison.new, both.new_answer)):
-            assert answer == project(model.evaluate(both.case).output, comparison.fields)
+def test_every_answer_is_that_of_its_model(comparison: RuleComparison) -> None:
+    for compared in comparison.compared[::50]:
+        for model, answer in ((comparison.old, compared.old_answer), (comparison.new, compared.new_answer)):
+            assert answer == project(model.evaluate(compared.case).output, comparison.fields)
 
 
 def test_the_environment_tags_its_tasks_and_keeps_the_old_rules(folder: Path) -> None:
     old = DecisionModel.read(folder / OLD_DECISION)
     for change in ("changed", "same"):
-        env = load(folder, only=change)
+        env = load(EnvFolder(folder), only=change)
         for split in ("train", "eval", "test"):
             tasks = [env.tasks.get(i) for i in env.tasks.ids(split)]
             assert tasks
             for task in tasks:
                 before = project(old.evaluate(task.info["input"]).output, env.config.outputs)
                 assert (before != task.answer) is (change == "changed")
-    assert len(load(folder).tasks.ids("eval")) == sum(
-        len(load(folder, only=change).tasks.ids("eval")) for change in ("changed", "same")
+    assert len(load(EnvFolder(folder)).tasks.ids("eval")) == sum(
+        len(load(EnvFolder(folder), only=change).tasks.ids("eval")) for change in ("changed", "same")
     )
 
 
@@ -93,7 +94,7 @@ def test_a_suite_holds_only_the_changed_cases(folder: Path) -> None:
 def measured(folder: Path, *, new_on_changed: bool, right_on_same: bool) -> Report:
     """A policy that knows the new rules where they changed or not, and forgets a fifth of the rest or not."""
     old = DecisionModel.read(folder / OLD_DECISION)
-    env = load(folder)
+    env = load(EnvFolder(folder))
 
     def write(prompt: Prompt) -> str:
         assert prompt.task is not None
@@ -128,7 +129,7 @@ def test_what_no_rule_explains_is_put_down_to_an_expression() -> None:
         DecisionModel(graph(expression("net", {"net": f"a * {rate}"}), table("t", ["a"], ["o"], rows)))
         for rate in (2, 3)
     ]
-    found = Comparison(*models).difference()
+    found = RuleComparison(*models).difference()
     assert found.nodes == ("net",)
     assert found.removed == found.added == ()
     assert {(change.before, change.now) for change in found.changes} == {((), ())}

@@ -9,7 +9,8 @@ from gymnasium.utils.env_checker import check_env
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.model import DecisionError, DecisionModel
 from vertigym.envs.decision.env import load
-from vertigym.envs.decision.importer import ImportReport, import_decision
+from vertigym.envs.decision.importer import DecisionImportReport, import_decision
+from vertigym.envs.folders import EnvFolder
 
 CLOCK_READERS = (
     "account-dormancy-management",
@@ -80,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reports() -> dict[str, ImportReport]:
+def reports() -> dict[str, DecisionImportReport]:
     return {}
 
 
@@ -96,14 +97,14 @@ def test_the_engine_reproduces_the_files_own_tests(data: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_becomes_a_sound_environment(
-    data: Path, folder: Path, reports: dict[str, ImportReport], name: str
+    data: Path, folder: Path, reports: dict[str, DecisionImportReport], name: str
 ) -> None:
     report = import_decision(data / "jdm" / f"{name}.json", f"jdm/{name}-v0", folder / name, sizes=SIZES)
     reports[name] = report
     assert {finding.rule for finding in report.findings} == UNREACHABLE.get(name, set())
     assert {rule for rule, _ in report.not_proven} == NOT_PROVEN.get(name, set())
     assert {rule for rule, _ in report.not_hit} == UNREACHABLE.get(name, set()) | NOT_PROVEN.get(name, set())
-    env = load(folder / name)
+    env = load(EnvFolder(folder / name))
     check_env(env, skip_render_check=True)
     for split in SPLITS:
         for task_id in env.tasks.ids(split):
@@ -119,7 +120,7 @@ def test_a_model_becomes_a_sound_environment(
 
 @pytest.mark.parametrize("name", CLOCK_READERS)
 def test_a_clock_reader_is_refused_unless_its_clock_is_stopped(
-    data: Path, folder: Path, reports: dict[str, ImportReport], name: str
+    data: Path, folder: Path, reports: dict[str, DecisionImportReport], name: str
 ) -> None:
     file = data / "jdm" / f"{name}.json"
     with pytest.raises(DecisionError, match="reads the clock"):
@@ -129,7 +130,7 @@ def test_a_clock_reader_is_refused_unless_its_clock_is_stopped(
 
 
 def test_coverage_of_rules_and_of_neighbouring_outcomes_over_all_models(
-    reports: dict[str, ImportReport],
+    reports: dict[str, DecisionImportReport],
 ) -> None:
     if len(reports) < len(MODELS) + len(CLOCK_READERS):
         pytest.skip("runs after the imports")

@@ -1,0 +1,29 @@
+"""What a case is, apart from how it is written down.
+
+Two cases are one where only the order of their fields differs, where 1 stands for 1.0, or where a field is null
+in one and missing in the other. A rule engine tells none of these apart, so a task about each would be one task
+twice.
+"""
+
+from typing import Any
+
+from vertigym.core.files import dumps
+
+
+def case_key(case: Any) -> str:
+    """The same text for every way to write one case."""
+    return dumps(_canonical(case, drop_nulls=True))
+
+
+def value_key(value: Any) -> str:
+    """The same text for every way to write one JSON value; a null field is not a missing one."""
+    return dumps(_canonical(value, drop_nulls=False))
+
+
+def _canonical(value: Any, *, drop_nulls: bool) -> Any:
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if not (drop_nulls and item is None)}
+        return {str(key): _canonical(kept[key], drop_nulls=drop_nulls) for key in sorted(kept, key=str)}
+    if isinstance(value, list | tuple):
+        return [_canonical(item, drop_nulls=drop_nulls) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
