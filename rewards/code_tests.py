@@ -121,8 +121,8 @@ def _parsed(source: str) -> ast.Module:
 
 
 def _asserts(tree: ast.AST, helpers: set[str]) -> Iterator[bool]:
-    """For each place in `tree` whether it can fail a test: an assertion, a raise, a call of a helper with one, or of
-    something named `assert…`, `raises`, `fail`."""
+    """For each place in `tree` whether it can fail a test: an assertion, a raise, a helper's call with
+    one, a call of something named `assert…`, `raises`, `fail`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
