@@ -104,11 +104,10 @@ def unasserted(tests: Asserts) -> tuple[int, ...]:
 @lru_cache(maxsize=1024)
 def _unasserted(setup: str, tests: tuple[str, ...]) -> tuple[int, ...]:
     try:
-        helpers = {
-            node.name
-            for node in ast.walk(_parsed(setup))
-            if isinstance(node, ast.FunctionDef) and any(_asserts(node, set()))
-        }
+        functions = [node for node in ast.walk(_parsed(setup)) if isinstance(node, ast.FunctionDef)]
+        helpers = set[str]()
+        while more := {f.name for f in functions if any(_asserts(f, helpers))} - helpers:
+            helpers |= more
         return tuple(i for i, test in enumerate(tests) if not any(_asserts(_parsed(test), helpers)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()  # a test that cannot be read does not pass either

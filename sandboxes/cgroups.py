@@ -1,5 +1,5 @@
-"""A memory cgroup for each worker, where one is writable: the only cap on what a whole process tree uses. With
-it goes what counts the CPU time of all its processes, waited for or not.
+"""A memory cgroup for each worker, where one is writable: the only cap on what a whole process tree uses.
+Another counts the CPU time of all its processes, waited for or not.
 
 Version 1 and version 2 hierarchies; ours is made below the cgroup this process is in (version 2: or beside it,
 where it is not allowed to hold processes and children at once), or below the nearest one above it that is
