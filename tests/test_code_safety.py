@@ -172,7 +172,7 @@ def test_code_is_found_by_what_it_defines() -> None:
 
 FILES = {
     "shop/__init__.py": "",
-    "shop/prices.py": "RATES = {'de': 19}\n_SECRET = 1\nall = print\nclass Shop: pass\ndef total(x): return x\n",
+    "shop/prices.py": "RATES = {'de': 19}\n_SECRET = 1\nall = id\nclass Shop: pass\ndef total(x): return x\n",
 }
 
 
