@@ -54,7 +54,8 @@ class IsolationConfig:
     hidden: list[str]  # folders that no job may read, though they may be below one of those
     sys_path: list[str]
     preload: list[str]
-    cgroup: str = ""
+    cgroups: list[str] = field(default_factory=list)  # to join
+    cpu_files: list[str] = field(default_factory=list)  # the first that is there counts the CPU time of all
     extra: dict[str, Any] = field(default_factory=dict)
 
 

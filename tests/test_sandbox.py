@@ -264,7 +264,7 @@ victim.wait()
     assert said[1:] == []
 
 
-def run_as_nobody(script: str, folder: Path) -> str:
+def run_as_nobody(script: str, folder: Path, timeout: float = 400) -> str:
     """What `script` prints, run by `nobody` with the folder of the package as its argument."""
     # The interpreter and the packages, where anyone may read them: a private view of this machine's folders.
     home = Path(sys.base_prefix)
@@ -282,7 +282,7 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups env -i PYTHONPATH=/mnt/p
     for path in (folder, *folder.parents):
         if path.stat().st_uid == os.geteuid() and path != Path("/"):
             path.chmod(path.stat().st_mode | 0o055)
-    ran = subprocess.run(["unshare", "-m", "bash", "-c", view], capture_output=True, text=True, timeout=400)
+    ran = subprocess.run(["unshare", "-m", "bash", "-c", view], capture_output=True, text=True, timeout=timeout)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout
 
