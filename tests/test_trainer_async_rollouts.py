@@ -16,7 +16,8 @@ from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl, sha256
 from vertigym.core.types import Message, Prompt, Sampling, Score, Segment, Trajectory
 from vertigym.learner.clock import repeatable
-from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.trainer.async_rollouts import BoundedAsyncRollouts, FixedLagRollouts
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Progress, RunOutcome, train

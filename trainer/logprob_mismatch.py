@@ -13,7 +13,7 @@ from vertigym.core.types import Prompt, Sampling
 from vertigym.learner.learner import Learner
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.engine import Engine
-from vertigym.policies.vllm_backend import VLLMConfig
+from vertigym.policies.registry import ProbedConfig
 from vertigym.trainer.config import RolloutConfig
 
 _SAMPLES = 32  # enough tokens for a mean; scoring them costs one small forward pass
@@ -25,7 +25,8 @@ class MismatchProbe:
 
     def __init__(self, learner: Learner, engine: Engine, rollouts: RolloutConfig) -> None:
         self._learner, self._engine, self._rollouts = learner, engine, rollouts
-        self._limits = rollouts.vllm
+        assert rollouts.probe
+        self._limits = rollouts.probe
 
     def of_rollouts(self, step: int, samples: Sequence[TrainingSample]) -> dict[str, float]:
         """The probe, where this step is due and its rollouts come from the present weights.
@@ -58,7 +59,7 @@ class MismatchProbe:
 
 
 def measure_mismatch(
-    learner: Learner, samples: Sequence[TrainingSample], limits: VLLMConfig, step: int
+    learner: Learner, samples: Sequence[TrainingSample], limits: ProbedConfig, step: int
 ) -> dict[str, float]:
     """Mean and largest difference of log-probs, nats a token.
 
@@ -79,20 +80,20 @@ def measure_mismatch(
     if not mean <= limits.probe_stop:  # NaN too
         raise RunError(
             f"step {step}: the engine's log-probs differ from the trainer's by {mean:.3g} nats a token on "
-            f"{len(gaps)} tokens, more than rollout.vllm.probe_stop = {limits.probe_stop:g}: it runs another "
+            f"{len(gaps)} tokens, more than probe_stop = {limits.probe_stop:g}: it runs another "
             "model, other weights or another sampling than the trainer"
         )
     return {"probe_mean": mean, "probe_max": max(gaps)}
 
 
-def mismatch_warning(metrics: Mapping[str, float], limits: VLLMConfig) -> str:
+def mismatch_warning(metrics: Mapping[str, float], limits: ProbedConfig | None) -> str:
     """A warning where the probe of this step calls for one."""
     mean = metrics.get("probe_mean", 0.0)
-    if mean <= limits.probe_warn:
+    if limits is None or mean <= limits.probe_warn:
         return ""
     return (
         f"the engine's log-probs differ from the trainer's by {mean:.3g} nats a token (at most "
-        f"{metrics['probe_max']:.3g}), more than rollout.vllm.probe_warn = {limits.probe_warn:g}: try "
+        f"{metrics['probe_max']:.3g}), more than probe_warn = {limits.probe_warn:g}: try "
         'rollout.dtype = "float32"'
     )
 

@@ -72,7 +72,7 @@ class PolicyGradient:
         self._reference = reference
         self._teacher = teacher
         self._loss = policy_loss(config)
-        self._mismatch = MismatchProbe(learner, engine, rollouts) if rollouts.engine == "vllm" else None
+        self._mismatch = MismatchProbe(learner, engine, rollouts) if rollouts.probe else None
 
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
         """Sample, reward, train."""

@@ -16,9 +16,10 @@ from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.learner import Learner
 from vertigym.learner.ranks import Ranks
 from vertigym.policies import tiny
-from vertigym.policies.engine import Engine, TransformersEngine, load_model
-from vertigym.policies.full_tensors import load_whole
+from vertigym.policies.engine import Engine
+from vertigym.policies.full_tensors import load_full_state
 from vertigym.policies.lora import add_lora
+from vertigym.policies.model_folder import load_model
 from vertigym.trainer import checkpoints, setup
 from vertigym.trainer.async_rollouts import FixedLagRollouts
 from vertigym.trainer.config import RunConfig
@@ -39,7 +40,7 @@ class Algorithm(Protocol):
         ...
 
 
-class Session:
+class TrainingSession:
     """One call of `train`: the objects of a run, opened at a step.
 
     Args:
@@ -100,7 +101,7 @@ class Session:
         """Take over the weights and the optimizer of an earlier checkpoint."""
         self._on_note(f"rolled back to {checkpoint}")
         if not self.config.lora:  # with adapters they are part of the learner's state
-            load_whole(self.learner.model, setup.load(checkpoint)[0].state_dict())
+            load_full_state(self.learner.model, setup.load(checkpoint)[0].state_dict())
         self._load_learners(checkpoint)
 
     def close(self) -> None:
@@ -119,7 +120,7 @@ class Session:
         if opened:
             return opened() if self.ranks.size == 1 else LeaderEngine(self.ranks, model, tokenizer, opened)
         copy = rows.staleness > 0 or self.ranks.size > 1
-        return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=copy)
+        return setup.shared_engine(self.config, folder, model, tokenizer, copy=copy)
 
     def _learner(self, model: Any) -> Learner:
         config = self.config
