@@ -10,7 +10,7 @@ import pytest
 
 from vertigym import envs
 from vertigym.core.types import Task
-from vertigym.envs.calls import write_call
+from vertigym.envs.tool_calls import write_call
 from vertigym.envs.code.repository import RepositoryEnv
 from vertigym.envs.tasks import TaskSet
 from vertigym.rewards.calling import Caller
