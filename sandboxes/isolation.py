@@ -161,8 +161,8 @@ def _hidden(config: IsolationConfig) -> list[str]:
     found = {os.path.realpath(path) for path in config.hidden}
     for folder in _shown(config):
         for name in _PACKAGE_FOLDERS:
-            for pattern in (f"{folder}/{name}", f"{folder}/py*/{name}"):
-                found |= {os.path.realpath(path) for path in glob.glob(pattern)}
+            for pattern in (name, f"py*/{name}"):
+                found |= {os.path.realpath(path) for path in glob.glob(f"{glob.escape(folder)}/{pattern}")}
     return sorted(found)
 
 

@@ -173,6 +173,8 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         Job(files={"../x": ""})
     with pytest.raises(InputError, match="above 0"):
         JobLimits(cpu_s=0)
+    with pytest.raises(InputError, match="both must be above 0"):
+        SandboxPool(size=0)
     with pytest.raises(InputError, match="call and argv"):
         Job(call="f", argv=["x"])
 
