@@ -58,6 +58,7 @@ class Learner:
     Attributes:
         share_rows: samples of one prompt share a row, and short ones are packed.
         fuses_head: log-probs come of hidden states, without all logits.
+        dtype: as given.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Learner:
         self.steps = 0
         self.clock = Clock()
         self._device = next(model.parameters()).device
-        self._dtype = dtype
+        self.dtype = dtype
         self._trunk, self._head = trunk_of(model), self._find_head()
         self.fuses_head = True
         _switch_off_dropout(model, checkpointing=checkpointing)
@@ -139,7 +140,7 @@ class Learner:
         return logp_T, -(logp_TV.exp() * logp_TV).sum(-1) if entropy else None
 
     def _forward(self, module: Any, batch: Batch) -> Any:
-        autocast = torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
+        autocast = torch.autocast(self._device.type, self.dtype, enabled=self.dtype is not torch.float32)
         with autocast, shared_rows(batch) as padding_BS:
             return module(
                 input_ids=batch.ids_BS,
@@ -157,11 +158,11 @@ class Learner:
     @contextmanager
     def in_float32(self) -> Iterator[None]:
         """Passes inside are in float32, whatever the learner's own are in."""
-        dtype, self._dtype = self._dtype, torch.float32
+        dtype, self.dtype = self.dtype, torch.float32
         try:
             yield
         finally:
-            self._dtype = dtype
+            self.dtype = dtype
 
     def _find_head(self) -> LogitHead | None:
         return find_head(self.model)
