@@ -89,8 +89,9 @@ def config(folder: Path, output: Path, engine: str, **toy: Any) -> RunConfig:
     table: dict[str, Any] = {
         "name": "run", "env": RETURNS, "model": str(folder), "output": str(output), "steps": 2, "threads": 1,
         "policy": {"advantage": "reinforce++", "entropy": 0.5}, "optimizer": {"lr": 0.01}, "algorithm": "grpo",
-        "rollout": {"tasks": 4, "group_size": 2, "max_tokens": 6, "engine": engine} | ({"toy": toy} if toy else {}),
+        "rollout": {"tasks": 4, "group_size": 2, "max_tokens": 6, "engine": engine},
     }  # fmt: skip
+    table["rollout"] |= {"toy": toy} if toy else {}
     return parse(RunConfig, table, source="run.toml")
 
 
