@@ -76,7 +76,7 @@ def test_its_level_is_compared_with_what_a_job_asks_for() -> None:
 
 def test_an_installed_package_registers_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("plain", f"{__name__}:PlainPython", backends.ENTRY_POINTS)
-    monkeypatch.setattr(backends, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr("vertigym.core.plugins.entry_points", lambda group: EntryPoints([entry]))
     with SandboxPool("plain", size=1) as pool:
         assert pool.run(script("print(1)")).stdout == "1\n"
 
