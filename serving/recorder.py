@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from vertigym.core.errors import ConfigError, DataError
+from vertigym.core.files import sync_folder
 
 _Line = tuple[bytes, "Future[None]"]
 
@@ -42,7 +43,7 @@ class Recorder:
         self._end = os.fstat(self._file).st_size
         if self._end and os.pread(self._file, 1, self._end - 1) != b"\n":
             self._write(b"\n")  # closes a line that a crash tore
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         self._queue: SimpleQueue[_Line | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -108,11 +109,3 @@ class Recorder:
             os.ftruncate(self._file, self._end)
             raise
         self._end += len(data)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

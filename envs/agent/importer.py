@@ -83,7 +83,7 @@ def import_agent(
         schema = {"decision": schema_of(task.answer for task in tasks)}
         config = parse(AgentConfig, {**shared, "kind": "agent", **schema}, settings, source="settings")
         model = DecisionModel.read(base / "decision.json")
-        fair, unfair = _proven(_requests(tasks, config, model), config, model, system_text(config, base))
+        fair, unfair = _proven(_requests(tasks, config, model), config, model, system_text(config, folder))
         if not all(fair[split] for split in SPLITS):
             reason = unfair.most_common(1)[0][0] if unfair else "a split is empty"
             raise DecisionError(f"{file}: agent mode has no task that can be proven fair: {reason}")

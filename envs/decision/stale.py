@@ -36,9 +36,10 @@ def old_version(env: DecisionEnv, *, share: float = 0.6, seed: int = 0) -> Decis
     Raises:
         DecisionError: there is none and none can be derived.
     """
-    if (env.folder / OLD_DECISION).is_file():
-        return DecisionModel.read(env.folder / OLD_DECISION)
-    current = DecisionModel.read(env.folder / "decision.json")
+    old = env.folder.file(OLD_DECISION)
+    if old.is_file():
+        return DecisionModel.read(old)
+    current = DecisionModel.read(env.folder.file("decision.json"))
     return derive_old(current, _tasks(env, "train"), env.config.outputs, share=share, seed=seed)
 
 
@@ -46,7 +47,7 @@ def company_logs(
     env: DecisionEnv, old: DecisionModel, *, split: Split = "train", share_old: float = 0.75, seed: int = 0
 ) -> list[dict[str, list[Message]]]:
     """`stale_logs` over a split of an environment, with the system message that its episodes open with."""
-    current = DecisionModel.read(env.folder / "decision.json")
+    current = DecisionModel.read(env.folder.file("decision.json"))
     return stale_logs(
         current,
         old,
