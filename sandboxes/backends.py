@@ -75,7 +75,7 @@ class BackendWorker(SandboxWorker):
         self._backend = find_backend(kind.backend)
         self._jobs: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._said: SimpleQueue[tuple[int, JobOutcome] | Exception | None] = SimpleQueue()
-        self._heard, self._tell = os.pipe2(os.O_CLOEXEC)
+        self._heard, self._tell = os.pipe()
         threading.Thread(target=self._work, name=f"sandbox {kind.backend}", daemon=True).start()
 
     def fileno(self) -> int:

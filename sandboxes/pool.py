@@ -83,7 +83,9 @@ class SandboxPool:
         self._inbox: list[_Ticket] = []
         self._closed = False
         self._refused = 0
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake_read, self._wake_write = os.pipe()
+        for end in (self._wake_read, self._wake_write):
+            os.set_blocking(end, False)
         if self.level is Level.NAMESPACED:
             cgroups.sweep()
         self._thread = threading.Thread(target=self._serve, name="sandbox-pool", daemon=True)

@@ -17,6 +17,8 @@ from vertigym.core.errors import InputError, SandboxError, UnknownNameError
 from vertigym.sandboxes import Job, JobLimits, Level, Reply, SandboxPool, Status, call, cgroups, levels, session
 from vertigym.sandboxes.session import Session
 
+pytestmark = pytest.mark.usefixtures("sandbox")
+
 AVAILABLE = {row.name: row for row in levels()}
 HERE = [name for name, row in AVAILABLE.items() if row.available]
 
