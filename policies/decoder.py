@@ -1,9 +1,9 @@
 """A plain-torch decoder for the Llama family (Llama, Qwen2, Qwen3): the same weights, fewer and larger steps.
 
-`transformers.generate` spends most of a small model's time between the matmuls. This decoder has one matmul for q,
-k and v, one for gate and up; a static KV cache; grouped-query attention without repeated keys. It computes the
-prompt of a group once, drops finished rows from the batch, and samples by inverse CDF with one uniform number a
-row, not one a vocabulary entry.
+`transformers.generate` spends most of a small model's time between the matmuls. Here q, k and v are one matmul,
+gate and up another; the KV cache is static; keys are not repeated for grouped queries; the prompt of a group is
+computed once; finished rows leave the batch; sampling draws one uniform number a row (inverse CDF), not one a
+vocabulary entry.
 
 Shapes: B rows, S prompt length, T cache length, H hidden, N query heads, K key heads, G = N / K, D head size.
 """
