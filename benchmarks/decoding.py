@@ -20,7 +20,8 @@ from rich.table import Table
 
 from vertigym.core.types import Prompt, Sampling
 from vertigym.policies import tiny
-from vertigym.policies.engine import DType, TransformersEngine, load_model
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import DType, TransformersEngine
 
 SIZES = {
     "0.9M (128x4)": tiny.TinySize(vocabulary=1000),

@@ -86,13 +86,11 @@ def digests(checkout: Path, kinds: list[str]) -> dict[str, str]:
             )
             vertigym(here, "train", "run.toml", *RUNS[kind], allowed=(0, 1))
             run = here / "runs" / kind
-            for file in sorted(run.rglob("*.safetensors")) + sorted(run.rglob("rollouts/*")):
+            for file in sorted(run.rglob("*.safetensors")):
                 found[str(file.relative_to(here))] = digest(file.read_bytes())
-            rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-            kept = [
-                {RENAMED.get(k, k): v for k, v in row.items() if not k.startswith(VOLATILE)} for row in rows
-            ]
-            found[f"runs/{kind}/metrics"] = digest(json.dumps(kept, sort_keys=True).encode())
+            for file in [*sorted(run.glob("rollouts/*")), run / "metrics.jsonl"]:
+                rows = [repeatable(json.loads(line)) for line in file.read_text().splitlines()]
+                found[str(file.relative_to(here))] = digest(json.dumps(rows, sort_keys=True).encode())
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 
 from vertigym.core.types import Completion, Prompt, Sampling
 from vertigym.policies import tiny
-from vertigym.policies.engine import TransformersEngine
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.policies.vllm_engine import open_vllm
 
 TEXTS = ["approve or reject the return of 40 items, tier gold, days 12"] * 3

@@ -22,8 +22,8 @@ def serve(
     rpm: Annotated[float, typer.Option(help="Requests a minute from one client; 0: no limit.", min=0)] = 600,
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens a reply.", min=1)] = 512,
     engine: Annotated[
-        Literal["auto", "transformers", "vllm"],
-        typer.Option(help="What decodes a model folder; auto: vLLM where it is installed."),
+        str,
+        typer.Option(help="Decodes a model folder: transformers, vllm, …; auto: vLLM where it is installed."),
     ] = "auto",
 ) -> None:
     """Answer on an OpenAI-compatible endpoint, record every call as a trace, take feedback (POST /feedback)."""

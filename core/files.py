@@ -72,10 +72,17 @@ def claim(path: Path | None, *, force: bool = False) -> None:
         return
     if not force and path.exists() and path.stat().st_size:
         raise OutputError(f"{path} exists: name another file, or replace it with --force")
+    place = path.resolve()
+    missing = [folder for folder in place.parents if not folder.exists()]
     with _written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place.parent):
+                pass
+        finally:  # it is only tried
+            for folder in missing:
+                if folder.exists():
+                    folder.rmdir()
 
 
 @contextmanager

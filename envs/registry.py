@@ -19,6 +19,7 @@ A package that fails to load never hides the others: its error is kept and shown
 """
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def register(
 
 def is_env_id(id: str) -> bool:  # noqa: A002
     """Whether it has the form namespace/Name-v0."""
-    return id.count("/") == 1 and id.rpartition("-v")[2].isdecimal()
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+-v\d+", id) is not None
 
 
 def ids() -> list[str]:

@@ -6,12 +6,13 @@ batching matters.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from vertigym.core.errors import DataError
+from vertigym.core.files import locked
 from vertigym.core.seeds import derive
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason, Trajectory
 from vertigym.envs import registry
@@ -51,8 +52,11 @@ def run_suite(
     """
     listed = task_list(suite, make)
     header = Header(suite.name, listed.hash, model, seed, datetime.now(UTC).isoformat(timespec="seconds"))
-    file = SampleFile(out / "samples.jsonl", header, resume=resume) if out else nullcontext()
-    with file as opened:
+    with ExitStack() as held:
+        opened = None
+        if out:
+            held.enter_context(locked(out))
+            opened = held.enter_context(SampleFile(out / "samples.jsonl", header, resume=resume))
         done = dict(opened.done) if opened else {}
         started = opened.header.started if opened else header.started
 

@@ -15,7 +15,8 @@ from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies import tiny
-from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import TransformersEngine
 
 STEPS, SAMPLES = 40, 128
 FOLDER = Path("runs/low-level")

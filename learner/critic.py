@@ -16,7 +16,8 @@ from vertigym.learner import losses
 from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner, Loss
-from vertigym.policies.full_tensors import load_whole
+from vertigym.learner.logit_head import trunk_of
+from vertigym.policies.full_tensors import load_full_state
 
 
 class ValueModel(nn.Module):
@@ -25,7 +26,7 @@ class ValueModel(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.config = model.config
-        self.base_model = model.base_model
+        self.base_model = trunk_of(model)
         self.head = nn.Linear(model.config.hidden_size, 1, device=next(model.parameters()).device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -49,6 +50,9 @@ class Critic(Learner):
         hidden_TH = self.hidden(batch)
         return self.model.head(hidden_TH.float())[:, 0], None
 
+    def _find_head(self) -> None:
+        """There is no vocabulary."""
+
     def save_state(self, folder: Path) -> None:
         """Write the weights, which no model folder holds, and the optimizer's state."""
         super().save_state(folder)
@@ -57,7 +61,8 @@ class Critic(Learner):
     def load_state(self, folder: Path) -> None:
         """Take both over from `folder`."""
         super().load_state(folder)
-        load_whole(self.model, torch.load(folder / "model.pt", weights_only=True, map_location=self._device))
+        state = torch.load(folder / "model.pt", weights_only=True, map_location=self._device)
+        load_full_state(self.model, state)
 
 
 def critic_loss(clip: float) -> Loss:

@@ -17,20 +17,26 @@ and stay in float32, and so does the head, where rounding would move probability
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from vertigym.kernels.linear_logprob import linear_logprob
+from vertigym.kernels.linear_logprob import Lora, linear_logprob
 from vertigym.learner.batch import Batch, PackedRow, balanced, collate, smallest
 from vertigym.learner.clock import Clock
 from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.logit_head import LogitHead, find_head, trunk_of
 from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.learner.samples import TrainingSample
-from vertigym.policies.full_tensors import load_whole, shard_like, whole
+from vertigym.learner.shared_rows import shared_rows
+from vertigym.policies.full_tensors import full_tensor, load_full_state, shard_like
+from vertigym.policies.lora import adapter_of
+
+T = TypeVar("T")
 
 STATE = "state.pt"
 _LARGE_VOCABULARY = 8192  # below it the logits of a micro-batch fit into the kernel's budget
@@ -48,6 +54,11 @@ class Learner:
         dtype: of the passes through the trunk.
         checkpointing: keep no activations within a layer, and compute them again for the backward pass.
         ranks: who shares the work; all call the same methods in the same order.
+
+    Attributes:
+        share_rows: samples of one prompt share a row, and short ones are packed.
+        fuses_head: log-probs come of hidden states, without all logits.
+        dtype: as given.
     """
 
     def __init__(
@@ -70,11 +81,12 @@ class Learner:
         self.steps = 0
         self.clock = Clock()
         self._device = next(model.parameters()).device
-        self._dtype = dtype
-        if checkpointing:
-            model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.dtype = dtype
+        self._trunk, self._head = trunk_of(model), self._find_head()
+        self.fuses_head = True
+        _switch_off_dropout(model, checkpointing=checkpointing)
         # Only this attention takes an arbitrary mask without a copy of it in another type.
-        self._share = getattr(model.config, "_attn_implementation", "") == "sdpa"
+        self.share_rows = getattr(model.config, "_attn_implementation", "") == "sdpa"
         self._ranks = ranks
         ranks.shard(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -95,14 +107,18 @@ class Learner:
         `fused_loss`: a token-wise loss that the caller will take of the result. Over a large vocabulary the
         gradients are then taken while the logits are at hand.
         """
-        head = self.model.get_output_embeddings()
+        head, known = self.model.get_output_embeddings(), self._head
+        if known is None or not self.fuses_head:
+            return self.own_logprobs(batch, entropy=entropy)
+        bias, adapter = getattr(head, "bias", None), adapter_of(head)
         logp_T, entropy_T = linear_logprob(
-            self.hidden(batch),
+            self.hidden(batch) if known.scale == 1 else known.scale * self.hidden(batch),
             head.weight,
             batch.targets_T,
-            bias=getattr(head, "bias", None),
+            bias=bias if bias is None or known.scale == 1 else known.scale * bias,
             temperature=self.temperature,
-            softcap=getattr(self.model.config, "final_logit_softcapping", None),
+            softcap=known.softcap,
+            lora=None if adapter is None else Lora(*adapter),
             entropy=entropy,
             upstream=_upstream(fused_loss, batch)
             if fused_loss and len(head.weight) >= _LARGE_VOCABULARY
@@ -112,19 +128,48 @@ class Learner:
 
     def hidden(self, batch: Batch) -> Tensor:
         """The hidden states that predict the batch's trained tokens, `[T, H]`."""
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32):
-            states: Tensor = self.model.base_model(
+        states: Tensor = self._forward(self._trunk, batch).last_hidden_state
+        return states.flatten(0, 1)[batch.hidden_index_T]
+
+    def own_logprobs(self, batch: Batch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+        """The same of the logits that the model itself computes, all of them: slower, and right by
+        definition."""
+        logits_TV = self._forward(self.model, batch).logits.flatten(0, 1)[batch.hidden_index_T].float()
+        logp_TV = torch.log_softmax(logits_TV / self.temperature, -1)
+        logp_T = logp_TV.gather(1, batch.targets_T[:, None])[:, 0]
+        return logp_T, -(logp_TV.exp() * logp_TV).sum(-1) if entropy else None
+
+    def _forward(self, module: Any, batch: Batch) -> Any:
+        autocast = torch.autocast(self._device.type, self.dtype, enabled=self.dtype is not torch.float32)
+        with autocast, shared_rows(batch) as padding_BS:
+            return module(
                 input_ids=batch.ids_BS,
                 position_ids=batch.positions_BS,
-                attention_mask=batch.mask_B1SS,
+                attention_mask=padding_BS,
                 use_cache=False,
-            ).last_hidden_state
-        return states.flatten(0, 1)[batch.hidden_index_T]
+            )
+
+    def pass_through(self, passes: Callable[[Batch], T], rows: Sequence[PackedRow]) -> T:
+        """`passes` of these rows as one batch. Collective."""
+        result = self._ranks.run_forward(self.model, passes, collate(rows).to(self._device))
+        self._ranks.reshard(self.model)
+        return result
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Passes inside are in float32, whatever the learner's own are in."""
+        dtype, self.dtype = self.dtype, torch.float32
+        try:
+            yield
+        finally:
+            self.dtype = dtype
+
+    def _find_head(self) -> LogitHead | None:
+        return find_head(self.model)
 
     @torch.no_grad()
     def score(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
         """Log-probs of each sample's trained tokens, without gradients, in the order of `samples`."""
-        self.model.eval()
         lengths = [sample.trained for sample in samples]
         starts = {id(s): end - n for s, n, end in zip(samples, lengths, accumulate(lengths), strict=True)}
         logp_T = torch.zeros(sum(lengths))
@@ -153,7 +198,6 @@ class Learner:
 
         `normalizer` defaults to the number of trained tokens in `samples`.
         """
-        self.model.train()
         total = normalizer or float(sum(sample.trained for sample in samples))
         sums: dict[str, float] = defaultdict(float)
         fused_loss = loss if getattr(loss, "tokenwise", False) else None
@@ -175,7 +219,7 @@ class Learner:
         """This rank's micro-batches, each to count with a weight of 1. All ranks must pass through the model
         equally often: one that has run out goes on with a small one that counts 0."""
         ranks = self._ranks
-        parts = balanced(samples, self.microbatch_tokens, share=self._share, ranks=ranks.size)
+        parts = balanced(samples, self.microbatch_tokens, share=self.share_rows, ranks=ranks.size)
         for start in range(0, len(parts), ranks.size):
             mine = parts[start + ranks.rank :][:1]
             yield (mine[0], 1.0) if mine else (smallest(samples), 0.0)
@@ -184,7 +228,7 @@ class Learner:
         """Clip the accumulated gradient, apply it, clear it."""
         with self.clock("optimizer"):
             gradients = [p.grad for p in self._parameters if p.grad is not None]
-            total = whole(torch.nn.utils.get_total_norm(gradients))
+            total = full_tensor(torch.nn.utils.get_total_norm(gradients))
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, total)
             norm = float(total)
             lr = self.learning_rate(self.steps)
@@ -215,7 +259,7 @@ class Learner:
         self._write(state, folder / STATE)
 
     def _write(self, state: Any, file: Path) -> None:
-        state = _each_tensor(state, lambda tensor: self._ranks.keep_on_leader(whole(tensor)))
+        state = _each_tensor(state, lambda tensor: self._ranks.keep_on_leader(full_tensor(tensor)))
         if self._ranks.leader:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as opened:  # through a file of our own: a full disk is then said to be one
@@ -230,8 +274,19 @@ class Learner:
                 if value.shape == parameter.shape:
                     moments[number][name] = shard_like(value, parameter)
         self._optimizer.load_state_dict(state["optimizer"])
-        load_whole(self.model, state["adapters"], strict=False)
+        load_full_state(self.model, state["adapters"], strict=False)
         self.steps = state["steps"]
+
+
+def _switch_off_dropout(model: Any, *, checkpointing: bool) -> None:
+    """What trains is the distribution that was sampled from. Layers that keep no activations do so only while
+    they are told to train; what is inside them is not."""
+    if checkpointing:
+        trunk_of(model).gradient_checkpointing_enable({"use_reentrant": False})
+    model.eval()
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vertigym.policies.full_tensors import whole
+from vertigym.policies.full_tensors import full_tensor
 from vertigym.policies.lora import weight_of
 
 # Architectures whose forward pass this module repeats, by the class that transformers loads.
@@ -94,13 +94,13 @@ class Decoder:
         self.layers = [self._fuse(block) for block in body.layers]
         self.embed_VH = self._cast(body.embed_tokens.weight)
         self.norm_H = self._cast(body.norm.weight)
-        self.head_VH = whole(self._model.lm_head.weight).detach().to(torch.float32, copy=self._copy)
+        self.head_VH = full_tensor(self._model.lm_head.weight).detach().to(torch.float32, copy=self._copy)
         rotary = body.rotary_emb
         self.frequencies = rotary.inv_freq.float()
         self.rope_scale = float(rotary.attention_scaling)
 
     def _cast(self, weight: Tensor) -> Tensor:
-        return whole(weight).detach().to(self.dtype, copy=self._copy)
+        return full_tensor(weight).detach().to(self.dtype, copy=self._copy)
 
     def _maybe(self, module: Any, name: str = "weight") -> Tensor | None:
         weight = getattr(module, name, None)
@@ -113,7 +113,7 @@ class Decoder:
         return _Layer(
             norm_in_H=self._cast(block.input_layernorm.weight),
             qkv_QH=self._cast(torch.cat([weight_of(part) for part in parts])),
-            qkv_bias_Q=self._cast(torch.cat([whole(part.bias) for part in parts])) if biased else None,
+            qkv_bias_Q=self._cast(torch.cat([full_tensor(part.bias) for part in parts])) if biased else None,
             q_norm_D=self._maybe(getattr(attention, "q_norm", None)),
             k_norm_D=self._maybe(getattr(attention, "k_norm", None)),
             out_HX=self._cast(weight_of(attention.o_proj)),

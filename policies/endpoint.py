@@ -16,6 +16,7 @@ from typing import Any
 
 from vertigym.core.errors import ConfigError, EngineError, MissingDependencyError
 from vertigym.core.types import Completion, Prompt, Sampling, StopReason
+from vertigym.policies.registry import EngineKind, LoadOptions
 
 _STOPPED = {"stop": StopReason.STOP, "tool_calls": StopReason.STOP, "length": StopReason.LENGTH}
 
@@ -141,3 +142,19 @@ class _Pace:
 
 def _failed(reason: str) -> Completion:
     return Completion("", StopReason.ERROR, error=reason[:300])
+
+
+def _load(rest: str, options: LoadOptions) -> EndpointPolicy:
+    """
+    Raises:
+        ConfigError: there is no model or no address.
+    """
+    model, at, url = rest.partition("@")
+    if not (model and at):
+        raise ConfigError(f"model {'openai:' + rest!r}: the form is openai:MODEL@http://host:port/v1")
+    return EndpointPolicy(
+        model, url, concurrency=options.concurrency, requests_per_minute=options.requests_per_minute
+    )
+
+
+ENGINE = EngineKind("openai", load=_load)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The whole of a sharded tensor; any other is whole as it is."""
     gathered = getattr(tensor, "full_tensor", None)
     return tensor if gathered is None else gathered()
@@ -28,7 +28,7 @@ def shard_like(value: Tensor, target: Tensor) -> Tensor:
     return distribute_tensor(value, there.device_mesh, there.placements, src_data_rank=None)
 
 
-def load_whole(model: torch.nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+def load_full_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
     """`model.load_state_dict` of whole tensors, whether the model is sharded or not."""
     now = model.state_dict()
     model.load_state_dict({n: shard_like(v, now[n]) if n in now else v for n, v in state.items()}, strict)

@@ -4,6 +4,7 @@ Hu et al. 2021: `W x` becomes `W x + (alpha / rank) B A x`; only A and B are tra
 with the adapters merged into the weights, as an ordinary model folder.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.seeds import derive
-from vertigym.policies.full_tensors import whole
+from vertigym.policies.full_tensors import full_tensor
 
 _NAME = "default"
 
@@ -43,18 +44,40 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
         torch.manual_seed(derive(seed, "lora"))
         try:
             inject_adapter_in_model(
-                LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets), model, _NAME
+                LoraConfig(
+                    r=config.rank,
+                    lora_alpha=config.alpha,
+                    target_modules=targets,
+                    exclude_modules=_routers(model) if targets == "all-linear" else None,
+                ),
+                model,
+                _NAME,
             )
         except ValueError as error:
             raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from None
 
 
+def _routers(model: Any) -> list[str]:
+    """Linear layers with a forward pass of their own, which an adapter cannot stand beside."""
+    linear = torch.nn.Linear
+    return [
+        n for n, m in model.named_modules() if isinstance(m, linear) and type(m).forward is not linear.forward
+    ]
+
+
 def weight_of(linear: Any) -> Tensor:
     """A linear layer's whole weight, with its adapter merged in where it has one."""
     if not hasattr(linear, "get_delta_weight"):
-        return whole(linear.weight)
-    merged: Tensor = whole(linear.base_layer.weight) + whole(linear.get_delta_weight(_NAME))
+        return full_tensor(linear.weight)
+    merged: Tensor = full_tensor(linear.base_layer.weight) + full_tensor(linear.get_delta_weight(_NAME))
     return merged
+
+
+def adapter_of(linear: Any) -> tuple[Tensor, Tensor, float] | None:
+    """`(A [R, in], B [out, R], scale)` of a linear layer's adapter, where it has one."""
+    if not hasattr(linear, "get_delta_weight"):
+        return None
+    return linear.lora_A[_NAME].weight, linear.lora_B[_NAME].weight, float(linear.scaling[_NAME])
 
 
 @torch.no_grad()
@@ -64,16 +87,27 @@ def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: t
     Args:
         keep: what to keep of each tensor as soon as it is whole, so that not all have to be at once.
     """
+    adapters: dict[int, list[Any]] = defaultdict(list)  # by parameter: one that layers share may have several
+    for module in model.modules():
+        if hasattr(module, "get_delta_weight"):
+            adapters[id(_adapted(module))].append(module)
     state: dict[str, Tensor] = {}
     names: dict[int, str] = {}  # by parameter: tied weights stay one tensor
     for name, value in model.state_dict(keep_vars=True).items():
         if ".lora_" in name:
             continue
-        owner, base, leaf = name.partition(".base_layer.")
-        plain = f"{owner}.{leaf}" if base else name
+        plain = name.replace(".base_layer", "")
         if id(value) in names:
             state[plain] = state[names[id(value)]]
             continue
-        merged = weight_of(model.get_submodule(owner)) if base and leaf == "weight" else whole(value)
-        names[id(value)], state[plain] = plain, keep(merged.detach())
+        merged = full_tensor(value).detach()
+        for adapter in adapters[id(value)]:
+            merged = merged + full_tensor(adapter.get_delta_weight(_NAME)).to(merged.dtype)
+        names[id(value)], state[plain] = plain, keep(merged)
     return state
+
+
+def _adapted(layer: Any) -> Tensor:
+    """The parameter that an adapter's layer changes: a weight, or one of several of a layer of experts."""
+    adapted: Tensor = layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight
+    return adapted

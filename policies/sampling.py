@@ -6,7 +6,7 @@ from torch import Tensor
 from vertigym.core.types import Sampling
 
 
-def choose(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def sample_tokens(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """`(token [B], log-prob [B])` by inverse CDF: the first token at which the cumulated probability exceeds
     a uniform number. Greedy (temperature 0) takes the largest logit; its log-prob is under temperature 1,
     since under its own distribution it would always be 0.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from vertigym.core.errors import UnknownNameError
 from vertigym.core.seeds import generator
 from vertigym.core.types import Completion, Message, Prompt, Sampling, StopReason, Task
+from vertigym.policies.registry import EngineKind
 
 
 class Scripted:
@@ -92,3 +93,6 @@ def _task(prompt: Prompt) -> Task:
     if prompt.task is None:
         raise ValueError("the expert policy needs the task beside the prompt")
     return prompt.task
+
+
+ENGINE = EngineKind("scripted", load=lambda name, _: scripted(name))

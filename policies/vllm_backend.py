@@ -1,28 +1,27 @@
-"""What the ways to run vLLM have in common: its settings, what it is asked, what comes back.
+"""What the ways to run vLLM share: the settings, the sampling parameters, the interface of a backend.
 
-The one idea: nothing is left for vLLM to decide. The chat template, the end-of-turn tokens, the seeds and every
-sampling parameter are ours, so its tokens can be compared, one by one, with what the trainer computes.
+The one idea: vLLM decides nothing. The chat template, the end-of-turn tokens, the seeds and every sampling
+parameter are ours, so its tokens can be compared, one by one, with what the trainer computes.
 
     policies/vllm_in_process   vLLM in this process, weights handed over in memory
     policies/vllm_pool         vLLM servers, ours or given, weights through a folder
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
-from pydantic import Field, model_validator
-from torch import Tensor
+from pydantic import Field, field_validator, model_validator
 
-from vertigym.core.config import Config
-
-Weights = Callable[[], Mapping[str, Tensor]]  # the state of a whole model, by its Hugging Face names
+from vertigym.policies.engine import GenerationRequest, GenerationResult, Weights
+from vertigym.policies.registry import ProbedConfig
 
 
-class VLLMConfig(Config):
+class VLLMConfig(ProbedConfig):
     """How vLLM is run, `[rollout.vllm]`. Limits are in seconds; one that passes ends the run, which resumes."""
 
-    mode: Literal["process", "server"] = Field("process", description="in the trainer's process, or a server")
+    mode: Literal["in_process", "server"] = Field(
+        "in_process", description="in the trainer's process, or a server"
+    )
     url: str | tuple[str, ...] = Field(
         "", description="server: one that runs already, http://host:port, or several; empty: start one"
     )
@@ -38,14 +37,18 @@ class VLLMConfig(Config):
     sync_s: float = Field(300, gt=0, description="for new weights to be taken over")
     request_s: float = Field(600, gt=0, description="server: one request; in process: one batch")
     retries: int = Field(3, ge=0, description="server: how often a batch's lost requests are sent again")
-    probe_every: int = Field(10, ge=1, description="compare log-probs with the trainer's every so many steps")
-    probe_warn: float = Field(0.02, gt=0, description="mean difference, nats a token, that is warned about")
-    probe_stop: float = Field(0.5, gt=0, description="mean difference that ends the run: not the same model")
 
     @property
     def urls(self) -> tuple[str, ...]:
         """The addresses of servers that run already."""
         return (self.url,) if isinstance(self.url, str) and self.url else tuple(self.url)
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _renamed(cls, mode: Any) -> Any:
+        if mode == "process":
+            raise ValueError('"process" has a new name: mode = "in_process"')
+        return mode
 
     @model_validator(mode="after")
     def _fits(self) -> "VLLMConfig":
@@ -62,60 +65,41 @@ class VLLMConfig(Config):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One sequence to write: everything vLLM is told about it."""
-
-    prompt: Sequence[int]
-    max_tokens: int
-    seed: int
-    temperature: float
-    top_p: float
-    stop: Sequence[int]
-
-    def parameters(self) -> dict[str, Any]:
-        """vLLM's sampling parameters, by its names. What is not named here keeps vLLM's neutral default (no
-        top-k, no penalties): a model folder's generation_config.json, which may ask for them, is not read.
-        The one log-prob asked for is that of the sampled token."""
-        return {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-            "stop_token_ids": list(self.stop),
-            "logprobs": 0,
-            "detokenize": False,
-        }
+def sampling_parameters(request: GenerationRequest) -> dict[str, Any]:
+    """vLLM's sampling parameters, by its names. All others keep a neutral default (no top-k, no penalties): a
+    model folder's generation_config.json, which may set them, is not read. The one log-prob asked for is that
+    of the sampled token."""
+    return {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "max_tokens": request.max_tokens,
+        "seed": request.seed,
+        "stop_token_ids": list(request.stop),
+        "logprobs": 0,
+        "detokenize": False,
+    }
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What vLLM wrote: tokens (the end-of-turn token included), their log-probs, or why there are none."""
-
-    token_ids: Sequence[int] = ()
-    logprobs: Sequence[float] = ()
-    error: str = ""
-
-
-class Backend(Protocol):
+class VLLMBackend(Protocol):
     """A running vLLM."""
 
-    def write(self, orders: Sequence[Order]) -> list[Written]:
-        """One an order, in order, all by the weights last loaded.
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        """One result a request, in order, all by the weights last loaded.
 
         Raises:
-            EngineError: it failed as a whole, or did not finish in its time.
+            EngineError: it failed as a whole, or exceeded its time limit.
         """
         ...
 
     def load(self, weights: Weights, version: int) -> None:
-        """Take over weights, and forget what was cached of earlier ones.
+        """Take over weights, and empty the caches.
 
         Raises:
-            EngineError: not done in time, or not at all. What it holds then is unknown, so it writes no more.
+            EngineError: it failed or exceeded its time limit. Its weights are then unknown, so it generates no
+                more.
         """
         ...
 
     def close(self) -> None:
-        """Give back what it holds. May be called twice."""
+        """Release what it holds. May be called twice."""
         ...

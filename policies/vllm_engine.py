@@ -1,37 +1,32 @@
 """vLLM behind the Policy contract: tokens in, tokens out, log-probs under the distribution sampled from.
 
 The one idea: a completion is what the transformers engine would have written, but for rounding. So everything
-around the tokens is done here, as that engine does it: rendering, room in the context, stops, text, versions.
+around the tokens (`engine.TokenEngine`) is the same code for both.
 """
 
 import math
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from vertigym.core.errors import ConfigError
-from vertigym.core.types import Completion, Prompt, Sampling, StopReason
-from vertigym.policies.chat import ChatRenderer
-from vertigym.policies.engine import completion_of, load_tokenizer, stop_ids
-from vertigym.policies.lora import merged_state
-from vertigym.policies.vllm_backend import Backend, Order, VLLMConfig, Weights, Written
-from vertigym.policies.vllm_in_process import LocalVLLM
-from vertigym.policies.vllm_pool import VLLMServers
+from vertigym.policies.engine import GenerationRequest, GenerationResult, TokenEngine, Weights, stop_ids
+from vertigym.policies.model_folder import load_tokenizer
+from vertigym.policies.registry import EngineKind, EngineSetup
+from vertigym.policies.vllm_backend import VLLMBackend, VLLMConfig
+from vertigym.policies.vllm_in_process import InProcessVLLM
+from vertigym.policies.vllm_pool import VLLMServerPool
 
-_HOTTEST = 2.0
+_MAX_TEMPERATURE = 2.0
 
 
-class VLLMEngine:
+class VLLMEngine(TokenEngine):
     """A Policy around a running vLLM.
 
     Args:
-        stop: the tokens that end a turn.
-        context: the most tokens of a prompt and its completion together.
         weights: where `refresh` takes them from; None for a policy that is not trained.
     """
 
@@ -39,81 +34,49 @@ class VLLMEngine:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: VLLMBackend,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        stop: set[int],
+        stop: Collection[int],
         context: int,
         weights: Weights | None = None,
     ) -> None:
-        self.backend, self.tokenizer = backend, tokenizer
-        self.renderer = ChatRenderer(tokenizer)
-        self.version = 0
-        self.context = context
-        self._stop = frozenset(stop)
-        self._turn = threading.Lock()  # weights change between batches, whoever asks for either
+        super().__init__(tokenizer, stop=stop, context=context)
+        self.backend = backend
         self._weights = weights
 
     def refresh(self, version: int) -> None:
         """Take over the trained model's current weights, as policy version `version`.
 
         Raises:
-            EngineError: as in `Backend.load`.
+            EngineError: as in `VLLMBackend.load`.
         """
         assert self._weights, "this engine was opened without weights to follow"
-        with self._turn:
+        with self._lock:
             self.backend.load(self._weights, version)
             self.version = version
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """One completion a prompt, in order. A prompt that leaves no room in the context comes back empty
-        with stop reason `length`.
+    def run(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        """One result a request, in order.
 
         Raises:
-            EngineError: as in `Backend.write`. ConfigError: a temperature that vLLM does not offer.
+            EngineError: as in `VLLMBackend.generate`. ConfigError: a temperature that vLLM does not offer.
         """
-        if sampling.temperature > _HOTTEST:
-            raise ConfigError(f"temperature {sampling.temperature:g}: vLLM offers at most {_HOTTEST:g}")
-        rows = [list(p.token_ids or self.renderer.prompt(p.messages, p.tools)) for p in prompts]
-        rooms = [min(sampling.max_tokens, self.context - len(row)) for row in rows]
-        orders = [
-            Order(row, room, p.seed, sampling.temperature, sampling.top_p, sorted(self._stop))
-            for p, row, room in zip(prompts, rows, rooms, strict=True)
-            if room > 0
-        ]
-        with self._turn:
-            began, version = time.perf_counter(), self.version
-            written = iter(self.backend.write(orders) if orders else [])
-            elapsed = time.perf_counter() - began
-        return [
-            self._completion(row, next(written) if room > 0 else Written(), version, elapsed)
-            for row, room in zip(rows, rooms, strict=True)
-        ]
+        if (highest := max(request.temperature for request in requests)) > _MAX_TEMPERATURE:
+            raise ConfigError(f"temperature {highest:g}: vLLM offers at most {_MAX_TEMPERATURE:g}")
+        results = self.backend.generate(requests)
+        return [replace(result, error=result.error or _fault(result)) for result in results]
 
     def close(self) -> None:
-        """Stop vLLM and give back what it holds."""
+        """Stop vLLM and release what it holds."""
         self.backend.close()
 
-    def _completion(self, row: list[int], written: Written, version: int, elapsed: float) -> Completion:
-        error = written.error or _fault(written)
-        if error:
-            return Completion("", StopReason.ERROR, error=error[:300])
-        return completion_of(
-            list(written.token_ids),
-            list(written.logprobs),
-            prompt=row,
-            stop=self._stop,
-            tokenizer=self.tokenizer,
-            version=version,
-            latency_s=elapsed,
-        )
 
-
-def _fault(written: Written) -> str:
-    """Why what was written cannot be learnt from, if so. vLLM's server says -9999 where it means NaN."""
-    if len(written.token_ids) != len(written.logprobs):
-        return f"{len(written.token_ids)} tokens came with {len(written.logprobs)} log-probs"
-    wrong = [logp for logp in written.logprobs if not math.isfinite(logp) or logp <= -9999]
+def _fault(result: GenerationResult) -> str:
+    """Why nothing can be learnt from a result, or "". vLLM's server sends -9999 for NaN."""
+    if len(result.token_ids) != len(result.logprobs):
+        return f"{len(result.token_ids)} tokens came with {len(result.logprobs)} log-probs"
+    wrong = [logp for logp in result.logprobs if not math.isfinite(logp) or logp <= -9999]
     return f"a sampled token has log-prob {wrong[0]}: vLLM's numbers are broken" if wrong else ""
 
 
@@ -122,7 +85,6 @@ def open_vllm(
     config: VLLMConfig | None = None,
     *,
     dtype: str = "auto",
-    model: Any = None,
     weights: Weights | None = None,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> VLLMEngine:
@@ -130,8 +92,7 @@ def open_vllm(
 
     Args:
         dtype: `float32`, `bfloat16` or `auto`: bfloat16 on a GPU, float32 elsewhere.
-        model: the model in training, as the folder has it; `refresh` takes its weights, adapters merged.
-        weights: or where `refresh` takes them from.
+        weights: where `refresh` takes the weights of a model in training from, adapters merged.
         on_note: told when one of several servers is lost.
 
     Raises:
@@ -139,23 +100,53 @@ def open_vllm(
         ConfigError: vLLM cannot run this model here. EngineError: it did not start.
     """
     config = config or VLLMConfig()
-    if weights is None and model is not None:
-        weights = lambda: merged_state(model)  # noqa: E731
-    tokenizer, about, generation = load_tokenizer(folder)
-    context = int(getattr(about, "max_position_embeddings", 1 << 20))
+    tokenizer, model_config, generation = load_tokenizer(folder)
+    context = int(getattr(model_config, "max_position_embeddings", 1 << 20))
     dtype = ("bfloat16" if torch.cuda.is_available() else "float32") if dtype == "auto" else dtype
-    backend: Backend
+    backend: VLLMBackend
     if config.mode == "server":
-        backend = VLLMServers(folder, config, dtype=dtype, context=context, about=about, on_note=on_note)
+        backend = VLLMServerPool(
+            folder, config, dtype=dtype, context=context, model_config=model_config, on_note=on_note
+        )
     else:
-        backend = LocalVLLM(folder, config, dtype=dtype, context=context)
-    engine = VLLMEngine(
-        backend,
-        tokenizer,
-        stop=stop_ids(generation, tokenizer),
-        context=context,
-        weights=weights,
-    )
-    if config.urls and weights:  # whatever it holds, from an earlier run perhaps
+        backend = InProcessVLLM(folder, config, dtype=dtype, context=context)
+    stop = stop_ids(generation, tokenizer)
+    engine = VLLMEngine(backend, tokenizer, stop=stop, context=context, weights=weights)
+    if config.urls and weights:  # a server that runs already may hold the weights of an earlier run
         engine.refresh(0)
     return engine
+
+
+def _open(setup: EngineSetup) -> VLLMEngine:
+    return open_vllm(
+        setup.folder, setup.config, dtype=setup.dtype, weights=setup.weights, on_note=setup.on_note
+    )
+
+
+def _misfit(config: VLLMConfig, ranks: int, workers: int) -> str:
+    if workers and 0 < len(config.urls) < workers:
+        return (
+            f"each worker has vLLM servers to itself: rollout.vllm.url names {len(config.urls)}, "
+            f"rollout.ray.count is {workers}"
+        )
+    if ranks > 1 and config.mode == "in_process" and not workers:
+        return (
+            'rollout.vllm.mode "in_process" would put vLLM into the process of one of several ranks, which has '
+            'process groups of its own: mode = "server"'
+        )
+    return ""
+
+
+def _for_worker(config: VLLMConfig, number: int, count: int) -> VLLMConfig:
+    """Of the addresses that are given, each worker has some to itself."""
+    return config.model_copy(update={"url": config.urls[number::count]}) if config.urls else config
+
+
+ENGINE = EngineKind(
+    "vllm",
+    load=lambda folder, _: open_vllm(folder),
+    open=_open,
+    config=VLLMConfig,
+    misfit=_misfit,
+    for_worker=_for_worker,
+)

@@ -1,7 +1,7 @@
-"""A vLLM server of our own: a process group that ends with us, and is started again when it has ended.
+"""A vLLM server as a subprocess: a process group that ends with this process.
 
-The one idea: it is started by what `vllm serve` starts, on an address that only this machine reaches, with the
-arguments that the engine in process has.
+The one idea: it runs the module that `vllm serve` runs, at an address that only this machine reaches, with the
+arguments of the in-process engine.
 """
 
 import atexit
@@ -17,17 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vertigym.policies.vllm_backend import VLLMConfig
-from vertigym.policies.vllm_in_process import ENVIRONMENT, arguments, require_vllm
+from vertigym.policies.vllm_in_process import ENVIRONMENT, engine_arguments, require_vllm
 
 _STOP_S = 10.0
-# What torchrun says to one of several ranks, and what we start from it is none.
+# What torchrun tells a rank; the server is none.
 _LAUNCHER = {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-# For the kernel, the parent whose end is a server's end is the thread that started it: one that stays.
+# The kernel ends a server when the thread that started it ends: this one stays.
 _STARTER = ThreadPoolExecutor(1, thread_name_prefix="vllm-starter")
 
 
-class ServerProcess:
-    """Started by the first `ensure`.
+class VLLMSubprocess:
+    """The first `ensure_running` starts it.
 
     Raises:
         MissingDependencyError: vLLM is not installed.
@@ -37,12 +37,12 @@ class ServerProcess:
         require_vllm('rollout.vllm.mode = "server" without a url')
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._command = command(arguments(folder, config, dtype=dtype, context=context), port)
+        self._command = command(engine_arguments(folder, config, dtype=dtype, context=context), port)
         self._environment = {
             **{name: value for name, value in os.environ.items() if name not in _LAUNCHER},
             **ENVIRONMENT,
             "VLLM_CPU_KVCACHE_SPACE": f"{config.cache_gib:g}",
-            "VLLM_SERVER_DEV_MODE": "1",  # weights may be handed over; the address is this machine's only
+            "VLLM_SERVER_DEV_MODE": "1",  # allows new weights; only this machine reaches the address
         }
         self._environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,15 +51,15 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process, and of its group."""
+        """The id of the process and of its group."""
         assert self._process
         return self._process.pid
 
-    def ensure(self) -> None:
-        """Start it where it is not running."""
+    def ensure_running(self) -> None:
+        """Start it if it is not running."""
         if self._process and self._process.poll() is None:
             return
-        self.kill()  # what its group may have left
+        self.kill()  # what is left of its group
         self._process = _STARTER.submit(self._start).result()
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -75,7 +75,7 @@ class ServerProcess:
             )
 
     def kill(self) -> None:
-        """End it at once, with all it has started."""
+        """End it at once, with its children."""
         if self._process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -91,8 +91,8 @@ class ServerProcess:
         self._process = None
         atexit.unregister(self.stop)
 
-    def last_words(self) -> str:
-        """The last line of its log that says something, and where the log is."""
+    def log_tail(self) -> str:
+        """The last error in its log, and where the log is."""
         lines = [line.strip() for line in self._read().splitlines() if "Error" in line]
         return f"; its log {self._log} says: {lines[-1][-200:]}" if lines else f"; see its log {self._log}"
 
@@ -121,6 +121,6 @@ def _free_port() -> int:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, however it ends (Linux; elsewhere nothing)."""
+    """Let the kernel end this process when its parent ends, for whatever reason (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

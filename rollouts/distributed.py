@@ -1,13 +1,12 @@
 """Workers: processes, here or on other machines, that play episodes with engines and environments of their own.
 
-The one idea: work is cut into shares that do not depend on who is there. A share is a list of episodes (or of
-prompts), each with its own seed, and every request names the version of the weights it is for and brings a way
-to fetch them. So any worker can do any share: one that is lost is replaced, its share goes to another as a
-whole, and what comes back is the same. A share's place decides where its result goes: nothing is missing or
-counted twice.
+The one idea: work is cut into chunks that do not depend on which workers there are. A chunk is a list of
+episodes (or of prompts), each with its own seed, and every call names the version of the weights it is for and
+brings a way to fetch them. So any worker can do any chunk: a lost worker is replaced, its chunk goes to another
+as a whole, and the result is the same. Results are ordered by chunk: none is missing or counted twice.
 
-    Farm ─ shares ─▶ Pool ─ one at a time ─▶ Worker: engine + environments
-         ─ weights, once a version ─▶ Place (Ray's object store, say)
+    DistributedEngine ─ chunks ─▶ WorkerPool ─ one at a time ─▶ RolloutWorker: engine + environments
+                      ─ weights, once a version ─▶ WorkerBackend (Ray's object store, say)
 """
 
 import itertools
@@ -19,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -27,11 +26,9 @@ from vertigym.core.config import Config
 from vertigym.core.errors import EngineError, InfrastructureError, InputError
 from vertigym.core.types import Completion, Prompt, Sampling, Trajectory
 from vertigym.policies.chat import ChatRenderer
-from vertigym.policies.vllm_backend import Weights
+from vertigym.policies.engine import Weights
 from vertigym.rollouts.rollout import Episode
-from vertigym.rollouts.rollout_worker import Failure, Spec, Update
-
-Fetch = Callable[[], Mapping[str, Tensor]]
+from vertigym.rollouts.rollout_worker import WeightUpdate, WorkerFailure, WorkerSpec
 
 
 class WorkersConfig(Config):
@@ -40,21 +37,28 @@ class WorkersConfig(Config):
     count: int = Field(2, ge=1, description="workers; each has an engine and environments of its own")
     cpus: float = Field(1.0, ge=0, description="cores each reserves, and torch threads it has")
     gpus: float = Field(0.0, ge=0, description="GPUs each reserves")
-    retries: int = Field(3, ge=0, description="how often a share of episodes is given to another worker")
+    retries: int = Field(3, ge=0, description="how often a chunk of episodes is given to another worker")
     start_s: float = Field(600, gt=0, description="how long to be without any worker, at first and later")
-    share_s: float = Field(3600, gt=0, description="for one share of episodes; a slower worker is given up")
+    chunk_s: float = Field(3600, gt=0, description="for one chunk of episodes; a slower worker is given up")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "share_s" in given:
+            raise ValueError("share_s has a new name: chunk_s")
+        return given
 
 
 class WorkerLostError(InfrastructureError):
-    """A worker ended, or cannot be reached any more. Inside a pool only: it is replaced."""
+    """A worker ended or cannot be reached any more. Only inside a pool: it is replaced."""
 
 
-class Handle(Protocol):
-    """A worker, from outside."""
+class WorkerHandle(Protocol):
+    """A worker, as its caller sees it."""
 
-    def ask(self, name: str, *arguments: Any) -> "Future[Any]":
-        """What a method of the Worker returns. Its future raises WorkerLostError where the worker, not the
-        work, failed."""
+    def call(self, name: str, *arguments: Any) -> "Future[Any]":
+        """The result of a method of the RolloutWorker. Its future raises WorkerLostError where the worker, not
+        the work, failed."""
         ...
 
     def stop(self) -> None:
@@ -62,28 +66,28 @@ class Handle(Protocol):
         ...
 
 
-class Place(Protocol):
-    """Where workers live."""
+class WorkerBackend(Protocol):
+    """Starts workers and stores weights for them."""
 
-    def start(self, spec: Spec, number: int) -> Handle:
-        """A new worker; it may take its time, and answers `ready` when it is there."""
+    def start(self, spec: WorkerSpec, number: int) -> WorkerHandle:
+        """A new worker; it may take its time, and answers `ready` when it runs."""
         ...
 
-    def put(self, state: Mapping[str, Tensor]) -> Fetch:
-        """Keep a copy of some weights where every worker can fetch it."""
+    def put(self, state: Mapping[str, Tensor]) -> Weights:
+        """Store a copy of some weights where every worker can fetch it."""
         ...
 
     def describe(self) -> str:
-        """What there is, for a person who wonders why no worker comes."""
+        """Its resources, for a person who wonders why no worker starts."""
         ...
 
     def close(self) -> None:
-        """Leave."""
+        """Release what it holds."""
         ...
 
 
-class Pool:
-    """Workers that take one share at a time.
+class WorkerPool:
+    """Workers that take one chunk at a time.
 
     Args:
         start: makes a worker, given its number.
@@ -92,7 +96,7 @@ class Pool:
 
     def __init__(
         self,
-        start: Callable[[int], Handle],
+        start: Callable[[int], WorkerHandle],
         config: WorkersConfig,
         *,
         describe: Callable[[], str] = lambda: "",
@@ -100,27 +104,27 @@ class Pool:
     ) -> None:
         self._start, self._config = start, config
         self._describe, self._on_note = describe, on_note
-        self._turn = threading.Lock()  # evals may ask while a step is sampled ahead
-        self._workers: list[Handle] = []
-        self._coming: dict[Future[Any], int] = {}  # workers that have not said yet that they are there
+        self._lock = threading.Lock()  # evals may ask while a step is sampled ahead
+        self._workers: list[WorkerHandle] = []
+        self._starting: dict[Future[Any], int] = {}  # workers that have not answered `ready` yet
         self._idle: deque[int] = deque()
-        self._failed: Counter[int] = Counter()  # starts in a row
-        self._last_words = ""
+        self._failed_starts: Counter[int] = Counter()  # in a row
+        self._last_error = ""
         for number in range(config.count):
-            self._begin(number)
+            self._launch(number)
 
-    def map(self, name: str, shares: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """What the method `name` returns for each share, in order.
+    def map(self, name: str, chunks: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The result of the method `name` for each chunk, in order.
 
         Raises:
-            EngineError: a share was lost too often, or there was no worker for `start_s`.
-            InputError: a worker says that what it was given cannot be used.
+            EngineError: a chunk was lost too often, or there was no worker for `start_s`.
+            InputError: a worker cannot use what it was given.
         """
-        with self._turn:
+        with self._lock:
             try:
-                return _Round(self, name, shares).run()
+                return _ChunkScheduler(self, name, chunks).run()
             except BaseException:
-                self.close()  # some may be at work on what nobody waits for any more
+                self.close()  # some may still work on chunks that nobody waits for
                 raise
 
     def close(self) -> None:
@@ -128,125 +132,125 @@ class Pool:
         for worker in self._workers:
             worker.stop()
 
-    def _begin(self, number: int) -> None:
+    def _launch(self, number: int) -> None:
         worker = self._start(number)
         self._workers[number : number + 1] = [worker]
-        self._coming[worker.ask("ready")] = number
+        self._starting[worker.call("ready")] = number
 
     def _replace(self, number: int, why: str) -> None:
         self._on_note(f"worker {number} was lost ({why}): another takes its place")
         self._workers[number].stop()
-        self._begin(number)
+        self._launch(number)
 
-    def _welcome(self) -> None:
-        """Workers that are there now, and such as ended before they were: these are given up in the end."""
-        for future in [future for future in self._coming if future.done()]:
-            number = self._coming.pop(future)
+    def _collect_started(self) -> None:
+        """Make workers that have started idle; start those that failed again, up to `retries` times."""
+        for future in [future for future in self._starting if future.done()]:
+            number = self._starting.pop(future)
             try:
                 future.result()
             except WorkerLostError as error:
-                self._failed[number] += 1
-                self._last_words = str(error)
-                if self._failed[number] <= self._config.retries:
-                    self._replace(number, self._last_words)
+                self._failed_starts[number] += 1
+                self._last_error = str(error)
+                if self._failed_starts[number] <= self._config.retries:
+                    self._replace(number, self._last_error)
                 else:
-                    self._on_note(f"worker {number} does not start ({self._last_words}): going on without it")
+                    self._on_note(f"worker {number} does not start ({self._last_error}): going on without it")
             else:
-                del self._failed[number]
+                del self._failed_starts[number]
                 self._idle.append(number)
 
 
-class _Round:
-    """One `map`: which shares wait, are being done, are done."""
+class _ChunkScheduler:
+    """One `map`: which chunks wait, run, and are done."""
 
-    def __init__(self, pool: Pool, name: str, shares: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(self, pool: WorkerPool, name: str, chunks: Sequence[tuple[Any, ...]]) -> None:
         self._pool, self._config = pool, pool._config
-        self._name, self._shares = name, shares
-        self._waiting = deque(range(len(shares)))
-        self._running: dict[Future[Any], tuple[int, int, float]] = {}  # (worker, share, deadline)
+        self._name, self._chunks = name, chunks
+        self._waiting = deque(range(len(chunks)))
+        self._running: dict[Future[Any], tuple[int, int, float]] = {}  # (worker, chunk, deadline)
         self._done: dict[int, Any] = {}
         self._lost: Counter[int] = Counter()
-        self._alone_since = time.monotonic()  # no worker at work
+        self._idle_since = time.monotonic()  # no worker at work
 
     def run(self) -> list[Any]:
-        while len(self._done) < len(self._shares):
-            self._hand_out()
-            self._await()
-        return [self._done[share] for share in range(len(self._shares))]
+        while len(self._done) < len(self._chunks):
+            self._assign()
+            self._wait()
+        return [self._done[chunk] for chunk in range(len(self._chunks))]
 
-    def _hand_out(self) -> None:
+    def _assign(self) -> None:
         pool = self._pool
         while self._waiting and pool._idle:
-            worker, share = pool._idle.popleft(), self._waiting.popleft()
-            future = pool._workers[worker].ask(self._name, *self._shares[share])
-            self._running[future] = worker, share, time.monotonic() + self._config.share_s
+            worker, chunk = pool._idle.popleft(), self._waiting.popleft()
+            future = pool._workers[worker].call(self._name, *self._chunks[chunk])
+            self._running[future] = worker, chunk, time.monotonic() + self._config.chunk_s
 
-    def _await(self) -> None:
-        """Until something has happened, or should have.
+    def _wait(self) -> None:
+        """Wait for the next result, started worker or deadline, and act on it.
 
         Raises:
-            EngineError: there is no worker, and none comes.
+            EngineError: there is no worker, and none starts.
         """
         pool = self._pool
         if self._running:
             until = min(deadline for _, _, deadline in self._running.values())
-            self._alone_since = time.monotonic()
+            self._idle_since = time.monotonic()
         else:
-            until = self._alone_since + self._config.start_s
-            self._despair(until)
-        pending = [*self._running, *pool._coming]
+            until = self._idle_since + self._config.start_s
+            self._check_workers(until)
+        pending = [*self._running, *pool._starting]
         wait(pending, timeout=max(until - time.monotonic(), 0), return_when=FIRST_COMPLETED)
-        pool._welcome()
+        pool._collect_started()
         for future in [future for future in self._running if future.done()]:
-            worker, share, _ = self._running.pop(future)
-            self._take(worker, share, future)
+            worker, chunk, _ = self._running.pop(future)
+            self._accept(worker, chunk, future)
         now = time.monotonic()
         for future in [future for future, (*_, deadline) in self._running.items() if now >= deadline]:
-            worker, share, _ = self._running.pop(future)
-            self._lose(worker, share, f"no answer within rollout.ray.share_s = {self._config.share_s:g}")
+            worker, chunk, _ = self._running.pop(future)
+            self._reassign(worker, chunk, f"no answer within rollout.ray.chunk_s = {self._config.chunk_s:g}")
 
-    def _despair(self, until: float) -> None:
+    def _check_workers(self, until: float) -> None:
         pool = self._pool
-        if not pool._coming:
-            raise EngineError(f"no worker is left: {pool._last_words}; the run can be resumed")
+        if not pool._starting:
+            raise EngineError(f"no worker is left: {pool._last_error}; the run can be resumed")
         if time.monotonic() >= until:
             raise EngineError(
                 f"no worker came up within {self._config.start_s:g} s (rollout.ray.start_s); "
                 f"{pool._describe()}; the run can be resumed"
             )
 
-    def _take(self, worker: int, share: int, future: "Future[Any]") -> None:
+    def _accept(self, worker: int, chunk: int, future: "Future[Any]") -> None:
         try:
             result = future.result()
         except WorkerLostError as error:
-            self._lose(worker, share, str(error))
+            self._reassign(worker, chunk, str(error))
             return
-        if isinstance(result, Failure) and result.machine:
-            self._lose(worker, share, result.reason)
+        if isinstance(result, WorkerFailure) and result.machine:
+            self._reassign(worker, chunk, result.reason)
             return
         self._pool._idle.append(worker)
-        if isinstance(result, Failure):
+        if isinstance(result, WorkerFailure):
             raise InputError(f"worker {worker}: {result.reason}")
-        self._done[share] = result
+        self._done[chunk] = result
 
-    def _lose(self, worker: int, share: int, why: str) -> None:
-        """Give the share to another worker."""
+    def _reassign(self, worker: int, chunk: int, why: str) -> None:
+        """Replace the worker and give the chunk to another."""
         self._pool._replace(worker, why)
-        self._lost[share] += 1
-        if self._lost[share] > self._config.retries:
+        self._lost[chunk] += 1
+        if self._lost[chunk] > self._config.retries:
             raise EngineError(
-                f"a share of episodes was lost with {self._lost[share]} workers (rollout.ray.retries = "
+                f"a chunk of episodes was lost with {self._lost[chunk]} workers (rollout.ray.retries = "
                 f"{self._config.retries}), at last by: {why}; the run can be resumed"
             )
-        self._waiting.appendleft(share)
+        self._waiting.appendleft(chunk)
 
 
-class Farm:
-    """An Engine whose work is done by workers, and which plays whole episodes, too.
+class DistributedEngine:
+    """An Engine whose work is done by workers; it can play whole episodes, too.
 
     Args:
-        spec: what every worker is told; its `batch` is the most episodes in a share. Shares are smaller where
-            every worker is to get one.
+        spec: how a worker is set up; its `batch` is the most episodes in a chunk. Chunks are smaller where that
+            gives every worker one.
         weights: where `refresh` takes them from.
         on_note: told when a worker is lost.
     """
@@ -255,8 +259,8 @@ class Farm:
 
     def __init__(
         self,
-        place: Place,
-        spec: Spec,
+        backend: WorkerBackend,
+        spec: WorkerSpec,
         config: WorkersConfig,
         tokenizer: PreTrainedTokenizerBase,
         weights: Weights,
@@ -264,29 +268,29 @@ class Farm:
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.tokenizer, self.renderer = tokenizer, ChatRenderer(tokenizer)
-        self._place, self._weights = place, weights
+        self._backend, self._weights = backend, weights
         self._batch, self._count = spec.batch, config.count
         self._numbers = itertools.count()
         self.refresh(0)
-        self._pool = Pool(
-            lambda number: place.start(spec, number), config, describe=place.describe, on_note=on_note
+        self._pool = WorkerPool(
+            lambda number: backend.start(spec, number), config, describe=backend.describe, on_note=on_note
         )
 
     @property
     def version(self) -> int:
-        """Of the policy that answers next."""
+        """The policy version of the next answer."""
         return self._update.version
 
     def refresh(self, version: int) -> None:
-        """Put the weights where workers fetch them, with the next share they take."""
+        """Store the weights; workers fetch them with their next chunk."""
         state = {name: tensor.detach().cpu() for name, tensor in self._weights().items()}
-        self._update = Update(version, next(self._numbers), self._place.put(state))
+        self._update = WeightUpdate(version, next(self._numbers), self._backend.put(state))
 
     def play(self, episodes: Sequence[Episode], sampling: Sampling) -> list[Trajectory]:
         """Play every episode; Trajectories in order.
 
         Raises:
-            EngineError, InputError: as in `Pool.map`.
+            EngineError, InputError: as in `WorkerPool.map`.
         """
         return self._map("play", episodes, sampling)
 
@@ -294,17 +298,17 @@ class Farm:
         """One completion a prompt, in order.
 
         Raises:
-            EngineError, InputError: as in `Pool.map`.
+            EngineError, InputError: as in `WorkerPool.map`.
         """
         return self._map("generate", prompts, sampling)
 
     def close(self) -> None:
         """End the workers."""
         self._pool.close()
-        self._place.close()
+        self._backend.close()
 
     def _map(self, name: str, items: Sequence[Any], sampling: Sampling) -> list[Any]:
         size = max(1, min(self._batch, math.ceil(len(items) / self._count)))
         cuts = range(0, len(items), size)
-        shares = [(self._update, list(items[start : start + size]), sampling) for start in cuts]
-        return [result for share in self._pool.map(name, shares) for result in share]
+        chunks = [(self._update, list(items[start : start + size]), sampling) for start in cuts]
+        return [result for chunk in self._pool.map(name, chunks) for result in chunk]

@@ -1,7 +1,7 @@
 """Workers as Ray actors: on this machine, or wherever a Ray cluster has room for them.
 
-The one idea: Ray only starts processes, moves objects and says who has died. Which share is given to whom, what
-is done again and when to give up is `workers`' business, the same wherever workers live.
+The one idea: Ray only starts processes, moves objects and reports who has died. Who gets which chunk, what is
+repeated and when to give up is decided in `distributed`, the same for every backend.
 
     ray://auto            the cluster this machine belongs to (`ray start`)
     ray://local           a cluster of this machine alone, which ends with the run
@@ -19,17 +19,16 @@ from typing import Any
 from torch import Tensor
 
 from vertigym.core.errors import ConfigError, MissingDependencyError
-from vertigym.policies.engine import load_tokenizer
-from vertigym.policies.lora import merged_state
-from vertigym.policies.vllm_backend import Weights
-from vertigym.rollouts.distributed import Farm, Fetch, WorkerLostError, WorkersConfig
-from vertigym.rollouts.rollout_worker import Spec, Worker
+from vertigym.policies.engine import Weights
+from vertigym.policies.model_folder import load_tokenizer
+from vertigym.rollouts.distributed import DistributedEngine, WorkerLostError, WorkersConfig
+from vertigym.rollouts.rollout_worker import RolloutWorker, WorkerSpec
 
 PREFIX = "ray://"
 
 
-class RayPlace:
-    """A Place in a Ray cluster.
+class RayBackend:
+    """A WorkerBackend on a Ray cluster.
 
     Raises:
         MissingDependencyError: Ray is not installed. ConfigError: there is no cluster at that address.
@@ -38,27 +37,27 @@ class RayPlace:
     def __init__(self, address: str, config: WorkersConfig) -> None:
         self._ray = _import_ray()
         self._config = config
-        self._ours = not self._ray.is_initialized()  # else: the caller's, who ends it
+        self._ours = not self._ray.is_initialized()  # else the caller's, who ends it
         if self._ours:
             self._connect(address)
-        self._actor = self._ray.remote(Worker).options(
+        self._actor = self._ray.remote(RolloutWorker).options(
             num_cpus=config.cpus,
             num_gpus=config.gpus,
             scheduling_strategy="SPREAD",
-            max_restarts=0,  # what is lost is started anew by us, with the weights of that moment
+            max_restarts=0,  # we start a lost one again, with the present weights
             max_task_retries=0,
         )
 
-    def start(self, spec: Spec, number: int) -> "_Actor":
+    def start(self, spec: WorkerSpec, number: int) -> "_RayWorker":
         """An actor, as soon as there is room for it."""
-        return _Actor(self._ray, self._actor.remote(spec, number))
+        return _RayWorker(self._ray, self._actor.remote(spec, number))
 
-    def put(self, state: Mapping[str, Tensor]) -> Fetch:
-        """Into the object store, whence each node copies it once."""
-        return _Stored(self._ray.put(dict(state)))
+    def put(self, state: Mapping[str, Tensor]) -> Weights:
+        """Into the object store, from where each node copies it once."""
+        return _StoredWeights(self._ray.put(dict(state)))
 
     def describe(self) -> str:
-        """What the cluster has, beside what a worker asks for."""
+        """The resources of the cluster, and those that a worker asks for."""
         has = self._ray.cluster_resources()
         return (
             f"the Ray cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs, a worker asks for "
@@ -93,21 +92,21 @@ class RayPlace:
             ) from None
 
 
-class _Actor:
-    """A Handle."""
+class _RayWorker:
+    """A WorkerHandle on an actor."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray, self._actor = ray, actor
 
-    def ask(self, name: str, *arguments: Any) -> "Future[Any]":
+    def call(self, name: str, *arguments: Any) -> "Future[Any]":
         answer: Future[Any] = Future()
-        self._actor_call(name, arguments).add_done_callback(lambda done: self._pass_on(done, answer))
+        self._remote(name, arguments).add_done_callback(lambda done: self._pass_on(done, answer))
         return answer
 
     def stop(self) -> None:
         self._ray.kill(self._actor, no_restart=True)
 
-    def _actor_call(self, name: str, arguments: tuple[Any, ...]) -> "Future[Any]":
+    def _remote(self, name: str, arguments: tuple[Any, ...]) -> "Future[Any]":
         future: Future[Any] = getattr(self._actor, name).remote(*arguments).future()
         return future
 
@@ -124,8 +123,8 @@ class _Actor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """A way to what is in the object store. Ray sees the reference in it, and leaves it to us to fetch."""
+class _StoredWeights:
+    """Weights in the object store, by a reference that Ray keeps alive and we fetch."""
 
     reference: Any
 
@@ -139,26 +138,23 @@ class _Stored:
 def open_workers(
     address: str,
     folder: Path,
-    spec: Spec,
+    spec: WorkerSpec,
     config: WorkersConfig,
     *,
-    model: Any,
-    weights: Weights | None = None,
+    weights: Weights,
     on_note: Callable[[str], None] = lambda text: None,
-) -> Farm:
+) -> DistributedEngine:
     """Workers that follow a model in training.
 
     Args:
         folder: its model folder.
-        weights: where `refresh` takes them from, in place of the model.
+        weights: where `refresh` takes its weights from, adapters merged.
 
     Raises:
-        as RayPlace.
+        as RayBackend.
     """
     tokenizer, _, _ = load_tokenizer(folder)
-    place = RayPlace(address, config)
-    weights = weights or (lambda: merged_state(model))
-    return Farm(place, spec, config, tokenizer, weights, on_note=on_note)
+    return DistributedEngine(RayBackend(address, config), spec, config, tokenizer, weights, on_note=on_note)
 
 
 def _import_ray() -> Any:
@@ -172,6 +168,6 @@ def _import_ray() -> Any:
 
 
 def _line(error: BaseException) -> str:
-    """The first sentence of what Ray says, which is the reason."""
+    """The first sentence of a Ray error, which is the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0].split('. ')[0] if lines else ''}"[:160]

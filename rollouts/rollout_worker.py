@@ -1,81 +1,81 @@
-"""What runs in a worker's process: an engine and environments, and the shares they are given.
+"""One worker's process: an engine and environments, and the chunks of episodes it is given.
 
-The one idea: a share brings everything it needs, down to a way to fetch the weights it is for, so that a worker
-has no past: one that was started a moment ago gives the same answer as one that has been there from the start.
+The one idea: a chunk brings everything it needs, even a way to fetch the weights it is for. A worker keeps no
+state between chunks: a new one gives the same answer as one that has run from the start.
 """
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from vertigym.core.config import Config
 from vertigym.core.errors import InfrastructureError, InputError
 from vertigym.core.types import Completion, Prompt, Sampling, Trajectory
-from vertigym.policies.engine import DType, Engine, TransformersEngine, load_model
-from vertigym.policies.vllm_backend import VLLMConfig
+from vertigym.policies.engine import Engine, Weights
+from vertigym.policies.registry import EngineSetup, NoConfig, find_engine
 from vertigym.policies.vllm_client import save_weights
-from vertigym.policies.vllm_engine import open_vllm
 from vertigym.rollouts.rollout import Episode, PlayableEnv, rollout
 
 T = TypeVar("T")
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
+_WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
-    """Everything a worker needs to know. `skeleton` is the model folder without its weights, by file name."""
+class WorkerSpec:
+    """How a worker is set up. `skeleton` is the model folder without its weights, by file name; `config` holds
+    the settings of `engine`."""
 
     skeleton: Mapping[str, bytes]
     make_env: Callable[[], PlayableEnv]
-    engine: Literal["transformers", "vllm"] = "transformers"
-    vllm: VLLMConfig = field(default_factory=VLLMConfig)
-    dtype: DType = "float32"
+    engine: str = "transformers"
+    config: Config = field(default_factory=NoConfig)
+    dtype: str = "float32"
     batch: int = 512
     threads: int = 1
-    count: int = 1  # workers, all told
+    count: int = 1  # workers in all
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
-    """Weights: the policy version they are, a number that no other update has, and how to fetch them."""
+class WeightUpdate:
+    """Weights: their policy version, a number that no other update has, and how to fetch them."""
 
     version: int
     number: int
-    fetch: Callable[[], Mapping[str, Tensor]]
+    fetch: Weights
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """What a worker could not do, and whether that is the machine's fault: another worker may then succeed."""
+class WorkerFailure:
+    """Why a worker failed; `machine`: another worker may succeed."""
 
     reason: str
     machine: bool
 
 
-class Worker:
-    """One process's engine and environments, opened by its first share."""
+class RolloutWorker:
+    """One process's engine and environments, opened by its first chunk."""
 
-    def __init__(self, spec: Spec, number: int) -> None:
+    def __init__(self, spec: WorkerSpec, number: int) -> None:
         self._spec, self._number = spec, number
         self._engine: Engine | None = None
         self._env: PlayableEnv | None = None
-        self._model: Any = None
         self._state: Mapping[str, Tensor] = {}
-        self._has = -1  # the number of the update its weights came with
+        self._update = -1  # the number of the update its weights came with
 
     def ready(self) -> int:
-        """That it is there."""
+        """Its number, once it runs."""
         return self._number
 
     def play(
-        self, update: Update, episodes: Sequence[Episode], sampling: Sampling
-    ) -> list[Trajectory] | Failure:
-        """Play a share with these weights."""
+        self, update: WeightUpdate, episodes: Sequence[Episode], sampling: Sampling
+    ) -> list[Trajectory] | WorkerFailure:
+        """Play a chunk of episodes with these weights."""
 
         def do(engine: Engine) -> list[Trajectory]:
             self._env = self._env or self._spec.make_env()
@@ -84,29 +84,26 @@ class Worker:
         return self._with(update, do)
 
     def generate(
-        self, update: Update, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> list[Completion] | Failure:
+        self, update: WeightUpdate, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> list[Completion] | WorkerFailure:
         """Continue some prompts with these weights."""
         return self._with(update, lambda engine: engine.generate(prompts, sampling))
 
-    def _with(self, update: Update, do: Callable[[Engine], T]) -> T | Failure:
+    def _with(self, update: WeightUpdate, do: Callable[[Engine], T]) -> T | WorkerFailure:
         try:
-            return do(self._follow(update))
+            return do(self._updated_engine(update))
         except InputError as error:
-            return Failure(str(error), machine=False)
+            return WorkerFailure(str(error), machine=False)
         except InfrastructureError as error:
-            return Failure(str(error), machine=True)
+            return WorkerFailure(str(error), machine=True)
 
-    def _follow(self, update: Update) -> Engine:
-        """The engine, with these weights."""
-        if self._engine and self._has == update.number:
+    def _updated_engine(self, update: WeightUpdate) -> Engine:
+        if self._engine and self._update == update.number:
             return self._engine
         self._state = update.fetch()
         self._engine = self._engine or self._open()
-        if self._model is not None:
-            self._model.load_state_dict(self._state)
         self._engine.refresh(update.version)
-        self._state, self._has = {}, update.number
+        self._state, self._update = {}, update.number
         return self._engine
 
     def _open(self) -> Engine:
@@ -117,21 +114,12 @@ class Worker:
         for name, data in spec.skeleton.items():
             (folder / name).write_bytes(data)
         save_weights(self._state, folder)
-        if spec.engine == "vllm":
-            return open_vllm(folder, self._servers(), dtype=spec.dtype, weights=lambda: self._state)
-        model, tokenizer = load_model(folder)
-        self._model = model.float()  # as in training, whatever the folder says
-        return TransformersEngine(self._model, tokenizer, dtype=spec.dtype)
-
-    def _servers(self) -> VLLMConfig:
-        """vLLM's settings; of the addresses that are given, each worker has some to itself."""
-        vllm, spec = self._spec.vllm, self._spec
-        if not vllm.urls:
-            return vllm
-        return vllm.model_copy(update={"url": vllm.urls[self._number :: spec.count]})
+        kind = find_engine(spec.engine)
+        config = kind.for_worker(spec.config, self._number, spec.count)
+        return kind.open_engine(EngineSetup(folder, config, dtype=spec.dtype, weights=lambda: self._state))
 
 
 def skeleton(folder: str | Path) -> dict[str, bytes]:
     """The files of a model folder that are not weights."""
     files = (path for path in Path(folder).iterdir() if path.is_file())
-    return {path.name: path.read_bytes() for path in sorted(files) if not path.name.endswith(_WEIGHTS)}
+    return {path.name: path.read_bytes() for path in sorted(files) if not path.name.endswith(_WEIGHT_FILES)}

@@ -27,7 +27,7 @@ from starlette.routing import Route
 from vertigym.core.errors import ConfigError, EngineError
 from vertigym.core.files import dumps
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
-from vertigym.serving.batcher import Batcher, Full
+from vertigym.serving.batcher import Batcher, QueueFullError
 from vertigym.serving.chat_api import ChatRequest, FeedbackRequest, chunks, fault, reply
 from vertigym.serving.recorder import Recorder
 from vertigym.traces.records import Trace, reason
@@ -38,7 +38,7 @@ _CLIENTS = 10_000  # whose pace is remembered
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """What one request may ask for, and how often one client may ask. `per_minute` 0: no limit."""
 
     body_bytes: int = 1_000_000
@@ -48,7 +48,7 @@ class Limits:
     batch: int = 64
 
 
-class Refused(Exception):  # noqa: N818 (an answer, not a fault)
+class RefusedError(Exception):
     """A request that is answered with an error."""
 
     def __init__(self, status: int, message: str, code: str | None = None, retry_s: int = 0) -> None:
@@ -79,18 +79,25 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Server:
+class ChatServer:
     """A policy, its name and version, the record of what it answered, and the rules of asking."""
 
     def __init__(
-        self, policy: Policy, recorder: Recorder, *, name: str, version: str, key: str = "", limits: Limits
+        self,
+        policy: Policy,
+        recorder: Recorder,
+        *,
+        name: str,
+        version: str,
+        key: str = "",
+        limits: ServerLimits,
     ) -> None:
         self.name, self.version, self.limits = name, version, limits
         self._key = key.encode()
         self._batcher = Batcher(policy, most=limits.batch, waiting=limits.waiting)
         self._recorder = recorder
         self._known = recorder.known()
-        self._pace = Pace(limits.per_minute)
+        self._pace = RateLimiter(limits.per_minute)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -118,7 +125,7 @@ class Server:
             try:
                 self._admit(request)
                 return await handle(request)
-            except Refused as no:
+            except RefusedError as no:
                 kind = "server_error" if no.status >= 500 else "invalid_request_error"
                 headers = {"Retry-After": str(no.retry_s)} if no.retry_s else None
                 return JSONResponse(fault(str(no), kind, no.code), no.status, headers)
@@ -129,10 +136,14 @@ class Server:
         if self._key:
             given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
             if not hmac.compare_digest(given, self._key):
-                raise Refused(401, "no key, or a wrong one: send Authorization: Bearer KEY", "invalid_api_key")
+                raise RefusedError(
+                    401, "no key, or a wrong one: send Authorization: Bearer KEY", "invalid_api_key"
+                )
         wait = self._pace.wait(request.client.host if request.client else "")
         if wait:
-            raise Refused(429, f"more than {self.limits.per_minute:g} requests a minute", "rate_limit", wait)
+            raise RefusedError(
+                429, f"more than {self.limits.per_minute:g} requests a minute", "rate_limit", wait
+            )
 
     async def _health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -144,7 +155,9 @@ class Server:
     async def _chat(self, http: Request) -> Response:
         request = await self._read(http, ChatRequest)
         if request.model != self.name:
-            raise Refused(404, f"no model {request.model!r} here: this is {self.name!r}", "model_not_found")
+            raise RefusedError(
+                404, f"no model {request.model!r} here: this is {self.name!r}", "model_not_found"
+            )
         began = time.time()
         completion = await self._complete(request)
         call = f"chatcmpl-{uuid.uuid4().hex}"
@@ -161,20 +174,22 @@ class Server:
         try:
             prompt = Prompt(request.messages, seed=request.seed % 2**63)
             completion = await self._batcher.ask(prompt, sampling)
-        except Full:
-            raise Refused(503, "too many requests are waiting", "overloaded", 1) from None
+        except QueueFullError:
+            raise RefusedError(503, "too many requests are waiting", "overloaded", 1) from None
         except EngineError as error:
-            raise Refused(503, f"the engine failed: {error}", "engine") from None
+            raise RefusedError(503, f"the engine failed: {error}", "engine") from None
         if completion.stop_reason is StopReason.ERROR:
-            raise Refused(503, f"the engine failed: {completion.error}", "engine")
+            raise RefusedError(503, f"the engine failed: {completion.error}", "engine")
         if completion.stop_reason is StopReason.LENGTH and not completion.completion_tokens:
-            raise Refused(400, "the messages fill the model's context", "context_length_exceeded")
+            raise RefusedError(400, "the messages fill the model's context", "context_length_exceeded")
         return completion
 
     async def _feedback(self, http: Request) -> Response:
         said = await self._read(http, FeedbackRequest)
         if said.id not in self._known:
-            raise Refused(404, f"no call {said.id!r} is on record here: give the id of a reply", "not_found")
+            raise RefusedError(
+                404, f"no call {said.id!r} is on record here: give the id of a reply", "not_found"
+            )
         await self._record(dumps(said.row()) + "\n")
         return JSONResponse({"id": said.id, "recorded": True})
 
@@ -182,21 +197,23 @@ class Server:
         try:
             await self._recorder.append(line)
         except OSError as error:
-            raise Refused(500, f"it could not be recorded ({error.strerror}), so it is not answered") from None
+            raise RefusedError(
+                500, f"it could not be recorded ({error.strerror}), so it is not answered"
+            ) from None
 
     async def _read(self, http: Request, model: type[M]) -> M:
         """The request's body as a `model`, JSON within the limit."""
         if http.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise Refused(415, "the body is JSON: send Content-Type: application/json")
+            raise RefusedError(415, "the body is JSON: send Content-Type: application/json")
         body = bytearray()
         async for chunk in http.stream():
             body += chunk
             if len(body) > self.limits.body_bytes:
-                raise Refused(413, f"the body is larger than {self.limits.body_bytes:,} bytes")
+                raise RefusedError(413, f"the body is larger than {self.limits.body_bytes:,} bytes")
         try:
             return model.model_validate_json(bytes(body))
         except ValidationError as error:
-            raise Refused(400, reason(error)) from None
+            raise RefusedError(400, reason(error)) from None
 
     def _trace(self, call: str, began: float, request: ChatRequest, completion: Completion) -> Trace:
         usage = {
@@ -218,7 +235,7 @@ class Server:
         )
 
 
-class Pace:
+class RateLimiter:
     """Token buckets: each client may ask `per_minute` times a minute, all at once if it likes."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -16,7 +16,7 @@ from vertigym.core.types import Completion, Policy, Prompt, Sampling
 _Asked = tuple[Prompt, Sampling, "Future[Completion]"]
 
 
-class Full(Exception):  # noqa: N818 (a state, not a fault)
+class QueueFullError(Exception):
     """More requests wait than may."""
 
 
@@ -37,10 +37,10 @@ class Batcher:
         """The policy's completion.
 
         Raises:
-            Full: too many wait. EngineError: the engine failed.
+            QueueFullError: too many wait. EngineError: the engine failed.
         """
         if self._queue.qsize() >= self._waiting:
-            raise Full
+            raise QueueFullError
         done: Future[Completion] = Future()
         self._queue.put((prompt, sampling, done))
         return await asyncio.wrap_future(done)

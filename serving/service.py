@@ -5,24 +5,24 @@ import socket
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.files import sha256
 from vertigym.core.types import Policy
-from vertigym.policies.load import load_policy
+from vertigym.policies.load import load_policy, split_name
+from vertigym.policies.registry import find_engine
 
-Engine = Literal["auto", "transformers", "vllm"]
 KEY_VARIABLE = "VERTIGYM_SERVE_KEY"
 
 
-def serve(model: str, record: Path, *, name: str = "", engine: Engine = "auto", **options: Any) -> None:
+def serve(model: str, record: Path, *, name: str = "", engine: str = "auto", **options: Any) -> None:
     """Serve `model` (whatever an eval takes: a folder, `openai:MODEL@URL`) as `serve_policy` does. `engine`
-    says what decodes a folder; `auto` is vLLM where it is installed.
+    decodes a folder; `auto` is vLLM where it is installed.
 
     Raises:
-        DataError: no such model. MissingDependencyError: vLLM was asked for and is not installed. And what
-            `serve_policy` raises.
+        DataError: no such model. UnknownNameError: no such engine. MissingDependencyError: the engine is not
+            installed. And what `serve_policy` raises.
     """
     serve_policy(
         lambda: load_policy(with_engine(model, engine)),
@@ -33,10 +33,16 @@ def serve(model: str, record: Path, *, name: str = "", engine: Engine = "auto", 
     )
 
 
-def with_engine(model: str, engine: Engine) -> str:
-    """`vllm:FOLDER` for a folder that vLLM is to decode; anything else as it is."""
-    wanted = engine == "vllm" or (engine == "auto" and find_spec("vllm") is not None)
-    return f"vllm:{model}" if wanted and Path(model).is_dir() else model
+def with_engine(model: str, engine: str) -> str:
+    """`ENGINE:FOLDER` for a folder that another engine than transformers decodes; anything else as it is.
+
+    Raises:
+        UnknownNameError: no such engine.
+    """
+    if engine == "auto":
+        engine = "vllm" if find_spec("vllm") else "transformers"
+    find_engine(engine)
+    return model if engine == "transformers" or not Path(model).is_dir() else f"{engine}:{model}"
 
 
 def serve_policy(
@@ -64,7 +70,7 @@ def serve_policy(
     try:
         import uvicorn
 
-        from vertigym.serving.app import Limits, Server, check_address
+        from vertigym.serving.app import ChatServer, ServerLimits, check_address
     except ImportError as error:
         raise MissingDependencyError(error.name or "starlette", "serve", "vertigym serve") from None
     from vertigym.serving.recorder import Recorder
@@ -73,8 +79,8 @@ def serve_policy(
     check_address(host, key)
     with _listen(host, port) as listening:
         policy = load()
-        limits = Limits(per_minute=per_minute, max_tokens=max_tokens)
-        server = Server(policy, Recorder(record), name=name, version=version, key=key, limits=limits)
+        limits = ServerLimits(per_minute=per_minute, max_tokens=max_tokens)
+        server = ChatServer(policy, Recorder(record), name=name, version=version, key=key, limits=limits)
         at, bound = listening.getsockname()[:2]
         on_ready(f"http://{f'[{at}]' if ':' in at else at}:{bound}/v1")
         config = uvicorn.Config(
@@ -91,17 +97,17 @@ def serve_policy(
 
 def default_name(model: str) -> str:
     """What clients call the model: the folder's name, or that of its run for a checkpoint."""
-    model = model.removeprefix("vllm:")
-    if ":" in model:
-        return model.partition(":")[2].partition("@")[0]
-    folder = Path(model).resolve()
+    _, rest = split_name(model)
+    if not Path(rest).is_dir():
+        return rest.partition("@")[0]
+    folder = Path(rest).resolve()
     return folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
 
 
 def version_of(model: str) -> str:
     """`step-000050-1f0c55d2a9b1`: the folder's name and the start of its weights' SHA-256; what is no folder is
     its own version."""
-    folder = Path(model.removeprefix("vllm:"))
+    folder = Path(split_name(model)[1])
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return f"{folder.resolve().name}-{sha256(weights[0])[:12]}" if weights else model
 

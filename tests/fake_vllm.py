@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from vertigym.core.types import Prompt, Sampling
-from vertigym.policies.engine import TransformersEngine
+from vertigym.policies.transformers_engine import TransformersEngine
 
 Fault = Callable[
     [str, int], str

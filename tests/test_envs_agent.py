@@ -31,7 +31,7 @@ from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tool_calls import write_call
 from vertigym.policies import tiny
 from vertigym.policies.chat import ChatRenderer
-from vertigym.policies.engine import load_model
+from vertigym.policies.model_folder import load_model
 from vertigym.policies.scripted import expert
 from vertigym.rewards.state import sqlite_state
 from vertigym.rollouts.rollout import Episode, rollout

@@ -10,14 +10,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from vertigym.core.errors import ConfigError, DataError, InputError
 from vertigym.core.types import Prompt, Sampling, StopReason
-from vertigym.policies import engine as engine_module
 from vertigym.policies import tiny
+from vertigym.policies import transformers_engine as engine_module
 from vertigym.policies.decoder import Decoder, supports
-from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.load import load_policy
 from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
-from vertigym.policies.sampling import choose
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.sampling import sample_tokens
 from vertigym.policies.steppers import DecoderStepper
+from vertigym.policies.transformers_engine import TransformersEngine
 
 TEXTS = ['{"days": 12, "tier": "gold"}', "approve or reject the return of 40 items"] * 3
 
@@ -198,17 +199,17 @@ def test_bfloat16_stays_near_float32(folder: Path, engine: TransformersEngine) -
 def test_inverse_cdf_draws_in_proportion_and_never_an_impossible_token() -> None:
     logits = torch.log(torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]])).expand(1000, 5)
     uniform = (torch.arange(1000) + 0.5) / 1000
-    token, logp = choose(logits, uniform, Sampling())
+    token, logp = sample_tokens(logits, uniform, Sampling())
     assert torch.bincount(token, minlength=5).tolist() == [0, 250, 0, 750, 0]
     torch.testing.assert_close(logp.exp().unique(), torch.tensor([0.25, 0.75]))
     edge = torch.tensor([0.0, 1 - 2**-24])
-    assert choose(logits[:2], edge, Sampling())[0].tolist() == [1, 3]
+    assert sample_tokens(logits[:2], edge, Sampling())[0].tolist() == [1, 3]
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     logits = torch.log(torch.tensor([[0.1, 0.5, 0.15, 0.25]])).expand(400, 4)
     uniform = (torch.arange(400) + 0.5) / 400
-    token, logp = choose(logits, uniform, Sampling(top_p=0.7))
+    token, logp = sample_tokens(logits, uniform, Sampling(top_p=0.7))
     assert set(token.tolist()) == {1, 3}
     torch.testing.assert_close(logp.exp().unique(), torch.tensor([1 / 3, 2 / 3]))
 

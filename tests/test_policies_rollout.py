@@ -11,8 +11,8 @@ from vertigym.core.errors import UnknownNameError
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
 from vertigym.envs import Env, SingleTurnEnv, TaskSet, Turn
 from vertigym.policies import tiny
-from vertigym.policies.engine import TransformersEngine
 from vertigym.policies.scripted import Scripted, constant, expert, random_answer, scripted
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rewards.rubric import Rubric
 from vertigym.rollouts.rollout import Episode, rollout
 

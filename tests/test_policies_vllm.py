@@ -23,13 +23,15 @@ from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies import tiny, vllm_in_process, vllm_subprocess
-from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.engine import GenerationRequest, GenerationResult
 from vertigym.policies.lora import merged_state
-from vertigym.policies.vllm_backend import Order, VLLMConfig, Written
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import TransformersEngine
+from vertigym.policies.vllm_backend import VLLMConfig, sampling_parameters
 from vertigym.policies.vllm_client import save_weights
 from vertigym.policies.vllm_engine import VLLMEngine, open_vllm
-from vertigym.policies.vllm_pool import VLLMServers
-from vertigym.policies.vllm_subprocess import ServerProcess
+from vertigym.policies.vllm_pool import VLLMServerPool
+from vertigym.policies.vllm_subprocess import VLLMSubprocess
 from vertigym.trainer import logprob_mismatch
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
@@ -73,7 +75,7 @@ def connect(folder: Path, fake: FakeVLLM) -> Iterator[Open]:
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
         config = VLLMConfig(**{**QUICK, "url": fake.url, **limits})
-        engine = open_vllm(folder, config, dtype="float32", model=model)
+        engine = open_vllm(folder, config, dtype="float32", weights=lambda: merged_state(model))
         engine.model = model  # type: ignore[attr-defined]
         opened.append(engine)
         return engine
@@ -233,9 +235,9 @@ def test_the_output_head_is_handed_over_even_where_it_is_the_embedding(folder: P
 
 def test_a_server_outlives_the_thread_that_asked_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_subprocess, "require_vllm", lambda _: None)
-    process = ServerProcess(folder, VLLMConfig(mode="server"), dtype="float32", context=256)
+    process = VLLMSubprocess(folder, VLLMConfig(mode="server"), dtype="float32", context=256)
     process._command = ["sleep", "60"]
-    asking = threading.Thread(target=process.ensure)
+    asking = threading.Thread(target=process.ensure_running)
     asking.start()
     asking.join()
     with pytest.raises(subprocess.TimeoutExpired):
@@ -278,7 +280,7 @@ def test_what_a_killed_server_has_lost_another_writes_until_it_is_back(
     assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
     assert len(fake.answered) - before > 12, "it has done the other's part"
     (note,) = notes
-    assert note.startswith(f"1 of 2 vLLM servers are there ({second.url}: ")
+    assert note.startswith(f"1 of 2 vLLM servers are up ({second.url}: ")
     engine.refresh(2)
     assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
     second.fault = lambda path, count: ""
@@ -287,7 +289,7 @@ def test_what_a_killed_server_has_lost_another_writes_until_it_is_back(
     assert tokens(engine.generate(PROMPTS, SAMPLING)) == expected(engine)
     assert len(second.answered) - answered == 12
     assert second.label == fake.label, "it was handed the weights of the others"
-    assert notes[1] == "2 of 2 vLLM servers are there"
+    assert notes[1] == "2 of 2 vLLM servers are up"
 
 
 def test_a_server_that_hangs_is_left_alone_until_it_is_restarted(
@@ -404,10 +406,10 @@ def test_an_unordered_run_trains_on_completions_within_the_bound_each_under_its_
     tmp_path: Path, folder: Path, fake: FakeVLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[set[str], int, str]] = []
-    write, generate = VLLMServers.write, VLLMEngine.generate
+    write, generate = VLLMServerPool.generate, VLLMEngine.generate
 
-    def labelled(self: Any, orders: Any) -> Any:
-        written = write(self, orders)
+    def labelled(self: Any, requests: Any) -> Any:
+        written = write(self, requests)
         seen.append(({threading.current_thread().name}, -1, fake.label))
         return written
 
@@ -418,7 +420,7 @@ def test_an_unordered_run_trains_on_completions_within_the_bound_each_under_its_
         seen[mine[-1]] = (seen[mine[-1]][0], version, seen[mine[-1]][2])
         return completions
 
-    monkeypatch.setattr(VLLMServers, "write", labelled)
+    monkeypatch.setattr(VLLMServerPool, "generate", labelled)
     monkeypatch.setattr(VLLMEngine, "generate", versioned)
     config = run_config(tmp_path, folder, fake)
     rows = config.rollout.model_copy(
@@ -451,12 +453,12 @@ def test_a_server_with_another_model_ends_the_run_before_it_learns(tmp_path: Pat
 class Recording:
     """A backend that writes what it is told to."""
 
-    def __init__(self, *written: Written) -> None:
-        self.written, self.orders = list(written), [Order([], 0, 0, 0, 0, [])]
+    def __init__(self, *written: GenerationResult) -> None:
+        self.written, self.requests = list(written), [GenerationRequest([], 0, 0, 0, 0, [])]
 
-    def write(self, orders: Any) -> list[Written]:
-        self.orders = list(orders)
-        return self.written[: len(self.orders)]
+    def generate(self, requests: Any) -> list[GenerationResult]:
+        self.requests = list(requests)
+        return self.written[: len(self.requests)]
 
     def load(self, weights: Any, version: int) -> None: ...
 
@@ -465,12 +467,16 @@ class Recording:
 
 def test_vllm_is_told_everything_and_nothing_it_could_add(folder: Path) -> None:
     tokenizer = load_model(folder)[1]
-    backend = Recording(Written([7, 2], [-0.1, -0.2]), Written([7], [float("nan")]), Written([7], [-9999.0]))
+    backend = Recording(
+        GenerationResult([7, 2], [-0.1, -0.2]),
+        GenerationResult([7], [float("nan")]),
+        GenerationResult([7], [-9999.0]),
+    )
     engine = VLLMEngine(backend, tokenizer, stop={2}, context=10)
     rows = [Prompt((), token_ids=[5] * 8, seed=3), Prompt((), token_ids=[5] * 10)]
     good, full = engine.generate(rows, Sampling(max_tokens=6, temperature=0.5))
-    (order,) = backend.orders
-    assert order.parameters() == {
+    (request,) = backend.requests
+    assert sampling_parameters(request) == {
         "temperature": 0.5, "top_p": 1.0, "max_tokens": 2, "seed": 3, "stop_token_ids": [2], "logprobs": 0,
         "detokenize": False,
     }  # fmt: skip
@@ -508,6 +514,7 @@ def test_the_correction_is_on_for_vllm_unless_said_otherwise() -> None:
         ({"servers": 2}, "how many to start"),
         ({"servers": 2, "mode": "server", "url": "http://a"}, "how many to start"),
         ({"exchange": "/tmp"}, 'mode = "server"'),
+        ({"mode": "process"}, 'mode = "in_process"'),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], message: str) -> None:
@@ -517,7 +524,7 @@ def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], 
 
 def test_without_vllm_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_in_process, "find_spec", lambda _: None)
-    for mode in ("process", "server"):
+    for mode in ("in_process", "server"):
         with pytest.raises(MissingDependencyError, match=r"pip install 'vertigym\[vllm\]'"):
             open_vllm(folder, VLLMConfig(mode=mode))
 
@@ -528,11 +535,11 @@ def test_the_probe_measures_warns_and_stops(folder: Path) -> None:
     sample = TrainingSample([5, 6, 7, 8], [0, 0, 1, 1])
     (truth,) = learner.score([sample])
     sample.columns.sampler_logp = [truth[0] + 0.1, truth[1] - 0.3]
-    found = logprob_mismatch.measure_mismatch(learner, [sample], VLLMConfig(), 0)
+    found = logprob_mismatch.measure_mismatch(learner, [sample], 0, stop=0.5)
     assert found == pytest.approx({"probe_mean": 0.2, "probe_max": 0.3}, abs=1e-5)
     assert "differ from the trainer's by 0.2" in logprob_mismatch.mismatch_warning(found, VLLMConfig())
     assert not logprob_mismatch.mismatch_warning({"probe_mean": 0.01, "probe_max": 0.1}, VLLMConfig())
     for wrong in (5.0, float("nan")):
         sample.columns.sampler_logp = [wrong, wrong]
         with pytest.raises(RunError, match="step 4: the engine's log-probs differ"):
-            logprob_mismatch.measure_mismatch(learner, [sample], VLLMConfig(), 4)
+            logprob_mismatch.measure_mismatch(learner, [sample], 4, stop=0.5)

@@ -1,4 +1,4 @@
-"""Workers: whoever does a share, the result is the same; what is lost is done again, within bounds.
+"""Workers: whoever does a chunk, the result is the same; what is lost is done again, within bounds.
 
 The workers here are threads; tests/test_ray_workers.py has real ones."""
 
@@ -23,13 +23,16 @@ from vertigym.core.files import read_jsonl
 from vertigym.core.types import Prompt, Sampling
 from vertigym.envs.decision.builtin import RETURNS
 from vertigym.policies import tiny
-from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.engine import Weights
 from vertigym.policies.lora import merged_state
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.registry import find_engine
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.rollouts import ray_backend
-from vertigym.rollouts.distributed import Farm, Fetch, WorkerLostError, WorkersConfig
+from vertigym.rollouts.distributed import DistributedEngine, WorkerLostError, WorkersConfig
 from vertigym.rollouts.rollout import Episode, rollout
-from vertigym.rollouts.rollout_worker import Spec, Worker, skeleton
+from vertigym.rollouts.rollout_worker import RolloutWorker, WorkerSpec, skeleton
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import RunOutcome, train
 
@@ -45,14 +48,14 @@ _ONE = threading.Lock()  # loading models side by side is for processes, not thr
 
 
 class Threaded:
-    """A Handle on a thread. What goes in and out is pickled, as between processes."""
+    """A WorkerHandle on a thread. What goes in and out is pickled, as between processes."""
 
     def __init__(self, worker: Any, number: int, fault: Fault) -> None:
         self._worker, self._number, self._fault = worker, number, fault
         self._calls: Counter[str] = Counter()
         self.stopped = False
 
-    def ask(self, name: str, *arguments: Any) -> "Future[Any]":
+    def call(self, name: str, *arguments: Any) -> "Future[Any]":
         answer: Future[Any] = Future()
         self._calls[name] += 1
         threading.Thread(
@@ -80,18 +83,18 @@ class Threaded:
 
 
 class Threads:
-    """A Place of threads."""
+    """A WorkerBackend of threads."""
 
     def __init__(self, fault: Fault = lambda worker, method, count: "") -> None:
         self.fault = fault
         self.started: list[Threaded] = []
         self.closed = False
 
-    def start(self, spec: Spec, number: int) -> Threaded:
-        self.started.append(Threaded(Worker(spec, number), len(self.started), self.fault))
+    def start(self, spec: WorkerSpec, number: int) -> Threaded:
+        self.started.append(Threaded(RolloutWorker(spec, number), len(self.started), self.fault))
         return self.started[-1]
 
-    def put(self, state: Mapping[str, torch.Tensor]) -> Fetch:
+    def put(self, state: Mapping[str, torch.Tensor]) -> Weights:
         return partial(pickle.loads, pickle.dumps(dict(state)))
 
     def describe(self) -> str:
@@ -115,10 +118,10 @@ def model(folder: Path) -> Any:
     return load_model(folder)[0]
 
 
-def farm(folder: Path, model: Any, place: Threads, *, batch: int = 8, **limits: Any) -> Farm:
-    spec = Spec(skeleton(folder), partial(envs.make, ENV), batch=batch)
-    config = WorkersConfig(**{"count": 2, "start_s": 20.0, "share_s": 60.0, **limits})
-    return Farm(place, spec, config, load_model(folder)[1], lambda: merged_state(model))
+def farm(folder: Path, model: Any, place: Threads, *, batch: int = 8, **limits: Any) -> DistributedEngine:
+    spec = WorkerSpec(skeleton(folder), partial(envs.make, ENV), batch=batch)
+    config = WorkersConfig(**{"count": 2, "start_s": 20.0, "chunk_s": 60.0, **limits})
+    return DistributedEngine(place, spec, config, load_model(folder)[1], lambda: merged_state(model))
 
 
 def episodes(count: int = 32) -> list[Episode]:
@@ -144,13 +147,13 @@ def test_workers_play_what_the_engine_alone_plays(folder: Path, model: Any, coun
 
 
 @pytest.mark.parametrize("what", ["die", "hang"])
-def test_the_share_of_a_lost_worker_goes_to_another_and_nothing_is_doubled(
+def test_the_chunk_of_a_lost_worker_goes_to_another_and_nothing_is_doubled(
     folder: Path, model: Any, what: str
 ) -> None:
     place = Threads(
         lambda worker, method, count: what if method == "play" and (worker, count) == (0, 2) else ""
     )
-    workers = farm(folder, model, place, share_s=2.0 if what == "hang" else 60.0, retries=99)
+    workers = farm(folder, model, place, chunk_s=2.0 if what == "hang" else 60.0, retries=99)
     alone = rollout(TransformersEngine.load(folder), envs.make(ENV), episodes(64), SAMPLING, batch=8)
     assert told(workers.play(episodes(64), SAMPLING)) == told(alone)
     assert len(place.started) >= 3
@@ -175,7 +178,7 @@ def test_workers_follow_the_model_even_where_the_version_stays(folder: Path, mod
         assert {c.policy_version for c in after} == {version} == {workers.version}
 
 
-def test_a_share_that_is_lost_too_often_ends_the_run_with_one_line(folder: Path, model: Any) -> None:
+def test_a_chunk_that_is_lost_too_often_ends_the_run_with_one_line(folder: Path, model: Any) -> None:
     place = Threads(lambda worker, method, count: "die" if method == "play" else "")
     workers = farm(folder, model, place, retries=2)
     with pytest.raises(EngineError, match=r"lost with 3 workers .*its node has died; the run can be resumed$"):
@@ -234,7 +237,7 @@ def test_bad_input_is_not_tried_again(folder: Path, model: Any) -> None:
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
     place = Threads()
-    monkeypatch.setattr(ray_backend, "RayPlace", lambda address, config: place)
+    monkeypatch.setattr(ray_backend, "RayBackend", lambda address, config: place)
     yield place
     assert place.closed or not place.started
 
@@ -287,8 +290,10 @@ def test_unordered_workers_stay_within_the_bound(tmp_path: Path, threads: Thread
 def test_workers_with_vllm_servers_of_their_own_play_as_the_engine_does(folder: Path, model: Any) -> None:
     servers = [FakeVLLM(folder, context=CONTEXT).start() for _ in range(2)]
     vllm = VLLMConfig(mode="server", url=tuple(server.url for server in servers), start_s=20.0)
-    spec = Spec(skeleton(folder), partial(envs.make, ENV), engine="vllm", vllm=vllm, batch=8, count=2)
-    workers = Farm(Threads(), spec, WorkersConfig(count=2), load_model(folder)[1], lambda: merged_state(model))
+    spec = WorkerSpec(skeleton(folder), partial(envs.make, ENV), engine="vllm", config=vllm, batch=8, count=2)
+    workers = DistributedEngine(
+        Threads(), spec, WorkersConfig(count=2), load_model(folder)[1], lambda: merged_state(model)
+    )
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.1)
@@ -311,12 +316,15 @@ def test_an_address_that_is_none_is_refused(address: str, tmp_path: Path) -> Non
         run(tmp_path, workers=address)
 
 
-def test_workers_have_vllm_servers_to_themselves(folder: Path, tmp_path: Path) -> None:
+def test_workers_have_vllm_servers_to_themselves(tmp_path: Path) -> None:
     vllm = {"mode": "server", "url": ["http://a", "http://b", "http://c"]}
     with pytest.raises(ConfigError, match=r"url names 3, rollout.ray.count is 4"):
         run(tmp_path, workers="ray://auto", engine="vllm", vllm=vllm, ray={"count": 4})
-    spec = Spec(skeleton(folder), partial(envs.make, ENV), vllm=VLLMConfig(**vllm), count=2)
-    assert [Worker(spec, n)._servers().urls for n in (0, 1)] == [("http://a", "http://c"), ("http://b",)]
+    config = VLLMConfig(**vllm)
+    assert [find_engine("vllm").for_worker(config, n, 2).urls for n in (0, 1)] == [
+        ("http://a", "http://c"),
+        ("http://b",),
+    ]
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

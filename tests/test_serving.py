@@ -24,7 +24,7 @@ from vertigym.core.errors import ConfigError, DataError, EngineError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.policies.scripted import Scripted, echo
 from vertigym.serving import service
-from vertigym.serving.app import Limits, Pace, Server, check_address
+from vertigym.serving.app import ChatServer, RateLimiter, ServerLimits, check_address
 from vertigym.serving.batcher import Batcher
 from vertigym.serving.recorder import Recorder
 from vertigym.serving.service import default_name, serve, version_of, with_engine
@@ -32,14 +32,18 @@ from vertigym.traces.config import ImportConfig
 from vertigym.traces.importer import import_traces
 from vertigym.traces.records import Feedback, Trace, read_traces
 
-ENGINES: tuple[service.Engine, ...] = ("auto", "transformers")
+ENGINES = ("auto", "transformers")
 KEY = "a-key-of-more-than-16"
 
 
 @contextmanager
-def serving(policy: Policy, record: Path, *, key: str = "", limits: Limits | None = None) -> Iterator[int]:
+def serving(
+    policy: Policy, record: Path, *, key: str = "", limits: ServerLimits | None = None
+) -> Iterator[int]:
     """A server on a thread; gives its port."""
-    made = Server(policy, Recorder(record), name="m", version="v1", key=key, limits=limits or Limits())
+    made = ChatServer(
+        policy, Recorder(record), name="m", version="v1", key=key, limits=limits or ServerLimits()
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(made.app(), log_level="error", ws="none", http="h11", loop="asyncio")
     server = uvicorn.Server(config)
@@ -192,13 +196,13 @@ def test_this_machine_needs_no_key(host: str) -> None:
 
 def test_a_client_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
     now = [0.0]
-    pace = Pace(60, clock=lambda: now[0])
+    pace = RateLimiter(60, clock=lambda: now[0])
     assert [pace.wait("a") for _ in range(61)] == [0] * 60 + [2]
     assert pace.wait("b") == 0
     now[0] = 1.5
     assert [pace.wait("a"), pace.wait("a")] == [0, 1]
-    assert Pace(0).wait("a") == 0
-    with serving(echo(), tmp_path / "t.jsonl", limits=Limits(per_minute=2)) as port:
+    assert RateLimiter(0).wait("a") == 0
+    with serving(echo(), tmp_path / "t.jsonl", limits=ServerLimits(per_minute=2)) as port:
         statuses = [post(port, "/v1/chat/completions", ask("q"))[0] for _ in range(3)]
         assert statuses == [200, 200, 429]
         with client(port) as api, pytest.raises(openai.RateLimitError):
@@ -249,7 +253,7 @@ def test_waiting_requests_share_batches_and_each_gets_its_own_answer() -> None:
 def test_no_reply_is_longer_than_the_server_allows(tmp_path: Path) -> None:
     policy = Gathering()
     policy.go.set()
-    with serving(policy, tmp_path / "t.jsonl", limits=Limits(max_tokens=50)) as port:
+    with serving(policy, tmp_path / "t.jsonl", limits=ServerLimits(max_tokens=50)) as port:
         for asked in ({"max_tokens": 900}, {"max_completion_tokens": 20}, {}):
             assert post(port, "/v1/chat/completions", ask("q", **asked))[0] == 200
     assert [most for _, most in policy.batches] == [50, 20, 50]
@@ -257,7 +261,7 @@ def test_no_reply_is_longer_than_the_server_allows(tmp_path: Path) -> None:
 
 def test_too_many_waiting_requests_are_turned_away(tmp_path: Path) -> None:
     policy = Gathering()
-    limits = Limits(waiting=2)
+    limits = ServerLimits(waiting=2)
     with serving(policy, tmp_path / "t.jsonl", limits=limits) as port, ThreadPoolExecutor(12) as pool:
         asked = [pool.submit(post, port, "/v1/chat/completions", ask(str(n))) for n in range(12)]
         until(lambda: any(one.done() for one in asked))

@@ -16,7 +16,8 @@ from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl, sha256
 from vertigym.core.types import Message, Prompt, Sampling, Score, Segment, Trajectory
 from vertigym.learner.clock import repeatable
-from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.trainer.async_rollouts import BoundedAsyncRollouts, FixedLagRollouts
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Progress, RunOutcome, train
@@ -179,7 +180,7 @@ def test_an_engine_with_a_copy_does_not_see_the_model_change(
     decodes: bool, done: RunOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not decodes:  # it then samples with the model's own forward pass
-        monkeypatch.setattr("vertigym.policies.engine.supports", lambda _: False)
+        monkeypatch.setattr("vertigym.policies.transformers_engine.supports", lambda _: False)
     for copy in (True, False):
         engine = TransformersEngine(*load_model(done.last), copy=copy)
         prompts = [Prompt(TASK, seed=i) for i in range(4)]

@@ -16,7 +16,7 @@ from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner, Loss, tokenwise
 from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
-from vertigym.policies.engine import load_model
+from vertigym.policies.model_folder import load_model
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +160,9 @@ GROUP = [
 
 def test_a_shared_prompt_is_computed_once_and_changes_nothing(folder: Path) -> None:
     shared, alone = learner(folder), learner(folder)
-    alone._share = False
+    alone.share_rows = False
     assert [len(row.samples) for row in lay_out(GROUP, share=True)] == [3, 1]
-    assert shared._share, "the tiny model must use the attention that takes a mask"
+    assert shared.share_rows, "the tiny model must use the attention that takes a mask"
     (got, grads), (expected, expected_grads) = gradients(shared, GROUP), gradients(alone, GROUP)
     assert got == pytest.approx(expected, abs=1e-6)
     for a, b in zip(grads, expected_grads, strict=True):
@@ -262,7 +262,7 @@ def test_unlike_samples_share_rows_where_that_saves_padding_and_nothing_changes(
     assert batch.positions_BS is not None
     assert batch.positions_BS[0].tolist() == [0, 1, 2, 0, 1, 0, 1, 0, 0], "positions begin anew with each tree"
     packed, alone = learner(folder), learner(folder)
-    alone._share = False
+    alone.share_rows = False
     (got, grads), (expected, expected_grads) = gradients(packed, UNLIKE), gradients(alone, UNLIKE)
     assert got == pytest.approx(expected, abs=1e-6)
     for a, b in zip(grads, expected_grads, strict=True):

@@ -21,7 +21,7 @@ from vertigym.learner.learner import Learner
 from vertigym.learner.objective import policy_loss, token_weights
 from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
-from vertigym.policies.engine import load_model
+from vertigym.policies.model_folder import load_model
 from vertigym.trainer.config import RunConfig
 
 NAN = float("nan")
@@ -296,7 +296,7 @@ def learnt(
     model: Any, cfg: PolicyConfig, samples: list[TrainingSample], tokens: int, *, share: bool
 ) -> tuple[float, Tensor]:
     learner = Learner(model, OptimizerConfig(), total_steps=1, microbatch_tokens=tokens)
-    learner._share = share
+    learner.share_rows = share
     model.zero_grad()
     got = learner.forward_backward(samples, policy_loss(cfg), entropy=True)
     return got["loss"], torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

@@ -20,7 +20,8 @@ from vertigym.learner.critic import Critic, critic_loss
 from vertigym.learner.episodes import column, episode_rewards, scored_episode, set_column, turn_ends
 from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
-from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer import checkpoints
 from vertigym.trainer.config import RunConfig

@@ -15,7 +15,8 @@ from vertigym.core.errors import ConfigError, DataError, RunError
 from vertigym.core.files import read_json, read_jsonl, sha256
 from vertigym.core.types import Score
 from vertigym.envs.tasks import TaskSet
-from vertigym.policies.engine import TransformersEngine, load_model
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rewards.rubric import Rubric
 from vertigym.trainer import setup
 from vertigym.trainer.config import RunConfig

@@ -25,9 +25,10 @@ from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies import tiny
-from vertigym.policies.engine import TransformersEngine, load_model
 from vertigym.policies.load import load_policy
-from vertigym.policies.lora import LoRAConfig, add_lora
+from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.policies.vllm_engine import VLLMEngine, open_vllm
 from vertigym.rollouts.rollout import Episode, rollout
@@ -59,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(folder: Path) -> Iterator[tuple[TransformersEngine, VLLMEngine]]:
     """The two engines, following one model."""
     ours = TransformersEngine.load(folder)
-    theirs = open_vllm(folder, dtype="float32", model=ours.model)
+    theirs = open_vllm(folder, dtype="float32", weights=lambda: merged_state(ours.model))
     yield ours, theirs
     theirs.close()
 
@@ -192,7 +193,7 @@ def test_several_turns_are_one_segment_as_with_transformers_and_reuse_their_pref
 def test_adapters_reach_vllm_merged(folder: Path) -> None:
     model, _ = load_model(folder)
     add_lora(model, LoRAConfig(rank=2, alpha=8), seed=0)
-    engine = open_vllm(folder, dtype="float32", model=model)
+    engine = open_vllm(folder, dtype="float32", weights=lambda: merged_state(model))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_B" in name:
@@ -230,7 +231,7 @@ def test_a_model_that_vllm_cannot_run_is_one_line(folder: Path, tmp_path: Path) 
 
 def test_a_batch_past_its_limit_ends_the_engine(folder: Path) -> None:
     engine = open_vllm(folder, VLLMConfig(request_s=1e-3), dtype="float32")
-    with pytest.raises(EngineError, match=r"waited 0.001 s \(rollout.vllm.request_s\) for vLLM to write"):
+    with pytest.raises(EngineError, match=r"waited 0.001 s \(rollout.vllm.request_s\) for vLLM to generate"):
         engine.generate(prompts(), Sampling(max_tokens=64))
     with pytest.raises(EngineError, match="cannot be used any more"):
         engine.generate(prompts(), Sampling(max_tokens=1))

@@ -12,10 +12,11 @@ import torch
 
 from vertigym.core.types import Prompt, Sampling
 from vertigym.policies import tiny
-from vertigym.policies.engine import TransformersEngine
+from vertigym.policies.lora import merged_state
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.policies.vllm_engine import open_vllm
-from vertigym.policies.vllm_pool import VLLMServers
+from vertigym.policies.vllm_pool import VLLMServerPool
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +33,9 @@ def test_a_server_follows_the_model_and_survives_being_killed_in_mid_batch(tmp_p
     torch.set_num_threads(1)
     tiny.build(TEXTS, tmp_path / "model", size=SIZE)
     ours = TransformersEngine.load(tmp_path / "model")
-    theirs = open_vllm(tmp_path / "model", VLLMConfig(mode="server"), dtype="float32", model=ours.model)
+    theirs = open_vllm(
+        tmp_path / "model", VLLMConfig(mode="server"), dtype="float32", weights=lambda: merged_state(ours.model)
+    )
     try:
         for version in (0, 1):
             if version:
@@ -50,11 +53,11 @@ def test_a_server_follows_the_model_and_survives_being_killed_in_mid_batch(tmp_p
                 logp = torch.log_softmax(logits, -1).gather(1, torch.tensor(one.token_ids)[:, None])[:, 0]
                 assert float((logp - torch.tensor(one.logprobs)).abs().mean()) < 1e-4
 
-        assert isinstance(theirs.backend, VLLMServers)
+        assert isinstance(theirs.backend, VLLMServerPool)
         (backend,) = theirs.backend.servers
         assert backend.process
         killed = backend.process.pid
-        done = backend._one
+        done = backend._generate_one
 
         def first_then_kill(*arguments: object) -> object:
             answer = done(*arguments)  # type: ignore[arg-type]
@@ -64,7 +67,7 @@ def test_a_server_follows_the_model_and_survives_being_killed_in_mid_batch(tmp_p
             return answer
 
         fired = threading.Event()
-        backend._one = first_then_kill  # type: ignore[method-assign, assignment]
+        backend._generate_one = first_then_kill  # type: ignore[method-assign, assignment]
         again = theirs.generate(PROMPTS, Sampling(temperature=0.7, max_tokens=150))
         assert backend.process.pid != killed, "it was started again"
         assert [one.token_ids for one in again] == [one.token_ids for one in written]
@@ -79,7 +82,13 @@ def test_of_two_servers_one_is_killed_in_mid_batch_and_the_other_takes_over(tmp_
     ours = TransformersEngine.load(tmp_path / "model")
     config = VLLMConfig(mode="server", servers=2)
     notes: list[str] = []
-    theirs = open_vllm(tmp_path / "model", config, dtype="float32", model=ours.model, on_note=notes.append)
+    theirs = open_vllm(
+        tmp_path / "model",
+        config,
+        dtype="float32",
+        weights=lambda: merged_state(ours.model),
+        on_note=notes.append,
+    )
     try:
         with torch.no_grad():
             for parameter in ours.model.parameters():
@@ -88,16 +97,16 @@ def test_of_two_servers_one_is_killed_in_mid_batch_and_the_other_takes_over(tmp_
         sampling = Sampling(temperature=0.7, max_tokens=150)
         whole = theirs.generate(PROMPTS, sampling)
         assert not notes, "both are there"
-        assert isinstance(theirs.backend, VLLMServers)
+        assert isinstance(theirs.backend, VLLMServerPool)
         staying, struck = theirs.backend.servers
-        done, count = staying.send, [0]
+        done, count = staying.generate, [0]
 
         def counted(orders: Any, weights: Any) -> Any:
             count[0] += len(orders)
             return done(orders, weights)
 
-        staying.send = counted  # type: ignore[method-assign]
-        first = struck._one
+        staying.generate = counted  # type: ignore[method-assign, assignment]
+        first = struck._generate_one
 
         def first_then_kill(*arguments: Any) -> Any:
             answer = first(*arguments)
@@ -108,10 +117,10 @@ def test_of_two_servers_one_is_killed_in_mid_batch_and_the_other_takes_over(tmp_
             return answer
 
         fired = threading.Event()
-        struck._one = first_then_kill  # type: ignore[method-assign, assignment]
+        struck._generate_one = first_then_kill  # type: ignore[method-assign, assignment]
         again = theirs.generate(PROMPTS, sampling)
         assert count[0] > len(PROMPTS) // 2, "it has done what the other has lost"
-        assert notes[0].startswith("1 of 2 vLLM servers are there")
+        assert notes[0].startswith("1 of 2 vLLM servers are up")
         assert [one.token_ids for one in again] == [one.token_ids for one in whole]
         assert {one.policy_version for one in again} == {1}
     finally:

@@ -21,7 +21,7 @@ from vertigym.learner.episodes import ScoredEpisode, scored_episode
 from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.policies.engine import Engine
-from vertigym.rollouts.distributed import Farm
+from vertigym.rollouts.distributed import DistributedEngine
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer.config import RolloutConfig
 from vertigym.trainer.curriculum import Curriculum
@@ -135,7 +135,7 @@ class Collector:
             if not engine.inner:
                 return []
             engine, part = engine.inner, episodes
-        if isinstance(engine, Farm):
+        if isinstance(engine, DistributedEngine):
             return engine.play(part, sampling)
         return rollout(engine, self._env, part, sampling, batch=self._rollouts.batch)
 

@@ -17,12 +17,14 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, create_model, field_validator, model_validator
 
 from vertigym.core.config import Config
+from vertigym.core.errors import InputError
 from vertigym.learner.config import CriticConfig, DistillConfig, OptimizerConfig, PolicyConfig
 from vertigym.learner.registry import find_advantage, find_loss
 from vertigym.policies.lora import LoRAConfig
+from vertigym.policies.registry import ProbedConfig, find_engine
 from vertigym.policies.tiny import TinySize
 from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.rollouts.distributed import WorkersConfig
@@ -34,13 +36,17 @@ from vertigym.trainer.trackers import TrackingConfig
 class RolloutConfig(Config):
     """How episodes are sampled."""
 
+    model_config = ConfigDict(extra="allow")  # the sections of engines from elsewhere
+
     tasks: int = Field(32, ge=1, description="tasks a step; each is one group")
     group_size: int = Field(8, ge=1, description="samples a task")
     rounds: int = Field(1, ge=1, description="dynamic sampling: sample anew up to so many times, till all vary")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1, description="a turn")
     batch: int = Field(512, ge=1, description="episodes played at once; with workers, the most in a share")
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: str = Field(
+        "transformers", description="or vllm, or another engine by its name or import path, module:ENGINE"
+    )
     vllm: VLLMConfig = VLLMConfig()
     workers: str = Field(
         "", description="ray://auto, ray://local or ray://host:10001: play episodes in workers of a Ray cluster"
@@ -69,6 +75,50 @@ class RolloutConfig(Config):
             )
         return workers
 
+    @field_validator("engine")
+    @classmethod
+    def _a_trainable_engine(cls, engine: str) -> str:
+        try:
+            kind = find_engine(engine)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        if kind.open is None:
+            raise ValueError("this engine cannot follow a model in training, it is for evals only")
+        return engine
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_of_engines(cls, given: Any) -> Any:
+        """An engine from elsewhere has a section of its own, too; any other unknown key is refused here."""
+        if not isinstance(given, dict):
+            return given
+        try:
+            kind = find_engine(str(given.get("engine", "transformers")))
+        except InputError:
+            return given  # refused below
+        extra = {name: value for name, value in given.items() if name not in cls.model_fields}
+        fields: dict[str, Any] = {kind.name: (kind.config, Field(default_factory=kind.config))}
+        found = create_model("Sections", __base__=Config, **fields).model_validate(extra)
+        return given | {name: getattr(found, name) for name in extra}
+
+    @property
+    def engine_config(self) -> Config:
+        """The settings of the engine, `[rollout.NAME]`."""
+        kind = find_engine(self.engine)
+        found: Config = getattr(self, kind.name, None) or kind.config()
+        return found
+
+    @property
+    def probe(self) -> ProbedConfig | None:
+        """When to compare the engine's log-probs with the trainer's; None: they are the trainer's own."""
+        config = self.engine_config
+        return config if isinstance(config, ProbedConfig) else None
+
+    def misfit(self, ranks: int = 1) -> str:
+        """Why the engine's settings do not fit so many ranks, or ""."""
+        workers = self.ray.count if self.workers else 0
+        return find_engine(self.engine).misfit(self.engine_config, ranks, workers)
+
 
 class SFTConfig(Config):
     """Supervised fine-tuning on chat rows, loss on the assistant's tokens: JSONL of `{"messages": [...]}`, or
@@ -92,6 +142,14 @@ class CheckpointConfig(Config):
 
     every: int = Field(0, ge=0, description="also between evals; 0: only with evals and at the end")
     keep: int = Field(3, ge=1, description="how many of the latest to keep")
+
+
+def _is_probed(rollout: Any) -> bool:
+    """Whether the engine of a `[rollout]` section computes log-probs by other code than the trainer's."""
+    try:
+        return issubclass(find_engine(str(rollout.get("engine", "transformers"))).config, ProbedConfig)
+    except (AttributeError, InputError):
+        return False  # refused where the section is read
 
 
 class RunConfig(Config):
@@ -129,10 +187,10 @@ class RunConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _vllm_is_corrected(cls, given: Any) -> Any:
-        """vLLM's kernels round otherwise than the trainer's: unless told otherwise, the trainer's own log-probs
-        are the ratio's base, and tokens are weighed by how the two differ."""
-        if not isinstance(given, dict) or given.get("rollout", {}).get("engine") != "vllm":
+    def _correct_other_engines(cls, given: Any) -> Any:
+        """Another engine's kernels (vLLM's) round otherwise than the trainer's: unless told otherwise, the
+        trainer's own log-probs are the ratio's base, and tokens are weighed by how the two differ."""
+        if not isinstance(given, dict) or not _is_probed(given.get("rollout", {})):
             return given
         policy = given.get("policy", {})
         if not isinstance(policy, dict) or {"ratio_to", "correction"} & policy.keys():
@@ -178,7 +236,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _rollouts_fit_the_policy(self) -> Self:
         policy, rollout = self.policy, self.rollout
-        critic, servers = find_advantage(policy.advantage).critic, len(rollout.vllm.urls)
+        critic = find_advantage(policy.advantage).critic
         faults = {
             f"policy.minibatches ({policy.minibatches}) cannot exceed rollout.tasks ({rollout.tasks})": (
                 policy.minibatches > rollout.tasks
@@ -196,8 +254,7 @@ class RunConfig(Config):
             "rollout.deterministic = false bounds how old rollouts may be: rollout.staleness = 1, or more": (
                 not rollout.deterministic and not rollout.staleness
             ),
-            f"each worker has vLLM servers to itself: rollout.vllm.url names {servers}, rollout.ray.count is "
-            f"{rollout.ray.count}": bool(rollout.workers) and 0 < servers < rollout.ray.count,
+            (misfit := rollout.misfit()): bool(misfit),
             "rollout.curriculum draws by the scores of the step before, and rollout.staleness samples ahead of "
             "them: remove one": rollout.curriculum is not None and rollout.staleness > 0,
             f"policy.overlong ({policy.overlong}) cannot exceed rollout.max_tokens ({rollout.max_tokens})": (

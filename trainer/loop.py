@@ -2,12 +2,13 @@
 
     train(config)                one run, from its config to its promoted checkpoint
 
-`session` holds the objects of the run. The gatekeeper decides what ships; after a rejection the loop may go on
-from the champion. Several ranks all run this loop; the leader alone writes the run's folder, logs and gates.
+`training_session` holds the objects of the run. The gatekeeper decides what ships; after a rejection the loop
+may go on from the champion. Several ranks all run this loop; the leader alone writes the run's folder, logs and
+gates.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 
 from vertigym import envs
 from vertigym.core.errors import RunError
-from vertigym.core.files import is_disk_full
+from vertigym.core.files import is_disk_full, locked
 from vertigym.core.seeds import derive
 from vertigym.evals.suite import Suite
 from vertigym.learner.leader_engine import LeaderEngine
@@ -23,11 +24,11 @@ from vertigym.learner.ranks import Ranks, join_ranks
 from vertigym.trainer import logprob_mismatch, setup
 from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
+from vertigym.trainer.gatekeeper import CheckpointEvaluation, Gatekeeper, open_suites
 from vertigym.trainer.rollout_samples import pick_samples
 from vertigym.trainer.run import Rollout, Run
-from vertigym.trainer.session import Session
 from vertigym.trainer.trackers import Trackers, open_trackers
+from vertigym.trainer.training_session import TrainingSession
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ class Progress:
     """What a caller may watch."""
 
     on_step: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
-    on_eval: Callable[[Evaluation], None] = lambda evaluation: None
+    on_eval: Callable[[CheckpointEvaluation], None] = lambda evaluation: None
     on_note: Callable[[str], None] = lambda text: None
 
 
@@ -46,7 +47,7 @@ class RunOutcome:
     run: Run
     last: Path
     promoted: Path | None
-    evaluations: Sequence[Evaluation] = ()
+    evaluations: Sequence[CheckpointEvaluation] = ()
 
     @property
     def gated(self) -> bool:
@@ -71,6 +72,20 @@ def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress)
         setup.fits_several_ranks(config)
     env = envs.make(config.env)
     suites = open_suites(config.eval)  # before the run: a fault in a suite is to leave nothing behind
+    with locked(config.output / config.name) if ranks.leader else nullcontext():
+        return _in_folder(config, ranks, env, suites, resume=resume, progress=progress)
+
+
+def _in_folder(
+    config: RunConfig,
+    ranks: Ranks,
+    env: envs.Env,
+    suites: Sequence[Suite],
+    *,
+    resume: bool,
+    progress: Progress,
+) -> RunOutcome:
+    """Train in a folder that no other process writes to."""
     run, checkpoint = ranks.on_leader(lambda: Run.resume(config) if resume else (Run.start(config), None))
     trackers, progress = Trackers({}, progress.on_note), progress if ranks.leader else Progress()
     for warning in run.warnings:
@@ -79,7 +94,7 @@ def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress)
         settings = config.model_dump(mode="json", exclude_none=True)
         trackers = open_trackers(config.tracking, config.name, run.folder, settings, on_note=progress.on_note)
     try:
-        session = Session(config, run, env, checkpoint, ranks, progress.on_note)
+        session = TrainingSession(config, run, env, checkpoint, ranks, progress.on_note)
         with closing(session.engine), closing(session):
             return _Loop(session, suites, progress, trackers).run_steps()
     except Exception as error:
@@ -97,7 +112,7 @@ class _Loop:
     """Steps a session, records what comes of it, and lets the gatekeeper decide."""
 
     def __init__(
-        self, session: Session, suites: Sequence[Suite], progress: Progress, trackers: Trackers
+        self, session: TrainingSession, suites: Sequence[Suite], progress: Progress, trackers: Trackers
     ) -> None:
         self.session, self.progress, self.trackers = session, progress, trackers
         self.config, self.run, self.ranks = session.config, session.run, session.ranks
@@ -109,7 +124,7 @@ class _Loop:
             assert policy
             seed = derive(self.config.seed, "eval")
             self.gatekeeper = Gatekeeper(suites, self.config.eval, self.run, policy, seed=seed)
-        self.evaluations: list[Evaluation] = []
+        self.evaluations: list[CheckpointEvaluation] = []
 
     def run_steps(self) -> RunOutcome:
         """Run the steps that are left."""
@@ -157,7 +172,7 @@ class _Loop:
         Raises:
             RunError: an alarm named in `alarms.stop`.
         """
-        if warning := logprob_mismatch.mismatch_warning(metrics, self.config.rollout.vllm):
+        if warning := logprob_mismatch.mismatch_warning(metrics, self.config.rollout.probe):
             self.progress.on_note(f"step {step}: {warning}")
         for kind, text in self.alarms.watch(metrics).items():
             self.progress.on_note(f"step {step}: alarm: {text}")

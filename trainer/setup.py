@@ -1,6 +1,7 @@
 """What a run starts from: a model to train, the text that a tiny one is made from, and what would run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from vertigym import envs
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import SPLITS
-from vertigym.policies.engine import Engine, load_model
+from vertigym.policies.engine import Engine
+from vertigym.policies.lora import merged_state
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.registry import EngineSetup, find_engine
 from vertigym.policies.scripted import reference_text
-from vertigym.policies.vllm_engine import open_vllm
 from vertigym.rollouts.ray_backend import open_workers
-from vertigym.rollouts.rollout_worker import Spec, skeleton
+from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.gatekeeper import open_suites
 from vertigym.trainer.sft import chat
@@ -74,22 +77,34 @@ def engine_elsewhere(
 ) -> Callable[..., Engine] | None:
     """How to open an engine with weights of its own, where the config asks for one: workers, or vLLM. A keyword
     `weights` may say where it is to take them from, in place of `model`."""
-    rows = config.rollout
+    rows, kind = config.rollout, find_engine(config.rollout.engine)
+    opened: Callable[..., Engine]
     if rows.workers:
-        spec = Spec(
+        spec = WorkerSpec(
             skeleton(folder),
             partial(envs.make, envs.absolute(config.env)),
             engine=rows.engine,
-            vllm=rows.vllm,
+            config=rows.engine_config,
             dtype=rows.dtype,
             batch=rows.batch,
             threads=config.threads or max(1, int(rows.ray.cpus)),
             count=rows.ray.count,
         )
-        return partial(open_workers, rows.workers, folder, spec, rows.ray, model=model, on_note=on_note)
-    if rows.engine == "vllm":
-        return partial(open_vllm, folder, rows.vllm, dtype=rows.dtype, model=model, on_note=on_note)
-    return None
+        opened = partial(open_workers, rows.workers, folder, spec, rows.ray, on_note=on_note)
+    elif kind.shares_model:
+        return None
+    else:
+        setup = EngineSetup(folder, rows.engine_config, rows.dtype, on_note=on_note)
+        opened = lambda weights: kind.open_engine(replace(setup, weights=weights))  # noqa: E731
+    return partial(opened, weights=lambda: merged_state(model))
+
+
+def shared_engine(config: RunConfig, folder: Path, model: Any, tokenizer: Any, *, copy: bool) -> Engine:
+    """An engine that decodes with the model in training."""
+    rows = config.rollout
+    return find_engine(rows.engine).open_engine(
+        EngineSetup(folder, rows.engine_config, rows.dtype, model=model, tokenizer=tokenizer, copy=copy)
+    )
 
 
 def fits_several_ranks(config: RunConfig) -> None:
@@ -100,11 +115,8 @@ def fits_several_ranks(config: RunConfig) -> None:
     rows = config.rollout
     if config.algorithm == "sft":
         return
-    if rows.engine == "vllm" and rows.vllm.mode == "process" and not rows.workers:
-        raise ConfigError(
-            'rollout.vllm.mode "process" would put vLLM into the process of one of several ranks, which has '
-            'process groups of its own: mode = "server"'
-        )
+    if reason := rows.misfit(ranks=2):
+        raise ConfigError(reason)
     if not rows.deterministic:
         raise ConfigError(
             "rollout.deterministic = false lets each process take new weights when it is ready, and several "

@@ -10,15 +10,17 @@ from typing import Any, Protocol
 import torch
 
 from vertigym import envs
-from vertigym.core.errors import ConfigError
+from vertigym.core.errors import ConfigError, RunError
+from vertigym.learner.agreement import BOUND, loaded_distance
 from vertigym.learner.critic import Critic
 from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.learner import Learner
 from vertigym.learner.ranks import Ranks
 from vertigym.policies import tiny
-from vertigym.policies.engine import Engine, TransformersEngine, load_model
-from vertigym.policies.full_tensors import load_whole
+from vertigym.policies.engine import Engine
+from vertigym.policies.full_tensors import load_full_state
 from vertigym.policies.lora import add_lora
+from vertigym.policies.model_folder import load_model
 from vertigym.trainer import checkpoints, setup
 from vertigym.trainer.async_rollouts import FixedLagRollouts
 from vertigym.trainer.config import RunConfig
@@ -39,7 +41,7 @@ class Algorithm(Protocol):
         ...
 
 
-class Session:
+class TrainingSession:
     """One call of `train`: the objects of a run, opened at a step.
 
     Args:
@@ -71,7 +73,7 @@ class Session:
         self.rollouts: FixedLagRollouts | None = None
         self.curriculum: Curriculum | None = None
         self.algorithm = self._algorithm()
-        self.start = 0
+        self.start, self._exports_to_check = 0, 2
         if checkpoint:
             self._load_learners(checkpoint)
             if self.rollouts:
@@ -94,19 +96,37 @@ class Session:
             promoted = self.run.promoted()
             spared = {promoted.name} if promoted else set()
             checkpoints.prune(folder.parent, keep=self.config.checkpoint.keep, spared=spared)
+        self._check_export(folder)
         self.ranks.barrier()
 
     def roll_back(self, checkpoint: Path) -> None:
         """Take over the weights and the optimizer of an earlier checkpoint."""
         self._on_note(f"rolled back to {checkpoint}")
         if not self.config.lora:  # with adapters they are part of the learner's state
-            load_whole(self.learner.model, setup.load(checkpoint)[0].state_dict())
+            load_full_state(self.learner.model, setup.load(checkpoint)[0].state_dict())
         self._load_learners(checkpoint)
 
     def close(self) -> None:
         """Sample no more. One of several ranks may wait for another that is lost: it is left behind."""
         if self.rollouts and self.ranks.size == 1:
             self.rollouts.close()
+
+    def _check_export(self, folder: Path) -> None:
+        """Load the first checkpoint again, and the first after it: what ships must be what is trained.
+
+        Raises:
+            RunError: it is not.
+        """
+        if not self._exports_to_check:
+            return
+        self._exports_to_check -= 1
+        far = loaded_distance(self.learner, folder, self.ranks)
+        if not far <= BOUND:
+            raise RunError(
+                f"{folder}: loaded again, the model's log-probs are {far:.2g} nats from those of the model in "
+                f"memory (at most {BOUND:g} is allowed): what would ship is not what is trained; "
+                "`vertigym model check` says more of a model, and other lora.targets may help"
+            )
 
     def _load_learners(self, checkpoint: Path) -> None:
         for name, learner in self.learners.items():
@@ -119,7 +139,7 @@ class Session:
         if opened:
             return opened() if self.ranks.size == 1 else LeaderEngine(self.ranks, model, tokenizer, opened)
         copy = rows.staleness > 0 or self.ranks.size > 1
-        return TransformersEngine(model, tokenizer, dtype=rows.dtype, copy=copy)
+        return setup.shared_engine(self.config, folder, model, tokenizer, copy=copy)
 
     def _learner(self, model: Any) -> Learner:
         config = self.config
@@ -157,7 +177,12 @@ class Session:
         config = self.config
         if config.sft:
             return SFT(
-                self.learner, self.engine.renderer, config.sft.data, batch=config.sft.batch, seed=config.seed
+                self.learner,
+                self.engine,
+                config.sft.data,
+                batch=config.sft.batch,
+                seed=config.seed,
+                on_note=self._on_note,
             )
         reference = self._learner(setup.load(self._starting_model())[0]) if config.policy.kl else None
         teacher = (self._teacher(config.distill.teacher), config.distill) if config.distill else None
@@ -176,6 +201,7 @@ class Session:
             reference=reference,
             teacher=teacher,
             ranks=self.ranks,
+            on_note=self._on_note,
         )
         self.rollouts = policy_gradient.rollouts if config.rollout.staleness else None
         self.curriculum = policy_gradient.curriculum

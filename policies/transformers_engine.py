@@ -1,0 +1,186 @@
+"""The transformers engine: any Hugging Face causal model folder, CPU or GPU; tokens in, tokens out.
+
+Every sample draws its uniform numbers from its own seed, so a completion depends on its prompt and seed, and
+on the batch only through the rounding of matmuls.
+"""
+
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from vertigym.core.errors import EngineError
+from vertigym.core.types import Sampling
+from vertigym.policies.decoder import Decoder, supports
+from vertigym.policies.engine import GenerationRequest, GenerationResult, TokenEngine, Weights, stop_ids
+from vertigym.policies.full_tensors import full_tensor, load_full_state
+from vertigym.policies.model_folder import load_model
+from vertigym.policies.registry import EngineKind, EngineSetup
+from vertigym.policies.sampling import sample_tokens
+from vertigym.policies.steppers import DecoderStepper, ModelStepper, Stepper
+
+DType = Literal["auto", "float32", "bfloat16"]
+
+
+class TransformersEngine(TokenEngine):
+    """A Policy around a model and its tokenizer.
+
+    Args:
+        model: a causal model; its weights are read at construction and at every `refresh`.
+        dtype: what to decode in. `auto` is bfloat16 where the processor multiplies it natively.
+        max_batch: rows decoded at once.
+        copy: keep weights of its own, so that the model may change while it decodes.
+        weights: loaded into `model` by every `refresh`; None where the model itself is in training.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        dtype: DType = "float32",
+        max_batch: int = 512,
+        copy: bool = False,
+        weights: Weights | None = None,
+    ) -> None:
+        context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
+        super().__init__(tokenizer, stop=stop_ids(model.generation_config, tokenizer), context=context)
+        self.model = model
+        self.max_batch = max_batch
+        self.device = next(model.parameters()).device
+        self.has_copy = copy
+        self._weights = weights
+        self._stop_ids = torch.tensor(sorted(self._stop), device=self.device)
+        self._decoder = (
+            Decoder(model, resolve_dtype(dtype, self.device), copy=copy) if supports(model) else None
+        )
+        self._decoded = deepcopy(model) if copy and not self._decoder else model
+
+    @classmethod
+    def load(cls, folder: str | Path, **kwargs: Any) -> "TransformersEngine":
+        """An engine for a model folder.
+
+        Raises:
+            DataError: the folder is missing or holds no loadable model.
+        """
+        model, tokenizer = load_model(folder)
+        return cls(model, tokenizer, **kwargs)
+
+    def refresh(self, version: int) -> None:
+        """Take over the model's current weights, as policy version `version`."""
+        with self._lock:
+            if self._weights:
+                load_full_state(self.model, self._weights())
+            if self._decoder:
+                self._decoder.refresh()
+            elif self.has_copy:
+                state = {name: full_tensor(value) for name, value in self.model.state_dict().items()}
+                load_full_state(self._decoded, state)
+            self.version = version
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+    def batches(self, requests: Sequence[GenerationRequest]) -> Iterable[list[int]]:
+        """At most `max_batch` at once; neighbours in length need little padding."""
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
+        return [order[start : start + self.max_batch] for start in range(0, len(order), self.max_batch)]
+
+    @torch.inference_mode()
+    def run(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        """One result a request, in order.
+
+        Raises:
+            EngineError: the device is out of memory.
+        """
+        stepper: Stepper = DecoderStepper(self._decoder) if self._decoder else ModelStepper(self._decoded)
+        try:
+            tokens_BR, logps_BR, lengths_B = self._decode(stepper, requests)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(f"out of memory with {len(requests)} rows: lower max_batch ({error})") from None
+        return [
+            GenerationResult(tokens[:length], logps[:length])
+            for tokens, logps, length in zip(
+                tokens_BR.tolist(), logps_BR.tolist(), lengths_B.tolist(), strict=True
+            )
+        ]
+
+    def _decode(self, stepper: Stepper, requests: Sequence[GenerationRequest]) -> tuple[Tensor, Tensor, Tensor]:
+        """`(tokens [B, R], log-probs [B, R], lengths [B])` for R = the most tokens a request asks for; what
+        follows a row's end is zero."""
+        sampling = Sampling(temperature=requests[0].temperature, top_p=requests[0].top_p)
+        limits_B = torch.tensor([request.max_tokens for request in requests], device=self.device)
+        B, R = len(requests), int(limits_B.max())
+        uniform_BR = torch.from_numpy(np.stack([_uniform(request.seed, R) for request in requests]))
+        uniform_BR = uniform_BR.to(self.device)
+        logits_BV = self._prefill(stepper, [tuple(request.prompt) for request in requests], R)
+        tokens_BR = torch.zeros(B, R, dtype=torch.long, device=self.device)
+        logps_BR = torch.zeros(B, R, device=self.device)
+        lengths_B = limits_B.clone()
+        rows = torch.arange(B, device=self.device)  # the output row of each row still in the batch
+        live = torch.ones(B, dtype=torch.bool, device=self.device)
+        for t in range(R):
+            token, logp = sample_tokens(logits_BV, uniform_BR[rows, t], sampling)
+            tokens_BR[rows, t], logps_BR[rows, t] = token, logp
+            ended = (torch.isin(token, self._stop_ids) | (limits_B[rows] == t + 1)) & live
+            lengths_B[rows[ended]] = t + 1
+            live &= ~ended
+            remaining = int(live.sum())
+            if remaining == 0:
+                break
+            if remaining <= len(rows) // 2:  # the finished half costs more than copying the cache of the rest
+                kept = live.nonzero()[:, 0]
+                stepper.keep(kept)
+                rows, token, live = rows[kept], token[kept], live[kept]
+            logits_BV = stepper.step(token)
+        return tokens_BR, logps_BR, lengths_B
+
+    def _prefill(self, stepper: Stepper, prompts: Sequence[tuple[int, ...]], room: int) -> Tensor:
+        """Read each distinct prompt once, then repeat its cache for every row that asks for it."""
+        distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+        longest = max(map(len, distinct))
+        ids = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in distinct], device=self.device)
+        pads = torch.tensor([longest - len(prompt) for prompt in distinct], device=self.device)
+        logits_UV = stepper.prefill(ids, pads, room)
+        if len(distinct) == len(prompts):
+            return logits_UV
+        repeat_B = torch.tensor([distinct[prompt] for prompt in prompts], device=self.device)
+        stepper.keep(repeat_B)
+        return logits_UV[repeat_B]
+
+
+def resolve_dtype(dtype: DType, device: torch.device) -> torch.dtype:
+    """What `auto` means on this machine."""
+    if dtype == "auto":
+        fast = device.type == "cuda" or _cpu_multiplies_bfloat16()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor has bfloat16 matmul instructions (without them bfloat16 is slower than float32)."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _uniform(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """`count` numbers in [0, 1) for one sample."""
+    return np.random.Generator(np.random.PCG64(seed)).random(count, dtype=np.float32)
+
+
+def _open(setup: EngineSetup) -> TransformersEngine:
+    if setup.model is not None:
+        return TransformersEngine(setup.model, setup.tokenizer, dtype=setup.dtype, copy=setup.copy)
+    model, tokenizer = load_model(setup.folder)
+    # float32 as in training, whatever the folder says
+    return TransformersEngine(model.float(), tokenizer, dtype=setup.dtype, weights=setup.weights)
+
+
+ENGINE = EngineKind(
+    "transformers", load=lambda folder, _: TransformersEngine.load(folder), open=_open, shares_model=True
+)
