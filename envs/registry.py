@@ -20,7 +20,6 @@ A package that fails to load never hides the others: its error is kept and shown
 
 import os
 import re
-import tomllib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import registry as _gymnasium_registry
 
+from vertigym.core.config import toml_value
 from vertigym.core.errors import InputError, UnknownNameError, VertigymError
 from vertigym.core.plugins import load_plugin, plugins
 from vertigym.core.types import Task
@@ -216,10 +216,7 @@ def _arguments(id: str) -> dict[str, Any]:  # noqa: A002
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():
             raise InputError(f"{id}: {pair!r} is not an argument: the form is ID?key=value&key=value")
-        try:
-            arguments[key] = tomllib.loads(f"v = {text}")["v"]
-        except tomllib.TOMLDecodeError:
-            arguments[key] = text
+        arguments[key] = toml_value(text, id[:80])
     return arguments
 
 

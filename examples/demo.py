@@ -110,7 +110,7 @@ def open_story(decision: Path | None, seed: int) -> Story:
         screen.print(f"{decision.name}: {hit} of {found.rules} rules are hit by some task")
     env = envs.make(name)
     assert isinstance(env, DecisionEnv)
-    current = DecisionModel.read(env.folder.path / "decision.json")
+    current = DecisionModel.read(env.folder.file("decision.json"))
     tasks = training_tasks(env)
     if decision is None:
         old = DecisionModel.read(folder_of(RETURNS) / OLD_DECISION)
