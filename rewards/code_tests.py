@@ -104,11 +104,10 @@ def unasserted(tests: Asserts) -> tuple[int, ...]:
 @lru_cache(maxsize=1024)
 def _unasserted(setup: str, tests: tuple[str, ...]) -> tuple[int, ...]:
     try:
-        helpers = {
-            node.name
-            for node in ast.walk(_parsed(setup))
-            if isinstance(node, ast.FunctionDef) and any(_asserts(node, set()))
-        }
+        functions = [node for node in ast.walk(_parsed(setup)) if isinstance(node, ast.FunctionDef)]
+        helpers = set[str]()
+        while more := {f.name for f in functions if any(_asserts(f, helpers))} - helpers:
+            helpers |= more
         return tuple(i for i, test in enumerate(tests) if not any(_asserts(_parsed(test), helpers)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()  # a test that cannot be read does not pass either
@@ -121,8 +120,8 @@ def _parsed(source: str) -> ast.Module:
 
 
 def _asserts(tree: ast.AST, helpers: set[str]) -> Iterator[bool]:
-    """For each place in `tree` whether it can fail a test: an assertion, a raise, a call of a helper with one or
-    of something named `assert…`, `raises`, `fail`."""
+    """For each place in `tree` whether it can fail a test: an assertion, a raise, a helper's call with
+    one, a call of something named `assert…`, `raises`, `fail`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

@@ -1,9 +1,9 @@
 """A memory cgroup for each worker, where one is writable: the only cap on what a whole process tree uses.
+Another counts the CPU time of all its processes, waited for or not.
 
 Version 1 and version 2 hierarchies; ours is made below the cgroup this process is in (version 2: or beside it,
 where it is not allowed to hold processes and children at once), or below the nearest one above it that is
-mounted here. Names are `vertigym-PID-N`; those of dead
-processes are swept when a pool starts.
+mounted here. Names are `vertigym-PID-N`; those of dead processes are swept when a pool starts.
 """
 
 import itertools
@@ -13,6 +13,7 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _PREFIX = "vertigym-"
+_CPU_V2 = "cpu.stat"
 _counter = itertools.count()
 
 
@@ -32,6 +33,20 @@ def create(memory_bytes: int) -> Path | None:
         _try_write(folder / swap_file, str(memory_bytes) if "memsw" in swap_file else "0")
         return folder
     return None
+
+
+def create_cpu(memory_folder: Path) -> tuple[list[Path], Path | None]:
+    """(cgroups to join beside the memory cgroup, the file that counts CPU time; None where there is none)."""
+    if (memory_folder / _CPU_V2).exists():
+        return [], memory_folder / _CPU_V2
+    for parent in _cpu_parents():
+        folder = parent / memory_folder.name
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        return [folder], folder / "cpuacct.usage"
+    return [], None
 
 
 def oom_kills(folder: Path) -> int:
@@ -55,7 +70,7 @@ def remove(folder: Path) -> None:
 
 def sweep() -> None:
     """Remove what pools that were killed have left."""
-    for parent, _, _ in _parents():
+    for parent in (*(parent for parent, _, _ in _parents()), *_cpu_parents()):
         for folder in parent.glob(f"{_PREFIX}*"):
             owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
             if owner.isdecimal() and not Path("/proc", owner).exists():
@@ -64,11 +79,7 @@ def sweep() -> None:
 
 def _parents() -> Iterator[tuple[Path, str, str]]:
     """Folders to try, each with its version's file names for the memory and the swap limit."""
-    try:
-        rows = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for row in rows:
+    for row in _membership():
         _, controllers, path = row.split(":", 2)
         if "memory" in controllers.split(","):
             own = _mounted(_ROOT / "memory", path)
@@ -78,6 +89,21 @@ def _parents() -> Iterator[tuple[Path, str, str]]:
             yield own, "memory.max", "memory.swap.max"
             if own != _ROOT:
                 yield own.parent, "memory.max", "memory.swap.max"
+
+
+def _cpu_parents() -> Iterator[Path]:
+    """The folder that counts CPU time in version 1."""
+    for row in _membership():
+        _, controllers, path = row.split(":", 2)
+        if "cpuacct" in controllers.split(","):
+            yield _mounted(_ROOT / "cpuacct", path)
+
+
+def _membership() -> list[str]:
+    try:
+        return Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _mounted(hierarchy: Path, path: str) -> Path:

@@ -77,19 +77,17 @@ def outcome(job: Job, raw: RawOutcome, level: Level) -> JobOutcome:
     """Judge how the job ended; its result is decoded, not compared."""
     limits = job.limits
     program = raw.children[0]
-    failure, _ = _decode(raw.results[0][: limits.result_bytes], 0)
-    failure_of_tests = None
-    replies: tuple[Reply, ...] = ()
+    results = [result[: limits.result_bytes] for result in raw.results]
+    failure, replies = _decode(results[0], len(job.inputs) if job.call else 0)
     if job.tests:
-        failure_of_tests, replies = _decode(raw.results[1][: limits.result_bytes], len(job.tests) - 1)
-    elif job.call:
-        _, replies = _decode(raw.results[0][: limits.result_bytes], len(job.inputs))
+        failure_of_tests, replies = _decode(results[1], len(job.tests) - 1)
+        failure = failure or failure_of_tests
     cut = len(raw.stdout) > limits.output_bytes or len(raw.stderr) > limits.output_bytes
     flooded = len(raw.stdout) > limits.output_bytes or any(len(r) > limits.result_bytes for r in raw.results)
     return JobOutcome(
-        status=_status(raw, limits, flooded, failure or failure_of_tests, tested=bool(job.tests)),
+        status=_status(raw, limits, flooded, failure, tested=bool(job.tests)),
         result=replies,
-        failure=failure or failure_of_tests,
+        failure=failure,
         stdout=raw.stdout[: limits.output_bytes].decode("utf-8", "replace"),
         stderr=raw.stderr[: limits.output_bytes].decode("utf-8", "replace"),
         truncated=cut or flooded,

@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from vertigym.core.errors import MissingDependencyError, SandboxError
@@ -236,7 +237,9 @@ class ContainerWorker(SandboxWorker):
 
 def _greeting(kind: WorkerKind) -> dict[str, Any]:
     """The first frame: the relay's source, and in its table all that the fork-server needs."""
-    table = table_for(kind) | {"python": [], "hidden": [], "sys_path": []}
+    cpu_files = [Path(f"/sys/fs/cgroup/{name}") for name in ("cpuacct/cpuacct.usage", "cpu.stat")]
+    table = table_for(kind, cpu_files=cpu_files if kind.processes else ())
+    table |= {"python": [], "hidden": [], "sys_path": []}
     server = json.loads(boot("main", INSIDE, table))
     start = f"{BOOT}\nload(**json.load(os.fdopen(SENT)))"
     settings = {"server": server, "start": start, "flags": _flags(kind), "environment": ENVIRONMENT}

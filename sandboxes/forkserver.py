@@ -34,6 +34,7 @@ _MOST = 10  # descriptors an order brings
 _FIRST_RECEIVED = 10  # received descriptors are above every number a child uses
 _KINDS = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 _TMP = "/tmp"  # noqa: S108
+_LOOK_S = 0.05  # between two looks at the CPU time of all processes of a job
 
 # What programs commonly import: in the server once, not in every job. Each module makes every fork a little
 # dearer (page tables; five mappings for one with a library), so what is rare stays out: hashlib, uuid, …
@@ -65,11 +66,12 @@ def _supervised(config: isolation.IsolationConfig, control: socket.socket) -> No
     if server:
         control.close()
         os.waitpid(server, 0)
-        _remove_cgroup(config.cgroup)
+        for folder in config.cgroups:
+            _remove_cgroup(folder)
         os._exit(0)
     kernel.die_with_parent()
-    if config.cgroup:
-        with open(f"{config.cgroup}/cgroup.procs", "w") as file:
+    for folder in config.cgroups:
+        with open(f"{folder}/cgroup.procs", "w") as file:
             file.write("0")
     _prepare(config, control, first_uid)
 
@@ -90,6 +92,7 @@ def _prepare(config: isolation.IsolationConfig, control: socket.socket, first_ui
     for module in (*_COMMON.split(), *config.preload):
         importlib.import_module(module)
     packages = isolation.loaded_packages()
+    tree = _CpuClock(config.cpu_files)
     base = _address_space()
     namespaced = config.level == "namespaced"
     if namespaced:
@@ -111,15 +114,43 @@ def _prepare(config: isolation.IsolationConfig, control: socket.socket, first_ui
     _reserve_descriptors()
     _warm_up()
     control.send(b"ready landlock" if locked else b"ready")
-    _Server(config, control, flags, base, first_uid).serve()
+    _Server(config, control, flags, base, first_uid, tree).serve()
+
+
+class _CpuClock:
+    """CPU seconds of all that this process ever started, where a cgroup counts them: what nobody waited for is
+    in
+    no process's own figures."""
+
+    def __init__(self, files: list[str]) -> None:
+        self._file = next((os.open(name, os.O_RDONLY) for name in files if os.path.exists(name)), -1)
+
+    def __bool__(self) -> bool:
+        return self._file >= 0
+
+    def seconds(self) -> float:
+        """Since its start."""
+        if self._file < 0:
+            return 0.0
+        name, *rest = os.pread(self._file, 100, 0).split(None, 2)
+        used_s = int(rest[0]) / 1e6 if rest else int(name) / 1e9  # version 2: "usage_usec N"; version 1: ns
+        return used_s - time.process_time()
 
 
 class _Server:
     """The loop: one order at a time."""
 
     def __init__(
-        self, config: isolation.IsolationConfig, control: socket.socket, flags: int, base: int, first_uid: int
+        self,
+        config: isolation.IsolationConfig,
+        control: socket.socket,
+        flags: int,
+        base: int,
+        first_uid: int,
+        tree: _CpuClock,
     ) -> None:
+        self._tree = tree
+        self._look_s = _LOOK_S if tree else float("inf")
         self._config = config
         self._control = control
         self._flags = flags
@@ -155,7 +186,7 @@ class _Server:
 
     def _run(self, order: tuple[Any, ...], descriptors: tuple[int, ...]) -> bytes:
         sequence, cpu_s, wall_s, memory, file_bytes, processes, count, keep = order
-        started = time.monotonic()
+        started, before_s = time.monotonic(), self._tree.seconds()
         sets = [descriptors] if count == 1 else [descriptors[:6], (0, 0, 0, *descriptors[6:])]
         children: dict[int, int] = {}  # pidfd -> pid
         for mine in sets:
@@ -165,34 +196,38 @@ class _Server:
             children[pidfd] = pid
         for descriptor in descriptors:
             os.close(descriptor)
-        late = self._watch(list(children), started + wall_s)
-        reply = b""
+        late = self._watch(list(children), started + wall_s, before_s + cpu_s)
+        ended = []
         for pidfd, pid in children.items():
             os.close(pidfd)
             _, status, usage = os.wait4(pid, 0)
-            used_s = usage.ru_utime + usage.ru_stime
-            reply += CHILD.pack(status, used_s, usage.ru_maxrss * 1024, pidfd in late)
+            ended.append([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, pidfd in late])
+        if self._tree:  # what nobody waited for counts as the program's
+            counted = sum(used_s for _, used_s, *_ in ended)
+            ended[0][1] += max(0.0, self._tree.seconds() - before_s - counted)
         replace = not keep and not self._clean()
-        return REPLY.pack(sequence, time.monotonic() - started, replace) + reply
+        reply = REPLY.pack(sequence, time.monotonic() - started, replace)
+        return reply + b"".join(CHILD.pack(*one) for one in ended)
 
-    def _watch(self, running: list[int], deadline: float) -> list[int]:
-        """Until all have ended: kill at the deadline, end with the controller, end a program with its tests.
-        Those
-        killed at the deadline."""
+    def _watch(self, running: list[int], deadline: float, cpu_end: float) -> list[int]:
+        """Until all have ended: kill at the deadline or when the clock of all stands at `cpu_end`, end with the
+        controller, end a program with its tests. Those killed at the deadline."""
         poll, tests = self._poll, running[-1]
         late: list[int] = []
         for pidfd in running:
             poll.register(pidfd, select.POLLIN)
         while running:
-            ready = poll.poll(max(0, deadline - time.monotonic()) * 1000 + 1)
+            left = max(0.0, deadline - time.monotonic())
+            ready = poll.poll(min(left, self._look_s) * 1000 + 1)
             for descriptor, _ in ready:
                 if descriptor not in running:
                     os._exit(0)
                 running.remove(descriptor)
                 poll.unregister(descriptor)
-            if not ready:
+            expired = not ready and left <= self._look_s
+            if expired:
                 late = late or list(running)
-            if not ready or tests not in running:
+            if expired or tests not in running or (self._tree and self._tree.seconds() > cpu_end):
                 for pidfd in running:
                     kernel.kill(pidfd)
         return late

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,31 +67,35 @@ class ForkServerWorker(SandboxWorker):
         super().__init__(kind)
         namespaced = kind.level is Level.NAMESPACED
         self.cgroup = cgroup = cgroups.create(kind.memory_bytes + ROOM_BYTES) if namespaced else None
+        self._cgroups, cpu_files = _accounting(cgroup, kind)
         self._files: dict[int, JobFiles] = {}
         self._oom_seen = 0
         self._overfull = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
         with theirs:
-            self._process = _spawn(kind, cgroup, theirs)
+            self._process = _spawn(kind, self._cgroups, cpu_files, theirs)
         self.pid = self._process.pid
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._uncapped = kind.processes and cgroup is None
+        self._uncapped = kind.processes and not cpu_files
+        self._clock = usage.TreeClock()
 
     def fileno(self) -> int:
         """The descriptor to wait on for `receive`."""
         return self._control.fileno()
 
     def look(self) -> None:
-        """End the job whose processes together use more than it may, where no cgroup does that."""
+        """End the job whose processes together use more than it may, where no cgroup tells."""
         if not self._uncapped or not self.outstanding:
             return
         server = self.pid
         if self.kind.level is Level.NAMESPACED:  # below the process that cleans up after it
             server = next(iter(usage.children(server)), 0)
         jobs = [pid for job in usage.children(server) for pid in usage.tree(job)]
-        if usage.exceeds(jobs, self.kind.memory_bytes):
-            self._overfull = True
+        self._clock.look(jobs)
+        overfull = self.cgroup is None and usage.exceeds(jobs, self.kind.memory_bytes)
+        self._overfull = self._overfull or overfull
+        if overfull or self._clock.seconds() > next(iter(self._limits.values())).cpu_s:
             usage.kill(jobs)
 
     def send(self, sequence: int, payloads: Sequence[bytes], job: Job, *, keep: bool = False) -> None:
@@ -127,15 +131,14 @@ class ForkServerWorker(SandboxWorker):
         if not self.ready:
             self._greet(message.decode("utf-8", "replace"))
             return None
-        sequence, wall_s, replace = REPLY.unpack_from(message)
+        sequence, wall_s, worn = REPLY.unpack_from(message)
         files, limits = self._files.pop(sequence), self._release(sequence)
         children = [ChildExit(*row) for row in struct.iter_unpack(CHILD.format, message[REPLY.size :])]
         stdout, stderr, results = files.read(limits.output_bytes, limits.result_bytes)
         files.close()
-        self.worn = self.worn or replace
-        return sequence, RawOutcome(
-            children, wall_s, stdout, stderr, results, self._ran_out_of_memory(children)
-        )
+        self.worn = self.worn or worn
+        oom = self._ran_out_of_memory(children)
+        return sequence, RawOutcome(self._with_uncounted(children), wall_s, stdout, stderr, results, oom)
 
     def oom_killed(self) -> bool:
         """Whether something here was killed for want of memory since this was last asked."""
@@ -157,12 +160,20 @@ class ForkServerWorker(SandboxWorker):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self.cgroup is not None:
-            cgroups.remove(self.cgroup)
+        for folder in self._cgroups:
+            cgroups.remove(folder)
 
     def let_go(self) -> None:
         """Close our end in a forked copy of this process, so that it does not keep the worker alive."""
         self._control.close()
+
+    def _with_uncounted(self, children: list[ChildExit]) -> list[ChildExit]:
+        """With the CPU seconds of processes that the program started and did not wait for."""
+        uncounted_s = self._clock.seconds() - sum(child.cpu_s for child in children)
+        self._clock = usage.TreeClock()
+        if uncounted_s <= 0:
+            return children
+        return [replace(children[0], cpu_s=children[0].cpu_s + uncounted_s), *children[1:]]
 
     def _ran_out_of_memory(self, children: Sequence[ChildExit]) -> bool:
         killed = any(os.WIFSIGNALED(i.status) and os.WTERMSIG(i.status) == signal.SIGKILL for i in children)
@@ -182,7 +193,19 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
-def table_for(kind: WorkerKind, cgroup: Path | None = None, **extra: Any) -> dict[str, Any]:
+def _accounting(memory: Path | None, kind: WorkerKind) -> tuple[list[Path], list[Path]]:
+    """(cgroups that a worker joins, the file that counts their CPU time)."""
+    if memory is None:
+        return [], []
+    if not kind.processes:
+        return [memory], []
+    others, file = cgroups.create_cpu(memory)
+    return [memory, *others], [file] if file else []
+
+
+def table_for(
+    kind: WorkerKind, joined: Sequence[Path] = (), cpu_files: Sequence[Path] = (), **extra: Any
+) -> dict[str, Any]:
     """The `isolation.IsolationConfig` of a worker, as data."""
     library = [sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED")]
     packages = sorted({_folder_of(package) for package in kind.packages})
@@ -198,14 +221,17 @@ def table_for(kind: WorkerKind, cgroup: Path | None = None, **extra: Any) -> dic
             hidden=_hidden(library),
             sys_path=[os.path.realpath(path) for path in (*library, *packages)],
             preload=list(kind.packages),
-            cgroup=str(cgroup or ""),
+            cgroups=[str(folder) for folder in joined],
+            cpu_files=[str(file) for file in cpu_files],
             extra=extra,
         )
     )
 
 
-def _spawn(kind: WorkerKind, cgroup: Path | None, control: socket.socket) -> "subprocess.Popen[bytes]":
-    table = table_for(kind, cgroup, control=control.fileno())
+def _spawn(
+    kind: WorkerKind, joined: Sequence[Path], cpu_files: Sequence[Path], control: socket.socket
+) -> "subprocess.Popen[bytes]":
+    table = table_for(kind, joined, cpu_files, control=control.fileno())
     sent = os.memfd_create("boot")
     try:
         os.write(sent, boot("main", INSIDE, table))
@@ -242,7 +268,7 @@ def _folder_of(package: str) -> str:
     found = find_spec(package.partition(".")[0])
     if found is None or found.origin is None:
         raise MissingDependencyError(package, "numpy", f"the sandbox profile that preloads {package}")
-    return str(Path(found.origin).parents[1])
+    return str(Path(found.origin).parents[1 if found.submodule_search_locations else 0])
 
 
 def order(sequence: int, limits: JobLimits, children: int, keep: bool) -> bytes:

@@ -54,7 +54,8 @@ class IsolationConfig:
     hidden: list[str]  # folders that no job may read, though they may be below one of those
     sys_path: list[str]
     preload: list[str]
-    cgroup: str = ""
+    cgroups: list[str] = field(default_factory=list)  # to join
+    cpu_files: list[str] = field(default_factory=list)  # the first that is there counts the CPU time of all
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -160,8 +161,8 @@ def _hidden(config: IsolationConfig) -> list[str]:
     found = {os.path.realpath(path) for path in config.hidden}
     for folder in _shown(config):
         for name in _PACKAGE_FOLDERS:
-            for pattern in (f"{folder}/{name}", f"{folder}/py*/{name}"):
-                found |= {os.path.realpath(path) for path in glob.glob(pattern)}
+            for pattern in (name, f"py*/{name}"):
+                found |= {os.path.realpath(path) for path in glob.glob(f"{glob.escape(folder)}/{pattern}")}
     return sorted(found)
 
 

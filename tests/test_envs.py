@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 from vertigym import envs
+from vertigym.core.config import read_toml
 from vertigym.core.errors import ConfigError, DataError, InputError, UnknownNameError
 from vertigym.core.files import write_jsonl
 from vertigym.core.types import Message, Score, Split, Task
@@ -214,8 +216,12 @@ class TestRegistry:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opened: list[Path] = []
-        read = folders.read_toml
-        monkeypatch.setattr(folders, "read_toml", lambda path: opened.append(path) or read(path))
+
+        def counted(path: Path) -> dict[str, Any]:
+            opened.append(path)
+            return read_toml(path)
+
+        monkeypatch.setattr(folders, "read_toml", counted)
         monkeypatch.setenv(registry.SEARCH_PATH, str(tmp_path))
         write_jsonl(tmp_path / "mine" / "train.jsonl", [{"question": "1 + 1", "answer": "2"}])
         text = (

@@ -12,6 +12,7 @@ from vertigym.core.errors import ConfigError, DataError, InputError, UnknownName
 from vertigym.core.types import SPLITS
 from vertigym.envs import rows
 from vertigym.envs.env import SingleTurnEnv
+from vertigym.envs.folders import EnvFolder
 from vertigym.envs.math import arithmetic
 from vertigym.envs.math.datasets import gsm8k, questions
 
@@ -115,7 +116,7 @@ def test_a_folder_of_rows_is_an_environment(tmp_path: Path) -> None:
 
 def test_eval_share_keeps_equal_questions_together(tmp_path: Path) -> None:
     lines = [{"question": f"q{i % 100}", "answer": "a"} for i in range(300)]
-    env = rows.load(folder(tmp_path / "rows", *lines, toml="eval_share = 0.3"))
+    env = rows.load(EnvFolder(folder(tmp_path / "rows", *lines, toml="eval_share = 0.3")))
     seen = [{env.tasks.get(i).prompt for i in env.tasks.ids(split)} for split in ("train", "eval")]
     assert not seen[0] & seen[1]
     assert 15 < len(seen[1]) < 45
@@ -147,8 +148,9 @@ def test_eval_share_keeps_equal_questions_together(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_folder_is_said_in_one_line(
     tmp_path: Path, lines: list[object], toml: str, reward: str, message: str
 ) -> None:
+    path = folder(tmp_path / "rows", *lines, toml=toml, reward=reward)
     with pytest.raises(InputError, match=message) as caught:
-        rows.load(folder(tmp_path / "rows", *lines, toml=toml, reward=reward))
+        rows.load(EnvFolder(path, trusted=True))
     assert "\n" not in str(caught.value)
 
 

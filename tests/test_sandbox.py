@@ -17,6 +17,8 @@ from vertigym.core.errors import InputError, SandboxError, UnknownNameError
 from vertigym.sandboxes import Job, JobLimits, Level, Reply, SandboxPool, Status, call, cgroups, levels, session
 from vertigym.sandboxes.session import Session
 
+pytestmark = pytest.mark.usefixtures("sandbox")
+
 AVAILABLE = {row.name: row for row in levels()}
 HERE = [name for name, row in AVAILABLE.items() if row.available]
 
@@ -173,6 +175,8 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         Job(files={"../x": ""})
     with pytest.raises(InputError, match="above 0"):
         JobLimits(cpu_s=0)
+    with pytest.raises(InputError, match="both must be above 0"):
+        SandboxPool(size=0)
     with pytest.raises(InputError, match="call and argv"):
         Job(call="f", argv=["x"])
 
@@ -264,7 +268,7 @@ victim.wait()
     assert said[1:] == []
 
 
-def run_as_nobody(script: str, folder: Path) -> str:
+def run_as_nobody(script: str, folder: Path, timeout: float = 400) -> str:
     """What `script` prints, run by `nobody` with the folder of the package as its argument."""
     # The interpreter and the packages, where anyone may read them: a private view of this machine's folders.
     home = Path(sys.base_prefix)
@@ -282,7 +286,7 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups env -i PYTHONPATH=/mnt/p
     for path in (folder, *folder.parents):
         if path.stat().st_uid == os.geteuid() and path != Path("/"):
             path.chmod(path.stat().st_mode | 0o055)
-    ran = subprocess.run(["unshare", "-m", "bash", "-c", view], capture_output=True, text=True, timeout=400)
+    ran = subprocess.run(["unshare", "-m", "bash", "-c", view], capture_output=True, text=True, timeout=timeout)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout
 

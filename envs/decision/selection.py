@@ -100,7 +100,9 @@ def _patterns(patterns: Mapping[tuple[str, ...], list[DecidedCase]]) -> Iterator
 def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict[int, str]:
     """The outcome of each sample (by `id`): its answer without numbers that take many values."""
     answers = [project(sample.evaluation.output, fields) for sample in samples]
-    flat = [dict(leaves(answer)) if isinstance(answer, dict) else {(): answer} for answer in answers]
+    flat: list[dict[tuple[str, ...], Any]] = [
+        dict(leaves(answer)) if isinstance(answer, dict) else {(): answer} for answer in answers
+    ]
     seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for answer in flat:
         for path, value in answer.items():
