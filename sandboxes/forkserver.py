@@ -118,9 +118,8 @@ def _prepare(config: isolation.IsolationConfig, control: socket.socket, first_ui
 
 
 class _CpuClock:
-    """CPU seconds of all that this process ever started, where a cgroup counts them: what nobody waited for is
-    in
-    no process's own figures."""
+    """CPU seconds of all that this process ever started, where a cgroup counts them: no process's own figures
+    have what nobody waited for."""
 
     def __init__(self, files: list[str]) -> None:
         self._file = next((os.open(name, os.O_RDONLY) for name in files if os.path.exists(name)), -1)
