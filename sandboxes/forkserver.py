@@ -122,7 +122,11 @@ class _CpuClock:
     have what nobody waited for."""
 
     def __init__(self, files: list[str]) -> None:
-        self._file = next((os.open(name, os.O_RDONLY) for name in files if os.path.exists(name)), -1)
+        self._file = -1
+        for name in files:
+            with contextlib.suppress(OSError):
+                self._file = os.open(name, os.O_RDONLY)
+                break
 
     def __bool__(self) -> bool:
         return self._file >= 0
