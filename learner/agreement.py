@@ -53,6 +53,13 @@ def settle(learner: Learner, samples: Sequence[TrainingSample]) -> list[str]:
     return notes
 
 
+def distances(learner: Learner, groups: Groups) -> list[float]:
+    """How far the learner's log-probs are from its model's, in each way that it computes them. Collective."""
+    ways = [alone(groups), *([shared(groups)] if learner.share_rows else [])]
+    expected_T = own_logprobs(learner, groups)
+    return [_distance(learner, way, expected_T) for way in ways]
+
+
 def some_groups(samples: Sequence[TrainingSample]) -> Groups:
     """A few samples: two groups, the first with two samples at least, for neighbours of both kinds. Where there
     are not as many, some stand twice."""

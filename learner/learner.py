@@ -18,13 +18,17 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from vertigym.core.errors import InputError
 from vertigym.kernels.linear_logprob import Lora, linear_logprob
 from vertigym.learner.batch import Batch, PackedRow, balanced, collate, smallest
 from vertigym.learner.clock import Clock
@@ -84,7 +88,9 @@ class Learner:
         self.dtype = dtype
         self._trunk, self._head = trunk_of(model), self._find_head()
         self.fuses_head = True
-        _switch_off_dropout(model, checkpointing=checkpointing)
+        model.eval()  # no dropout: what is trained is the distribution that was sampled from
+        if checkpointing:
+            _checkpoint_layers(self._trunk)
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self.share_rows = getattr(model.config, "_attn_implementation", "") == "sdpa"
         self._ranks = ranks
@@ -278,15 +284,18 @@ class Learner:
         self.steps = state["steps"]
 
 
-def _switch_off_dropout(model: Any, *, checkpointing: bool) -> None:
-    """What trains is the distribution that was sampled from. Layers that keep no activations do so only while
-    they are told to train; what is inside them is not."""
-    if checkpointing:
-        trunk_of(model).gradient_checkpointing_enable({"use_reentrant": False})
-    model.eval()
-    for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
+def _checkpoint_layers(trunk: Any) -> None:
+    """Let the trunk's layers keep no activations. transformers' own switch works in training mode only, where
+    dropout is on.
+
+    Raises:
+        InputError: there are no such layers.
+    """
+    layers = [module for module in trunk.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise InputError(f"gradient_checkpointing: {type(trunk).__name__} has no layers for it: leave it out")
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
