@@ -1,8 +1,6 @@
-"""Tiny models of every family × the checks of `vertigym model check`, as a table for docs/models.md.
+"""Tiny models of every family × the checks of `vertigym model check`: the table of docs/models.md.
 
-    python benchmarks/models.py [--only NAME …] [-o docs/models.md]
-
-Exit 1 where a check ends in anything but right, mended or refused.
+python benchmarks/models.py [--only NAME …] [-o docs/models.md]     writes what follows "## The table" anew
 """
 
 import argparse
@@ -13,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import transformers
 from transformers.utils import logging
 
 from vertigym.tests.model_families import FAMILIES, build
@@ -31,30 +30,8 @@ CHECKS = (
     "after a step, adapters",
     "exported, adapters",
 )
-SIGNS = {"right": "✓", "mended": "m", "refused": "✗", "skipped": "–"}
-HEAD = """\
-# Models
-
-`vertigym model check FOLDER` compares every way to compute with a model, before anything is trained; the first step of
-every run does the same with its own rows. The model's own forward pass over one sample is right by definition. Nothing
-is known of families: what differs is given up where something slower is right (**m**), else the model is refused (**✗**)
-in one line, before the first step.
-
-| check | what is compared | bound |
-|---|---|---|
-| chat template | what is trained of a chat is the answer, up to a token that stops the model | |
-| engine | log-probs of its own samples with the model's | 1e-3 nats |
-| greedy | greedy decoding with `generate` | ties |
-| trainer | log-probs alone, and in rows that samples share, with the model's | 1e-3 nats |
-| bfloat16 passes | log-probs with those of float32 passes, on average | 0.05 nats |
-| after a step | trainer and engine with the model, once an optimizer step has changed it | 1e-3 nats |
-| exported | the model folder loaded again with the model in memory | 1e-3 nats |
-| adapters | the same with LoRA on all linear layers | 1e-3 nats |
-
-`python benchmarks/models.py -o docs/models.md` writes this page. It builds tiny models with random weights from the
-configs of transformers {version}: they show that a computation is right, not how good a model is.
-
-"""
+SIGNS = {"right": "✓", "mended": "m", "refused": "✗", "skipped": "-"}
+TABLE = "## The table"
 
 
 def main() -> int:
@@ -72,7 +49,12 @@ def main() -> int:
             found[name] = list(check_model(build(name, Path(folder))))
         print(f"{name:24} {row(found[name])}", file=sys.stderr, flush=True)
     text = page(found)
-    arguments.out.write_text(text) if arguments.out else print(text)
+    if arguments.out:
+        above, _, _ = arguments.out.read_text().partition(TABLE)
+        text = f"{above}{TABLE}\n\n{text}"
+        arguments.out.write_text(text)
+    else:
+        print(text)
     return 0
 
 
@@ -83,12 +65,14 @@ def row(checks: Sequence[ModelCheck]) -> str:
 
 
 def page(found: dict[str, list[ModelCheck]]) -> str:
-    """The whole page."""
-    import transformers
-
+    """The table, and what is refused or given up."""
     verdicts = [verdict_of(checks) for checks in found.values()]
     counts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in ("right", "mended", "refused"))
-    lines = [f"{len(found)} configurations: {counts}.", "", f"| model | {' | '.join(CHECKS)} |"]
+    lines = [
+        f"{len(found)} configurations, transformers {transformers.__version__}: {counts}.",
+        "",
+        f"| model | {' | '.join(CHECKS)} |",
+    ]
     lines += [
         "|---|" + "---|" * len(CHECKS),
         *(f"| {name} | {row(checks)} |" for name, checks in found.items()),
@@ -107,7 +91,7 @@ def page(found: dict[str, list[ModelCheck]]) -> str:
             if check.verdict == "mended" and check.name == "trainer":
                 given_up.setdefault(check.detail.split(":")[0], []).append(name)
     lines += [f"- {what}: {', '.join(names)}" for what, names in given_up.items()]
-    return HEAD.replace("{version}", transformers.__version__) + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
         and {id(head), id(embedding)} & _adapted_layers(model)
     ):
         raise ConfigError(
-            "lora.targets: the embedding and the output head of this model are one weight, and an adapter on one "
+            "lora.targets: the embedding and the output head are one weight here, and an adapter on one "
             "would not reach the other: leave both out"
         )
 

@@ -62,9 +62,7 @@ def test_an_engine_that_decodes_another_model_is_refused_before_the_first_step(
 ) -> None:
     real = Decoder.logits
     monkeypatch.setattr(Decoder, "logits", lambda self, hidden_BH: 1.1 * real(self, hidden_BH))
-    with pytest.raises(
-        RunError, match=r"the engine's log-probs differ from the trainer's by .*model check"
-    ):
+    with pytest.raises(RunError, match=r"the engine's log-probs differ from the trainer's by .*model check"):
         run(tmp_path, **changes)
     assert steps(tmp_path) == 0
 
@@ -72,7 +70,8 @@ def test_an_engine_that_decodes_another_model_is_refused_before_the_first_step(
 def test_an_engine_that_does_not_follow_is_refused_after_the_first_step(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = Decoder.refresh, []
+    real = Decoder.refresh
+    calls: list[int] = []
 
     def only_once(self: Decoder) -> None:
         if not calls:

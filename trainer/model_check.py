@@ -2,9 +2,9 @@
 
     own forward pass ═ engine ═ trainer (alone, in shared rows, with adapters, after a step) ═ exported
 
-The one idea: nothing is known of families. A few chats are rendered, answered and trained on once, and log-probs
-that should be the same are compared. What differs is mended where something slower is right; else the model is
-refused.
+The one idea: nothing is known of families. A few chats are rendered, answered and trained on once, and what
+should be the same log-probs is compared. What differs is mended where something slower is right; else the model
+is refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -119,10 +119,10 @@ class _Checked:
             ids, mask = renderer.training_row([*chat, {"role": "assistant", "content": answer}])
             trained = [i for i, on in zip(ids, mask, strict=True) if on]
             if trained[-1] not in ends:
+                end, known = self._tokenizer.decode(trained[-1:]), self._tokenizer.decode(sorted(ends))
                 raise InputError(
-                    f"the chat template ends a turn with {self._tokenizer.decode(trained[-1:])!r}, and what stops "
-                    f"the model is {self._tokenizer.decode(sorted(ends))!r}: set eos_token_id in "
-                    "generation_config.json"
+                    f"the chat template ends a turn with {end!r}, and the model stops at {known!r}: set eos_token_id "
+                    "in generation_config.json"
                 )
             if answer not in str(self._tokenizer.decode(trained)):
                 raise InputError(f"the chat template makes {self._tokenizer.decode(trained)!r} of {answer!r}")
