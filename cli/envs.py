@@ -8,6 +8,9 @@ import typer
 
 from vertigym.cli.console import EnvId, Force, Json, note, print_json, table
 
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run a model's JavaScript in this process, not in a sandbox.")
+]
 app = typer.Typer(help="Environments: list, show, new, import, diff, check.", no_args_is_help=True)
 
 
@@ -99,16 +102,19 @@ def env_import(
         ),
     ] = None,
     sheet: Annotated[str, typer.Option(help="Which sheet of a workbook, where it has several.")] = "",
+    trust: Trust = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
     from vertigym.core.errors import ConfigError
+    from vertigym.decisions.model import in_process
     from vertigym.envs.agent.importer import import_agent
     from vertigym.envs.decision.importer import import_decision
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
     shared: dict[str, Any] = {"rules": rules, "seed": seed, "now": now, "force": force}
+    shared |= {"scripts": in_process} if trust else {}
     if mode == "agent" and sheet:
         raise ConfigError("--sheet is for --mode decision; save the sheet as csv first")
     if mode == "agent":
@@ -151,17 +157,20 @@ def env_diff(
     id: Annotated[str, typer.Option("--id", help="Its id, namespace/Name-v0.")] = "local/Change-v0",  # noqa: A002
     seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
     now: Annotated[str | None, typer.Option(help="Fix the clock of models that read it.")] = None,
+    trust: Trust = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Say which cases change their answer between two versions of the rules, and which rules did it."""
     from vertigym.core.manifest import claim_folder
+    from vertigym.decisions.model import in_process
     from vertigym.envs.decision.config import FOLDER
     from vertigym.envs.decision.diff import change_lines, compare_files
+    from vertigym.envs.decision.scripts import sandboxed
 
     if out:
         claim_folder(out, FOLDER, force=force)
-    comparison = compare_files(old, new, seed=seed, now=now)
+    comparison = compare_files(old, new, seed=seed, now=now, scripts=in_process if trust else sandboxed)
     found = comparison.difference()
     counts = comparison.write(out, id, force=force) if out else {}
     if as_json:

@@ -103,6 +103,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: its checkpoints, the verdicts, and what ships."""
+    from vertigym.trainer.run import is_run
+
     if out:
         from vertigym.core.files import claim, write_text
         from vertigym.reports.run_page import page_of
@@ -116,7 +118,7 @@ def report(
         server = serve(run, port)
         note(f"http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends it)")
         server.serve_forever()
-    elif (run / "config.toml").is_file():
+    elif is_run(run):
         from vertigym.reports.run_summary import render, summarize
 
         found = summarize(run)

@@ -5,12 +5,13 @@ Whatever is wrong comes back as one line that names the file, the key, what came
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vertigym.core.bounds import is_too_deep
 from vertigym.core.errors import ConfigError, suggest
 from vertigym.core.files import read_text
 
@@ -22,6 +23,8 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=BaseModel)
+_MOST_CHARACTERS = 2 << 20  # of a config
+_MOST_LEVELS = 20
 
 
 def load(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
@@ -40,9 +43,32 @@ def read_toml(path: Path) -> dict[str, Any]:
         DataError: the file is missing. ConfigError: not TOML.
     """
     try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(read_text(path, _MOST_CHARACTERS))
+    except (ValueError, RecursionError) as error:  # of TOML, of a number's digits, of lists in lists
         raise ConfigError(f"{path}: not TOML: {error}") from None
+    return _bounded(table, str(path))
+
+
+def _bounded(table: dict[str, Any], source: str) -> dict[str, Any]:
+    """The table, where nothing in it is deeper or larger than settings are."""
+    if is_too_deep(table, _MOST_LEVELS):
+        raise ConfigError(f"{source}: nested more than {_MOST_LEVELS} levels deep")
+    for key, value in _leaves(table):
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise ConfigError(f"{source}: {key} is a whole number of more than 64 bits")
+    return table
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value that is no table and no list, with the key it stands under."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, key)
+    else:
+        yield key, value
 
 
 def parse(model: type[C], table: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> C:
@@ -54,6 +80,7 @@ def parse(model: type[C], table: Mapping[str, Any], overrides: Sequence[str] = (
     merged: dict[str, Any] = _copy(table)
     for override in overrides:
         _apply(merged, override)
+    _bounded(merged, source)
     if "\\u0000" in json.dumps(merged, default=str):
         raise ConfigError(f"{source}: a text holds a NUL character, which no name or path can")
     try:
@@ -71,16 +98,27 @@ def _apply(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"override {override!r}: the form is key=value, for example optimizer.lr=1e-4")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    value = toml_value(text, f"override {override[:80]!r}")
     *parents, last = (part.strip() for part in key.split("."))
     for part in parents:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise ConfigError(f"override {override!r}: {part!r} is a value, not a section")
     table[last] = value
+
+
+def toml_value(text: str, source: str) -> Any:
+    """The value that `text` is in TOML, else the text itself.
+
+    Raises:
+        ConfigError: a number or a list beyond what is read; `source` names it.
+    """
+    try:
+        return _bounded(tomllib.loads(f"v = {text}"), source)["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:

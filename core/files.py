@@ -17,7 +17,10 @@ from typing import Any
 
 import filelock
 
+from vertigym.core.bounds import json_value
 from vertigym.core.errors import DataError, OutputError
+
+MOST_CHARACTERS = 2 << 30  # of a file that is read as a whole
 
 _SURROGATE = re.compile("[\\ud800-\\udfff]")
 
@@ -37,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 @contextmanager
@@ -131,10 +134,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -187,14 +190,18 @@ def append_jsonl(path: Path, row: Any) -> None:
         os.fsync(file.fileno())
 
 
-def read_text(path: Path) -> str:
-    """The file's text.
+def read_text(path: Path, most: int = MOST_CHARACTERS) -> str:
+    """The file's text, without a byte order mark.
 
     Raises:
-        DataError: it is missing, a folder, unreadable, or not UTF-8.
+        DataError: it is missing, a folder, unreadable, not UTF-8, or of more than `most` characters.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(most + 1)
+        if len(text) > most:
+            raise DataError(f"{path}: too large: at most {most:,} characters are read")
+        return text
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -212,11 +219,11 @@ def read_json(path: Path) -> Any:
         DataError: missing, or not JSON (names line and column).
     """
     try:
-        return json.loads(read_text(path))
+        return json_value(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno})") from None
-    except RecursionError:
-        raise DataError(f"{path}: JSON nested too deeply") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def read_jsonl(path: Path, *, torn_tail: bool = False) -> list[Any]:
@@ -233,11 +240,12 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> list[Any]:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            rows.append(json_value(line))
+        except ValueError as error:
             if torn_tail and number == len(lines):
                 break
-            raise DataError(f"{path}:{number}: not JSON ({error.msg})") from None
+            reason = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else error
+            raise DataError(f"{path}:{number}: {reason}") from None
     return rows
 
 

@@ -47,18 +47,23 @@ def claim_folder(path: Path, kind: str, *, force: bool = False) -> None:
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    try:
-        manifest = read_json(path / MANIFEST)
-    except DataError:
-        manifest = None
-    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
-    if not isinstance(digests, dict) or manifest.get("kind") != kind:
+    if sealed_as(path) != kind:
         raise OutputError(
             f"{path} exists and is no {kind} that vertigym wrote (no {MANIFEST} says so): name another folder, "
             "or remove it"
         )
-    if not force and (edited := _edited(path, digests)):
+    if not force and (edited := _edited(path, read_json(path / MANIFEST)["sha256"])):
         raise OutputError(f"{path}: {edited} was edited: name another folder, or replace it with --force")
+
+
+def sealed_as(folder: Path) -> str:
+    """The kind that the folder's manifest says it is; empty where it has none."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except DataError:
+        return ""
+    whole = isinstance(manifest, dict) and isinstance(manifest.get("sha256"), dict)
+    return str(manifest.get("kind", "")) if whole else ""
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Names that installed packages may add to ours, by entry point: kinds of environments, formats of logs."""
+"""Names that installed packages may add to ours, by entry point: kinds of environments, log formats, engines,
+sandboxes.
+"""
 
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from vertigym.core.errors import InputError
+from vertigym.core.errors import ConfigError
 
 
 def plugins(group: str, built_in: Mapping[str, str]) -> dict[str, EntryPoint]:
@@ -18,9 +20,9 @@ def load_plugin(point: EntryPoint) -> Any:
     """The object itself.
 
     Raises:
-        InputError: the package behind it cannot be imported, or has no such object.
+        ConfigError: the package behind it cannot be imported, or has no such object.
     """
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{point.group} {point.name!r} ({point.value}) does not load: {error}") from None
+        raise ConfigError(f"{point.group} {point.name!r} ({point.value}) does not load: {error}") from None

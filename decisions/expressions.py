@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vertigym.core.bounds import MOST_DIGITS, MOST_LEVELS
+
 Wrapper = Literal["", "len", "date", "text", "member"]
 
 _TOKEN = re.compile(
@@ -38,6 +40,8 @@ _WRAPPERS: dict[str, Wrapper] = {
     **dict.fromkeys(("some", "all", "none", "one", "filter", "map", "count", "flatMap", "sum"), "member"),
 }
 
+_BRACKETS = re.compile(r"[\[\](){}]")
+_LONG_NUMBER = re.compile(rf"[\d_]{{{MOST_DIGITS + 1}}}")
 _CLOCK = re.compile(rf"\b(?:{'|'.join(sorted(_DATE_CALLS))})\s*\(\s*(['\"`])now\1")
 _CLOCK_BARE = re.compile(r"(?<![\w$.])d\(\s*\)")
 _CHANCE = re.compile(r"(?<![\w$.])rand\s*\(")
@@ -184,6 +188,16 @@ def _closing(stream: Sequence[Token], start: int) -> int:
             if not depth:
                 return index
     return len(stream)
+
+
+def out_of_bounds(expression: str) -> str:
+    """Why an expression is not read, whoever's it is; empty where it is."""
+    depth = 0
+    for match in _BRACKETS.finditer(expression):
+        depth += 1 if match.group() in "([{" else -1
+        if depth > MOST_LEVELS:
+            return f"brackets lie in each other more than {MOST_LEVELS} deep"
+    return f"a number has more than {MOST_DIGITS} digits" if _LONG_NUMBER.search(expression) else ""
 
 
 def reads_clock(expression: str) -> bool:

@@ -10,12 +10,12 @@ A file of another name is known by its first bytes.
 from pathlib import Path
 
 from vertigym.core.errors import DataError
-from vertigym.decisions.model import DecisionError, DecisionModel
+from vertigym.decisions.model import DecisionError, DecisionModel, Engine
 
 FORMATS = {".json": "jdm", ".dmn": "dmn", ".xml": "dmn", ".csv": "csv", ".tsv": "csv", ".xlsx": "xlsx"}
 
 
-def read_model(file: Path, sheet: str = "") -> DecisionModel:
+def read_model(file: Path, sheet: str = "", scripts: Engine | None = None) -> DecisionModel:
     """The decision model in a file of any known format; `sheet` names a sheet of a workbook.
 
     Raises:
@@ -31,7 +31,7 @@ def read_model(file: Path, sheet: str = "") -> DecisionModel:
         from vertigym.decisions.sheets import read_sheet
 
         return DecisionModel(read_sheet(file, sheet), str(file))
-    return DecisionModel.read(file)
+    return DecisionModel.read(file, scripts)
 
 
 def guess(file: Path) -> str:

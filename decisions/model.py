@@ -3,23 +3,37 @@
 The rule engine is `zen-engine`. What it answers is the truth; this module adds only names: every rule of a
 table and every branch of a switch has a readable id, `table:3` for the third rule, and an evaluation says
 which ids it hit.
+
+The engine runs in this process. A model with JavaScript in it is somebody's program, which may reach the
+network or never end: it is run by the `scripts` engine that the caller gives, or not at all.
 """
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vertigym.core.bounds import MOST_LEVELS, is_too_deep, json_value
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_text
-from vertigym.decisions.expressions import is_random, reads_clock, script_is_impure, stop_clock
+from vertigym.decisions.expressions import (
+    is_random,
+    out_of_bounds,
+    reads_clock,
+    script_is_impure,
+    stop_clock,
+)
 
 Case = dict[str, Any]
+Decide = Callable[[Case], Any]  # the engine's answer for a case, {"result": …, "trace": …}; raises CaseError
+Engine = Callable[[str], Decide]  # opens the text of a model
 _KEY = "decision"
+MOST_CHARACTERS = 10_000_000  # of a file of rules
 _UNSUPPORTED = {
     "decisionNode": "it refers to another decision file; inline that model first",
     "customNode": "its meaning is known only to the program that defines it",
@@ -96,18 +110,23 @@ class Evaluation:
 
 class DecisionModel:
     """A loaded model. `text` is the file; `tests` are its own (input, output) pairs; `schema` is the JSON
-    schema of its input, empty where it states none.
+    schema of its input, empty where it states none. `scripts` runs it where it has JavaScript.
 
     Raises:
         DecisionError: not JSON, not a decision graph, or it needs something that is not supported.
     """
 
-    def __init__(self, text: str, source: str = "decision model") -> None:
+    def __init__(self, text: str, source: str = "decision model", scripts: Engine | None = None) -> None:
         self.text = text
         self.source = source
+        self._scripts = scripts
         document = _document(text, source)
-        self._decision = _compile(text, source)
+        _validate(text, source)
         self.nodes = _nodes(document, source)
+        for node in self.nodes:
+            for expression in node.texts():
+                if fault := out_of_bounds(expression):
+                    raise DecisionError(f"{source}: node {node.name!r}: {fault}: {expression[:60]}")
         self.rules: dict[str, Rule] = {rule.id: rule for node in self.nodes for rule in node.rules}
         self._rules_of = {node.id: [rule.id for rule in node.rules] for node in self.nodes}
         self._branch = {
@@ -125,17 +144,20 @@ class DecisionModel:
         ]
 
     @classmethod
-    def read(cls, file: Path) -> "DecisionModel":
+    def read(cls, file: Path, scripts: Engine | None = None) -> "DecisionModel":
         """The model in `file`."""
-        return cls(read_text(file), str(file))
+        return cls(read_text(file, MOST_CHARACTERS), str(file), scripts)
 
     def evaluate(self, case: Case) -> Evaluation:
         """The engine's answer and the rules it hit.
 
         Raises:
-            CaseError: the engine cannot decide this case.
+            CaseError: the engine cannot decide this case. DecisionError: the model has JavaScript, and nothing
+                runs it, or it does not end or uses too much.
         """
-        answer = _guarded(self._decision.evaluate, _KEY, case, {"trace": True})
+        answer = self._decide(case)
+        if is_too_deep(answer["result"]):
+            raise CaseError(f"the result is nested more than {MOST_LEVELS} levels deep")
         hit: list[str] = []
         contexts: dict[str, Any] = {}
         for node_id, entry in sorted(answer["trace"].items(), key=lambda item: item[1]["order"]):
@@ -143,6 +165,21 @@ class DecisionModel:
                 contexts[node_id] = entry["input"]
             hit += self._hits(node_id, entry["traceData"])
         return Evaluation(whole_numbers(answer["result"]), tuple(dict.fromkeys(hit)), contexts)
+
+    @cached_property
+    def _decide(self) -> Decide:
+        if not self.scripts:
+            return in_process(self.text)
+        if self._scripts is None:
+            raise DecisionError(
+                f"{self.source}: node {self.scripts[0]!r} is JavaScript, and nothing here runs it"
+            )
+        return self._scripts(self.text)
+
+    @property
+    def scripts(self) -> list[str]:
+        """Names of the nodes that are JavaScript."""
+        return [node.name for node in self.nodes if node.kind == "function"]
 
     def _hits(self, node_id: str, trace: Any) -> list[str]:
         """Ids of the rules named in one node's trace: one hit, a list of them (collect, loop), or branches."""
@@ -178,7 +215,8 @@ class DecisionModel:
         for node in document["nodes"]:
             if node["type"] in ("decisionTableNode", "expressionNode", "switchNode"):
                 node["content"] = _map_strings(node["content"], lambda text: stop_clock(text, now))
-        return DecisionModel(json.dumps(document, ensure_ascii=False, indent=2) + "\n", self.source)
+        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+        return DecisionModel(text, self.source, self._scripts)
 
 
 def whole_numbers(value: Any) -> Any:
@@ -192,9 +230,9 @@ def whole_numbers(value: Any) -> Any:
 
 def _document(text: str, source: str) -> dict[str, Any]:
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DecisionError(f"{source}: not JSON ({str(error) or 'nested too deeply'})") from None
+        document = json_value(text)
+    except ValueError as error:
+        raise DecisionError(f"{source}: not JSON ({error})") from None
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
         raise DecisionError(f"{source}: not a decision model (JDM): a JSON object with 'nodes' and 'edges'")
     for node in document["nodes"]:
@@ -203,19 +241,24 @@ def _document(text: str, source: str) -> dict[str, Any]:
     return document
 
 
-def _compile(text: str, source: str) -> Any:
-    """An engine that holds the compiled model (evaluating through a loader skips a re-compile per case)."""
+def _validate(text: str, source: str) -> None:
+    """Have the engine check the model; nothing of it runs."""
     import zen  # here, so that listing environments does not start the engine
 
-    def build() -> Any:
-        zen.ZenEngine().create_decision(text).validate()
-        content = zen.ZenDecisionContent(text)
-        return zen.ZenEngine({"loader": lambda _key: content})
-
     try:
-        return _guarded(build)
+        _guarded(lambda: zen.ZenEngine().create_decision(text).validate())
     except CaseError as error:
         raise DecisionError(f"{source}: the rule engine cannot load it: {error}") from None
+
+
+def in_process(text: str) -> Decide:
+    """An engine in this process that holds the compiled model (evaluating through a loader skips a re-compile
+    per case). JavaScript in it may do what this process may."""
+    import zen
+
+    content = zen.ZenDecisionContent(text)
+    engine = zen.ZenEngine({"loader": lambda _key: content})
+    return lambda case: _guarded(engine.evaluate, _KEY, case, {"trace": True})
 
 
 def _guarded(call: Any, *arguments: Any) -> Any:
@@ -223,16 +266,16 @@ def _guarded(call: Any, *arguments: Any) -> Any:
     try:
         return call(*arguments)
     except Exception as error:
-        raise CaseError(_first_lines(error)) from None
+        raise CaseError(first_lines(str(error))) from None
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise CaseError(f"the engine panicked: {_first_lines(error)}") from None
+        raise CaseError(f"the engine panicked: {first_lines(str(error))}") from None
 
 
-def _first_lines(error: BaseException) -> str:
-    """The engine's own words, without its wrapping and its stack."""
-    text = " ".join(str(error).partition("Stack backtrace")[0].split())
+def first_lines(text: str) -> str:
+    """The engine's own words in an error, without its wrapping and its stack."""
+    text = " ".join(text.partition("Stack backtrace")[0].split())
     with suppress(ValueError, KeyError, TypeError):
         text = str(json.loads(text)["source"])
     return text[:200]

@@ -1,8 +1,10 @@
-"""An environment's folder: its `env.toml`, read once, and the files beside it.
+"""An environment's folder: its `env.toml`, read once, and the files in it.
 
-Every kind of folder environment opens one: `load(folder: EnvFolder, **changes) -> Env`.
+Every kind of folder environment opens one: `load(folder: EnvFolder, **changes) -> Env`. A folder is data,
+perhaps somebody else's: unless it is trusted, what it names lies in it, it runs no code and calls no machine.
 """
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from vertigym.core.config import parse, read_toml
+from vertigym.core.errors import ConfigError
 from vertigym.core.types import SPLITS
 from vertigym.envs.tasks import TaskSet
 
@@ -17,10 +20,11 @@ C = TypeVar("C", bound=BaseModel)
 
 
 class EnvFolder:
-    """The folder at `path`. Nothing is read before it is asked for."""
+    """The folder at `path`. Nothing is read before it is asked for. Trusted is one that an installed package
+    registers, or whose user says so (`ID?trust=true`)."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, trusted: bool = False) -> None:
+        self.path, self.trusted = path, trusted
 
     def __str__(self) -> str:
         return str(self.path)
@@ -47,10 +51,33 @@ class EnvFolder:
         """
         return parse(model, {**self.table, **changes}, source=str(self.config_file))
 
+    def file(self, name: str) -> Path:
+        """The path of a file or folder in here.
+
+        Raises:
+            ConfigError: it leads out of the folder, by its name or through a link.
+        """
+        path = self.path / name
+        with suppress(OSError, RuntimeError):  # of links that lead in a circle
+            if self.trusted or path.resolve().is_relative_to(self.path.resolve()):
+                return path
+        self.needs_trust(f"{name!r} leads out of the folder")
+        return path
+
+    def needs_trust(self, what: str) -> None:
+        """
+        Raises:
+            ConfigError: the folder asks for `what` and is not trusted.
+        """
+        if not self.trusted:
+            raise ConfigError(
+                f"{self.config_file}: {what}: trust the folder for that (?trust=true after its id)"
+            )
+
     def tasks(self) -> TaskSet:
         """The tasks in `tasks/train.jsonl`, `eval.jsonl`, `test.jsonl`.
 
         Raises:
-            DataError: a file is missing or malformed.
+            DataError: a file is missing or malformed. ConfigError: one leads out of the folder.
         """
-        return TaskSet.read(*(self.path / "tasks" / f"{split}.jsonl" for split in SPLITS))
+        return TaskSet.read(*(self.file(f"tasks/{split}.jsonl") for split in SPLITS))

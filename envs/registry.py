@@ -13,13 +13,13 @@ An id is known when it comes from one of three places:
 
 A module with `load_environment` that is not installed may be named in place of an id, too: `my_envs.loan`.
 Arguments follow a question mark, in every command and config: `vertigym/Arithmetic-v0?level=3&digits=true`.
+Every folder takes `trust=true`: it may then name code, files outside, or another machine.
 
 A package that fails to load never hides the others: its error is kept and shown where it matters.
 """
 
 import os
 import re
-import tomllib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import registry as _gymnasium_registry
 
+from vertigym.core.config import toml_value
 from vertigym.core.errors import InputError, UnknownNameError, VertigymError
 from vertigym.core.plugins import load_plugin, plugins
 from vertigym.core.types import Task
@@ -160,6 +161,7 @@ def make(id: str, **kwargs: Any) -> Env:  # noqa: A002
     found = spec(id)
     kwargs = _arguments(id) | kwargs
     if found.folder:
+        found.folder.trusted = kwargs.pop("trust", False) is True
         env: object = _load_folder(found.folder, **kwargs)
     elif found.entry_point:
         env = _load_module(found.entry_point, **kwargs)
@@ -214,10 +216,7 @@ def _arguments(id: str) -> dict[str, Any]:  # noqa: A002
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():
             raise InputError(f"{id}: {pair!r} is not an argument: the form is ID?key=value&key=value")
-        try:
-            arguments[key] = tomllib.loads(f"v = {text}")["v"]
-        except tomllib.TOMLDecodeError:
-            arguments[key] = text
+        arguments[key] = toml_value(text, id[:80])
     return arguments
 
 

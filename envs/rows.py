@@ -74,13 +74,15 @@ def load(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
         task
         for split, file in config.files.items()
         for task in read_rows(
-            folder.path / file,
+            folder.file(file),
             split,
             reference=config.reference,
             instruction=config.instruction,
             eval_share=config.eval_share if split == "train" else 0.0,
         )
     )
+    if ":" in name:
+        folder.needs_trust(f"the reward {name!r} is code")
     rubric = Rubric(Part(named(name, reward), name=name.rpartition(":")[2]))
     where = str(reward.get("where", "whole"))
     return SingleTurnEnv(tasks, rubric, system=config.system, answer_form=form(where))

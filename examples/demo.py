@@ -37,7 +37,7 @@ from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite, load_suite
 from vertigym.policies.load import load_policy
 from vertigym.reports.progress import watched
-from vertigym.reports.run_summary import per_rule, spoken
+from vertigym.reports.run_summary import mean_and_error, per_rule
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import RunOutcome, train
@@ -110,7 +110,7 @@ def open_story(decision: Path | None, seed: int) -> Story:
         screen.print(f"{decision.name}: {hit} of {found.rules} rules are hit by some task")
     env = envs.make(name)
     assert isinstance(env, DecisionEnv)
-    current = DecisionModel.read(env.folder / "decision.json")
+    current = DecisionModel.read(env.folder.file("decision.json"))
     tasks = training_tasks(env)
     if decision is None:
         old = DecisionModel.read(folder_of(RETURNS) / OLD_DECISION)
@@ -178,7 +178,7 @@ def checkpoints(outcome: RunOutcome) -> None:
     """Every checkpoint, its held-out accuracy and what the gate said."""
     table = Table("checkpoint", "exact (± s.e.)", "verdict", "reason")
     for found in outcome.evaluations:
-        score = spoken(found.reports[0].metrics["exact"]["all"])
+        score = mean_and_error(found.reports[0].metrics["exact"]["all"])
         table.add_row(f"step {found.step}", score, found.verdict or "warm start", found.reason)
     screen.print(table)
 
@@ -194,8 +194,8 @@ def rules(model: DecisionModel, before: Report, after: Report) -> None:
             cells = (
                 f"{rule.node}: {rule.text}",
                 str(now[rule.id].tasks),
-                spoken(was[rule.id]),
-                spoken(now[rule.id]),
+                mean_and_error(was[rule.id]),
+                mean_and_error(now[rule.id]),
             )
             table.add_row(*cells)
     screen.print(table)

@@ -7,16 +7,21 @@ the same. Where they are not, the learner gives up what is fast: shared rows fir
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vertigym.core.errors import InputError
+from vertigym.core.seeds import generator
 from vertigym.learner.batch import PackedRow, PrefixTree
 from vertigym.learner.learner import Learner
+from vertigym.learner.ranks import Ranks
 from vertigym.learner.samples import TrainingSample
+from vertigym.policies.model_folder import load_model
 
 BOUND = 1e-3  # nats, in float32
+BOUND_BFLOAT16 = 0.05  # nats a token on average, where one side's passes are in bfloat16
 _TOKENS = 4096  # in a group, about
 _SAYS = "log-probs are {:.2g} nats from the model's own forward pass"
 
@@ -48,6 +53,13 @@ def settle(learner: Learner, samples: Sequence[TrainingSample]) -> list[str]:
     return notes
 
 
+def distances(learner: Learner, groups: Groups) -> list[float]:
+    """How far the learner's log-probs are from its model's, in each way that it computes them. Collective."""
+    ways = [alone(groups), *([shared(groups)] if learner.share_rows else [])]
+    expected_T = own_logprobs(learner, groups)
+    return [_distance(learner, way, expected_T) for way in ways]
+
+
 def some_groups(samples: Sequence[TrainingSample]) -> Groups:
     """A few samples: two groups, the first with two samples at least, for neighbours of both kinds. Where there
     are not as many, some stand twice."""
@@ -77,6 +89,24 @@ def own_logprobs(learner: Learner, groups: Groups) -> Tensor:
     with learner.in_float32():
         found = [learner.pass_through(learner.own_logprobs, [row])[0] for row in alone(groups)]
     return torch.cat(found)
+
+
+@torch.no_grad()
+def loaded_distance(learner: Learner, folder: Path, ranks: Ranks) -> float:
+    """The largest difference of a log-prob between the model in memory and the one in `folder`, loaded afresh;
+    nats. Collective, the leader loads."""
+    ids = generator("exported").integers(0, min(learner.model.get_input_embeddings().weight.shape[0], 256), 32)
+    sample = TrainingSample(ids.tolist(), [0] + [1] * (len(ids) - 1))
+    expected_T = own_logprobs(learner, [[sample]])
+
+    def compare() -> float:
+        loaded, _ = load_model(folder, device="cpu")
+        logits_TV = loaded.float()(input_ids=torch.tensor([sample.token_ids[:-1]]), use_cache=False).logits[0]
+        logp_TV = torch.log_softmax(logits_TV.float() / learner.temperature, -1)
+        found_T = logp_TV.gather(1, torch.tensor(sample.token_ids[1:])[:, None])[:, 0]
+        return float((found_T - expected_T.cpu()).abs().max())
+
+    return ranks.on_leader(compare)
 
 
 @torch.no_grad()

@@ -18,13 +18,17 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from vertigym.core.errors import InputError
 from vertigym.kernels.linear_logprob import Lora, linear_logprob
 from vertigym.learner.batch import Batch, PackedRow, balanced, collate, smallest
 from vertigym.learner.clock import Clock
@@ -58,6 +62,7 @@ class Learner:
     Attributes:
         share_rows: samples of one prompt share a row, and short ones are packed.
         fuses_head: log-probs come of hidden states, without all logits.
+        dtype: as given.
     """
 
     def __init__(
@@ -80,10 +85,12 @@ class Learner:
         self.steps = 0
         self.clock = Clock()
         self._device = next(model.parameters()).device
-        self._dtype = dtype
+        self.dtype = dtype
         self._trunk, self._head = trunk_of(model), self._find_head()
         self.fuses_head = True
-        _switch_off_dropout(model, checkpointing=checkpointing)
+        model.eval()  # no dropout: what is trained is the distribution that was sampled from
+        if checkpointing:
+            _checkpoint_layers(self._trunk)
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self.share_rows = getattr(model.config, "_attn_implementation", "") == "sdpa"
         self._ranks = ranks
@@ -139,7 +146,7 @@ class Learner:
         return logp_T, -(logp_TV.exp() * logp_TV).sum(-1) if entropy else None
 
     def _forward(self, module: Any, batch: Batch) -> Any:
-        autocast = torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
+        autocast = torch.autocast(self._device.type, self.dtype, enabled=self.dtype is not torch.float32)
         with autocast, shared_rows(batch) as padding_BS:
             return module(
                 input_ids=batch.ids_BS,
@@ -157,11 +164,11 @@ class Learner:
     @contextmanager
     def in_float32(self) -> Iterator[None]:
         """Passes inside are in float32, whatever the learner's own are in."""
-        dtype, self._dtype = self._dtype, torch.float32
+        dtype, self.dtype = self.dtype, torch.float32
         try:
             yield
         finally:
-            self._dtype = dtype
+            self.dtype = dtype
 
     def _find_head(self) -> LogitHead | None:
         return find_head(self.model)
@@ -277,15 +284,18 @@ class Learner:
         self.steps = state["steps"]
 
 
-def _switch_off_dropout(model: Any, *, checkpointing: bool) -> None:
-    """What trains is the distribution that was sampled from. Layers that keep no activations do so only while
-    they are told to train; what is inside them is not."""
-    if checkpointing:
-        trunk_of(model).gradient_checkpointing_enable({"use_reentrant": False})
-    model.eval()
-    for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
+def _checkpoint_layers(trunk: Any) -> None:
+    """Let the trunk's layers keep no activations. transformers' own switch works in training mode only, where
+    dropout is on.
+
+    Raises:
+        InputError: there are no such layers.
+    """
+    layers = [module for module in trunk.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise InputError(f"gradient_checkpointing: {type(trunk).__name__} has no layers for it: leave it out")
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -1,1 +1,1 @@
-"""Policies: what writes the actions. Engines around models, endpoints, and scripts for checks and baselines."""
+"""Policies, which write the actions: engines around models, endpoints, and scripts for checks and baselines."""

@@ -1,9 +1,9 @@
 """A plain-torch decoder for the Llama family (Llama, Qwen2, Qwen3): the same weights, fewer and larger steps.
 
-`transformers.generate` spends most of a small model's time between the matmuls. This decoder does what pays
-and nothing else: one matmul for q, k and v, one for gate and up; a static KV cache; grouped-query attention
-without repeating keys; the prompt of a group computed once; finished rows dropped from the batch; one uniform
-number a row for sampling (inverse CDF), instead of one a vocabulary entry.
+`transformers.generate` spends most of a small model's time between the matmuls. Here q, k and v are one matmul,
+gate and up another; the KV cache is static; keys are not repeated for grouped queries; the prompt of a group is
+computed once; finished rows leave the batch; sampling draws one uniform number a row (inverse CDF), not one a
+vocabulary entry.
 
 Shapes: B rows, S prompt length, T cache length, H hidden, N query heads, K key heads, G = N / K, D head size.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from vertigym.policies.full_tensors import full_tensor
 from vertigym.policies.lora import weight_of
 
-# Architectures whose forward pass this module repeats, by the class that transformers loads.
+# Architectures whose forward pass this module computes, by the class that transformers loads.
 ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM")
 # RoPE kinds whose frequencies do not depend on the sequence length.
 STATIC_ROPE = ("default", "linear", "llama3")
@@ -73,7 +73,7 @@ class Decoder:
     The output head stays in float32 whatever `dtype` is: rounding logits to bfloat16 moves probability
     ratios by several percent.
 
-    Weights that need no change are the model's own tensors, unless `copy` asks for others.
+    Weights that need no change are the model's own tensors, unless `copy`.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype, *, copy: bool = False) -> None:
@@ -92,9 +92,9 @@ class Decoder:
         """Take over the model's current weights."""
         body = self._model.model
         self.layers = [self._fuse(block) for block in body.layers]
-        self.embed_VH = self._cast(body.embed_tokens.weight)
+        self.embed_VH = self._cast(weight_of(body.embed_tokens))
         self.norm_H = self._cast(body.norm.weight)
-        self.head_VH = full_tensor(self._model.lm_head.weight).detach().to(torch.float32, copy=self._copy)
+        self.head_VH = weight_of(self._model.lm_head).detach().to(torch.float32, copy=self._copy)
         rotary = body.rotary_emb
         self.frequencies = rotary.inv_freq.float()
         self.rope_scale = float(rotary.attention_scaling)
@@ -124,7 +124,7 @@ class Decoder:
         )
 
     def new_cache(self, rows: int, length: int) -> Cache:
-        """Room for `length` positions."""
+        """An empty cache for `length` positions."""
         shape = (rows, self.key_heads, length, self.head_size)
         keys, values = (
             [torch.empty(shape, dtype=self.dtype, device=self.embed_VH.device) for _ in self.layers]

@@ -1,24 +1,22 @@
-"""Any endpoint that speaks OpenAI's chat completions, through the official client. For evals: text in, text
-out, no log-probs that training could use.
+"""A policy behind any endpoint that speaks OpenAI's chat completions: text in, text out, no log-probs.
 
-The client retries what may pass (429, 500 and the like, lost connections, time-outs), with back-off and the
-server's own `Retry-After`. What still fails comes back as a Completion with stop reason ERROR, which is never
-scored as wrong; only when nothing answers at all does the eval end, and it can be resumed.
+A request that fails after all tries comes back as a Completion with stop reason ERROR, which is never scored as
+wrong; only when nothing answers at all does the eval end, and it can be resumed.
 """
 
 import json
-import os
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from vertigym.core.errors import ConfigError, EngineError, MissingDependencyError
+from vertigym.core.chat_client import ChatClient, ChatError, ChatReply
+from vertigym.core.errors import ConfigError, EngineError
 from vertigym.core.types import Completion, Prompt, Sampling, StopReason
 from vertigym.policies.registry import EngineKind, LoadOptions
 
-_STOPPED = {"stop": StopReason.STOP, "tool_calls": StopReason.STOP, "length": StopReason.LENGTH}
+_STOP_REASONS = {"stop": StopReason.STOP, "tool_calls": StopReason.STOP, "length": StopReason.LENGTH}
 
 
 class EndpointPolicy:
@@ -31,7 +29,7 @@ class EndpointPolicy:
         timeout_s: for one try of one request. retries: further tries.
 
     Raises:
-        MissingDependencyError: the package `openai` is not installed. ConfigError: not an http(s) address.
+        ConfigError: not an http(s) address.
     """
 
     def __init__(
@@ -45,20 +43,10 @@ class EndpointPolicy:
         timeout_s: float = 120.0,
         retries: int = 5,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"endpoint {base_url!r}: an address that starts with http:// or https:// is needed"
-            )
-        try:
-            import openai
-        except ImportError:
-            raise MissingDependencyError("openai", "openai", f"the endpoint {base_url}") from None
-        self._openai = openai
-        key = os.environ.get(key_variable) or "none"  # servers on this machine ask for no key
-        self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
+        self._client = ChatClient(base_url, key_variable=key_variable, timeout_s=timeout_s, retries=retries)
         self.model, self.base_url = model, base_url
         self.concurrency = concurrency
-        self._pace = _Pace(requests_per_minute)
+        self._pacer = _Pacer(requests_per_minute)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """One completion a prompt, in order.
@@ -67,25 +55,27 @@ class EndpointPolicy:
             EngineError: not one request reached the endpoint.
         """
         with ThreadPoolExecutor(max(1, min(self.concurrency, len(prompts)))) as pool:
-            found = list(pool.map(lambda prompt: self._one(prompt, sampling), prompts))
-        if found and all(completion.error.startswith("unreachable") for completion in found):
-            raise EngineError(f"endpoint {self.base_url}: {found[0].error}")
-        return found
+            found = list(pool.map(lambda prompt: self._complete(prompt, sampling), prompts))
+        if found and all(isinstance(one, ChatError) and not one.reached for one in found):
+            raise EngineError(str(found[0]))
+        return [_failed(str(one)) if isinstance(one, ChatError) else one for one in found]
 
-    def _one(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        self._pace.wait()
+    def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion | ChatError:
+        self._pacer.wait()
         began = time.perf_counter()
         try:
-            reply = self._client.chat.completions.create(**self._request(prompt, sampling))
-            return self._completion(reply, time.perf_counter() - began)
-        except self._openai.APITimeoutError:
-            return _failed("no answer in time")
-        except self._openai.APIConnectionError as error:
-            return _failed(f"unreachable: {error.__cause__ or error}")
-        except self._openai.APIStatusError as error:
-            return _failed(f"status {error.status_code}: {error.message}")
-        except Exception as error:  # a reply of any other shape is the endpoint's fault, not the policy's
-            return _failed(f"not a chat completion: {type(error).__name__}: {error}")
+            reply = self._client.complete(self._request(prompt, sampling))
+        except ChatError as error:
+            return error
+        if reply.finish_reason not in _STOP_REASONS:
+            return _failed(f"finish reason {reply.finish_reason!r}")
+        return Completion(
+            text=reply.text + _call_text(reply),
+            stop_reason=_STOP_REASONS[reply.finish_reason],
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            latency_s=time.perf_counter() - began,
+        )
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -98,30 +88,14 @@ class EndpointPolicy:
         }
         return request | {"tools": [dict(tool) for tool in prompt.tools]} if prompt.tools else request
 
-    def _completion(self, reply: Any, elapsed: float) -> Completion:
-        (choice,) = reply.choices
-        if choice.finish_reason not in _STOPPED:
-            return _failed(f"finish reason {choice.finish_reason!r}")
-        usage = reply.usage
-        return Completion(
-            text=(choice.message.content or "") + _called(choice.message),
-            stop_reason=_STOPPED[choice.finish_reason],
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-            latency_s=elapsed,
-        )
+
+def _call_text(reply: ChatReply) -> str:
+    """Tool calls in the form that environments read."""
+    calls = [(json.dumps(call["name"]), call["arguments"] or "{}") for call in reply.tool_calls]
+    return "".join(f'<tool_call>{{"name": {name}, "arguments": {given}}}</tool_call>' for name, given in calls)
 
 
-def _called(message: Any) -> str:
-    """The tool calls that came beside the text, in the form that environments read."""
-    calls = [call.function for call in getattr(message, "tool_calls", None) or ()]
-    return "".join(
-        f'<tool_call>{{"name": {json.dumps(c.name)}, "arguments": {c.arguments or "{}"}}}</tool_call>'
-        for c in calls
-    )
-
-
-class _Pace:
+class _Pacer:
     """Spaces the starts of requests evenly."""
 
     def __init__(self, per_minute: float) -> None:

@@ -1,6 +1,6 @@
-"""Weights that may lie in shards over several ranks (FSDP2): the whole of a shard, and the shard of a whole.
+"""Weights that may be sharded over several ranks (FSDP2): full tensors of shards, and back.
 
-A sharded parameter is a DTensor. Asking for the whole of it is a collective: every rank asks, in one order.
+A sharded parameter is a DTensor. Gathering it is a collective: every rank must call it, in one order.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole of a sharded tensor; any other is whole as it is."""
+    """The full tensor of a sharded one; any other as it is."""
     gathered = getattr(tensor, "full_tensor", None)
     return tensor if gathered is None else gathered()
 
 
 def shard_like(value: Tensor, target: Tensor) -> Tensor:
-    """This rank's shard of a whole `value`, laid out as `target` is; `value` itself where that is not sharded.
-    Needs no other rank."""
+    """This rank's shard of a full `value`, with the layout of `target`; `value` itself where that is not
+    sharded. Not a collective."""
     if not hasattr(target, "full_tensor"):
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -29,6 +29,6 @@ def shard_like(value: Tensor, target: Tensor) -> Tensor:
 
 
 def load_full_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
-    """`model.load_state_dict` of whole tensors, whether the model is sharded or not."""
+    """`model.load_state_dict` of full tensors, whether the model is sharded or not."""
     now = model.state_dict()
     model.load_state_dict({n: shard_like(v, now[n]) if n in now else v for n, v in state.items()}, strict)

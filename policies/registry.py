@@ -10,8 +10,7 @@ An engine is an `EngineKind` in some module. It is found by its name here, by it
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from pydantic import Field
 
 from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, UnknownNameError
+from vertigym.core.plugins import load_plugin, plugins
 from vertigym.core.types import Policy
 
 if TYPE_CHECKING:  # torch is slow to import: only where an engine is opened
@@ -112,7 +112,7 @@ class EngineKind:
 
 def engine_names() -> list[str]:
     """The names that need no import path."""
-    return sorted({*_BUILT_IN, *entry_points(group=GROUP).names})
+    return sorted(plugins(GROUP, _BUILT_IN))
 
 
 def find_engine(name: str) -> EngineKind:
@@ -121,15 +121,10 @@ def find_engine(name: str) -> EngineKind:
     Raises:
         UnknownNameError: nothing is registered under it. ConfigError: it leads to no EngineKind.
     """
-    found = {point.name: point.value for point in entry_points(group=GROUP)} | _BUILT_IN
-    path = found.get(name) or (name if ":" in name else "")
-    if not path:
+    point = plugins(GROUP, _BUILT_IN).get(name) or (EntryPoint(name, name, GROUP) if ":" in name else None)
+    if point is None:
         raise UnknownNameError("engine", name, engine_names(), "Or an import path: package.module:ENGINE")
-    module, _, attribute = path.partition(":")
-    try:
-        kind = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"engine {name!r}: {path} cannot be imported ({error})") from None
+    kind = load_plugin(point)
     if not isinstance(kind, EngineKind):
-        raise ConfigError(f"engine {name!r}: {path} is no EngineKind but {type(kind).__name__}")
+        raise ConfigError(f"engine {name!r}: {point.value} is no EngineKind but {type(kind).__name__}")
     return kind

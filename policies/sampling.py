@@ -1,4 +1,4 @@
-"""Choose the next token, and say how probable it was under the distribution it was drawn from."""
+"""Sample the next token, with its log-prob under the distribution it was drawn from."""
 
 import torch
 from torch import Tensor

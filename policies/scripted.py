@@ -1,4 +1,4 @@
-"""Scripted policies: for checks and baselines, and wherever a test needs a policy whose accuracy is known.
+"""Scripted policies: for checks, baselines, and tests that need a policy of known accuracy.
 
 expert      writes the task's own reference answer; over several turns, the task's `actions` in order
 random      writes the reference answer of another task, by the prompt's seed
@@ -25,9 +25,9 @@ class Scripted:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """The function's text for each prompt; an exception becomes a Completion with `stop_reason` ERROR."""
-        return [self._one(prompt) for prompt in prompts]
+        return [self._complete(prompt) for prompt in prompts]
 
-    def _one(self, prompt: Prompt) -> Completion:
+    def _complete(self, prompt: Prompt) -> Completion:
         try:
             text = self._write(prompt)
         except Exception as error:  # one prompt's failure must not lose the others

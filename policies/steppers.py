@@ -15,14 +15,14 @@ _MASKED = -1e9  # finite, so that a fully masked (padding) row gives no NaN
 
 
 class Stepper(Protocol):
-    """A batch under way."""
+    """A batch that is being decoded."""
 
     def prefill(self, ids_BS: Tensor, pads_B: Tensor, room: int) -> Tensor:
         """Read prompts with `pads_B` pads on the left; make room for `room` more tokens."""
         ...
 
     def keep(self, rows_R: Tensor) -> None:
-        """Go on with these rows, in this order; a row may repeat."""
+        """Keep these rows, in this order; a row may repeat."""
         ...
 
     def step(self, tokens_B: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class DecoderStepper:
         return self._decoder.logits(self._decoder.forward(ids_BS, positions_BS, bias_BSS, self._cache))
 
     def keep(self, rows_R: Tensor) -> None:
-        """Go on with these rows."""
+        """Keep these rows."""
         self._cache = self._cache.select(rows_R)
         self._bias_BT, self._pads_B = self._bias_BT[rows_R], self._pads_B[rows_R]
 
@@ -78,7 +78,7 @@ class ModelStepper:
         return self._forward(ids_BS, (columns - pads_B[:, None]).clamp(min=0))
 
     def keep(self, rows_R: Tensor) -> None:
-        """Go on with these rows."""
+        """Keep these rows."""
         self._cache.batch_select_indices(rows_R)
         self._mask_BT, self._pads_B = self._mask_BT[rows_R], self._pads_B[rows_R]
 

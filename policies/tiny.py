@@ -1,8 +1,8 @@
 """`tiny`: a small Qwen3 model and a tokenizer made from an environment's own text, as a Hugging Face folder.
 
-It is there so that a whole run (warm start, RL, gate) takes a minute on a CPU and needs no download. The
-tokenizer keeps words, whole numbers and runs of punctuation as single tokens (numbers split into digits learn
-slowly) and falls back to bytes, so any text round-trips.
+With it a whole run (warm start, RL, gate) takes a minute on a CPU and needs no download. The tokenizer keeps
+words, whole numbers and runs of punctuation as single tokens (numbers split into digits learn slowly) and falls
+back to bytes, so any text round-trips.
 """
 
 import re

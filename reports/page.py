@@ -63,7 +63,7 @@ def report_data(
         word = {True: "better", False: "worse", None: "cannot tell"}[comparison.better]
         verdict = verdict_of(comparison.better, word, comparison.verdict)
     else:
-        verdict = verdict_of(None, "measured", f"score {spoken(report.score)}")
+        verdict = verdict_of(None, "measured", f"score {mean_and_interval(report.score)}")
     return {
         "title": f"{report.suite}: {report.model or 'report'}",
         "verdict": verdict,
@@ -87,7 +87,7 @@ def verdict_of(passed: bool | None, word: str, text: str) -> Json:
     return {"passed": passed, "word": word, "text": text}
 
 
-def spoken(found: Estimate) -> str:
+def mean_and_interval(found: Estimate) -> str:
     """`0.842 [0.791, 0.880]`."""
     if found.mean is None:
         return "not measured"

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vertigym.reports.run_summary import gated_metrics, spoken
-from vertigym.trainer.gatekeeper import Evaluation
+from vertigym.reports.run_summary import gated_metrics, mean_and_error
+from vertigym.trainer.gatekeeper import CheckpointEvaluation
 from vertigym.trainer.loop import Progress as Watch
 
 _SHOWN = ("reward", "loss", "entropy", "groups_with_variance")
@@ -31,9 +31,9 @@ def watched(steps: int) -> Iterator[Watch]:
         now = "  ".join(f"{name} {metrics[name]:.3f}" for name in _SHOWN if name in metrics)
         bar.update(row, completed=step, now=now)
 
-    def on_eval(found: Evaluation) -> None:
+    def on_eval(found: CheckpointEvaluation) -> None:
         scores = "  ".join(
-            f"{report.suite}: {name} {spoken(score)}"
+            f"{report.suite}: {name} {mean_and_error(score)}"
             for report in found.reports
             for name, score in gated_metrics(report).items()
         )

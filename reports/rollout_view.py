@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RolloutView:
     """One rollout. `outcome` is won or lost against a baseline; `turns` hold (token id, log-prob);
     `segments` are all tokens of the episode, in training rollouts."""
 
@@ -47,7 +47,7 @@ class Shown:
 class Rollouts:
     """Rollouts and the tokenizer that cuts them into tokens, if there is one."""
 
-    def __init__(self, rollouts: Sequence[Shown], tokenizer: Any | None) -> None:
+    def __init__(self, rollouts: Sequence[RolloutView], tokenizer: Any | None) -> None:
         self.all = list(rollouts)
         self._tokenizer = tokenizer
 
@@ -62,7 +62,7 @@ class Rollouts:
             rows.append(row)
         return rows
 
-    def _row(self, rollout: Shown) -> Json:
+    def _row(self, rollout: RolloutView) -> Json:
         return {
             "task": rollout.task,
             "env": rollout.env,
@@ -93,7 +93,7 @@ class Rollouts:
             shown.append(runs)
         return shown
 
-    def _messages(self, rollout: Shown) -> Iterator[Json]:
+    def _messages(self, rollout: RolloutView) -> Iterator[Json]:
         """Messages, those the policy wrote with their tokens."""
         written = [i for i, message in enumerate(rollout.messages) if message["role"] == "assistant"]
         turn_of = dict(zip(written[len(written) - len(rollout.turns) :], rollout.turns, strict=True))
@@ -130,7 +130,7 @@ def from_samples(
 ) -> Rollouts:
     """Rollouts of an eval's samples; `outcomes` says which tasks were won and lost."""
     rollouts = [
-        Shown(
+        RolloutView(
             task=record.task,
             env=record.env,
             score=record.score,
@@ -151,10 +151,10 @@ def from_samples(
     return Rollouts(rollouts, tokenizer_of(model))
 
 
-def from_run(rows: Iterable[Json], step: int) -> list[Shown]:
+def from_run(rows: Iterable[Json], step: int) -> list[RolloutView]:
     """Rollouts that training saved at `step`: trajectories with their advantages."""
     return [
-        Shown(
+        RolloutView(
             task=row["task_id"],
             env="",
             score=row["score"]["value"],
@@ -182,7 +182,7 @@ def tokenizer_of(folder: Path) -> Any | None:
     return Tokenizer.from_file(str(file))
 
 
-def calibration(rollouts: Sequence[Shown], bins: int = 10) -> list[Json]:
+def calibration(rollouts: Sequence[RolloutView], bins: int = 10) -> list[Json]:
     """Mean confidence against mean score in bins of equal width; empty bins are left out."""
     pairs = [(c, r.score) for r in rollouts if r.score is not None and (c := r.confidence) is not None]
     found = []
@@ -195,7 +195,7 @@ def calibration(rollouts: Sequence[Shown], bins: int = 10) -> list[Json]:
     return found
 
 
-def lengths(rollouts: Sequence[Shown], bins: int = 24) -> Json | None:
+def lengths(rollouts: Sequence[RolloutView], bins: int = 24) -> Json | None:
     """Histograms of the tokens written, by outcome."""
     if not rollouts:
         return None
@@ -207,11 +207,11 @@ def lengths(rollouts: Sequence[Shown], bins: int = 24) -> Json | None:
     return {"width": width, "counts": counts}
 
 
-def _kind(rollout: Shown) -> str:
+def _kind(rollout: RolloutView) -> str:
     return "not scored" if rollout.score is None else "right" if rollout.score >= 1 else "wrong"
 
 
-def _interest(rollout: Shown) -> int:
+def _interest(rollout: RolloutView) -> int:
     """Sort key: what a reader wants to see first."""
     if rollout.score is None:
         return 0

@@ -14,11 +14,21 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from vertigym.core.errors import ConfigError, DataError
-from vertigym.core.files import jsonable, read_json, read_jsonl
+from vertigym.core.files import jsonable
 from vertigym.evals.gate import Decision
 from vertigym.evals.report import Report
-from vertigym.reports.page import facts, gate_row, heat, metric_table, render, report_page, spoken, verdict_of
+from vertigym.reports.page import (
+    facts,
+    gate_row,
+    heat,
+    mean_and_interval,
+    metric_table,
+    render,
+    report_page,
+    verdict_of,
+)
 from vertigym.reports.rollout_view import Rollouts, calibration, from_run, lengths, tokenizer_of
+from vertigym.trainer.run import Run, is_run, read_rows, step_of
 
 Json = dict[str, Any]
 _LOCAL_NAMES = ("127.0.0.1", "localhost")  # a page elsewhere that gives itself this address has another name
@@ -39,7 +49,7 @@ def page_of(path: Path, baseline: Path | None = None) -> str:
     Raises:
         DataError: it is none of these. ConfigError: the baseline's report is of another suite.
     """
-    if (path / "config.toml").is_file():
+    if is_run(path):
         return run_page(path)
     samples = path / "samples.jsonl"
     return report_page(
@@ -51,13 +61,13 @@ def page_of(path: Path, baseline: Path | None = None) -> str:
 
 def run_data(folder: Path, *, live: bool = False) -> Json:
     """What the page of a run shows; `live` pages ask for it again."""
-    if not (folder / "config.toml").is_file():
-        raise DataError(f"{folder}: no config.toml there; give a run's folder, for example runs/loan")
-    suites = _suites(folder)
-    metrics = _rows(folder / "metrics.jsonl")
-    gates = _rows(folder / "gates.jsonl")
-    promoted = read_json(folder / "promoted.json") if (folder / "promoted.json").exists() else None
-    rollouts = _rollouts(folder)
+    run = Run.open(folder)
+    suites = {
+        name: {step: Report.load(file) for step, file in files.items()}
+        for name, files in run.eval_files().items()
+    }
+    metrics, gates, promoted = run.metrics(), run.gates(), run.promotion()
+    rollouts = _rollouts(run)
     last = [reports[max(reports)] for reports in suites.values()]
     return {
         "title": f"run {folder.name}",
@@ -133,22 +143,6 @@ def serve(folder: Path, port: int = 8000) -> ThreadingHTTPServer:
         raise ConfigError(f"port {port}: {error.strerror}: name another with --port, or 0 for any") from None
 
 
-def _suites(folder: Path) -> dict[str, dict[int, Report]]:
-    """Reports by suite and step."""
-    found: dict[str, dict[int, Report]] = {}
-    for file in sorted(folder.glob("evals/*/step-*.json")):
-        found.setdefault(file.parent.name, {})[_step(file)] = Report.load(file)
-    return found
-
-
-def _step(file: Path) -> int:
-    return int(file.stem.removeprefix("step-"))
-
-
-def _rows(file: Path) -> list[Json]:
-    return read_jsonl(file, torn_tail=True) if file.exists() else []
-
-
 def _verdict(
     promoted: Mapping[str, Any] | None, gates: Sequence[Json], suites: Mapping[str, Mapping[int, Report]]
 ) -> Json:
@@ -157,7 +151,7 @@ def _verdict(
         return verdict_of(True, "promoted", f"{promoted['checkpoint']}: {promoted['reason']}")
     if gates:
         return verdict_of(False, "nothing promoted", f"step {gates[-1]['step']}: {gates[-1]['reason']}")
-    first = [f"{name} {spoken(reports[min(reports)].score)}" for name, reports in suites.items()]
+    first = [f"{name} {mean_and_interval(reports[min(reports)].score)}" for name, reports in suites.items()]
     return verdict_of(None, "no decision yet", "; ".join(first))
 
 
@@ -199,11 +193,11 @@ def _heat(reports: Mapping[int, Report], promoted: Mapping[str, Any] | None) -> 
     return heat([reports[step] for step in steps], [str(step) for step in steps], marked)
 
 
-def _rollouts(folder: Path) -> Rollouts:
+def _rollouts(run: Run) -> Rollouts:
     """The rollouts of the last step that has any, and the newest checkpoint's tokenizer."""
-    files = sorted(folder.glob("rollouts/step-*.jsonl"))
+    files = run.rollout_files()
     if not files:
         return Rollouts([], None)
-    models = [*sorted(folder.glob("checkpoints/step-*"), reverse=True), folder / "model"]
+    models = [*reversed(run.checkpoints()), run.folder / "model"]
     found = next((tokenizer for model in models if (tokenizer := tokenizer_of(model))), None)
-    return Rollouts(from_run(_rows(files[-1]), _step(files[-1])), found)
+    return Rollouts(from_run(read_rows(files[-1]), step_of(files[-1])), found)

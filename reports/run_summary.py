@@ -1,5 +1,6 @@
 """A run in one page of text: its checkpoints with their evals and verdicts, and what ships."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from vertigym.core.config import Config
-from vertigym.core.errors import DataError
 from vertigym.core.files import read_jsonl
 from vertigym.evals.report import Report, estimate_metric, select
 from vertigym.evals.statistics import Estimate
@@ -43,14 +43,13 @@ def summarize(folder: Path) -> Summary:
     Raises:
         DataError: it holds no run.
     """
-    if not (folder / "config.toml").is_file():
-        raise DataError(f"{folder}: no config.toml there; give a run's folder, for example runs/loan")
-    run = Run(folder)
+    run = Run.open(folder)
     decisions = {row["step"]: row for row in run.gates()}
-    steps = sorted({int(file.stem.removeprefix("step-")) for file in folder.glob("evals/*/step-*.json")})
-    rows = tuple(_checkpoint(folder, step, decisions.get(step, {})) for step in steps)
+    suites = run.eval_files()
+    steps = sorted({step for by_step in suites.values() for step in by_step})
+    rows = tuple(_checkpoint(suites, step, decisions.get(step, {})) for step in steps)
     promoted = run.promoted()
-    rollouts = sorted(folder.glob("rollouts/step-*.jsonl"))
+    rollouts = run.rollout_files()
     reason = next((row.reason for row in reversed(rows) if row.verdict == "promoted"), "")
     return Summary(
         run=str(folder),
@@ -73,7 +72,7 @@ def checkpoint_table() -> Table:
 
 def checkpoint_row(row: Checkpoint) -> tuple[str, str, str, str]:
     """The cells of one checkpoint."""
-    scores = "\n".join(f"{name} {spoken(score)}" for name, score in row.scores.items())
+    scores = "\n".join(f"{name} {mean_and_error(score)}" for name, score in row.scores.items())
     return str(row.step), scores, row.verdict or "start", row.reason
 
 
@@ -89,7 +88,7 @@ def render(summary: Summary) -> Group:
     return Group(*parts)
 
 
-def spoken(score: Estimate) -> str:
+def mean_and_error(score: Estimate) -> str:
     """`0.803 ± 0.041`, without the error where it is undefined."""
     if score.mean is None:
         return "not scored"
@@ -113,10 +112,12 @@ def gated_metrics(report: Report) -> dict[str, Estimate]:
     return named or {"score": report.score}
 
 
-def _checkpoint(folder: Path, step: int, decision: dict[str, Any]) -> Checkpoint:
+def _checkpoint(suites: Mapping[str, Mapping[int, Path]], step: int, decision: Mapping[str, Any]) -> Checkpoint:
     scores: dict[str, Estimate] = {}
-    for file in sorted(folder.glob(f"evals/*/step-{step:06d}.json")):
-        report = Report.load(file)
+    for by_step in suites.values():
+        if step not in by_step:
+            continue
+        report = Report.load(by_step[step])
         scores |= {f"{report.suite}: {name}": score for name, score in gated_metrics(report).items()}
     return Checkpoint(
         step=step, scores=scores, verdict=decision.get("verdict", ""), reason=decision.get("reason", "")

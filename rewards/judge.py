@@ -9,25 +9,22 @@ from the cache, in memory and, if named, in a JSONL file.
 """
 
 import json
-import os
 import re
 import secrets
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from vertigym.core.errors import ConfigError, InfrastructureError
+from vertigym.core.chat_client import ChatClient
+from vertigym.core.errors import ConfigError
 from vertigym.core.files import append_jsonl, dumps, read_jsonl
 from vertigym.core.types import Score, Task
 from vertigym.rewards.calling import RewardFunction, bounded
 
-_TRIES = 3
+_RETRIES = 2
 _LONGEST_ANSWER = 50_000  # characters
 _SYSTEM = """\
 You grade an answer. The user message is one JSON object: "question", "reference" (may be null), "answer" and \
@@ -60,10 +57,9 @@ def judge(
     Raises:
         ConfigError: not an http(s) address, or no votes.
     """
-    if not base_url.startswith(("http://", "https://")):
-        raise ConfigError(f"base_url = {base_url!r}: an address that starts with http:// or https:// is needed")
     if votes < 1:
         raise ConfigError(f"votes = {votes}: at least 1 is needed")
+    client = ChatClient(base_url, key_variable=key_variable, timeout_s=timeout_s, retries=_RETRIES)
     remembered = _Cache(cache)
     settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
 
@@ -73,11 +69,7 @@ def judge(
             {"role": "system", "content": _SYSTEM.format(word=word)},
             {"role": "user", "content": _as_data(question)},
         ]
-        key = os.environ.get(key_variable, "")
-        reply = ask_endpoint(
-            f"{base_url.rstrip('/')}/chat/completions", {**settings, "messages": messages}, key, timeout_s
-        )
-        return _vote(reply, word)
+        return _vote(client.complete({**settings, "messages": messages}).text, word)
 
     @bounded  # by the time limit of its requests
     def judge(completion: str, answer: Any, task: Task) -> Score:
@@ -122,31 +114,6 @@ def _vote(reply: str, word: str) -> Vote | None:
         if verdict in (f"yes-{word}", f"no-{word}"):
             return {"yes": verdict.startswith("yes"), "reason": str(found.get("reason", ""))}
     return None
-
-
-def ask_endpoint(url: str, body: Mapping[str, Any], key: str, timeout_s: float) -> str:
-    """The text of a chat completion; busy and broken endpoints are tried again.
-
-    Raises:
-        InfrastructureError: no sound reply after three tries, or the endpoint refuses the request.
-    """
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 (the caller checked it)
-    problem = ""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(0.5 * 2**attempt)
-        try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
-                return str(json.load(response)["choices"][0]["message"]["content"] or "")
-        except urllib.error.HTTPError as error:
-            problem = f"HTTP {error.code}"
-            error.close()
-            if error.code < 500 and error.code not in (408, 409, 429):
-                break
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            problem = f"{type(error).__name__}: {error}"
-    raise InfrastructureError(f"the model at {url} gave no answer: {problem}")
 
 
 class _Cache:

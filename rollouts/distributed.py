@@ -5,7 +5,7 @@ episodes (or of prompts), each with its own seed, and every call names the versi
 brings a way to fetch them. So any worker can do any chunk: a lost worker is replaced, its chunk goes to another
 as a whole, and the result is the same. Results are ordered by chunk: none is missing or counted twice.
 
-    DistributedEngine ─ chunks ─▶ WorkerPool ─ one at a time ─▶ RolloutWorker: engine + environments
+    DistributedEngine ─ chunks ─▶ RolloutWorkerPool ─ one at a time ─▶ RolloutWorker: engine + environments
                       ─ weights, once a version ─▶ WorkerBackend (Ray's object store, say)
 """
 
@@ -86,7 +86,7 @@ class WorkerBackend(Protocol):
         ...
 
 
-class WorkerPool:
+class RolloutWorkerPool:
     """Workers that take one chunk at a time.
 
     Args:
@@ -163,7 +163,7 @@ class WorkerPool:
 class _ChunkScheduler:
     """One `map`: which chunks wait, run, and are done."""
 
-    def __init__(self, pool: WorkerPool, name: str, chunks: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(self, pool: RolloutWorkerPool, name: str, chunks: Sequence[tuple[Any, ...]]) -> None:
         self._pool, self._config = pool, pool._config
         self._name, self._chunks = name, chunks
         self._waiting = deque(range(len(chunks)))
@@ -272,7 +272,7 @@ class DistributedEngine:
         self._batch, self._count = spec.batch, config.count
         self._numbers = itertools.count()
         self.refresh(0)
-        self._pool = WorkerPool(
+        self._pool = RolloutWorkerPool(
             lambda number: backend.start(spec, number), config, describe=backend.describe, on_note=on_note
         )
 
@@ -290,7 +290,7 @@ class DistributedEngine:
         """Play every episode; Trajectories in order.
 
         Raises:
-            EngineError, InputError: as in `WorkerPool.map`.
+            EngineError, InputError: as in `RolloutWorkerPool.map`.
         """
         return self._map("play", episodes, sampling)
 
@@ -298,7 +298,7 @@ class DistributedEngine:
         """One completion a prompt, in order.
 
         Raises:
-            EngineError, InputError: as in `WorkerPool.map`.
+            EngineError, InputError: as in `RolloutWorkerPool.map`.
         """
         return self._map("generate", prompts, sampling)
 

@@ -75,8 +75,8 @@ class Episode:
 
 
 @dataclass(slots=True)
-class _Play:
-    """An episode under way."""
+class _State:
+    """A running episode."""
 
     index: int
     episode: Episode
@@ -119,12 +119,12 @@ def rollout(
     renderer: Renderer | None = getattr(policy, "renderer", None)
     done: dict[int, Trajectory] = {}
     waiting = iter(enumerate(episodes))
-    active: list[_Play] = []
-    with _stepper(env.parallel_steps) as step_all:
+    active: list[_State] = []
+    with _step_mapper(env.parallel_steps) as step_all:
         while True:
             for i, episode in _take(waiting, batch - len(active)):
                 opened = _open(env, i, episode, renderer)
-                if isinstance(opened, _Play):
+                if isinstance(opened, _State):
                     active.append(opened)
                     continue
                 done[i] = opened
@@ -135,14 +135,12 @@ def rollout(
             if not active:
                 continue
             completions = _generate(policy, active, sampling, renderer, retries)
-            step_all(
-                lambda play, completion: _advance(play, completion, renderer, retries), active, completions
-            )
-            for play in (p for p in active if p.score is not None):
-                done[play.index] = _close(play)
+            step_all(lambda state, completion: _step(state, completion, renderer, retries), active, completions)
+            for state in (p for p in active if p.score is not None):
+                done[state.index] = _trajectory(state)
                 if on_done:
-                    on_done(play.index, done[play.index])
-            active = [play for play in active if play.score is None]
+                    on_done(state.index, done[state.index])
+            active = [state for state in active if state.score is None]
 
 
 T = TypeVar("T")
@@ -157,19 +155,19 @@ def _take(items: Iterator[T], count: int) -> Iterator[T]:
 
 
 @contextmanager
-def _stepper(
+def _step_mapper(
     workers: int,
 ) -> Iterator[Callable[[Callable[[Any, Any], None], Sequence[Any], Sequence[Any]], None]]:
-    """Map over plays: in this thread, or on a pool where the environment's steps wait on something."""
+    """Map over episodes: in this thread, or on a pool where the environment's steps wait for something."""
     if workers <= 1:
-        yield lambda f, plays, completions: list(map(f, plays, completions)).clear()
+        yield lambda f, states, completions: list(map(f, states, completions)).clear()
         return
     pool: Executor
     with ThreadPoolExecutor(workers, thread_name_prefix="env-step") as pool:
-        yield lambda f, plays, completions: list(pool.map(f, plays, completions)).clear()
+        yield lambda f, states, completions: list(pool.map(f, states, completions)).clear()
 
 
-def _open(env: PlayableEnv, index: int, episode: Episode, renderer: Renderer | None) -> _Play | Trajectory:
+def _open(env: PlayableEnv, index: int, episode: Episode, renderer: Renderer | None) -> _State | Trajectory:
     """The opened episode; a finished, unscored one where the environment fails to open it.
 
     Raises:
@@ -180,35 +178,35 @@ def _open(env: PlayableEnv, index: int, episode: Episode, renderer: Renderer | N
         _, info = own.reset(seed=derive(episode.seed, "env"), options={"task": episode.task})
     except InputError:
         raise
-    except Exception as error:  # an environment's fault must not end the run, nor count against the policy
+    except Exception as error:  # an environment's fault ends no run and is no score
         score = Score.unscored(f"environment: {type(error).__name__}: {error}")
         name = episode.task if isinstance(episode.task, str) else episode.task.id
         return Trajectory(name, (), score, stop_reason=StopReason.ERROR, turns=0, seed=episode.seed)
-    play = _Play(index, episode, own, info["task"], info["messages"], info["tools"])
+    state = _State(index, episode, own, info["task"], info["messages"], info["tools"])
     if renderer:
-        _feed(play, renderer.prompt(play.messages, play.tools))
-    return play
+        _append_context(state, renderer.prompt(state.messages, state.tools))
+    return state
 
 
-def _feed(play: _Play, ids: Sequence[int]) -> None:
+def _append_context(state: _State, ids: Sequence[int]) -> None:
     """Append ids the policy did not write."""
-    play.ids += ids
-    play.mask += [0] * len(ids)
-    play.logprobs += [0.0] * len(ids)
+    state.ids += ids
+    state.mask += [0] * len(ids)
+    state.logprobs += [0.0] * len(ids)
 
 
 def _generate(
-    policy: Policy, plays: Sequence[_Play], sampling: Sampling, renderer: Renderer | None, retries: int
+    policy: Policy, states: Sequence[_State], sampling: Sampling, renderer: Renderer | None, retries: int
 ) -> list[Completion]:
     prompts = [
         Prompt(
-            messages=play.messages,
-            token_ids=tuple(play.ids) if renderer else None,
-            seed=derive(play.episode.seed, "turn", len(play.actions)),
-            tools=play.tools,
-            task=play.task,
+            messages=state.messages,
+            token_ids=tuple(state.ids) if renderer else None,
+            seed=derive(state.episode.seed, "turn", len(state.actions)),
+            tools=state.tools,
+            task=state.task,
         )
-        for play in plays
+        for state in states
     ]
     completions = policy.generate(prompts, sampling)
     for _ in range(retries):
@@ -220,84 +218,88 @@ def _generate(
     return completions
 
 
-def _advance(play: _Play, completion: Completion, renderer: Renderer | None, retries: int) -> None:
-    """Record what was sampled, play it, and prepare the next prompt."""
-    play.latency_s += completion.latency_s
-    play.version = min(play.version, completion.policy_version) if play.actions else completion.policy_version
-    play.usage = [play.usage[0] + completion.prompt_tokens, play.usage[1] + completion.completion_tokens]
+def _step(state: _State, completion: Completion, renderer: Renderer | None, retries: int) -> None:
+    """Record the completion, play it, and prepare the next prompt."""
+    state.latency_s += completion.latency_s
+    state.version = (
+        min(state.version, completion.policy_version) if state.actions else completion.policy_version
+    )
+    state.usage = [state.usage[0] + completion.prompt_tokens, state.usage[1] + completion.completion_tokens]
     if completion.stop_reason is StopReason.ERROR:
-        play.score, play.stop = Score.unscored(f"generation failed: {completion.error}"), StopReason.ERROR
+        state.score, state.stop = Score.unscored(f"generation failed: {completion.error}"), StopReason.ERROR
         return
-    play.ids += completion.token_ids
-    play.mask += [1] * len(completion.token_ids)
-    play.logprobs += completion.logprobs
-    play.actions.append(completion.text)
-    before = play.messages
+    state.ids += completion.token_ids
+    state.mask += [1] * len(completion.token_ids)
+    state.logprobs += completion.logprobs
+    state.actions.append(completion.text)
+    before = state.messages
     try:
-        _, reward, terminated, truncated, info = play.env.step(completion.text)
-    except Exception as error:  # an environment's fault must not end the run, nor count against the policy
-        play.score, play.stop = (
+        _, reward, terminated, truncated, info = state.env.step(completion.text)
+    except Exception as error:  # an environment's fault ends no run and is no score
+        state.score, state.stop = (
             Score.unscored(f"environment: {type(error).__name__}: {error}"),
             StopReason.ERROR,
         )
         return
-    play.messages = info["messages"]
-    play.rewards.append(reward)
+    state.messages = info["messages"]
+    state.rewards.append(reward)
     if terminated or truncated:
-        play.score = (
-            info["score"] if info["score"].value is not None else _score_again(play, info["score"], retries)
+        state.score = (
+            info["score"] if info["score"].value is not None else _score_again(state, info["score"], retries)
         )
-        play.stop = StopReason.TURNS if truncated else completion.stop_reason
+        state.stop = StopReason.TURNS if truncated else completion.stop_reason
     elif renderer:
-        _continue(play, before, completion, renderer)
+        _extend_prompt(state, before, completion, renderer)
 
 
-def _continue(play: _Play, before: Sequence[Message], completion: Completion, renderer: Renderer) -> None:
+def _extend_prompt(
+    state: _State, before: Sequence[Message], completion: Completion, renderer: Renderer
+) -> None:
     """Extend the ids by what the environment said, or start a new segment."""
-    added = play.messages[len(before) + 1 :]
-    extension = renderer.extension(before, completion.text, added, play.tools)
+    added = state.messages[len(before) + 1 :]
+    extension = renderer.extension(before, completion.text, added, state.tools)
     if extension is None:
-        _cut(play)
-        _feed(play, renderer.prompt(play.messages, play.tools))
+        _end_segment(state)
+        _append_context(state, renderer.prompt(state.messages, state.tools))
         return
-    if extension and play.ids[-1] == extension[0]:  # the model wrote the end-of-turn token itself
+    if extension and state.ids[-1] == extension[0]:  # the model wrote the end-of-turn token itself
         extension = extension[1:]
-    _feed(play, extension)
+    _append_context(state, extension)
 
 
-def _cut(play: _Play) -> None:
-    if any(play.mask):
-        play.segments.append(Segment(tuple(play.ids), tuple(play.mask), tuple(play.logprobs)))
-    play.ids, play.mask, play.logprobs = [], [], []
+def _end_segment(state: _State) -> None:
+    if any(state.mask):
+        state.segments.append(Segment(tuple(state.ids), tuple(state.mask), tuple(state.logprobs)))
+    state.ids, state.mask, state.logprobs = [], [], []
 
 
-def _score_again(play: _Play, score: Score, retries: int) -> Score:
+def _score_again(state: _State, score: Score, retries: int) -> Score:
     """Play the same actions again: a verifier that failed once may succeed."""
     for _ in range(retries):
-        play.env.reset(seed=derive(play.episode.seed, "env"), options={"task": play.episode.task})
-        for action in play.actions:
-            *_, info = play.env.step(action)
+        state.env.reset(seed=derive(state.episode.seed, "env"), options={"task": state.episode.task})
+        for action in state.actions:
+            *_, info = state.env.step(action)
         score = info["score"]
         if score.value is not None:
             break
     return score
 
 
-def _close(play: _Play) -> Trajectory:
-    assert play.score is not None
-    _cut(play)
+def _trajectory(state: _State) -> Trajectory:
+    assert state.score is not None
+    _end_segment(state)
     return Trajectory(
-        task_id=play.task.id,
-        messages=tuple(play.messages),
-        score=play.score,
-        segments=tuple(play.segments),
-        stop_reason=play.stop,
-        policy_version=play.version,
-        turns=len(play.actions),
-        turn_rewards=tuple(play.rewards),
-        prompt_tokens=play.usage[0],
-        completion_tokens=play.usage[1],
-        latency_s=play.latency_s,
-        cluster=play.task.cluster,
-        seed=play.episode.seed,
+        task_id=state.task.id,
+        messages=tuple(state.messages),
+        score=state.score,
+        segments=tuple(state.segments),
+        stop_reason=state.stop,
+        policy_version=state.version,
+        turns=len(state.actions),
+        turn_rewards=tuple(state.rewards),
+        prompt_tokens=state.usage[0],
+        completion_tokens=state.usage[1],
+        latency_s=state.latency_s,
+        cluster=state.task.cluster,
+        seed=state.episode.seed,
     )

@@ -9,11 +9,11 @@ A backend opens sandboxes; each runs one job at a time and may block: the pool g
 import os
 import threading
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from queue import SimpleQueue
 from typing import Protocol
 
 from vertigym.core.errors import SandboxError, UnknownNameError
+from vertigym.core.plugins import load_plugin, plugins
 from vertigym.sandboxes.contract import Job, JobOutcome, Level
 from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
@@ -60,10 +60,10 @@ def find_backend(name: str) -> SandboxBackend:
         UnknownNameError: there is none, and no level of that name either.
     """
     if name not in _registered:
-        found = entry_points(group=ENTRY_POINTS)
-        if name not in found.names:
-            raise UnknownNameError("sandbox level", name, {*map(str, Level), *_registered, *found.names})
-        register_backend(name, found[name].load()())
+        found = plugins(ENTRY_POINTS, {})
+        if name not in found:
+            raise UnknownNameError("sandbox level", name, {*map(str, Level), *_registered, *found})
+        register_backend(name, load_plugin(found[name])())
     return _registered[name]
 
 
@@ -75,7 +75,7 @@ class BackendWorker(SandboxWorker):
         self._backend = find_backend(kind.backend)
         self._jobs: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._said: SimpleQueue[tuple[int, JobOutcome] | Exception | None] = SimpleQueue()
-        self._heard, self._tell = os.pipe2(os.O_CLOEXEC)
+        self._heard, self._tell = os.pipe()
         threading.Thread(target=self._work, name=f"sandbox {kind.backend}", daemon=True).start()
 
     def fileno(self) -> int:

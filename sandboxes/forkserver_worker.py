@@ -268,7 +268,7 @@ def _folder_of(package: str) -> str:
     found = find_spec(package.partition(".")[0])
     if found is None or found.origin is None:
         raise MissingDependencyError(package, "numpy", f"the sandbox profile that preloads {package}")
-    return str(Path(found.origin).parents[1])
+    return str(Path(found.origin).parents[1 if found.submodule_search_locations else 0])
 
 
 def order(sequence: int, limits: JobLimits, children: int, keep: bool) -> bytes:

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
 
-from vertigym.core.errors import SandboxError, UnknownNameError, VertigymError
+from vertigym.core.errors import InputError, SandboxError, UnknownNameError, VertigymError
 from vertigym.sandboxes import cgroups, codec
 from vertigym.sandboxes.backends import find_backend
 from vertigym.sandboxes.contract import Job, JobOutcome, Level, Status
@@ -54,7 +54,7 @@ class SandboxPool:
     after which a worker is replaced.
 
     Raises:
-        SandboxError: the level is not available; the message says why and what to do.
+        SandboxError: the level is not available; the message says why and what to do. InputError: no worker.
     """
 
     def __init__(
@@ -67,7 +67,11 @@ class SandboxPool:
         recycle_after: int = 10_000,
     ) -> None:
         self.level, self._backend = _resolve(level)
-        self.size = size or os.cpu_count() or 1
+        self.size = (os.cpu_count() or 1) if size is None else size
+        if self.size < 1 or recycle_after < 1:
+            raise InputError(
+                f"a pool of {self.size} workers of {recycle_after} jobs each: both must be above 0"
+            )
         self._profiles = {name: tuple(p) for name, p in {**PROFILES, **(profiles or {})}.items()}
         self._retries = retries
         self._recycle_after = recycle_after
@@ -79,7 +83,9 @@ class SandboxPool:
         self._inbox: list[_Ticket] = []
         self._closed = False
         self._refused = 0
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake_read, self._wake_write = os.pipe()
+        for end in (self._wake_read, self._wake_write):
+            os.set_blocking(end, False)
         if self.level is Level.NAMESPACED:
             cgroups.sweep()
         self._thread = threading.Thread(target=self._serve, name="sandbox-pool", daemon=True)
@@ -127,8 +133,8 @@ class SandboxPool:
             if self._closed:
                 return
             self._closed = True
+            self._wake()
         atexit.unregister(self.close)
-        self._wake()
         self._thread.join()
 
     def __enter__(self) -> "SandboxPool":
@@ -143,7 +149,7 @@ class SandboxPool:
             if self._closed:
                 raise SandboxError("the sandbox pool is closed (a forked process needs a pool of its own)")
             self._inbox += tickets
-        self._wake()
+            self._wake()
         return [ticket.future for ticket in tickets]
 
     def _ticket(self, job: Job) -> _Ticket:
@@ -353,9 +359,10 @@ class SandboxPool:
         with self._lock:
             self._closed = True
             left, self._inbox = self._inbox, []
+            os.close(self._wake_read)
+            os.close(self._wake_write)
         for worker in list(self._workers):
             self._drop(worker)
-        os.close(self._wake_read)
         error = SandboxError("the sandbox pool was closed")
         for ticket in (*self._tickets.values(), *left, *(t for w in self._waiting.values() for t in w)):
             self._finish(ticket, error)

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -65,12 +66,12 @@ def kill(pids: Iterable[int]) -> None:
 
 def _cpu_s(pid: int) -> float:
     """CPU seconds of `pid` with its threads, by the tick; of its first thread, exactly, where that is more."""
-    try:
+    found = 0.0
+    with suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        exact = Path(f"/proc/{pid}/schedstat").read_text().split()[0]
-    except OSError:
-        return 0.0
-    return max((int(fields[11]) + int(fields[12])) / _TICKS, int(exact) / 1e9)
+        found = (int(fields[11]) + int(fields[12])) / _TICKS
+        return max(found, int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9)
+    return found
 
 
 def _resident(pid: int) -> int:

@@ -1,2 +1,1 @@
-"""Serving: a model behind an OpenAI-compatible endpoint that keeps what it answered, and what people said of
-it."""
+"""Serving: a model behind an OpenAI-compatible endpoint that records its answers and feedback on them."""

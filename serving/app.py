@@ -1,8 +1,8 @@
-"""The HTTP side of `vertigym serve`: chat completions, models, feedback; who may ask, how much, how often.
+"""The HTTP side of `vertigym serve`: chat completions, models, feedback; keys and limits.
 
-Without a key a server listens on this machine only, answers only to this machine's names (so a web page cannot
-reach it by renaming itself) and only to JSON (so a form cannot). Every reply is on record, with the model's
-version, before it is sent.
+Without a key a server listens on this machine only, accepts only this machine's host names (against DNS
+rebinding by a web page) and only JSON (against HTML forms). Every reply is recorded, with the model's version,
+before it is sent.
 """
 
 import hmac
@@ -34,7 +34,7 @@ from vertigym.traces.records import Trace, reason
 
 M = TypeVar("M", bound=BaseModel)
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
-_CLIENTS = 10_000  # whose pace is remembered
+_CLIENTS = 10_000  # whose rate is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ServerLimits:
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error."""
+    """A request that is answered with an error status."""
 
     def __init__(self, status: int, message: str, code: str | None = None, retry_s: int = 0) -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ def is_loopback(host: str) -> bool:
 
 
 class ChatServer:
-    """A policy, its name and version, the record of what it answered, and the rules of asking."""
+    """A policy with its name and version, the record of its answers, and the limits on requests."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class ChatServer:
         self._batcher = Batcher(policy, most=limits.batch, waiting=limits.waiting)
         self._recorder = recorder
         self._known = recorder.known()
-        self._pace = RateLimiter(limits.per_minute)
+        self._rate_limiter = RateLimiter(limits.per_minute)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -119,7 +119,7 @@ class ChatServer:
     def _answering(
         self, handle: Callable[[Request], Awaitable[Response]]
     ) -> Callable[..., Awaitable[Response]]:
-        """The handler behind the key and the pace, its refusals as errors."""
+        """The handler behind the checks of key and rate; a RefusedError becomes an error response."""
 
         async def answer(request: Request) -> Response:
             try:
@@ -139,7 +139,7 @@ class ChatServer:
                 raise RefusedError(
                     401, "no key, or a wrong one: send Authorization: Bearer KEY", "invalid_api_key"
                 )
-        wait = self._pace.wait(request.client.host if request.client else "")
+        wait = self._rate_limiter.wait(request.client.host if request.client else "")
         if wait:
             raise RefusedError(
                 429, f"more than {self.limits.per_minute:g} requests a minute", "rate_limit", wait

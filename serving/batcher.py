@@ -1,7 +1,7 @@
-"""Requests that wait at one time are decoded as one batch: a policy is asked on a thread of its own.
+"""Requests that wait at the same time are decoded as one batch, on a thread of its own.
 
 Only requests with the same sampling share a batch. A completion depends on its prompt and seed, not on its
-neighbours (but for the rounding of matmuls), so batching changes the time and not the answer.
+neighbours (but for the rounding of matmuls): batching changes the time, not the answer.
 """
 
 import asyncio
@@ -13,23 +13,23 @@ from queue import Empty, SimpleQueue
 from vertigym.core.errors import EngineError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling
 
-_Asked = tuple[Prompt, Sampling, "Future[Completion]"]
+_Request = tuple[Prompt, Sampling, "Future[Completion]"]
 
 
 class QueueFullError(Exception):
-    """More requests wait than may."""
+    """Too many requests wait."""
 
 
 class Batcher:
-    """A policy that many ask at once.
+    """A policy with many concurrent callers.
 
     Args:
-        most: prompts in one batch. waiting: requests that may wait; more are turned away.
+        most: prompts in one batch. waiting: requests that may wait; more are refused.
     """
 
     def __init__(self, policy: Policy, *, most: int = 64, waiting: int = 256) -> None:
         self._policy, self._most, self._waiting = policy, most, waiting
-        self._queue: SimpleQueue[_Asked | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
@@ -37,7 +37,7 @@ class Batcher:
         """The policy's completion.
 
         Raises:
-            QueueFullError: too many wait. EngineError: the engine failed.
+            QueueFullError: too many requests wait. EngineError: the engine failed.
         """
         if self._queue.qsize() >= self._waiting:
             raise QueueFullError
@@ -51,7 +51,7 @@ class Batcher:
         self._thread.join()
 
     def _run(self) -> None:
-        held: list[_Asked] = []
+        held: list[_Request] = []
         ending = False
         while held or not ending:
             if not held and (first := self._queue.get()) is not None:
@@ -68,15 +68,15 @@ class Batcher:
                 else:
                     held.append(more)
             sampling = held[0][1]
-            batch = [asked for asked in held if asked[1] == sampling][: self._most]
-            held = [asked for asked in held if all(asked is not one for one in batch)]
+            batch = [request for request in held if request[1] == sampling][: self._most]
+            held = [request for request in held if all(request is not one for one in batch)]
             self._answer(batch, sampling)
 
-    def _answer(self, batch: Sequence[_Asked], sampling: Sampling) -> None:
-        live = [asked for asked in batch if asked[2].set_running_or_notify_cancel()]
+    def _answer(self, batch: Sequence[_Request], sampling: Sampling) -> None:
+        live = [request for request in batch if request[2].set_running_or_notify_cancel()]
         try:
             completions = self._policy.generate([prompt for prompt, _, _ in live], sampling) if live else []
-        except Exception as error:  # whatever the engine raises, the next batch is to be answered
+        except Exception as error:  # whatever the engine raises, the next batch must be answered
             fault = error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}")
             for _, _, done in live:
                 done.set_exception(fault)

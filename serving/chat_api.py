@@ -1,4 +1,4 @@
-"""What goes over the wire: OpenAI's chat completions as far as a small text model has them, and feedback."""
+"""The wire format: the part of OpenAI's chat completions that a text model supports, and feedback."""
 
 import time
 from typing import Any, Literal, Self
@@ -10,9 +10,9 @@ from vertigym.traces.records import Document
 
 
 class ChatRequest(BaseModel):
-    """A request. Unknown keys are passed over, as OpenAI's own server does; what would change the answer and is
-    not supported is refused. `user` becomes the trace's customer, `metadata` its meta; `documents` (not
-    OpenAI's) are the passages that the messages hold."""
+    """A request. Unknown keys are ignored, as by OpenAI's server; unsupported keys that would change the answer
+    are refused. `user` becomes the trace's customer, `metadata` its meta; `documents` (not OpenAI's) are the
+    passages in the messages."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -43,12 +43,12 @@ class ChatRequest(BaseModel):
 
     @property
     def limit(self) -> int | None:
-        """How many tokens may be written."""
+        """The most tokens of the reply."""
         return self.max_completion_tokens or self.max_tokens
 
 
 class FeedbackRequest(BaseModel):
-    """What people said of the call `id`, or did with its reply; keys of your own are kept."""
+    """What people say of the call `id`, or do with its reply; unknown keys are kept."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -60,9 +60,9 @@ class FeedbackRequest(BaseModel):
     outcome: str | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _is_not_empty(self) -> Self:
         if not self.model_dump(exclude_none=True, exclude={"id"}):
-            raise ValueError("nothing was said: give thumb, edit, resolved, label or outcome")
+            raise ValueError("the feedback is empty: give thumb, edit, resolved, label or outcome")
         return self
 
     def row(self) -> dict[str, Any]:

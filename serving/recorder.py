@@ -1,9 +1,8 @@
-"""The record of a server: a JSONL file of traces and feedback that only grows, and never loses what it
-confirmed.
+"""The record of a server: an append-only JSONL file of traces and feedback that loses no confirmed line.
 
-A line is confirmed when it is on the disk (fsync), and a reply leaves the server only then. Lines that arrive
-together share one fsync. A server killed in mid-write leaves at most a torn last line, of a call that nobody
-was answered; the next server starts a new line after it, and `vertigym traces import` sets it aside.
+A line is confirmed when it is on the disk (fsync), and the reply is sent only then. Lines that arrive together
+share one fsync. A server killed in mid-write leaves at most a torn last line, of a call without a reply; the
+next server starts a new line after it, and `vertigym traces import` sets it aside.
 """
 
 import asyncio
@@ -16,12 +15,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from vertigym.core.errors import ConfigError, DataError
+from vertigym.core.files import sync_folder
 
 _Line = tuple[bytes, "Future[None]"]
 
 
 class Recorder:
-    """Appends lines to `path`, in order; one server a file.
+    """Appends lines to `path`, in order; only one server may use a file.
 
     Raises:
         ConfigError: another process records there. DataError: the file cannot be opened.
@@ -42,7 +42,7 @@ class Recorder:
         self._end = os.fstat(self._file).st_size
         if self._end and os.pread(self._file, 1, self._end - 1) != b"\n":
             self._write(b"\n")  # closes a line that a crash tore
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         self._queue: SimpleQueue[_Line | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -51,14 +51,14 @@ class Recorder:
         """Write one line (with its newline) and return when it is on the disk.
 
         Raises:
-            OSError: it is not; nothing of it is left in the file.
+            OSError: the write failed; nothing of it is left in the file.
         """
         done: Future[None] = Future()
         self._queue.put((line.encode("utf-8"), done))
         await asyncio.wrap_future(done)
 
     def known(self) -> set[str]:
-        """The ids of the calls on record. Lines that are no JSON are passed over."""
+        """The ids of the recorded calls. Lines that are no JSON are skipped."""
         found = set()
         with self.path.open("rb") as file:
             for line in file:
@@ -71,7 +71,7 @@ class Recorder:
         return found
 
     def close(self) -> None:
-        """Write what is waiting, and let go of the file."""
+        """Write the waiting lines and close the file."""
         self._queue.put(None)
         self._thread.join()
         os.close(self._file)
@@ -108,11 +108,3 @@ class Recorder:
             os.ftruncate(self._file, self._end)
             raise
         self._end += len(data)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

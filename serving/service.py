@@ -1,4 +1,4 @@
-"""`vertigym serve`: open the model and the record, listen, and answer until asked to stop."""
+"""`vertigym serve`: open the model and the record, listen, and answer until a signal."""
 
 import os
 import socket
@@ -118,7 +118,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host.strip("[]"), port))
-        listening.listen(2048)  # who connects before the model answers waits
+        listening.listen(2048)  # clients that connect before the model is loaded wait
     except OSError as error:
         listening.close()
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None

@@ -147,6 +147,30 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_kv_shared_layers": 0,
         },
     ),
+    "gemma4": (
+        "gemma4",
+        {
+            "text_config": {
+                **SIZE,
+                **WINDOW,
+                "layer_types": ALTERNATING,
+                "final_logit_softcapping": 3.0,
+                "hidden_size_per_layer_input": 8,
+                "vocab_size_per_layer_input": 266,
+                "global_head_dim": 8,
+                "num_kv_shared_layers": 0,
+            },
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+            },
+            "audio_config": None,
+        },
+    ),
     "vaultgemma": ("vaultgemma", {**WINDOW, "layer_types": ALTERNATING}),
     "recurrent_gemma": (
         "recurrent_gemma",

@@ -23,7 +23,7 @@ from vertigym.sandboxes import JobLimits, JobOutcome, Level, SandboxPool, Status
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[SandboxPool]:
+def pool(sandbox: None) -> Iterator[SandboxPool]:
     with SandboxPool() as made:
         yield made
 

@@ -12,6 +12,8 @@ from vertigym.envs.tasks import TaskSet
 from vertigym.envs.tool_calls import tool_call, write_call
 from vertigym.sandboxes import Level, levels
 
+pytestmark = pytest.mark.usefixtures("sandbox")
+
 NAMESPACED = any(row.name is Level.NAMESPACED and row.available for row in levels())
 IDS = ["Functions", "Programs", "Repair", *(["Repository"] if NAMESPACED else [])]
 

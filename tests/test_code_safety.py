@@ -10,9 +10,9 @@ import pytest
 
 from vertigym import envs
 from vertigym.core.types import Task
-from vertigym.envs.tool_calls import write_call
 from vertigym.envs.code.repository import RepositoryEnv
 from vertigym.envs.tasks import TaskSet
+from vertigym.envs.tool_calls import write_call
 from vertigym.rewards.calling import Caller
 from vertigym.rewards.code import Verifier, extract_code
 from vertigym.rewards.code_tests import parse_tests, unasserted

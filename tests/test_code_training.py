@@ -11,6 +11,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "code" / "train.py"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sandbox")
 def test_a_tiny_model_learns_to_write_functions_that_pass(tmp_path: Path) -> None:
     command, single = [sys.executable, str(EXAMPLE)], os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=single, check=False)

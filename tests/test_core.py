@@ -125,7 +125,7 @@ class TestFiles:
             (None, "no such file"),
             (b"\xff\xfe", "not UTF-8"),
             (b"{", ":1: not JSON"),
-            (b"[" * 100_000, "too deeply"),
+            (b"[" * 100_000, "levels deep"),
         ],
     )
     def test_what_cannot_be_read_is_one_line(self, tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -123,13 +123,13 @@ def test_a_panic_of_the_engine_is_a_case_error_and_an_interrupt_is_not(monkeypat
         def evaluate(self, *_: Any) -> None:
             raise self.error
 
-    model = DecisionModel(graph(AGE))
-    monkeypatch.setattr(model, "_decision", Engine(PanicException("slice index")))
+    panicking, interrupted = DecisionModel(graph(AGE)), DecisionModel(graph(AGE))
+    monkeypatch.setattr("zen.ZenEngine", lambda *_: Engine(PanicException("slice index")))
     with pytest.raises(CaseError, match="panicked: slice index"):
-        model.evaluate({})
-    monkeypatch.setattr(model, "_decision", Engine(KeyboardInterrupt()))
+        panicking.evaluate({})
+    monkeypatch.setattr("zen.ZenEngine", lambda *_: Engine(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        model.evaluate({})
+        interrupted.evaluate({})
 
 
 @pytest.mark.parametrize(

@@ -431,7 +431,7 @@ class Model(BaseHTTPRequestHandler):
 
 
 def test_a_model_plays_the_customer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vertigym.rewards.judge.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("vertigym.core.chat_client.time.sleep", lambda seconds: None)
     with ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
@@ -442,7 +442,7 @@ def test_a_model_plays_the_customer(folder: Path, monkeypatch: pytest.MonkeyPatc
         env.reset(seed=0, options={"task": task})
         *_, info = env.step("break")
         assert info["score"].value is None  # the machine failed, not the policy
-        assert "no answer" in info["score"].evidence["reason"]
+        assert "status 5" in info["score"].evidence["reason"]
         server.shutdown()
     env.close()
 

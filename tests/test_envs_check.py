@@ -428,6 +428,7 @@ def test_mutations_never_equal_the_answer() -> None:
             assert json.dumps(wrong) != json.dumps(answer), what
 
 
+@pytest.mark.usefixtures("sandbox")
 def test_everything_built_in_passes() -> None:
     for name in (name for name in envs.ids() if name.startswith("vertigym/")):
         assert check(name, tasks=5).passed(), name

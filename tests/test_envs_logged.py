@@ -232,9 +232,9 @@ def test_no_traces_and_no_tasks_are_one_line(tmp_path: Path) -> None:
         envs.make(str(tmp_path))
 
 
-def test_traces_may_lie_elsewhere(tmp_path: Path) -> None:
+def test_traces_may_lie_elsewhere_in_a_trusted_folder(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     rows(tmp_path / "logs", asked("1", label="a"), asked("2", label="b"), toml="")
     (tmp_path / "env").mkdir()
     (tmp_path / "env" / "env.toml").write_text(CLASSIFY + f"traces = {json.dumps('../logs')}\n")
-    assert len(envs.make(str(tmp_path / "env")).tasks.ids("train")) == 2
+    assert len(envs.make(f"{tmp_path / 'env'}?trust=true").tasks.ids("train")) == 2

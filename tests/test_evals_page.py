@@ -25,7 +25,7 @@ from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite
 from vertigym.policies.scripted import Scripted
 from vertigym.reports.page import report_data, report_page
-from vertigym.reports.rollout_view import Rollouts, Shown, calibration, from_run, lengths
+from vertigym.reports.rollout_view import Rollouts, RolloutView, calibration, from_run, lengths
 from vertigym.reports.run_page import page_of, run_data, run_page, serve
 from vertigym.rewards.rubric import Rubric
 
@@ -184,7 +184,7 @@ def test_tokens_are_cut_where_characters_are_whole() -> None:
     ids = [105, *"é".encode(), 33]
     turn = [(token, -0.5) for token in ids]
     messages: Any = [{"role": "assistant", "content": "shot"}, {"role": "assistant", "content": "ié!"}]
-    shown = Shown("t", "e", 1.0, {}, "", messages, [turn], 4)
+    shown = RolloutView("t", "e", 1.0, {}, "", messages, [turn], 4)
     (row,) = Rollouts([shown], Letters()).shown()
     assert "tokens" not in row["messages"][0]  # an example in the prompt, not written by the policy
     assert row["messages"][1]["tokens"] == [("i", -0.5), ("é", -1.0), ("!", -0.5)]
@@ -192,7 +192,8 @@ def test_tokens_are_cut_where_characters_are_whole() -> None:
 
 def test_the_budget_keeps_a_page_small() -> None:
     many = [
-        Shown(str(i), "e", 1.0, {}, "", [{"role": "user", "content": "x" * 1000}], [], 1) for i in range(50)
+        RolloutView(str(i), "e", 1.0, {}, "", [{"role": "user", "content": "x" * 1000}], [], 1)
+        for i in range(50)
     ]
     assert 5 < len(Rollouts(many, None).shown(budget=10_000)) < 10
 
@@ -201,7 +202,7 @@ def test_plots_of_nothing_are_nothing() -> None:
     assert calibration([]) == []
     assert lengths([]) is None
     assert from_run([], 1) == []
-    wide = lengths([Shown("t", "e", None, {}, "r", [], [], n) for n in (0, 5000)])
+    wide = lengths([RolloutView("t", "e", None, {}, "r", [], [], n) for n in (0, 5000)])
     assert wide is not None
     assert sum(wide["counts"]["not scored"]) == 2
     assert len(wide["counts"]["right"]) <= 24

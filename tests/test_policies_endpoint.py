@@ -22,8 +22,6 @@ from vertigym.policies.load import load_policy
 from vertigym.rewards.rubric import Rubric
 from vertigym.rollouts.rollout import Episode, rollout
 
-pytest.importorskip("openai")
-
 Answer = Callable[[str, int], tuple[int, Any]]
 
 

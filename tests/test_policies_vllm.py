@@ -535,11 +535,11 @@ def test_the_probe_measures_warns_and_stops(folder: Path) -> None:
     sample = TrainingSample([5, 6, 7, 8], [0, 0, 1, 1])
     (truth,) = learner.score([sample])
     sample.columns.sampler_logp = [truth[0] + 0.1, truth[1] - 0.3]
-    found = logprob_mismatch.measure_mismatch(learner, [sample], VLLMConfig(), 0)
+    found = logprob_mismatch.measure_mismatch(learner, [sample], 0, stop=0.5)
     assert found == pytest.approx({"probe_mean": 0.2, "probe_max": 0.3}, abs=1e-5)
     assert "differ from the trainer's by 0.2" in logprob_mismatch.mismatch_warning(found, VLLMConfig())
     assert not logprob_mismatch.mismatch_warning({"probe_mean": 0.01, "probe_max": 0.1}, VLLMConfig())
     for wrong in (5.0, float("nan")):
         sample.columns.sampler_logp = [wrong, wrong]
         with pytest.raises(RunError, match="step 4: the engine's log-probs differ"):
-            logprob_mismatch.measure_mismatch(learner, [sample], VLLMConfig(), 4)
+            logprob_mismatch.measure_mismatch(learner, [sample], 4, stop=0.5)

@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr("vertigym.rewards.judge.time.sleep", lambda _: None)
+    monkeypatch.setattr("vertigym.core.chat_client.time.sleep", lambda _: None)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = Server(("127.0.0.1", 0), Handler)
     server.bodies, server.keys, server.answer = [], [], honest
@@ -129,7 +129,7 @@ def test_endpoints_that_fail_are_tried_again_and_then_not_scored(server: Server)
         server.answer = always(status)
         failed = score(server, "Paris", votes=1)
         assert failed.value is None
-        assert f"HTTP {status}" in failed.evidence["reason"]
+        assert f"status {status}" in failed.evidence["reason"]
         assert len(server.bodies) == tries
     server.answer = lambda body: "no verdict at all {"
     assert "0 of 3 votes were valid" in score(server, "Paris").evidence["reason"]

@@ -17,6 +17,8 @@ from vertigym.core.errors import InputError, SandboxError, UnknownNameError
 from vertigym.sandboxes import Job, JobLimits, Level, Reply, SandboxPool, Status, call, cgroups, levels, session
 from vertigym.sandboxes.session import Session
 
+pytestmark = pytest.mark.usefixtures("sandbox")
+
 AVAILABLE = {row.name: row for row in levels()}
 HERE = [name for name, row in AVAILABLE.items() if row.available]
 
@@ -173,6 +175,8 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         Job(files={"../x": ""})
     with pytest.raises(InputError, match="above 0"):
         JobLimits(cpu_s=0)
+    with pytest.raises(InputError, match="both must be above 0"):
+        SandboxPool(size=0)
     with pytest.raises(InputError, match="call and argv"):
         Job(call="f", argv=["x"])
 

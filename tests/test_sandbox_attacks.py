@@ -22,6 +22,8 @@ from vertigym.sandboxes.docker import ContainerWorker
 
 from . import hostile
 
+pytestmark = pytest.mark.usefixtures("sandbox")
+
 SAFE = [row.name for row in levels() if row.available and row.name is not Level.UNSAFE]
 PLAIN = [sys.executable, "-I", "-c"]
 

@@ -356,3 +356,11 @@ def test_a_session_reads_bytes_and_leaves_odd_names_out() -> None:
 def test_a_session_of_an_unknown_level_is_refused() -> None:
     with pytest.raises(SandboxError, match="nonsense"):
         Session(level="nonsense")
+
+
+def test_a_closed_pool_leaves_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with SandboxPool(size=1) as pool:
+            run(pool, "pass")
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -180,7 +180,7 @@ def test_an_engine_with_a_copy_does_not_see_the_model_change(
     decodes: bool, done: RunOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not decodes:  # it then samples with the model's own forward pass
-        monkeypatch.setattr("vertigym.policies.engine.supports", lambda _: False)
+        monkeypatch.setattr("vertigym.policies.transformers_engine.supports", lambda _: False)
     for copy in (True, False):
         engine = TransformersEngine(*load_model(done.last), copy=copy)
         prompts = [Prompt(TASK, seed=i) for i in range(4)]

@@ -283,7 +283,7 @@ def test_grpo_learns_as_much_with_vllm_as_with_transformers(seed: int, tmp_path:
     assert theirs == pytest.approx(ours, abs=0.08)
 
 
-@pytest.mark.parametrize("mode", ["process", "server"])
+@pytest.mark.parametrize("mode", ["in_process", "server"])
 def test_rollouts_go_on_while_the_optimizer_steps_and_stay_within_their_bound(
     mode: str, tmp_path: Path
 ) -> None:

@@ -25,10 +25,8 @@ from vertigym.traces.import_report import EXAMPLES, Masked, SplitReport, Step, T
 from vertigym.traces.ingest import Progress, Reader
 from vertigym.traces.near_duplicates import minhash
 from vertigym.traces.reading import log_files
-from vertigym.traces.records import Trace
+from vertigym.traces.records import IMPORTED, Trace
 from vertigym.traces.store import Store
-
-FOLDER = "import of traces"  # what the manifest of such a folder says it is
 
 
 def import_traces(
@@ -51,11 +49,11 @@ def import_traces(
     files = log_files(paths)
     if config.duplicates.near:
         minhash()  # what is missing is said before hours of reading, not after
-    claim_folder(out, FOLDER, force=force)
+    claim_folder(out, IMPORTED, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.work.") as work,
-        sealed_folder(out, FOLDER, force=force) as folder,
+        sealed_folder(out, IMPORTED, force=force) as folder,
         Store(Path(work), config.memory_mb) as store,
     ):
         with (folder / "rejected.jsonl").open("w", encoding="utf-8", newline="\n") as rejects:

@@ -27,6 +27,8 @@ from vertigym.core.errors import DataError
 from vertigym.core.files import dumps, read_text
 from vertigym.core.types import Message
 
+IMPORTED = "import of traces"  # what the manifest of such a folder says it is
+
 
 def epoch(value: Any) -> Any:
     """Seconds since 1970 UTC out of ISO 8601 text (without a zone: UTC); numbers and None pass through.

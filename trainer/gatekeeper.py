@@ -19,7 +19,7 @@ from vertigym.trainer.run import Run, step_name
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class CheckpointEvaluation:
     """What the suites said of one checkpoint; no verdict for the one the run started from."""
 
     step: int
@@ -37,14 +37,16 @@ class Gatekeeper:
         self.suites = suites
         self._config, self._run, self._policy, self._seed = config, run, policy, seed
 
-    def evaluate(self, step: int, on_eval: Callable[[Evaluation], None]) -> Evaluation | None:
+    def evaluate(
+        self, step: int, on_eval: Callable[[CheckpointEvaluation], None]
+    ) -> CheckpointEvaluation | None:
         """Run the suites on the policy as it is; any step but the first is a challenger. None where a resumed
         run has its evals and decision already."""
         if self._is_complete(step):
             return None
         reports = [self._report(suite, step) for suite in self.suites]
         verdict, reason = self._decide(step, reports) if step else ("", "")
-        evaluation = Evaluation(step, reports, verdict, reason)
+        evaluation = CheckpointEvaluation(step, reports, verdict, reason)
         on_eval(evaluation)
         return evaluation
 

@@ -2,14 +2,18 @@
 
 The one idea: an engine that decodes with its own kernels, its own copy of the weights and its own reading of
 the config can be wrong without failing. The trainer knows the log-prob of every sampled token; the two are
-compared before the first step learns anything, and every so many steps after it.
+compared before the first step learns anything and after it, and for other code than the trainer's every so many
+steps.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from vertigym.core.errors import RunError
 from vertigym.core.types import Prompt, Sampling
+from vertigym.learner.agreement import BOUND, BOUND_BFLOAT16
 from vertigym.learner.learner import Learner
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.engine import Engine
@@ -20,32 +24,33 @@ _SAMPLES = 32  # enough tokens for a mean; scoring them costs one small forward 
 
 
 class MismatchProbe:
-    """Probes an engine. Samples are compared that its present weights wrote: a step's own rollouts where they
-    are not sampled ahead of it, some fresh ones where they are."""
+    """Compares an engine with the trainer, on samples that its present weights wrote. Every engine is compared
+    on the starting weights and after one optimizer step; one that computes log-probs by other code than the
+    trainer's, every `probe_every` steps, and those differences are metrics."""
 
     def __init__(self, learner: Learner, engine: Engine, rollouts: RolloutConfig) -> None:
         self._learner, self._engine, self._rollouts = learner, engine, rollouts
-        assert rollouts.probe
         self._limits = rollouts.probe
+        self._left = 2
 
     def of_rollouts(self, step: int, samples: Sequence[TrainingSample]) -> dict[str, float]:
-        """The probe, where this step is due and its rollouts come from the present weights.
+        """The probe on a step's own rollouts, where they come from the present weights.
 
         Raises:
             RunError: as in `measure_mismatch`.
         """
-        if step % self._limits.probe_every or (self._rollouts.staleness and step):
+        if not self._is_due(step) or (self._rollouts.staleness and step):
             return {}
-        return measure_mismatch(self._learner, _some(samples), self._limits, step)
+        return self._measured(step, _some(samples))
 
     def of_fresh_samples(self, step: int, samples: Sequence[TrainingSample]) -> dict[str, float]:
-        """The probe where `of_rollouts` left it out, on new answers to some of the step's prompts; to be called
-        when the engine has the learner's weights and is idle.
+        """The probe on new answers to some of the step's prompts, when the engine has the learner's weights and
+        is idle.
 
         Raises:
             RunError: as in `measure_mismatch`.
         """
-        if step % self._limits.probe_every or not (self._rollouts.staleness and step):
+        if not self._is_due(step):
             return {}
         rows = self._rollouts
         asked = [
@@ -54,12 +59,22 @@ class MismatchProbe:
         ]
         sampling = Sampling(temperature=rows.temperature, max_tokens=rows.max_tokens)
         written = [c for c in self._engine.generate(asked, sampling) if c.token_ids]
-        fresh = [TrainingSample.of(completion) for completion in written]
-        return measure_mismatch(self._learner, fresh, self._limits, step)
+        return self._measured(step, [TrainingSample.of(completion) for completion in written])
+
+    def _is_due(self, step: int) -> bool:
+        return self._left > 0 if self._limits is None else step % self._limits.probe_every == 0
+
+    def _measured(self, step: int, samples: Sequence[TrainingSample]) -> dict[str, float]:
+        if self._limits:
+            return measure_mismatch(self._learner, samples, step, stop=self._limits.probe_stop)
+        self._left -= 1
+        exact = self._rollouts.dtype == "float32" and self._learner.dtype is torch.float32
+        measure_mismatch(self._learner, samples, step, stop=BOUND if exact else BOUND_BFLOAT16)
+        return {}
 
 
 def measure_mismatch(
-    learner: Learner, samples: Sequence[TrainingSample], limits: ProbedConfig, step: int
+    learner: Learner, samples: Sequence[TrainingSample], step: int, *, stop: float
 ) -> dict[str, float]:
     """Mean and largest difference of log-probs, nats a token.
 
@@ -67,7 +82,7 @@ def measure_mismatch(
         samples: with a column `sampler_logp`.
 
     Raises:
-        RunError: the mean is beyond `probe_stop`, or not a number: the engine runs another model.
+        RunError: the mean is beyond `stop`, or not a number: the engine runs another model.
     """
     gaps = [
         abs(ours - theirs)
@@ -77,11 +92,11 @@ def measure_mismatch(
     if not gaps:
         return {}
     mean = math.fsum(gaps) / len(gaps)
-    if not mean <= limits.probe_stop:  # NaN too
+    if not mean <= stop:  # NaN too
         raise RunError(
             f"step {step}: the engine's log-probs differ from the trainer's by {mean:.3g} nats a token on "
-            f"{len(gaps)} tokens, more than probe_stop = {limits.probe_stop:g}: it runs another "
-            "model, other weights or another sampling than the trainer"
+            f"{len(gaps)} tokens, more than {stop:g} (an engine's probe_stop): it runs another model, other "
+            "weights or another sampling than the trainer; `vertigym model check` says more of a model"
         )
     return {"probe_mean": mean, "probe_max": max(gaps)}
 

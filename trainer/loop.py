@@ -24,7 +24,7 @@ from vertigym.learner.ranks import Ranks, join_ranks
 from vertigym.trainer import logprob_mismatch, setup
 from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
+from vertigym.trainer.gatekeeper import CheckpointEvaluation, Gatekeeper, open_suites
 from vertigym.trainer.rollout_samples import pick_samples
 from vertigym.trainer.run import Rollout, Run
 from vertigym.trainer.trackers import Trackers, open_trackers
@@ -36,7 +36,7 @@ class Progress:
     """What a caller may watch."""
 
     on_step: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
-    on_eval: Callable[[Evaluation], None] = lambda evaluation: None
+    on_eval: Callable[[CheckpointEvaluation], None] = lambda evaluation: None
     on_note: Callable[[str], None] = lambda text: None
 
 
@@ -47,7 +47,7 @@ class RunOutcome:
     run: Run
     last: Path
     promoted: Path | None
-    evaluations: Sequence[Evaluation] = ()
+    evaluations: Sequence[CheckpointEvaluation] = ()
 
     @property
     def gated(self) -> bool:
@@ -124,7 +124,7 @@ class _Loop:
             assert policy
             seed = derive(self.config.seed, "eval")
             self.gatekeeper = Gatekeeper(suites, self.config.eval, self.run, policy, seed=seed)
-        self.evaluations: list[Evaluation] = []
+        self.evaluations: list[CheckpointEvaluation] = []
 
     def run_steps(self) -> RunOutcome:
         """Run the steps that are left."""

@@ -10,7 +10,7 @@ minibatch is normalised as a whole, however it is split to fit in memory.
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
 import torch
@@ -20,6 +20,7 @@ from vertigym.core.errors import RunError
 from vertigym.core.seeds import generator
 from vertigym.envs.env import Env
 from vertigym.learner import losses
+from vertigym.learner.agreement import settle
 from vertigym.learner.clock import peak_memory, phases
 from vertigym.learner.config import CriticConfig, DistillConfig, PolicyConfig
 from vertigym.learner.critic import Critic, critic_loss
@@ -46,6 +47,7 @@ class PolicyGradient:
         critic: for PPO, with its settings.
         reference: the starting model, for the KL term; None where its weight is 0.
         teacher: for distillation, with its settings.
+        on_note: takes a line for the user.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class PolicyGradient:
         critic: tuple[Critic, CriticConfig] | None = None,
         reference: Learner | None = None,
         teacher: tuple[Learner, DistillConfig] | None = None,
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._learner, self._engine = learner, engine
         self._rollouts, self._config, self._seed = rollouts, config, seed
@@ -72,7 +75,8 @@ class PolicyGradient:
         self._reference = reference
         self._teacher = teacher
         self._loss = policy_loss(config)
-        self._mismatch = MismatchProbe(learner, engine, rollouts) if rollouts.probe else None
+        self._mismatch = MismatchProbe(learner, engine, rollouts)
+        self._settled, self._on_note = False, on_note
 
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
         """Sample, reward, train."""
@@ -80,12 +84,13 @@ class PolicyGradient:
         rounds = self.rollouts.take(step)
         taken = time.perf_counter()
         trajectories, episodes, metrics = self._collector.score(step, rounds)
-        if self._mismatch:
+        if episodes:
+            self._settle(samples_of(episodes))
             metrics |= self._mismatch.of_rollouts(step, samples_of(episodes))
         metrics |= self._train(step, self._set_advantages(episodes))
         metrics["seconds_training"] = time.perf_counter() - taken
         self.rollouts.advance(self._engine.refresh, step + 1)
-        if self._mismatch:
+        if episodes and self._rollouts.staleness:
             metrics |= self._mismatch.of_fresh_samples(step, samples_of(episodes))
         advantages = {e.index: float(column([e], "advantage").mean()) for e in episodes}
         metrics |= self._performance(episodes) | {"seconds": time.perf_counter() - began}
@@ -110,6 +115,26 @@ class PolicyGradient:
         """Every model that a step runs."""
         yield self._learner
         yield from filter(None, (self._critic, self._reference, self._teacher and self._teacher[0]))
+
+    def _settle(self, samples: Sequence[TrainingSample]) -> None:
+        """Before the first step: let no learner compute anything but its model.
+
+        Raises:
+            InputError: one does.
+        """
+        if self._settled:
+            return
+        notes = [
+            note
+            for learner in self._learners()
+            if learner is not self._critic
+            for note in settle(learner, samples)
+        ]
+        for note in dict.fromkeys(notes):
+            self._on_note(note)
+        if self._critic:  # on a trunk like the policy's
+            self._critic.share_rows = self._learner.share_rows
+        self._settled = True
 
     # Advantages.
 

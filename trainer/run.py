@@ -56,6 +56,16 @@ def step_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def step_of(path: Path) -> int:
+    """The step that `step_name` has named a file or folder by."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder holds a run."""
+    return (folder / "config.toml").is_file()
+
+
 class Run:
     """Reads and writes one run folder. Open with `Run.start` or `Run.resume`."""
 
@@ -71,7 +81,7 @@ class Run:
             ConfigError: the folder already holds a run.
         """
         run = cls(config.output / config.name)
-        if (run.folder / "config.toml").exists():
+        if is_run(run.folder):
             raise ConfigError(
                 f"{run.folder} already holds a run: continue it with --resume, rename the new one, or delete it"
             )
@@ -87,10 +97,10 @@ class Run:
             DataError: there is no such run. ConfigError: the config differs from the run's.
         """
         run = cls(config.output / config.name)
-        run._clear_leftovers()
         stored = run.folder / "config.toml"
         if not stored.exists():
             raise DataError(f"{run.folder} holds no run to resume: start it without --resume")
+        run._clear_leftovers()
         before = {k: v for k, v in read_toml(stored).items() if k != "environment"}
         now = _plain(config)
         if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
@@ -101,6 +111,17 @@ class Run:
         checkpoint = run._last_sound_checkpoint()
         run._cut_back(verify(checkpoint) if checkpoint else -1)
         return run, checkpoint
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """A run to look at, finished or not.
+
+        Raises:
+            DataError: the folder holds none.
+        """
+        if not is_run(folder):
+            raise DataError(f"{folder}: no config.toml there; give a run's folder, for example runs/loan")
+        return cls(folder)
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of `step` is."""
@@ -132,18 +153,38 @@ class Run:
         """Every decision so far."""
         return read_rows(self.folder / "gates.jsonl")
 
+    def eval_files(self) -> dict[str, dict[int, Path]]:
+        """Every report so far, by suite and step."""
+        found: dict[str, dict[int, Path]] = {}
+        for file in sorted(self.folder.glob("evals/*/step-*.json")):
+            found.setdefault(file.parent.name, {})[step_of(file)] = file
+        return found
+
+    def rollout_files(self) -> list[Path]:
+        """The rollouts that were saved, in the order of their steps."""
+        return sorted(self.folder.glob("rollouts/step-*.jsonl"))
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints there are, in the order of their steps."""
+        return sorted(self.folder.glob("checkpoints/step-*"))
+
     def promote(self, step: int, reason: str) -> None:
         """Name the checkpoint that ships."""
         place = self.checkpoint(step).relative_to(self.folder)
         write_json(self.folder / "promoted.json", {"step": step, "checkpoint": str(place), "reason": reason})
 
+    def promotion(self) -> dict[str, Any] | None:
+        """`step`, `checkpoint` and `reason` of what ships, if any was promoted."""
+        file = self.folder / "promoted.json"
+        return dict(read_json(file)) if file.exists() else None
+
     def promoted(self) -> Path | None:
         """The checkpoint that ships, if any was promoted."""
-        file = self.folder / "promoted.json"
-        return self.folder / str(read_json(file)["checkpoint"]) if file.exists() else None
+        promotion = self.promotion()
+        return self.folder / str(promotion["checkpoint"]) if promotion else None
 
     def _last_sound_checkpoint(self) -> Path | None:
-        for folder in sorted(self.folder.glob("checkpoints/step-*"), reverse=True):
+        for folder in reversed(self.checkpoints()):
             try:
                 verify(folder)
             except DataError as damage:
@@ -163,10 +204,10 @@ class Run:
             if (self.folder / name).exists():
                 kept = [row for row in read_rows(self.folder / name) if row["step"] <= step]
                 write_jsonl(self.folder / name, kept)
-        for pattern in ("rollouts/step-*.jsonl", "evals/*/step-*.json"):
-            for file in self.folder.glob(pattern):
-                if int(file.stem.removeprefix("step-")) > step:
-                    file.unlink()
+        reports = [file for by_step in self.eval_files().values() for file in by_step.values()]
+        for file in [*self.rollout_files(), *reports]:
+            if step_of(file) > step:
+                file.unlink()
         promotions = [row for row in self.gates() if row["verdict"] == "promoted"]
         (self.folder / "promoted.json").unlink(missing_ok=True)
         if promotions:

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the negative log-likelihood of the assistant's tokens in logged chats."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,44 @@ from torch import Tensor
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import Message
+from vertigym.learner.agreement import settle
 from vertigym.learner.batch import Batch
 from vertigym.learner.learner import Learner, tokenwise
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
+from vertigym.policies.engine import Engine
+from vertigym.trainer.config import RolloutConfig
+from vertigym.trainer.logprob_mismatch import MismatchProbe
 from vertigym.trainer.run import Rollout
 from vertigym.trainer.stream import Shuffled
 
+_PROBE_TOKENS = 16  # that the engine writes to each of a few prompts
+
 
 class SFT:
-    """One step is one batch of rows, averaged over its trained tokens. Every epoch is a new permutation."""
+    """One step is one batch of rows, averaged over its trained tokens. Every epoch is a new permutation.
 
-    def __init__(self, learner: Learner, renderer: ChatRenderer, data: Path, *, batch: int, seed: int) -> None:
-        self._learner = learner
-        self._batch = batch
-        self._samples = [_sample(row, renderer, f"{data}:{n}") for n, row in enumerate(read_jsonl(data), 1)]
+    Args:
+        engine: what evals sample with, compared with the learner in the first steps.
+        on_note: takes a line for the user.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        engine: Engine,
+        data: Path,
+        *,
+        batch: int,
+        seed: int,
+        on_note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._learner, self._engine, self._on_note = learner, engine, on_note
+        self._mismatch = MismatchProbe(learner, engine, RolloutConfig(max_tokens=_PROBE_TOKENS))
+        self._batch, self._first = batch, True
+        self._samples = [
+            _sample(row, engine.renderer, f"{data}:{n}") for n, row in enumerate(read_jsonl(data), 1)
+        ]
         if not self._samples:
             raise DataError(f"{data}: no rows to train on")
         self._order = Shuffled(len(self._samples), seed, "sft")
@@ -31,8 +54,17 @@ class SFT:
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
         """Train on the step's batch; there are no rollouts."""
         samples = [self._samples[self._order[step * self._batch + i]] for i in range(self._batch)]
+        if self._first:
+            for note in settle(self._learner, samples):
+                self._on_note(note)
+            self._mismatch.of_fresh_samples(step, samples)
         metrics = self._learner.forward_backward(samples, _negative_log_likelihood)
-        return metrics | self._learner.optim_step() | {"tokens": sum(len(s.token_ids) for s in samples)}, []
+        metrics |= self._learner.optim_step()
+        if self._first:
+            self._engine.refresh(step + 1)
+            self._mismatch.of_fresh_samples(step, samples)
+            self._first = False
+        return metrics | {"tokens": sum(len(s.token_ids) for s in samples)}, []
 
 
 @tokenwise

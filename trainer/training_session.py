@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 
 from vertigym import envs
-from vertigym.core.errors import ConfigError
+from vertigym.core.errors import ConfigError, RunError
+from vertigym.learner.agreement import BOUND, loaded_distance
 from vertigym.learner.critic import Critic
 from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.learner import Learner
@@ -72,7 +73,7 @@ class TrainingSession:
         self.rollouts: FixedLagRollouts | None = None
         self.curriculum: Curriculum | None = None
         self.algorithm = self._algorithm()
-        self.start = 0
+        self.start, self._exports_to_check = 0, 2
         if checkpoint:
             self._load_learners(checkpoint)
             if self.rollouts:
@@ -95,6 +96,7 @@ class TrainingSession:
             promoted = self.run.promoted()
             spared = {promoted.name} if promoted else set()
             checkpoints.prune(folder.parent, keep=self.config.checkpoint.keep, spared=spared)
+        self._check_export(folder)
         self.ranks.barrier()
 
     def roll_back(self, checkpoint: Path) -> None:
@@ -108,6 +110,23 @@ class TrainingSession:
         """Sample no more. One of several ranks may wait for another that is lost: it is left behind."""
         if self.rollouts and self.ranks.size == 1:
             self.rollouts.close()
+
+    def _check_export(self, folder: Path) -> None:
+        """Load the first checkpoint again, and the first after it: what ships must be what is trained.
+
+        Raises:
+            RunError: it is not.
+        """
+        if not self._exports_to_check:
+            return
+        self._exports_to_check -= 1
+        far = loaded_distance(self.learner, folder, self.ranks)
+        if not far <= BOUND:
+            raise RunError(
+                f"{folder}: loaded again, the model's log-probs are {far:.2g} nats from those of the model in "
+                f"memory (at most {BOUND:g} is allowed): what would ship is not what is trained; "
+                "`vertigym model check` says more of a model, and other lora.targets may help"
+            )
 
     def _load_learners(self, checkpoint: Path) -> None:
         for name, learner in self.learners.items():
@@ -158,7 +177,12 @@ class TrainingSession:
         config = self.config
         if config.sft:
             return SFT(
-                self.learner, self.engine.renderer, config.sft.data, batch=config.sft.batch, seed=config.seed
+                self.learner,
+                self.engine,
+                config.sft.data,
+                batch=config.sft.batch,
+                seed=config.seed,
+                on_note=self._on_note,
             )
         reference = self._learner(setup.load(self._starting_model())[0]) if config.policy.kl else None
         teacher = (self._teacher(config.distill.teacher), config.distill) if config.distill else None
@@ -177,6 +201,7 @@ class TrainingSession:
             reference=reference,
             teacher=teacher,
             ranks=self.ranks,
+            on_note=self._on_note,
         )
         self.rollouts = policy_gradient.rollouts if config.rollout.staleness else None
         self.curriculum = policy_gradient.curriculum

@@ -11,7 +11,6 @@ one. `read_answer` is the other side: what an attentive listener understands.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -20,10 +19,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vertigym.core.chat_client import ChatClient
 from vertigym.core.files import dumps
 from vertigym.core.types import Message
 from vertigym.envs.agent.config import CustomerConfig
-from vertigym.rewards.judge import ask_endpoint
 
 Known = Mapping[str, Sequence[Any]]  # fact -> values that are known for it
 
@@ -32,6 +31,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+")
 _LONGEST = 4000  # characters of a question that are listened to
 _NEAR = 0.6
 _TIMEOUT_S = 60.0
+_RETRIES = 2
 
 
 class Customer(Protocol):
@@ -65,6 +65,9 @@ class EndpointCustomer:
 
     def __init__(self, config: CustomerConfig, facts: Mapping[str, str], request: str) -> None:
         self._config, self._facts = config, facts
+        self._client = ChatClient(
+            config.endpoint, key_variable=config.key_variable, timeout_s=_TIMEOUT_S, retries=_RETRIES
+        )
         told = "\n".join(f"{name}: {value}" for name, value in facts.items())
         self._chat: list[Message] = [
             {
@@ -80,8 +83,7 @@ class EndpointCustomer:
         """The model's answer."""
         self._chat.append({"role": "user", "content": said[:_LONGEST]})
         body = {"model": self._config.model, "messages": self._chat, "temperature": 0.0, "max_tokens": 200}
-        url = f"{self._config.endpoint.rstrip('/')}/chat/completions"
-        answer = ask_endpoint(url, body, os.environ.get(self._config.key_variable, ""), _TIMEOUT_S)
+        answer = self._client.complete(body).text
         self._chat.append({"role": "assistant", "content": answer})
         given = [name for name, value in self._facts.items() if value and value.lower() in answer.lower()]
         return answer, given

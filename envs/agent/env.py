@@ -13,7 +13,6 @@ else's, nor is a case decided twice. An action against them is blocked, or carri
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from vertigym.core.errors import InfrastructureError
@@ -41,7 +40,7 @@ class AgentEnv(Env):
     """A decision model's environment in agent mode; `config` is its `env.toml`, `system` the first message."""
 
     def __init__(
-        self, tasks: Tasks, config: AgentConfig, *, system: str = "", folder: Path | None = None
+        self, tasks: Tasks, config: AgentConfig, *, system: str = "", folder: EnvFolder | None = None
     ) -> None:
         super().__init__(tasks)
         self.config, self.system, self.folder = config, system, folder
@@ -252,12 +251,14 @@ def load(folder: EnvFolder, **changes: Any) -> AgentEnv:
         InputError: the folder's files are missing or wrong (one line says what).
     """
     config = folder.config(AgentConfig, **changes)
-    return AgentEnv(folder.tasks(), config, system=system_text(config, folder.path), folder=folder.path)
+    if config.customer.endpoint and "customer" not in changes:
+        folder.needs_trust(f"it sends requests to {config.customer.endpoint}")
+    return AgentEnv(folder.tasks(), config, system=system_text(config, folder), folder=folder)
 
 
-def system_text(config: AgentConfig, folder: Path) -> str:
+def system_text(config: AgentConfig, folder: EnvFolder) -> str:
     """The policy text, and the rules where they are shown."""
-    rules = rules_text(DecisionModel.read(folder / "decision.json")) if config.rules == "shown" else ""
+    rules = rules_text(DecisionModel.read(folder.file("decision.json"))) if config.rules == "shown" else ""
     return "\n\n".join(part for part in (config.policy, rules) if part)
 
 

@@ -20,7 +20,7 @@ from vertigym.core.manifest import claim_folder
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.conditions import put
-from vertigym.decisions.model import Case, CaseError, DecisionError, DecisionModel
+from vertigym.decisions.model import Case, CaseError, DecisionError, DecisionModel, Engine
 from vertigym.decisions.outputs import project
 from vertigym.envs.agent.config import AgentConfig, config_text, schema_of
 from vertigym.envs.agent.customer import fact_text, misspell
@@ -29,6 +29,7 @@ from vertigym.envs.agent.env import AgentEnv, system_text
 from vertigym.envs.agent.expert import known_values, play_expert, request, why_unfair
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, write_folder
 from vertigym.envs.decision.importer import DecisionImportReport, import_decision
+from vertigym.envs.decision.scripts import sandboxed
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
 
@@ -51,6 +52,7 @@ def import_agent(
     description: str = "",
     keep: Sequence[str] = (),
     settings: Sequence[str] = (),
+    scripts: Engine = sandboxed,
     force: bool = False,
 ) -> DecisionImportReport:
     """Turn the decision model in `file` into the agent environment folder `out`; arguments as in
@@ -74,6 +76,7 @@ def import_agent(
             outputs=outputs,
             now=now,
             description=description,
+            scripts=scripts,
             contrast=False,  # near twins and distractors are made in the database, not drawn here
         )
         folder = EnvFolder(base)
@@ -82,8 +85,8 @@ def import_agent(
         shared = plain.model_dump(exclude={"kind", "weights"})
         schema = {"decision": schema_of(task.answer for task in tasks)}
         config = parse(AgentConfig, {**shared, "kind": "agent", **schema}, settings, source="settings")
-        model = DecisionModel.read(base / "decision.json")
-        fair, unfair = _proven(_requests(tasks, config, model), config, model, system_text(config, base))
+        model = DecisionModel.read(base / "decision.json", scripts)
+        fair, unfair = _proven(_requests(tasks, config, model), config, model, system_text(config, folder))
         if not all(fair[split] for split in SPLITS):
             reason = unfair.most_common(1)[0][0] if unfair else "a split is empty"
             raise DecisionError(f"{file}: agent mode has no task that can be proven fair: {reason}")

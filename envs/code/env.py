@@ -108,7 +108,7 @@ def load_folder(folder: EnvFolder, **kwargs: Any) -> Env:
         ConfigError: a wrong key or value. DataError: a file is missing or malformed.
     """
     config = folder.config(FolderConfig)
-    files = [folder.path / name for name in config.files]
+    files = [folder.file(name) for name in config.files]
     if config.format in _FORMATS:
         tasks: Tasks = TaskSet(task for file in files for task in _FORMATS[config.format](file))
     else:

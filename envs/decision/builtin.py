@@ -45,7 +45,7 @@ def rebuild(id: str, out: Path) -> DecisionImportReport:  # noqa: A002
 
 
 for _id in _FOLDERS:
-    _folder = EnvFolder(folder_of(_id))
+    _folder = EnvFolder(folder_of(_id), trusted=True)
     register(_id, "vertigym.envs.decision.env:load", description=_DESCRIPTIONS[_id], folder=_folder)
 
 if __name__ == "__main__":

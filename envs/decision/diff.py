@@ -18,10 +18,11 @@ from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import find_pairs
-from vertigym.decisions.model import Case, CaseError, DecisionModel
+from vertigym.decisions.model import Case, CaseError, DecisionModel, Engine
 from vertigym.decisions.outputs import computed_fields, project
 from vertigym.decisions.sampler import DecidedCase, Sampler
 from vertigym.envs.decision.config import OLD_DECISION, DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.decision.scripts import sandboxed
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 400, "test": 400}
@@ -214,13 +215,17 @@ class RuleComparison:
         return "\n".join(lines) + "\n"
 
 
-def compare_files(old: Path, new: Path, *, seed: int = 0, now: str | None = None) -> RuleComparison:
-    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it.
+def compare_files(
+    old: Path, new: Path, *, seed: int = 0, now: str | None = None, scripts: Engine = sandboxed
+) -> RuleComparison:
+    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it,
+    `scripts` runs JavaScript in them.
 
     Raises:
         DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.
     """
-    models = [read_model(path / "decision.json" if path.is_dir() else path) for path in (old, new)]
+    files = [path / "decision.json" if path.is_dir() else path for path in (old, new)]
+    models = [read_model(file, scripts=scripts) for file in files]
     old_model, new_model = (model.at(now) if now else model for model in models)
     for model in (old_model, new_model):
         if model.clock_readers() or model.impure():

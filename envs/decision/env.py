@@ -26,14 +26,14 @@ class DecisionEnv(SingleTurnEnv):
 
     def __init__(self, folder: EnvFolder, config: DecisionConfig, *, only: str = "") -> None:
         verifier = DecisionVerifier(**config.weights.model_dump(), tolerance=config.tolerance)
-        model = DecisionModel.read(folder.path / "decision.json") if config.rules == "shown" else None
+        model = DecisionModel.read(folder.file("decision.json")) if config.rules == "shown" else None
         tasks = folder.tasks()
         if only:
             found = (tasks.get(i) for split in SPLITS for i in tasks.ids(split))
             tasks = TaskSet(task for task in found if task.info.get("change") == only)
         rubric = Rubric(Part(verifier, name="reward", timeout_s=None))
         super().__init__(tasks, rubric, system=rules_text(model) if model else "")
-        self.folder = folder.path
+        self.folder = folder
         self.config = config
 
     def subject(self, task: Task) -> Any:

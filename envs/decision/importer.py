@@ -11,10 +11,11 @@ from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.findings import RuleFinding, analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
-from vertigym.decisions.model import Case, DecisionError, DecisionModel
+from vertigym.decisions.model import Case, DecisionError, DecisionModel, Engine
 from vertigym.decisions.outputs import WHOLE, computed_fields, project
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.decision.scripts import sandboxed
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
 from vertigym.envs.registry import is_env_id
 
@@ -85,6 +86,7 @@ def import_decision(
     keep: Sequence[str] = (),
     contrast: bool = True,
     sheet: str = "",
+    scripts: Engine = sandboxed,
     force: bool = False,
 ) -> DecisionImportReport:
     """Turn the decision model in `file` into the environment folder `out`.
@@ -98,6 +100,7 @@ def import_decision(
         contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
             without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
+        scripts: what runs JavaScript in the model.
         force: replace `out` also where its files were edited.
 
     Raises:
@@ -111,7 +114,7 @@ def import_decision(
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
     warnings: list[str] = []
-    model, fixed = _without_clock(read_model(file, sheet), now, seed, warnings)
+    model, fixed = _without_clock(read_model(file, sheet, scripts), now, seed, warnings)
     known = analyse(model)
     sampler = Sampler(model, seed, fixed, known.unreachable)
     if not sampler.fields:

@@ -20,6 +20,7 @@ from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
 from vertigym.decisions.outputs import project
 from vertigym.envs.decision.config import OLD_DECISION
 from vertigym.envs.decision.env import DecisionEnv
+from vertigym.envs.decision.scripts import sandboxed
 
 Document = dict[str, Any]
 Edit = Callable[[], None]
@@ -36,9 +37,10 @@ def old_version(env: DecisionEnv, *, share: float = 0.6, seed: int = 0) -> Decis
     Raises:
         DecisionError: there is none and none can be derived.
     """
-    if (env.folder / OLD_DECISION).is_file():
-        return DecisionModel.read(env.folder / OLD_DECISION)
-    current = DecisionModel.read(env.folder / "decision.json")
+    old = env.folder.file(OLD_DECISION)
+    if old.is_file():
+        return DecisionModel.read(old, sandboxed)
+    current = DecisionModel.read(env.folder.file("decision.json"), sandboxed)
     return derive_old(current, _tasks(env, "train"), env.config.outputs, share=share, seed=seed)
 
 
@@ -46,7 +48,7 @@ def company_logs(
     env: DecisionEnv, old: DecisionModel, *, split: Split = "train", share_old: float = 0.75, seed: int = 0
 ) -> list[dict[str, list[Message]]]:
     """`stale_logs` over a split of an environment, with the system message that its episodes open with."""
-    current = DecisionModel.read(env.folder / "decision.json")
+    current = DecisionModel.read(env.folder.file("decision.json"), sandboxed)
     return stale_logs(
         current,
         old,
@@ -83,7 +85,7 @@ def derive_old(
         edits = list(_edits(document))
         edits[int(index)]()
         try:
-            candidate = DecisionModel(dumps(document, indent=2) + "\n", model.source)
+            candidate = DecisionModel(dumps(document, indent=2) + "\n", model.source, sandboxed)
         except DecisionError:
             continue
         answers = [_answer(candidate, task, fields) for task in tasks]

@@ -103,9 +103,9 @@ def load_extract(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
         ConfigError: env.toml or the schema is wrong. DataError: a file is missing.
     """
     config = folder.config(ExtractConfig, **changes)
-    schema = read_json(folder.path / config.json_schema)
+    schema = read_json(folder.file(config.json_schema))
     if not isinstance(schema, dict):
-        raise ConfigError(f"{folder.path / config.json_schema}: a JSON schema is an object")
+        raise ConfigError(f"{folder}/{config.json_schema}: a JSON schema is an object")
     fits = schema_validator(schema)
 
     def task(trace: Trace, split: Split) -> Task | str:
@@ -166,7 +166,7 @@ def load_rewrite(folder: EnvFolder, **changes: Any) -> RewriteEnv:
         ConfigError: env.toml is wrong. DataError: a file is missing. MissingDependencyError: no `bm25s`.
     """
     config = folder.config(RewriteConfig, **changes)
-    library = Library(read_documents(folder.path / config.documents))
+    library = Library(read_documents(folder.file(config.documents)))
 
     def task(trace: Trace, split: Split) -> Task | str:
         wanted = [name for name in _ids(at(trace, config.relevant)) if name in library]
@@ -249,7 +249,7 @@ def load_outcome(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
     """
     config = folder.config(OutcomeConfig, **changes)
     replies: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for _, trace in read_split(folder.path / config.traces):
+    for _, trace in read_split(folder, config):
         said, seen = verdict(trace), replies[_input(trace)]
         if said is not None:
             seen[trace.completion.strip()].append(said)
@@ -280,11 +280,7 @@ def _env(
 
 
 def _labels_in_train(folder: EnvFolder, config: ClassifyConfig) -> list[str]:
-    listed = {
-        _text(at(trace, config.label))
-        for split, trace in read_split(folder.path / config.traces)
-        if split == "train"
-    }
+    listed = {_text(at(trace, config.label)) for split, trace in read_split(folder, config) if split == "train"}
     return sorted(listed - {""})
 
 

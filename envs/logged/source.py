@@ -8,7 +8,6 @@ cannot become a task is left out, counted and said (`Env.notes`).
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -16,11 +15,12 @@ from pydantic import BaseModel, Field
 from vertigym.core.config import Config
 from vertigym.core.errors import DataError
 from vertigym.core.files import dumps
+from vertigym.core.manifest import sealed_as
 from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS, Message, Split, Task
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import TaskSet
-from vertigym.traces.records import Trace, read_traces
+from vertigym.traces.records import IMPORTED, Trace, read_traces
 
 _RESOLVED = frozenset({"resolved", "accepted", "closed", "solved", "up"})
 _REOPENED = frozenset({"reopened", "rejected", "escalated", "returned", "down"})
@@ -56,16 +56,19 @@ class SkippedTraces:
         )
 
 
-def read_split(folder: Path) -> Iterator[tuple[Split, Trace]]:
-    """Every trace of the folder with its split.
+def read_split(folder: EnvFolder, config: TracesConfig) -> Iterator[tuple[Split, Trace]]:
+    """Every trace with its split: of files in the environment's folder, or of an import of traces elsewhere.
 
     Raises:
-        DataError: no split has a file, or a line is not a Trace.
+        ConfigError: they are neither. DataError: no split has a file, or a line is not a Trace.
     """
-    files = [(split, folder / f"{split}.jsonl") for split in SPLITS]
+    elsewhere = folder.path / config.traces
+    is_import = sealed_as(elsewhere) == IMPORTED
+    names = {split: f"{config.traces}/{split}.jsonl" for split in SPLITS}
+    files = [(s, folder.path / name if is_import else folder.file(name)) for s, name in names.items()]
     if not any(file.is_file() for _, file in files):
         raise DataError(
-            f"{folder}: no train.jsonl, eval.jsonl or test.jsonl there; vertigym traces import makes them"
+            f"{elsewhere}: no train.jsonl, eval.jsonl or test.jsonl there; vertigym traces import makes them"
         )
     for split, file in files:
         if file.is_file():
@@ -91,7 +94,7 @@ def make_tasks(
         DataError: no task is left (says why).
     """
     left, found = SkippedTraces(), dict[str, Task]()
-    for split, trace in read_split(folder.path / config.traces):
+    for split, trace in read_split(folder, config):
         task = make(trace, split)
         if isinstance(task, str):
             left.reasons[task] += 1
