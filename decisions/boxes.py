@@ -48,7 +48,7 @@ class Classes:
                 numbers.add(float(value))
         self._cuts = sorted(numbers)
         spread = _spread(self._cuts)
-        self._others = (*sorted(texts), _OTHER_TEXT, True, False, None, [], {})
+        self._others: tuple[Any, ...] = (*sorted(texts), _OTHER_TEXT, True, False, None, [], {})
         self._first_other = len(spread)
         self.points: list[Any] = [*spread, *self._others]
         self._texts: Mask = (1 << (len(texts) + 1)) - 1 << self._first_other

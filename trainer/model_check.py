@@ -121,8 +121,8 @@ class _Checked:
             if trained[-1] not in ends:
                 end, known = self._tokenizer.decode(trained[-1:]), self._tokenizer.decode(sorted(ends))
                 raise InputError(
-                    f"the chat template ends a turn with {end!r}, and the model stops at {known!r}: set eos_token_id "
-                    "in generation_config.json"
+                    f"the chat template ends a turn with {end!r}, and the model stops at {known!r}: set "
+                    "eos_token_id in generation_config.json"
                 )
             if answer not in str(self._tokenizer.decode(trained)):
                 raise InputError(f"the chat template makes {self._tokenizer.decode(trained)!r} of {answer!r}")
@@ -164,8 +164,8 @@ class _Checked:
             lost = float(logits_V.max() - logits_V[ours.token_ids[place]])
             if lost > BOUND:
                 raise InputError(
-                    f"greedy decoding takes token {ours.token_ids[place]} where `generate` takes {wrote[place]}, "
-                    f"{lost:.2g} nats below the best"
+                    f"greedy decoding takes token {ours.token_ids[place]} where `generate` takes "
+                    f"{wrote[place]}, {lost:.2g} nats below the best"
                 )
         return f"{same} of {len(_CHATS)} answers are those of generate, the others differ where two tokens tie"
 
