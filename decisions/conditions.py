@@ -24,25 +24,21 @@ _MIXED = 60  # longer lists of records that are tried
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often."""
+    """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often.
+    `span` is the least and the greatest near number in units of its finest digit, and that unit."""
 
     path: Path
     near: tuple[Any, ...]
     wide: tuple[Any, ...]
+    span: tuple[int, int, float] | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "span", _span(self.near))
 
     @property
     def name(self) -> str:
         """Its dotted name."""
         return ".".join(self.path)
-
-    @property
-    def span(self) -> tuple[int, int, float] | None:
-        """The least and the greatest candidate of a number, in units of its finest digit, and that unit."""
-        numbers = [v for v in self.near if isinstance(v, int | float) and not isinstance(v, bool)]
-        if len(numbers) < 2:
-            return None
-        unit = 10.0 ** -candidates.decimals(numbers)
-        return round(min(numbers) / unit), round(max(numbers) / unit), unit
 
 
 @dataclass(slots=True)
@@ -180,6 +176,14 @@ class Conditions:
         mixed = islice(chain(pairwise(singles), product(singles, repeat=2), product(singles, repeat=3)), _MIXED)
         near = candidates.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), []])
         return Field(tuple(name.split(".")), near, (None,))
+
+
+def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < 2:
+        return None
+    unit = 10.0 ** -candidates.decimals(numbers)
+    return round(min(numbers) / unit), round(max(numbers) / unit), unit
 
 
 def _atoms(node: Node) -> Iterator[Atom]:

@@ -9,13 +9,14 @@ Each is an argument over all inputs (`boxes.py`, `symbolic.py`), so a rule that 
 shown to be reachable: it is *not proven* either way until a case hits it.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
 from vertigym.decisions.bindings import Env, Symbol
-from vertigym.decisions.boxes import both, without
+from vertigym.decisions.boxes import both, meet, without
 from vertigym.decisions.model import DecisionModel, Node, whole_numbers
 from vertigym.decisions.symbolic import Explorer, Reachable, RuleRegion
 
@@ -89,9 +90,12 @@ def _explained(explorer: Explorer, node: Node, rows: list[RuleRegion], place: in
     row = rows[place]
     if row.box is None:
         return RuleFinding("never", row.rule.id, row.rule.text)
-    earlier = [other for other in rows[:place] if other.exact and other.box is not None]
+    earlier = [o for o in rows[:place] if o.exact and o.box is not None and meet(row.box, o.box)]
     if node.hit_policy == "first" and not _left(explorer, row, earlier):
-        for other in reversed(list(earlier)):  # as few as are needed, the first ones kept
+        # As few as are needed, the first ones kept: no more than the first that cover it together.
+        enough = bisect_left(range(len(earlier)), True, key=lambda n: not _left(explorer, row, earlier[:n]))
+        earlier = earlier[:enough]
+        for other in reversed(list(earlier)):
             fewer = [r for r in earlier if r is not other]
             if not _left(explorer, row, fewer):
                 earlier = fewer

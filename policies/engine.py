@@ -56,6 +56,7 @@ class GenerationRequest:
     temperature: float
     top_p: float
     stop: Sequence[int]
+    cancelled: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class TokenEngine(ABC):
         ids = list(prompt.token_ids or self.renderer.prompt(prompt.messages, prompt.tools))
         room = min(sampling.max_tokens, self.context - len(ids))
         return GenerationRequest(
-            ids, room, prompt.seed, sampling.temperature, sampling.top_p, sorted(self._stop)
+            ids, room, prompt.seed, sampling.temperature, sampling.top_p, sorted(self._stop), prompt.cancelled
         )
 
     def _completion(

@@ -24,7 +24,8 @@ from vertigym.core.errors import ConfigError, DataError, EngineError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.policies.scripted import Scripted, echo
 from vertigym.serving import service
-from vertigym.serving.app import ChatServer, RateLimiter, ServerLimits, check_address
+from vertigym.serving.admission import RateLimiter, check_address
+from vertigym.serving.app import ChatServer, ServerLimits
 from vertigym.serving.batcher import Batcher
 from vertigym.serving.recorder import Recorder
 from vertigym.serving.service import default_name, serve, version_of, with_engine
