@@ -59,10 +59,14 @@ class Renderer(Protocol):
         ...
 
     def extension(
-        self, before: Sequence[Message], reply: str, added: Sequence[Message], tools: Sequence[Any] = ()
+        self,
+        before: Sequence[Message],
+        completion: Completion,
+        messages: Sequence[Message],
+        tools: Sequence[Any] = (),
     ) -> list[int] | None:
-        """The ids that follow a reply (from the end of its text) up to the next generation prompt, or None
-        where the template does not extend what came before."""
+        """The ids that follow a completion up to the next generation prompt, where `messages` are those before
+        it, its own, and what was added; None where the template does not extend what was sampled."""
         ...
 
 
@@ -256,14 +260,10 @@ def _extend_prompt(
     state: _State, before: Sequence[Message], completion: Completion, renderer: Renderer
 ) -> None:
     """Extend the ids by what the environment said, or start a new segment."""
-    added = state.messages[len(before) + 1 :]
-    extension = renderer.extension(before, completion.text, added, state.tools)
+    extension = renderer.extension(before, completion, state.messages, state.tools)
     if extension is None:
         _end_segment(state)
-        _append_context(state, renderer.prompt(state.messages, state.tools))
-        return
-    if extension and state.ids[-1] == extension[0]:  # the model wrote the end-of-turn token itself
-        extension = extension[1:]
+        extension = renderer.prompt(state.messages, state.tools)
     _append_context(state, extension)
 
 

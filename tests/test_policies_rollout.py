@@ -231,7 +231,8 @@ def test_rows_for_training_mark_the_assistants_tokens(engine: TransformersEngine
         {"role": "user", "content": "long"},
         {"role": "assistant", "content": "was long"},
     ]
-    ids, mask = engine.renderer.training_row(chat)
+    (row,) = engine.renderer.training_rows(chat)
+    ids, mask = row.token_ids, row.loss_mask
     assert str(engine.tokenizer.decode(ids)) == engine.renderer.text(chat, prompt=False).rstrip("\n")
     trained = [t for t, m in zip(ids, mask, strict=True) if m]
     assert str(engine.tokenizer.decode(trained)) == "that<|im_end|>was long<|im_end|>"
