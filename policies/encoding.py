@@ -49,8 +49,8 @@ class TextEncoder:
         if self._rows is not None and ids and max(ids) >= self._rows:
             token = self.tokenizer.convert_ids_to_tokens(max(ids))
             raise InputError(
-                f"token {token!r} ({max(ids)}) has no row in the model's embedding of {self._rows} rows: the tokenizer "
-                "is not this model's"
+                f"token {token!r} ({max(ids)}) has no row in the model's embedding of {self._rows} rows: this is "
+                "another model's tokenizer"
             )
         return ids
 

@@ -18,7 +18,7 @@ CHATML = tiny.CHAT_TEMPLATE
 CALLS = CHATML.replace(
     "{{ message.content }}",
     "{{ message.content }}{% for c in message.tool_calls or [] %}"
-    "<call>{{ c.function.name }}{{ c.function.arguments['x'] }}</call>{% endfor %}",
+    "<call>{{ c.function.name }}{{ c.function.arguments | tojson }}</call>{% endfor %}",
 )
 TRIMS = CHATML.replace("{{ message.content }}", "{{ message.content | trim }}")
 NO_SYSTEM = (
@@ -88,7 +88,7 @@ def test_tool_calls_are_trained_in_whatever_form_they_come(
 ) -> None:
     chat = [user("hi"), assistant(content, tool_calls=[call(arguments)])]
     said = "so: " if content else ""
-    assert trained(with_template(CALLS), chat) == [f"{said}<call>lookR7</call><|im_end|>"]
+    assert trained(with_template(CALLS), chat) == [f'{said}<call>look{{"x": "R7"}}</call><|im_end|>']
     # A template that knows no calls gets them as text, in the form that environments read.
     (text,) = trained(with_template(CHATML), chat)
     assert text.endswith('<tool_call>{"name": "look", "arguments": {"x": "R7"}}</tool_call><|im_end|>')
@@ -190,10 +190,7 @@ def test_tokens_around_messages_are_control_tokens_even_if_not_special(with_temp
 
 
 def test_the_assistant_may_write_what_the_template_writes_in_its_turn(with_template: Any) -> None:
-    template = CHATML.replace(
-        "{{ message.content }}", "{{ message.content | replace('<think>', '<think>') }}"
-    ).replace("<|im_start|>assistant\\n", "<|im_start|>assistant\\n")
-    renderer = with_template(template, "<think>", "</think>")
+    renderer = with_template(CHATML, "<think>", "</think>")
     thought = renderer.tokenizer.convert_tokens_to_ids("<think>")
     (row,) = renderer.training_rows([user("<think>"), assistant("<think>why</think>so")])
     assert row.token_ids.count(thought) == 2, "an added token that is around no message is a word like others"
@@ -234,7 +231,10 @@ def test_without_any_end_it_is_refused(base: Path) -> None:
 
 
 def test_the_next_header_ends_a_turn_where_nothing_else_does(with_template: Any) -> None:
-    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
     renderer = with_template(template, "<user>", "<assistant>", "<tool>")
     assert trained(renderer, [user("hi"), assistant("fine")]) == ["fine<user>"]
     chat = [user("hi"), assistant("fine"), {"role": "tool", "content": "7"}, assistant("answer")]
@@ -293,8 +293,8 @@ def test_control_tokens_that_a_model_writes_are_text_in_its_next_prompt(with_tem
 
 
 def metaspace(template: str, scheme: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of the sentencepiece kind, which puts a space before a text: `first`, `always`, or `legacy`, by a
-    normalizer."""
+    """A tokenizer of the sentencepiece kind, which puts a space before a text: `first`, `always`, or `legacy`
+    (by a normalizer)."""
     specials = ["<unk>", "<|im_start|>", "<|im_end|>"]
     words = ["▁", "▁fine", "fine", "▁answer", "answer", "\n", "[/", "▁[/"]
     letters = sorted({c for c in CHATML + INST + "assistant user hi INST be fine answer:ASTUER" if c.strip()})
