@@ -49,7 +49,7 @@ class TextEncoder:
         if self._rows is not None and ids and max(ids) >= self._rows:
             token = self.tokenizer.convert_ids_to_tokens(max(ids))
             raise InputError(
-                f"token {token!r} ({max(ids)}) has no row in the model's embedding of {self._rows} rows: this is "
+                f"token {token!r} ({max(ids)}) has no row in the model's embedding of {self._rows} rows: it is "
                 "another model's tokenizer"
             )
         return ids

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from vertigym.core.errors import InputError
@@ -139,7 +140,7 @@ def rollout(
             if not active:
                 continue
             completions = _generate(policy, active, sampling, renderer, retries)
-            step_all(lambda state, completion: _step(state, completion, renderer, retries), active, completions)
+            step_all(partial(_step, sampling=sampling, renderer=renderer, retries=retries), active, completions)
             for state in (p for p in active if p.score is not None):
                 done[state.index] = _trajectory(state)
                 if on_done:
@@ -222,7 +223,9 @@ def _generate(
     return completions
 
 
-def _step(state: _State, completion: Completion, renderer: Renderer | None, retries: int) -> None:
+def _step(
+    state: _State, completion: Completion, sampling: Sampling, renderer: Renderer | None, retries: int
+) -> None:
     """Record the completion, play it, and prepare the next prompt."""
     state.latency_s += completion.latency_s
     state.version = (
@@ -231,6 +234,14 @@ def _step(state: _State, completion: Completion, renderer: Renderer | None, retr
     state.usage = [state.usage[0] + completion.prompt_tokens, state.usage[1] + completion.completion_tokens]
     if completion.stop_reason is StopReason.ERROR:
         state.score, state.stop = Score.unscored(f"generation failed: {completion.error}"), StopReason.ERROR
+        return
+    wrote = len(completion.token_ids)
+    if renderer and completion.stop_reason is StopReason.LENGTH and wrote < sampling.max_tokens:
+        state.stop = StopReason.ERROR
+        state.score = Score.unscored(
+            f"the model's context is too short: a prompt of {completion.prompt_tokens} tokens leaves room for "
+            f"{wrote} of max_tokens = {sampling.max_tokens}"
+        )
         return
     state.ids += completion.token_ids
     state.mask += [1] * len(completion.token_ids)
