@@ -93,6 +93,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             }
         },
     ),
+    "llama, padded vocabulary": ("llama", {"vocab_size": 300}),
+    "gemma2, padded vocabulary": ("gemma2", {"vocab_size": 300, "final_logit_softcapping": 3.0}),
     "qwen2": ("qwen2", {}),
     "qwen2, window": ("qwen2", {**WINDOW, "use_sliding_window": True, "layer_types": ALTERNATING}),
     "qwen3": ("qwen3", {}),

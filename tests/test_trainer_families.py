@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from vertigym.core.errors import ConfigError, InputError
-from vertigym.learner import agreement
-from vertigym.learner.agreement import BOUND, distances, own_logprobs, settle, some_groups
+from vertigym.learner import own_forward
 from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.logit_head import LogitHead, find_head
+from vertigym.learner.own_forward import BOUND, distances, own_logprobs, settle, some_groups
 from vertigym.learner.ranks import SINGLE_RANK
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
@@ -212,7 +212,7 @@ def test_adapters_are_exported_as_they_are_trained(name: str, tmp_path: Path) ->
     assert max(distances(some, some_groups(samples()))) < BOUND
     model.save_pretrained(tmp_path / "exported", state_dict=merged_state(model))
     load_model(tmp_path / "start")[1].save_pretrained(tmp_path / "exported")
-    assert agreement.loaded_distance(some, tmp_path / "exported", SINGLE_RANK) < BOUND
+    assert own_forward.loaded_distance(some, tmp_path / "exported", SINGLE_RANK) < BOUND
     loaded, _ = load_model(tmp_path / "exported")
     assert loaded.state_dict().keys() == load_model(tmp_path / "start")[0].state_dict().keys()
 
@@ -222,7 +222,7 @@ def test_an_export_with_other_experts_is_seen(tmp_path: Path) -> None:
     state = {name: value + 0.1 * ("down_proj" in name) for name, value in merged_state(model).items()}
     model.save_pretrained(tmp_path / "exported", state_dict=state)
     load_model(tmp_path / "start")[1].save_pretrained(tmp_path / "exported")
-    assert agreement.loaded_distance(learner(model), tmp_path / "exported", SINGLE_RANK) > BOUND
+    assert own_forward.loaded_distance(learner(model), tmp_path / "exported", SINGLE_RANK) > BOUND
 
 
 def test_an_adapter_on_the_head_is_trained(tmp_path: Path) -> None:
