@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vertigym.core.errors import ConfigError, InputError
+from vertigym.core.types import Prompt, Sampling
 from vertigym.learner import own_forward
 from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
@@ -17,7 +18,8 @@ from vertigym.learner.own_forward import BOUND, distances, own_logprobs, settle,
 from vertigym.learner.ranks import SINGLE_RANK
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
-from vertigym.policies.model_folder import load_model
+from vertigym.policies.model_folder import load_model, unreadable_ids
+from vertigym.policies.transformers_engine import TransformersEngine
 
 from .model_families import build
 
@@ -170,6 +172,26 @@ def test_temperature_and_scale_go_together(tmp_path: Path) -> None:
     assert max(distances(some, some_groups(samples()))) < BOUND
 
 
+@pytest.mark.parametrize("name", ["llama, padded vocabulary", "gemma2, padded vocabulary"])
+def test_ids_that_the_tokenizer_cannot_read_are_no_part_of_the_distribution(name: str, tmp_path: Path) -> None:
+    model = model_of(name, tmp_path)
+    tokenizer = load_model(tmp_path)[1]
+    banned = unreadable_ids(tokenizer, 300)
+    some, engine = learner(model, banned=banned), TransformersEngine(model, tokenizer)
+    settle(some, samples())
+    assert some.fuses_head == (name[0] == "l"), "a soft cap and a ban need all logits"
+    step(some)
+    engine.refresh(1)
+    written = engine.generate(
+        [Prompt((), token_ids=[5, 6, 7], seed=i) for i in range(3)], Sampling(max_tokens=8)
+    )
+    rows = [TrainingSample.of(completion) for completion in written]
+    for completion, scored in zip(written, some.score(rows), strict=True):
+        assert scored == pytest.approx(completion.logprobs, abs=BOUND)
+    free = learner(model)
+    assert any(abs(a - b) > BOUND for a, b in zip(free.score(rows)[0], some.score(rows)[0], strict=True))
+
+
 # Dropout.
 
 
@@ -235,9 +257,6 @@ def test_an_adapter_on_the_head_is_trained(tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_the_embedding_is_trained_and_sampled_with(tmp_path: Path) -> None:
-    from vertigym.core.types import Prompt, Sampling
-    from vertigym.policies.transformers_engine import TransformersEngine
-
     model = model_of("llama", tmp_path)
     add_lora(model, LoRAConfig(rank=4, alpha=8, targets=("lm_head", "embed_tokens")), seed=0)
     some, engine = learner(model), TransformersEngine(model, load_model(tmp_path)[1])
