@@ -74,7 +74,7 @@ class TokenEngine(ABC):
     Args:
         stop: the tokens that end a turn by the model's config; those of the chat template are added.
         context: the most tokens of a prompt and its completion together.
-        vocabulary: how many tokens the model predicts. Those that the tokenizer does not know are never sampled.
+        vocabulary: how many tokens the model predicts. Those unknown to the tokenizer are never sampled.
         rows: how many tokens it reads; `vocabulary` where not given.
 
     Raises:
