@@ -61,6 +61,11 @@ def trained_logprobs(some: Learner, rows: list[TrainingSample]) -> torch.Tensor:
     return torch.cat(found)
 
 
+def sampled(engine: TransformersEngine) -> list[TrainingSample]:
+    prompts = [Prompt((), token_ids=[5, 6, 7], seed=seed) for seed in range(3)]
+    return [TrainingSample.of(completion) for completion in engine.generate(prompts, Sampling(max_tokens=8))]
+
+
 def step(some: Learner) -> None:
     before = some.score(samples())
     some.forward_backward(samples(), lambda logp_T, _, __: (-logp_T.sum(), {}))
@@ -182,12 +187,9 @@ def test_ids_that_the_tokenizer_cannot_read_are_no_part_of_the_distribution(name
     assert some.fuses_head == (name[0] == "l"), "a soft cap and a ban need all logits"
     step(some)
     engine.refresh(1)
-    written = engine.generate(
-        [Prompt((), token_ids=[5, 6, 7], seed=i) for i in range(3)], Sampling(max_tokens=8)
-    )
-    rows = [TrainingSample.of(completion) for completion in written]
-    for completion, scored in zip(written, some.score(rows), strict=True):
-        assert scored == pytest.approx(completion.logprobs, abs=BOUND)
+    rows = sampled(engine)
+    for row, scored in zip(rows, some.score(rows), strict=True):
+        assert scored == pytest.approx(row.columns.sampler_logp, abs=BOUND)
     free = learner(model)
     assert any(abs(a - b) > BOUND for a, b in zip(free.score(rows)[0], some.score(rows)[0], strict=True))
 
@@ -262,12 +264,9 @@ def test_an_adapter_on_the_embedding_is_trained_and_sampled_with(tmp_path: Path)
     some, engine = learner(model), TransformersEngine(model, load_model(tmp_path)[1])
     step(some)
     engine.refresh(1)
-    written = engine.generate(
-        [Prompt((), token_ids=[5, 6, 7], seed=i) for i in range(3)], Sampling(max_tokens=8)
-    )
-    rows = [TrainingSample.of(completion) for completion in written]
-    for completion, scored in zip(written, some.score(rows), strict=True):
-        assert scored == pytest.approx(completion.logprobs, abs=BOUND)
+    rows = sampled(engine)
+    for row, scored in zip(rows, some.score(rows), strict=True):
+        assert scored == pytest.approx(row.columns.sampler_logp, abs=BOUND)
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
