@@ -255,7 +255,8 @@ def test_an_extension_goes_on_after_what_was_sampled(with_template: Any) -> None
     end = renderer.end_of_turn
     chat = [user("hi"), assistant("fine"), user("and")]
     whole = renderer.prompt(chat)
-    for ended in ([], end):
+    endings: list[list[int]] = [[], end]
+    for ended in endings:
         sampled = completion(renderer, "fine", ended)
         added = renderer.extension(chat[:1], sampled, chat)
         assert renderer.prompt(chat[:1]) + list(sampled.token_ids) + added == whole
