@@ -56,13 +56,13 @@ class ChatRenderer:
         closing, self._header_ends = self._closing()
         ends = [closing[-1]] if closing else []
         named = {*stop, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])}
-        self.stop: frozenset[int] = frozenset(named | set(tokenizer.convert_tokens_to_ids(ends)))
+        self.stop = frozenset(named | set(self._ids_of(ends)))
         if not self.stop:
             raise InputError(
                 "nothing ends a turn: the template has no token for it, the tokenizer no eos_token"
             )
         self._stop_texts = [str(text) for text in tokenizer.convert_ids_to_tokens(sorted(self.stop))]
-        self.end_of_turn: list[int] = tokenizer.convert_tokens_to_ids(closing) or [int(tokenizer.eos_token_id)]
+        self.end_of_turn = self._ids_of(closing) or [int(tokenizer.eos_token_id)]
         self._control, self._assistant_control = self._control_tokens(closing)
 
     # What is asked of it.
@@ -138,6 +138,10 @@ class ChatRenderer:
 
     # How it finds out.
 
+    def _ids_of(self, tokens: Sequence[str]) -> list[int]:
+        vocabulary = self.tokenizer.get_vocab()
+        return [vocabulary[token] for token in tokens]
+
     def _render(self, messages: Chat, tools: Tools = (), *, prompt: bool = True) -> str:
         """The rendered chat, control tokens in messages marked."""
         marked = [
@@ -171,7 +175,7 @@ class ChatRenderer:
         """
         shared = len(_common_prefix(prompt, finished))
         rest, more = finished[shared:], prompt[shared:]
-        content = mark(_content(message), self._assistant_control)
+        content = str(mark(_content(message), self._assistant_control))
         opened = self._opened(prompt, content)
         said = _says(rest, content, message)
         if opened and (more or content.strip() in rest) and _says(content, "", message):

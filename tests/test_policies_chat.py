@@ -255,7 +255,8 @@ def test_an_extension_goes_on_after_what_was_sampled(with_template: Any) -> None
     end = renderer.end_of_turn
     chat = [user("hi"), assistant("fine"), user("and")]
     whole = renderer.prompt(chat)
-    for ended in ([], end):
+    endings: list[list[int]] = [[], end]
+    for ended in endings:
         sampled = completion(renderer, "fine", ended)
         added = renderer.extension(chat[:1], sampled, chat)
         assert renderer.prompt(chat[:1]) + list(sampled.token_ids) + added == whole
@@ -328,6 +329,12 @@ def test_a_reply_is_encoded_where_it_stands(template: str, scheme: str) -> None:
     if template != NO_END:  # there a token would span the prompt and the reply
         whole = text + (" " if template == INST else "") + "fine answer<|im_end|>"
         assert row.token_ids == tokenizer.encode(whole, add_special_tokens=False)
+
+
+def test_a_reply_that_would_share_a_token_with_its_prompt_has_its_own(with_template: Any) -> None:
+    renderer = with_template(CHATML)  # this tokenizer keeps runs of punctuation together, so "\\n" and "{" too
+    (row,) = renderer.training_rows([user("hi"), assistant('{"a": 1}')])
+    assert row.token_ids == [*renderer.prompt([user("hi")]), *renderer.ids('{"a": 1}'), *renderer.end_of_turn]
 
 
 @pytest.mark.parametrize("scheme", ["first", "always", "legacy"])

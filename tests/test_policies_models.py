@@ -1,5 +1,5 @@
-"""Every family of models: log-probs and greedy tokens are those of the model's own forward pass, alone or beside
-others, or the model is refused in a line."""
+"""Every family of models: log-probs and greedy tokens are those of the model's own forward pass, alone or
+beside others, or the model is refused in a line."""
 
 from typing import Any
 

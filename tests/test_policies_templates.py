@@ -34,7 +34,11 @@ def assistant(text: str, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **more}
 
 
-CALL = {"id": "call12345", "type": "function", "function": {"name": "look_up", "arguments": {"case": "R7"}}}
+CALL: dict[str, Any] = {
+    "id": "call12345",
+    "type": "function",
+    "function": {"name": "look_up", "arguments": {"case": "R7"}},
+}
 SINGLE = [user("hello there"), assistant("fine answer")]
 SYSTEM = [{"role": "system", "content": "be brief"}, *SINGLE]
 SEVERAL = [*SINGLE, user("and more"), assistant("second reply"), user("the last"), assistant("third one")]
@@ -156,7 +160,8 @@ def test_special_tokens_in_a_message_are_text(base: Path, name: str) -> None:
     )
     text = f"a{''.join(special)}b"
     plain, attack = (renderer.prompt([user(said)]) for said in ("ab", text))
-    ids = set(renderer.tokenizer.convert_tokens_to_ids(special))
+    vocabulary = renderer.tokenizer.get_vocab()
+    ids = {vocabulary[token] for token in special}
     assert [i for i in attack if i in ids] == [i for i in plain if i in ids]
     assert text in str(renderer.tokenizer.decode(attack))
 
