@@ -83,7 +83,7 @@ def page(found: dict[str, list[ModelCheck]]) -> str:
         for name, checks in found.items()
         for check in checks
         if check.verdict == "refused"
-    ]
+    ] or ["Nothing."]
     lines += ["", "## What is given up", ""]
     given_up: dict[str, list[str]] = {}
     for name, checks in found.items():

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from vertigym.core.errors import InputError, MissingDependencyError, VertigymError
 from vertigym.core.seeds import generator
@@ -21,13 +22,7 @@ from vertigym.core.types import Completion, Message, Prompt, Sampling
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.logit_head import MODEL_ERRORS
-from vertigym.learner.own_forward import (
-    BOUND,
-    distances,
-    loaded_distance,
-    settle,
-    some_groups,
-)
+from vertigym.learner.own_forward import BOUND, distances, loaded_distance, settle, some_groups
 from vertigym.learner.ranks import SINGLE_RANK
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.agreement import engine_gap, tolerance
@@ -37,6 +32,7 @@ from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.trainer.setup import load
 
 Verdict = Literal["right", "mended", "refused", "skipped"]
+Found = str | list[str]  # what was compared; or what had to be given up, a sentence each
 
 _CHATS: tuple[Sequence[Message], ...] = (
     ({"role": "user", "content": "How many days do refunds take?"},),
@@ -47,6 +43,7 @@ _CHATS: tuple[Sequence[Message], ...] = (
         {"role": "user", "content": "And for an exchange?"},
     ),
 )
+_ANSWER = "Yes, with a receipt."
 _TOKENS = 24
 _LR, _LR_ADAPTERS = 1e-3, 1e-2  # large: after one step, log-probs must have moved
 
@@ -61,35 +58,39 @@ class ModelCheck:
 
 
 def check_model(folder: Path) -> Iterator[ModelCheck]:
-    """The checks of a model folder, as they are done.
+    """The checks of a model folder, as they are done; a refusal ends them.
 
     Raises:
         DataError: the folder holds no loadable model.
     """
-    for adapters in (False, True):
-        for check in _Checked(folder, adapters=adapters).checks():
+    for steps in (_Whole(folder).steps(), _Adapted(folder).steps()):
+        for name, step in steps.items():
+            check = _attempt(name, step)
             yield check
             if check.verdict == "refused":
                 return
+            if check.verdict == "skipped":
+                break
 
 
 def verdict_of(checks: Sequence[ModelCheck]) -> Verdict:
-    """The worst verdict that counts."""
-    found = {check.verdict for check in checks}
-    return "refused" if "refused" in found else "mended" if "mended" in found else "right"
+    """The worst verdict. A model that only adapters do not fit is trained whole, or with other targets."""
+    if any(check.verdict == "refused" and "adapters" not in check.name for check in checks):
+        return "refused"
+    return "right" if all(check.verdict in ("right", "skipped") for check in checks) else "mended"
 
 
-class _Checked:
-    """A model, with or without adapters, through one step of training."""
+class _Whole:
+    """A model through one step of training."""
 
-    def __init__(self, folder: Path, *, adapters: bool) -> None:
-        self._folder, self._adapters = folder, adapters
+    _rate = _LR
+
+    def __init__(self, folder: Path) -> None:
         self._model, self._tokenizer = load(folder)
-        self._samples = _samples(self._model, self._tokenizer)
 
-    def checks(self) -> Iterator[ModelCheck]:
-        """One after the other; a refusal ends them."""
-        steps: dict[str, Callable[[], str | list[str]]] = {
+    def steps(self) -> dict[str, Callable[[], Found]]:
+        """The checks in their order, by name."""
+        return {
             "chat template": self._render,
             "engine": self._open_engine,
             "greedy": self._greedy,
@@ -98,133 +99,130 @@ class _Checked:
             "after a step": self._step,
             "exported": self._export,
         }
-        if self._adapters:
-            steps = {
-                "adapters": self._add_adapters,
-                **{f"{name}, adapters": steps[name] for name in _WITH_ADAPTERS},
-            }
-        for name, step in steps.items():
-            check = _attempt(name, step)
-            yield check
-            if check.verdict in ("refused", "skipped"):
-                return
 
-    def _render(self) -> str:
+    def _render(self) -> Found:
         """What is trained of a chat: the answer, up to a token that ends a turn."""
-        renderer, answer = ChatRenderer(self._tokenizer), "Yes, with a receipt."
+        renderer = ChatRenderer(self._tokenizer)
         for chat in _CHATS:
-            row = renderer.training_rows([*chat, {"role": "assistant", "content": answer}])[-1]
+            row = renderer.training_rows([*chat, {"role": "assistant", "content": _ANSWER}])[-1]
             trained = [i for i, on in zip(row.token_ids, row.loss_mask, strict=True) if on]
-            text, end = str(self._tokenizer.decode(trained)), str(self._tokenizer.decode(renderer.end_of_turn))
-            if answer not in text or trained[-1] not in renderer.stop:
-                raise InputError(f"of the answer {answer!r}, {text!r} would be trained, without an end of turn")
-        return f"turns end with {end!r}"
+            text = str(self._tokenizer.decode(trained))
+            if _ANSWER not in text or trained[-1] not in renderer.stop:
+                raise InputError(
+                    f"of the answer {_ANSWER!r}, {text!r} would be trained, without an end of turn"
+                )
+        return f"turns end with {self._tokenizer.decode(renderer.end_of_turn)!r}"
 
-    def _open_engine(self) -> str | list[str]:
-        """The engine's log-probs of its own samples, beside the model's."""
+    def _open_engine(self) -> Found:
         notes: list[str] = []
         self._engine = TransformersEngine(self._model, self._tokenizer, on_note=notes.append)
         self._learner = self._new_learner()
-        self._samples = [TrainingSample.of(one) for one in self._written() if one.token_ids] or self._samples
-        return notes or self._engine_agrees()
+        self._samples = [TrainingSample.of(one) for one in self._written() if one.token_ids] or self._drawn()
+        agrees = self._engine_agrees()
+        return notes or agrees
 
     def _engine_agrees(self) -> str:
-        far = engine_gap(self._model, self._written(), banned=self._engine.banned).max
-        return _within(far, "the engine's log-probs")
+        """The engine's log-probs of its own samples, beside the model's."""
+        return _within(engine_gap(self._model, self._written(), banned=self._engine.banned).max, "the engine")
 
     def _written(self) -> list[Completion]:
         """Two answers to each chat."""
         prompts = [Prompt(chat, seed=seed) for chat in _CHATS for seed in range(2)]
         return self._engine.generate(prompts, Sampling(max_tokens=_TOKENS))
 
-    def _greedy(self) -> str:
-        """Greedy decoding beside `generate`. Where two tokens tie, either may be taken."""
-        same = [self._same_as_generate(chat) for chat in _CHATS]
-        return f"{sum(same)} of {len(same)} answers are those of generate, the others up to tokens that tie"
+    def _drawn(self) -> list[TrainingSample]:
+        """Answers at random, for a model whose engine writes none."""
+        rng, samples = generator("model check"), []
+        for chat in _CHATS:
+            prompt = self._engine.renderer.prompt(chat)
+            answer = rng.choice(sorted(self._tokenizer.get_vocab().values()), _TOKENS).tolist()
+            samples.append(TrainingSample([*prompt, *answer], [0] * len(prompt) + [1] * _TOKENS))
+        return samples
 
     @torch.no_grad()
-    def _same_as_generate(self, chat: Sequence[Message]) -> bool:
-        """
-        Raises:
-            InputError: the engine takes a worse token, or stops elsewhere.
-        """
-        ids = torch.tensor([self._engine.renderer.prompt(chat)], device=self._engine.device)
-        (done,) = self._engine.generate([Prompt(chat)], Sampling(temperature=0, max_tokens=_TOKENS))
-        whole = self._model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=_TOKENS,
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=sorted(self._engine.renderer.stop),
-            suppress_tokens=self._engine.banned or None,
-        )
-        ours, theirs = list(done.token_ids), whole[0, ids.shape[1] :].tolist()
-        if ours == theirs:
-            return True
-        place = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
-        if place is None:
-            raise InputError(f"greedy decoding stops after {len(ours)} tokens, `generate` after {len(theirs)}")
-        logits_V = self._model(input_ids=whole[:, : ids.shape[1] + place]).logits[0, -1]
-        logits_V[self._engine.banned] = -torch.inf
-        if (lost := float(logits_V.max() - logits_V[ours[place]])) > BOUND:
-            raise InputError(
-                f"greedy decoding takes a token whose logit is {lost:.2g} below that of `generate`"
-            )
-        return False
+    def _greedy(self) -> Found:
+        """Greedy decoding beside the best tokens of the model's own forward pass (where two tie, either may be
+        taken), and beside `generate`."""
+        same = 0
+        for chat in _CHATS:
+            (done,) = self._engine.generate([Prompt(chat)], Sampling(temperature=0, max_tokens=_TOKENS))
+            start, ours = len(done.prompt_ids), list(done.token_ids)
+            ids = torch.tensor([[*done.prompt_ids, *ours]], device=self._engine.device)
+            logits_TV = self._model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
+            logits_TV[:, self._engine.banned] = -torch.inf
+            lost_T = logits_TV.amax(1) - logits_TV.gather(1, ids[0, start:, None])[:, 0]
+            if (lost := float(lost_T.max())) > BOUND:
+                raise InputError(f"greedy decoding takes a token whose logit is {lost:.2g} below the best one")
+            same += ours == self._generated(ids[:, :start])
+        return f"{same} of {len(_CHATS)} answers are those of generate"
 
-    def _settle(self) -> list[str] | str:
+    def _generated(self, ids_1S: Tensor) -> list[int]:
+        """What `generate` writes, greedily; nothing where it fails on this model."""
+        try:
+            whole_1S = self._model.generate(
+                ids_1S,
+                attention_mask=torch.ones_like(ids_1S),
+                max_new_tokens=_TOKENS,
+                do_sample=False,
+                num_beams=1,
+                eos_token_id=sorted(self._engine.renderer.stop),
+                suppress_tokens=self._engine.banned or None,
+            )
+        except MODEL_ERRORS:
+            return []
+        written: list[int] = whole_1S[0, ids_1S.shape[1] :].tolist()
+        return written
+
+    def _settle(self) -> Found:
         notes = settle(self._learner, self._samples)
         return notes or f"alone and in shared rows within {BOUND:g} nats of the model's own forward pass"
 
-    def _bfloat16(self) -> str:
-        learner = self._new_learner(dtype=torch.bfloat16)
+    def _bfloat16(self) -> Found:
+        learner = self._new_learner(torch.bfloat16)
         learner.share_rows, learner.fuses_head = self._learner.share_rows, self._learner.fuses_head
-        exact, rough = self._learner.score(self._samples), learner.score(self._samples)
-        gaps = [
-            abs(a - b)
-            for left, right in zip(exact, rough, strict=True)
-            for a, b in zip(left, right, strict=True)
-        ]
-        return _within(sum(gaps) / len(gaps), "log-probs, on average,", tolerance(torch.bfloat16))
+        gaps = _differences(_scores(self._learner, self._samples), _scores(learner, self._samples))
+        far, bound = sum(gaps) / len(gaps), tolerance(torch.bfloat16)
+        found = f"log-probs are {far:.2g} nats from those in float32, on average (at most {bound:g})"
+        return found if far <= bound else [f'dtype = "float32" only: {found}']
 
-    def _step(self) -> str:
-        before = self._learner.score(self._samples)
+    def _step(self) -> Found:
+        before = _scores(self._learner, self._samples)
         self._learner.forward_backward(self._samples, lambda logp_T, _, __: (-logp_T.sum(), {}))
         self._learner.optim_step()
-        after = self._learner.score(self._samples)
-        moved = max(
-            abs(a - b)
-            for left, right in zip(before, after, strict=True)
-            for a, b in zip(left, right, strict=True)
-        )
-        far = distances(self._learner, some_groups(self._samples))
+        moved = max(_differences(before, _scores(self._learner, self._samples)))
+        far = max(distances(self._learner, some_groups(self._samples)))
         self._engine.refresh(1)
-        return f"log-probs moved by {moved:.2g}; {_within(max(far), 'the trainer')}; {self._engine_agrees()}"
+        return f"log-probs moved by {moved:.2g}; {_within(far, 'the trainer')}; {self._engine_agrees()}"
 
-    def _export(self) -> str:
+    def _export(self) -> Found:
         with TemporaryDirectory() as folder:
             self._model.save_pretrained(folder, state_dict=merged_state(self._model))
             self._tokenizer.save_pretrained(folder)
             far = loaded_distance(self._learner, Path(folder), SINGLE_RANK)
         return _within(far, "the exported model, loaded again,")
 
-    def _add_adapters(self) -> str:
-        add_lora(self._model, LoRAConfig(rank=4, alpha=8), seed=0)
-        count = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
-        return f"{count} weights on all linear layers"
-
     def _new_learner(self, dtype: torch.dtype = torch.float32) -> Learner:
-        rate = _LR_ADAPTERS if self._adapters else _LR
-        return Learner(
-            self._model, OptimizerConfig(lr=rate), total_steps=1, dtype=dtype, banned=self._engine.banned
-        )
+        config = OptimizerConfig(lr=self._rate)
+        return Learner(self._model, config, total_steps=1, dtype=dtype, banned=self._engine.banned)
 
 
-_WITH_ADAPTERS = ("engine", "trainer", "after a step", "exported")
+class _Adapted(_Whole):
+    """The same with adapters on all linear layers."""
+
+    _rate = _LR_ADAPTERS
+
+    def steps(self) -> dict[str, Callable[[], Found]]:
+        """What adapters may change."""
+        steps = super().steps()
+        chosen = ("engine", "trainer", "after a step", "exported")
+        return {"adapters": self._add, **{f"{name}, adapters": steps[name] for name in chosen}}
+
+    def _add(self) -> Found:
+        add_lora(self._model, LoRAConfig(rank=4, alpha=8), seed=0)
+        return f"{sum(p.numel() for p in self._model.parameters() if p.requires_grad)} weights"
 
 
-def _attempt(name: str, step: Callable[[], str | list[str]]) -> ModelCheck:
+def _attempt(name: str, step: Callable[[], Found]) -> ModelCheck:
     try:
         found = step()
     except MissingDependencyError as error:
@@ -232,36 +230,25 @@ def _attempt(name: str, step: Callable[[], str | list[str]]) -> ModelCheck:
     except VertigymError as error:
         return ModelCheck(name, "refused", str(error))
     except MODEL_ERRORS as error:
-        return ModelCheck(
-            name, "refused", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        )
-    return (
-        ModelCheck(name, "right", found)
-        if isinstance(found, str)
-        else ModelCheck(name, "mended", "; ".join(found))
-    )
+        return ModelCheck(name, "refused", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    if isinstance(found, str):
+        return ModelCheck(name, "right", found)
+    return ModelCheck(name, "mended", "; ".join(found))
 
 
-def _within(far: float, what: str, bound: float = BOUND) -> str:
+def _scores(learner: Learner, samples: Sequence[TrainingSample]) -> list[float]:
+    return [logp for row in learner.score(samples) for logp in row]
+
+
+def _differences(some: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [abs(a - b) for a, b in zip(some, others, strict=True)]
+
+
+def _within(far: float, what: str) -> str:
     """
     Raises:
         InputError: it is farther.
     """
-    if not far <= bound:
-        raise InputError(
-            f"{what} differ from the model's own forward pass by {far:.2g} nats (at most {bound:g})"
-        )
+    if not far <= BOUND:
+        raise InputError(f"{what} is {far:.2g} nats from the model's own forward pass (at most {BOUND:g})")
     return f"{what} within {far:.1e} nats"
-
-
-def _samples(model: Any, tokenizer: Any) -> list[TrainingSample]:
-    """Chats with answers at random, where the engine cannot write any."""
-    rng, samples = generator("model check"), []
-    for chat in _CHATS:
-        prompt = tokenizer.encode(" ".join(message["content"] for message in chat), add_special_tokens=False)
-        for count in (_TOKENS, _TOKENS // 2):
-            answer = rng.integers(
-                0, min(len(tokenizer), model.config.get_text_config().vocab_size), count
-            ).tolist()
-            samples.append(TrainingSample([*prompt, *answer], [0] * len(prompt) + [1] * count))
-    return samples
