@@ -12,9 +12,11 @@ from vertigym.cli import app
 from vertigym.core.config import parse
 from vertigym.core.errors import RunError
 from vertigym.core.files import read_jsonl, write_jsonl
+from vertigym.policies import transformers_engine
 from vertigym.policies.chat import ChatRenderer, TrainingRow
 from vertigym.policies.decoder import Decoder
 from vertigym.policies.lora import merged_state
+from vertigym.policies.sampling import sample_tokens
 from vertigym.trainer import checkpoints
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Progress, RunOutcome, train
@@ -58,11 +60,16 @@ def run(tmp_path: Path, family: str = "llama", notes: list[str] | None = None, *
     return train(parse(RunConfig, given, source="test"), progress=Progress(on_note=on_note))
 
 
+def decode_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        transformers_engine, "sample_tokens", lambda logits_BV, *more: sample_tokens(1.1 * logits_BV, *more)
+    )
+
+
 def test_an_engine_that_decodes_another_model_is_refused_before_the_first_step(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Decoder.logits
-    monkeypatch.setattr(Decoder, "logits", lambda self, hidden_BH: 1.1 * real(self, hidden_BH))
+    decode_another_model(monkeypatch)
     with pytest.raises(RunError, match=r"the engine's log-probs differ from the trainer's by .*model check"):
         run(tmp_path, **changes)
     assert steps(tmp_path) == 0
@@ -131,8 +138,7 @@ def test_model_check_says_what_is_right_and_what_is_refused(
         "exported, adapters",
     }
     build("llama", tmp_path / "other")
-    real = Decoder.logits
-    monkeypatch.setattr(Decoder, "logits", lambda self, hidden_BH: 1.1 * real(self, hidden_BH))
+    decode_another_model(monkeypatch)
     done = CliRunner().invoke(app, ["model", "check", str(tmp_path / "other")])
     assert done.exit_code == 1
     assert "refused" in done.stdout
