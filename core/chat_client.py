@@ -102,6 +102,11 @@ class ChatClient:
             raise ChatError(f"endpoint {self.url}: {why}", reached=late) from None
 
 
+def tool_call_text(name: str, arguments: str) -> str:
+    """A tool call as text, in the form that environments read; `arguments` are JSON."""
+    return f'<tool_call>{{"name": {json.dumps(name)}, "arguments": {arguments or "{}"}}}</tool_call>'
+
+
 def _read(reply: Any) -> ChatReply:
     choice = reply["choices"][0]
     message, usage = choice["message"], reply.get("usage") or {}

@@ -4,14 +4,13 @@ A request that fails after all tries comes back as a Completion with stop reason
 wrong; only when nothing answers at all does the eval end, and it can be resumed.
 """
 
-import json
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from vertigym.core.chat_client import ChatClient, ChatError, ChatReply
+from vertigym.core.chat_client import ChatClient, ChatError, tool_call_text
 from vertigym.core.errors import ConfigError, EngineError
 from vertigym.core.types import Completion, Prompt, Sampling, StopReason
 from vertigym.policies.registry import EngineKind, LoadOptions
@@ -72,7 +71,8 @@ class EndpointPolicy:
         if reply.finish_reason not in _STOP_REASONS:
             return _failed(f"finish reason {reply.finish_reason!r}")
         return Completion(
-            text=reply.text + _call_text(reply),
+            text=reply.text
+            + "".join(tool_call_text(call["name"], call["arguments"]) for call in reply.tool_calls),
             stop_reason=_STOP_REASONS[reply.finish_reason],
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
@@ -89,12 +89,6 @@ class EndpointPolicy:
             "seed": prompt.seed % 2**31,
         }
         return request | {"tools": [dict(tool) for tool in prompt.tools]} if prompt.tools else request
-
-
-def _call_text(reply: ChatReply) -> str:
-    """Tool calls in the form that environments read."""
-    calls = [(json.dumps(call["name"]), call["arguments"] or "{}") for call in reply.tool_calls]
-    return "".join(f'<tool_call>{{"name": {name}, "arguments": {given}}}</tool_call>' for name, given in calls)
 
 
 class _Pacer:

@@ -7,16 +7,16 @@ engines write the same tokens but for rounding.
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from vertigym.core.errors import InputError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.policies.chat import ChatRenderer
+from vertigym.policies.model_folder import unreadable_ids
 
 Weights = Callable[[], Mapping[str, Tensor]]  # the state of a whole model, by its Hugging Face names
 
@@ -56,6 +56,7 @@ class GenerationRequest:
     temperature: float
     top_p: float
     stop: Sequence[int]
+    banned: Sequence[int] = ()
     cancelled: Callable[[], bool] | None = None
 
 
@@ -72,16 +73,28 @@ class TokenEngine(ABC):
     """A Policy that continues token ids.
 
     Args:
-        stop: the tokens that end a turn.
+        stop: the tokens that end a turn by the model's config; those of the chat template are added.
         context: the most tokens of a prompt and its completion together.
+        vocabulary: how many tokens the model has. Those that the tokenizer does not know are never sampled.
+
+    Raises:
+        InputError: there is no chat template, or nothing ends a turn.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, stop: Collection[int], context: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stop: Sequence[int],
+        context: int,
+        vocabulary: int | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
-        self.renderer = ChatRenderer(tokenizer)
+        self.renderer = ChatRenderer(tokenizer, stop=stop, rows=vocabulary)
         self.version = 0
         self.context = context
-        self._stop = frozenset(stop)
+        self._stop = sorted(self.renderer.stop)
+        self._banned = unreadable_ids(tokenizer, vocabulary or 0)
         self._lock = threading.Lock()  # weights change between batches, whoever asks for either
 
     @abstractmethod
@@ -120,22 +133,29 @@ class TokenEngine(ABC):
         ids = list(prompt.token_ids or self.renderer.prompt(prompt.messages, prompt.tools))
         room = min(sampling.max_tokens, self.context - len(ids))
         return GenerationRequest(
-            ids, room, prompt.seed, sampling.temperature, sampling.top_p, sorted(self._stop), prompt.cancelled
+            ids,
+            room,
+            prompt.seed,
+            sampling.temperature,
+            sampling.top_p,
+            self._stop,
+            self._banned,
+            prompt.cancelled,
         )
 
     def _completion(
         self, request: GenerationRequest, result: GenerationResult, version: int, elapsed: float
     ) -> Completion:
-        """The end-of-turn token belongs to the completion, but not to its text."""
+        """The end of the turn belongs to the completion, but not to its text."""
         if result.error:
             return Completion("", StopReason.ERROR, error=result.error[:300])
         tokens = list(result.token_ids)
-        stopped = bool(tokens) and tokens[-1] in self._stop
-        text = self.tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=False)
+        length = self.renderer.reply_length(tokens)
+        text = self.tokenizer.decode(tokens[:length], skip_special_tokens=False)
         assert isinstance(text, str)
         return Completion(
             text=text,
-            stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
+            stop_reason=StopReason.STOP if length < len(tokens) else StopReason.LENGTH,
             token_ids=tokens,
             logprobs=list(result.logprobs),
             prompt_ids=list(request.prompt),
@@ -146,15 +166,7 @@ class TokenEngine(ABC):
         )
 
 
-def stop_ids(generation_config: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that end a turn.
-
-    Raises:
-        InputError: neither the generation config nor the tokenizer names one.
-    """
+def stop_ids(generation_config: Any) -> list[int]:
+    """The tokens that end a turn by a model's config."""
     named = getattr(generation_config, "eos_token_id", None)
-    ids = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
-    found = {int(i) for i in ids if i is not None}
-    if not found:
-        raise InputError("the model names no end-of-turn token: set eos_token_id in generation_config.json")
-    return found
+    return [int(i) for i in (named if isinstance(named, list) else [named]) if i is not None]

@@ -4,6 +4,7 @@ Every sample draws its uniform numbers from its own seed, so a completion depend
 on the batch only through the rounding of matmuls.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -19,7 +20,7 @@ from vertigym.core.types import Sampling
 from vertigym.policies.decoder import Decoder, supports
 from vertigym.policies.engine import GenerationRequest, GenerationResult, TokenEngine, Weights, stop_ids
 from vertigym.policies.full_tensors import full_tensor, load_full_state
-from vertigym.policies.model_folder import load_model
+from vertigym.policies.model_folder import context_of, load_model
 from vertigym.policies.registry import EngineKind, EngineSetup
 from vertigym.policies.sampling import sample_tokens
 from vertigym.policies.steppers import DecoderStepper, ModelStepper, Stepper
@@ -48,14 +49,19 @@ class TransformersEngine(TokenEngine):
         copy: bool = False,
         weights: Weights | None = None,
     ) -> None:
-        context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
-        super().__init__(tokenizer, stop=stop_ids(model.generation_config, tokenizer), context=context)
+        super().__init__(
+            tokenizer,
+            stop=stop_ids(model.generation_config),
+            context=context_of(model.config),
+            vocabulary=model.get_input_embeddings().weight.shape[0],
+        )
         self.model = model
         self.max_batch = max_batch
         self.device = next(model.parameters()).device
         self.has_copy = copy
         self._weights = weights
-        self._stop_ids = torch.tensor(sorted(self._stop), device=self.device)
+        self._stop_ids = torch.tensor(self._stop, device=self.device)
+        self._banned_ids = torch.tensor(self._banned, dtype=torch.long, device=self.device)
         self._decoder = (
             Decoder(model, resolve_dtype(dtype, self.device), copy=copy) if supports(model) else None
         )
@@ -126,6 +132,8 @@ class TransformersEngine(TokenEngine):
         rows = torch.arange(B, device=self.device)  # the output row of each row still in the batch
         live = torch.ones(B, dtype=torch.bool, device=self.device)
         for t in range(R):
+            if self._banned:
+                logits_BV = logits_BV.index_fill(1, self._banned_ids, -math.inf)
             token, logp = sample_tokens(logits_BV, uniform_BR[rows, t], sampling)
             tokens_BR[rows, t], logps_BR[rows, t] = token, logp
             ended = torch.isin(token, self._stop_ids) | (limits_B[rows] == t + 1)

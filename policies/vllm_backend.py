@@ -69,7 +69,9 @@ def sampling_parameters(request: GenerationRequest) -> dict[str, Any]:
     """vLLM's sampling parameters, by its names. All others keep a neutral default (no top-k, no penalties): a
     model folder's generation_config.json, which may set them, is not read. The one log-prob asked for is that
     of the sampled token."""
-    return {
+    # -100, the least that vLLM takes, leaves a banned token a probability of e^-100.
+    bias = {"logit_bias": dict.fromkeys(request.banned, -100.0)} if request.banned else {}
+    return bias | {
         "temperature": request.temperature,
         "top_p": request.top_p,
         "max_tokens": request.max_tokens,

@@ -5,7 +5,7 @@ around the tokens (`engine.TokenEngine`) is the same code for both.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vertigym.core.errors import ConfigError
 from vertigym.policies.engine import GenerationRequest, GenerationResult, TokenEngine, Weights, stop_ids
-from vertigym.policies.model_folder import load_tokenizer
+from vertigym.policies.model_folder import context_of, load_tokenizer
 from vertigym.policies.registry import EngineKind, EngineSetup
 from vertigym.policies.vllm_backend import VLLMBackend, VLLMConfig
 from vertigym.policies.vllm_in_process import InProcessVLLM
@@ -37,11 +37,12 @@ class VLLMEngine(TokenEngine):
         backend: VLLMBackend,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        stop: Collection[int],
+        stop: Sequence[int],
         context: int,
+        vocabulary: int | None = None,
         weights: Weights | None = None,
     ) -> None:
-        super().__init__(tokenizer, stop=stop, context=context)
+        super().__init__(tokenizer, stop=stop, context=context, vocabulary=vocabulary)
         self.backend = backend
         self._weights = weights
 
@@ -101,7 +102,7 @@ def open_vllm(
     """
     config = config or VLLMConfig()
     tokenizer, model_config, generation = load_tokenizer(folder)
-    context = int(getattr(model_config, "max_position_embeddings", 1 << 20))
+    context, vocabulary = context_of(model_config), int(model_config.get_text_config().vocab_size)
     dtype = ("bfloat16" if torch.cuda.is_available() else "float32") if dtype == "auto" else dtype
     backend: VLLMBackend
     if config.mode == "server":
@@ -110,8 +111,8 @@ def open_vllm(
         )
     else:
         backend = InProcessVLLM(folder, config, dtype=dtype, context=context)
-    stop = stop_ids(generation, tokenizer)
-    engine = VLLMEngine(backend, tokenizer, stop=stop, context=context, weights=weights)
+    stop = stop_ids(generation)
+    engine = VLLMEngine(backend, tokenizer, stop=stop, context=context, vocabulary=vocabulary, weights=weights)
     if config.urls and weights:  # a server that runs already may hold the weights of an earlier run
         engine.refresh(0)
     return engine

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from vertigym.core.errors import InputError
@@ -59,10 +60,14 @@ class Renderer(Protocol):
         ...
 
     def extension(
-        self, before: Sequence[Message], reply: str, added: Sequence[Message], tools: Sequence[Any] = ()
+        self,
+        before: Sequence[Message],
+        completion: Completion,
+        messages: Sequence[Message],
+        tools: Sequence[Any] = (),
     ) -> list[int] | None:
-        """The ids that follow a reply (from the end of its text) up to the next generation prompt, or None
-        where the template does not extend what came before."""
+        """The ids that follow a completion up to the next generation prompt, where `messages` are those before
+        it, its own, and what was added; None where the template does not extend what was sampled."""
         ...
 
 
@@ -135,7 +140,7 @@ def rollout(
             if not active:
                 continue
             completions = _generate(policy, active, sampling, renderer, retries)
-            step_all(lambda state, completion: _step(state, completion, renderer, retries), active, completions)
+            step_all(partial(_step, sampling=sampling, renderer=renderer, retries=retries), active, completions)
             for state in (p for p in active if p.score is not None):
                 done[state.index] = _trajectory(state)
                 if on_done:
@@ -218,7 +223,9 @@ def _generate(
     return completions
 
 
-def _step(state: _State, completion: Completion, renderer: Renderer | None, retries: int) -> None:
+def _step(
+    state: _State, completion: Completion, sampling: Sampling, renderer: Renderer | None, retries: int
+) -> None:
     """Record the completion, play it, and prepare the next prompt."""
     state.latency_s += completion.latency_s
     state.version = (
@@ -227,6 +234,14 @@ def _step(state: _State, completion: Completion, renderer: Renderer | None, retr
     state.usage = [state.usage[0] + completion.prompt_tokens, state.usage[1] + completion.completion_tokens]
     if completion.stop_reason is StopReason.ERROR:
         state.score, state.stop = Score.unscored(f"generation failed: {completion.error}"), StopReason.ERROR
+        return
+    wrote = len(completion.token_ids)
+    if renderer and completion.stop_reason is StopReason.LENGTH and wrote < sampling.max_tokens:
+        state.stop = StopReason.ERROR
+        state.score = Score.unscored(
+            f"the model's context is too short: a prompt of {completion.prompt_tokens} tokens leaves room for "
+            f"{wrote} of max_tokens = {sampling.max_tokens}"
+        )
         return
     state.ids += completion.token_ids
     state.mask += [1] * len(completion.token_ids)
@@ -256,14 +271,10 @@ def _extend_prompt(
     state: _State, before: Sequence[Message], completion: Completion, renderer: Renderer
 ) -> None:
     """Extend the ids by what the environment said, or start a new segment."""
-    added = state.messages[len(before) + 1 :]
-    extension = renderer.extension(before, completion.text, added, state.tools)
+    extension = renderer.extension(before, completion, state.messages, state.tools)
     if extension is None:
         _end_segment(state)
-        _append_context(state, renderer.prompt(state.messages, state.tools))
-        return
-    if extension and state.ids[-1] == extension[0]:  # the model wrote the end-of-turn token itself
-        extension = extension[1:]
+        extension = renderer.prompt(state.messages, state.tools)
     _append_context(state, extension)
 
 

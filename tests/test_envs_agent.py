@@ -466,7 +466,8 @@ def test_tools_reach_the_model_through_its_own_template(env: AgentEnv, tmp_path:
     for action in actions:
         *_, info = env.step(action)
     assert '"name": "find_customer"' in renderer.text(info["messages"][:2], info["tools"])
-    ids, mask = renderer.training_row(info["messages"], info["tools"])
+    (row,) = renderer.training_rows(info["messages"], info["tools"])
+    ids, mask = row.token_ids, row.loss_mask
     assert '"decide_case"' in tokenizer.decode(ids[: mask.index(1)])
     learnt = tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
     assert learnt == "<|im_end|>".join([*actions, ""])

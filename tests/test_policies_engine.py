@@ -12,6 +12,7 @@ from vertigym.core.errors import ConfigError, DataError, InputError
 from vertigym.core.types import Prompt, Sampling, StopReason
 from vertigym.policies import tiny
 from vertigym.policies import transformers_engine as engine_module
+from vertigym.policies.chat import ids_of
 from vertigym.policies.decoder import Decoder, supports
 from vertigym.policies.load import load_policy
 from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
@@ -140,12 +141,50 @@ def test_generation_stops_at_the_end_of_turn_token_and_says_so(engine: Transform
         assert len(completion.logprobs) == len(completion.token_ids) == completion.completion_tokens
 
 
-def test_a_prompt_that_fills_the_context_comes_back_empty_and_spares_its_neighbours(
-    engine: TransformersEngine,
+def test_a_sample_has_all_the_room_that_its_own_prompt_leaves(engine: TransformersEngine) -> None:
+    rows = [[6, 7], [5] * 60, [5] * 64, [5] * 70, [6, 7]]
+    together = engine.generate(prompts(rows), Sampling(max_tokens=40))
+    for place, row in enumerate(rows):
+        (alone,) = engine.generate(prompts([row], seed=place), Sampling(max_tokens=40))
+        assert together[place].token_ids == alone.token_ids
+        assert len(alone.token_ids) <= max(64 - len(row), 0)
+    assert [len(together[place].token_ids) for place in (2, 3)] == [0, 0]
+    assert max(len(together[place].token_ids) for place in (0, 4)) > 4
+    assert together[2].stop_reason is StopReason.LENGTH
+
+
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_ids_that_the_tokenizer_cannot_read_are_never_sampled(
+    folder: Path, generic: bool, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full, short = engine.generate(prompts([[5] * 64, [6, 7]]), Sampling(max_tokens=4))
-    assert (full.text, full.stop_reason, list(full.token_ids)) == ("", StopReason.LENGTH, [])
-    assert len(short.token_ids) > 0
+    model, tokenizer = load_model(folder)
+    known = len(tokenizer)
+    model.resize_token_embeddings(known + 50, mean_resizing=False)
+    with torch.no_grad():
+        model.lm_head.weight[known:] = model.lm_head.weight[:50] * 3
+    if generic:
+        monkeypatch.setattr(engine_module, "supports", lambda _: False)
+    engine = TransformersEngine(model, tokenizer)
+    wrote = engine.generate(prompts(ROWS * 8), Sampling(max_tokens=16, temperature=temperature))
+    assert max(i for c in wrote for i in c.token_ids) < known
+    row, reply = wrote[0].prompt_ids, wrote[0].token_ids
+    with torch.no_grad():
+        logits = model(torch.tensor([[*row, *reply]])).logits[0, len(row) - 1 : -1, :known]
+    expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(reply)[:, None])[:, 0]
+    assert wrote[0].logprobs == pytest.approx(expected.tolist(), abs=1e-4), (
+        "under the distribution sampled from"
+    )
+
+
+def test_generation_stops_at_the_token_that_the_template_ends_turns_with(folder: Path) -> None:
+    model, tokenizer = load_model(folder)
+    tokenizer.eos_token = "<|endoftext|>"  # and so says the config
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    engine = TransformersEngine(model, tokenizer)
+    wrote = engine.generate(prompts([[7, 8]] * 64), Sampling(max_tokens=40, temperature=1.5))
+    ends = {c.token_ids[-1] for c in wrote if c.stop_reason is StopReason.STOP}
+    assert ends == set(ids_of(tokenizer, ["<|endoftext|>", "<|im_end|>"]))
 
 
 def test_refresh_takes_over_changed_weights(folder: Path) -> None:

@@ -231,7 +231,21 @@ def test_rows_for_training_mark_the_assistants_tokens(engine: TransformersEngine
         {"role": "user", "content": "long"},
         {"role": "assistant", "content": "was long"},
     ]
-    ids, mask = engine.renderer.training_row(chat)
+    (row,) = engine.renderer.training_rows(chat)
+    ids, mask = row.token_ids, row.loss_mask
     assert str(engine.tokenizer.decode(ids)) == engine.renderer.text(chat, prompt=False).rstrip("\n")
     trained = [t for t, m in zip(ids, mask, strict=True) if m]
     assert str(engine.tokenizer.decode(trained)) == "that<|im_end|>was long<|im_end|>"
+
+
+def test_what_the_context_cuts_is_not_scored_and_shortens_nobody(engine: TransformersEngine) -> None:
+    long = Task(id="long", prompt="x" * 500, answer="")
+    env = SingleTurnEnv(TaskSet([*TASKS, long]), Rubric(lambda completion: 1.0))
+    sampling = Sampling(max_tokens=40, temperature=0)
+    alone = rollout(engine, env, episodes(), sampling)
+    together = rollout(engine, env, [*episodes(), Episode("long")], sampling)
+    assert [t.segments for t in together[:-1]] == [t.segments for t in alone]
+    assert {t.score.value for t in together[:-1]} == {1.0}
+    cut = together[-1].score
+    assert cut.value is None
+    assert "context is too short" in str(cut.evidence["reason"])

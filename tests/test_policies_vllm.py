@@ -472,7 +472,7 @@ def test_vllm_is_told_everything_and_nothing_it_could_add(folder: Path) -> None:
         GenerationResult([7], [float("nan")]),
         GenerationResult([7], [-9999.0]),
     )
-    engine = VLLMEngine(backend, tokenizer, stop={2}, context=10)
+    engine = VLLMEngine(backend, tokenizer, stop=[2], context=10)
     rows = [Prompt((), token_ids=[5] * 8, seed=3), Prompt((), token_ids=[5] * 10)]
     good, full = engine.generate(rows, Sampling(max_tokens=6, temperature=0.5))
     (request,) = backend.requests

@@ -113,13 +113,13 @@ class _Checked:
 
     def _render(self) -> str:
         """What is trained of a chat: the answer, up to the token that ends a turn."""
-        renderer, answer = ChatRenderer(self._tokenizer), "Yes, with a receipt."
-        ends = stop_ids(self._model.generation_config, self._tokenizer)
+        answer = "Yes, with a receipt."
+        renderer = ChatRenderer(self._tokenizer, stop=stop_ids(self._model.generation_config))
         for chat in _CHATS:
-            ids, mask = renderer.training_row([*chat, {"role": "assistant", "content": answer}])
-            trained = [i for i, on in zip(ids, mask, strict=True) if on]
-            if trained[-1] not in ends:
-                end, known = self._tokenizer.decode(trained[-1:]), self._tokenizer.decode(sorted(ends))
+            row = renderer.training_rows([*chat, {"role": "assistant", "content": answer}])[-1]
+            trained = [i for i, on in zip(row.token_ids, row.loss_mask, strict=True) if on]
+            if trained[-1] not in renderer.stop:
+                end, known = self._tokenizer.decode(trained[-1:]), self._tokenizer.decode(sorted(renderer.stop))
                 raise InputError(
                     f"the chat template ends a turn with {end!r}, and the model stops at {known!r}: set "
                     "eos_token_id in generation_config.json"

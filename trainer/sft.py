@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vertigym.core.errors import DataError
+from vertigym.core.errors import DataError, InputError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import Message
 from vertigym.learner.agreement import settle
@@ -44,9 +44,8 @@ class SFT:
         self._learner, self._engine, self._on_note = learner, engine, on_note
         self._mismatch = MismatchProbe(learner, engine, RolloutConfig(max_tokens=_PROBE_TOKENS))
         self._batch, self._first = batch, True
-        self._samples = [
-            _sample(row, engine.renderer, f"{data}:{n}") for n, row in enumerate(read_jsonl(data), 1)
-        ]
+        rows = enumerate(read_jsonl(data), 1)
+        self._samples = [one for n, row in rows for one in _samples(row, engine.renderer, f"{data}:{n}")]
         if not self._samples:
             raise DataError(f"{data}: no rows to train on")
         self._order = Shuffled(len(self._samples), seed, "sft")
@@ -91,5 +90,15 @@ def chat(row: Any, where: str) -> list[Message]:
     return messages
 
 
-def _sample(row: Any, renderer: ChatRenderer, where: str) -> TrainingSample:
-    return TrainingSample(*renderer.training_row(chat(row, where), row.get("tools") or ()))
+def _samples(row: Any, renderer: ChatRenderer, where: str) -> list[TrainingSample]:
+    """One sample, or several where the chat template does not extend a chat turn by turn.
+
+    Raises:
+        DataError: the row is no chat, or the template cannot render it (names `where`).
+    """
+    messages = chat(row, where)
+    try:
+        rows = renderer.training_rows(messages, row.get("tools") or ())
+    except InputError as error:
+        raise DataError(f"{where}: {error}") from None
+    return [TrainingSample(row.token_ids, row.loss_mask) for row in rows]
