@@ -176,6 +176,7 @@ class ChatServer:
         body = await self._body(http)
         try:
             value = from_json(body, allow_inf_nan=False)
+            dumps(value)  # fails on 1e999, which no record can hold
         except ValueError as error:
             raise RefusedError(400, f"Invalid JSON: {error}") from None
         if is_too_deep(value):
