@@ -22,7 +22,7 @@ from vertigym.policies.model_folder import load_model
 
 BOUND = 1e-3  # nats, in float32
 BOUND_BFLOAT16 = 0.05  # nats a token on average, where one side's passes are in bfloat16
-_TOKENS = 4096  # in a group, about
+_SAMPLES, _TOKENS = 3, 512  # of a group, and of a sample: all their logits are computed
 _SAYS = "log-probs are {:.2g} nats from the model's own forward pass"
 
 Groups = Sequence[Sequence[TrainingSample]]
@@ -62,14 +62,19 @@ def distances(learner: Learner, groups: Groups) -> list[float]:
 
 def some_groups(samples: Sequence[TrainingSample]) -> Groups:
     """A few samples: two groups, the first with two samples at least, for neighbours of both kinds. Where there
-    are not as many, some stand twice."""
+    are not as many, some stand twice; long ones are cut."""
     by_prompt: dict[tuple[int, ...], list[TrainingSample]] = defaultdict(list)
     for sample in samples:
         by_prompt[tuple(sample.token_ids[: sample.prompt_length])].append(sample)
     largest = sorted(by_prompt.values(), key=len, reverse=True)
-    first, second = largest[0], largest[-1]
-    fitting = max(2, _TOKENS // max(len(sample.token_ids) for sample in samples))
-    return [(first * 2)[: min(3, fitting)], second[: min(3, fitting)]]
+    return [[_cut(sample) for sample in group[:_SAMPLES]] for group in (largest[0] * 2, largest[-1])]
+
+
+def _cut(sample: TrainingSample) -> TrainingSample:
+    """The end of the prompt and what follows it."""
+    start = max(0, sample.prompt_length - _TOKENS // 2)
+    end = start + _TOKENS
+    return TrainingSample(sample.token_ids[start:end], sample.loss_mask[start:end])
 
 
 def shared(groups: Groups) -> list[PackedRow]:

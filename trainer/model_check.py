@@ -144,30 +144,33 @@ class _Checked:
         return _within(float((sampled_T - expected_T.cpu()).abs().max()), "the engine's log-probs")
 
     def _greedy(self) -> str:
-        """Greedy decoding beside `generate`. Where two tokens are as good as equal, either may be taken."""
-        same = 0
-        for chat in _CHATS:
-            prompt = self._engine.renderer.prompt(chat)
-            (ours,) = self._engine.generate([Prompt(chat)], Sampling(temperature=0, max_tokens=_TOKENS))
-            ids = torch.tensor([prompt], device=self._engine.device)
-            wrote = self._model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=_TOKENS, do_sample=False, num_beams=1
-            )[0, len(prompt) :].tolist()
-            place = next(
-                (i for i, pair in enumerate(zip(ours.token_ids, wrote, strict=False)) if pair[0] != pair[1]),
-                None,
+        """Greedy decoding beside `generate`. Where two tokens tie, either may be taken."""
+        same = [self._same_as_generate(chat) for chat in _CHATS]
+        return f"{sum(same)} of {len(same)} answers are those of generate, the others up to tokens that tie"
+
+    @torch.no_grad()
+    def _same_as_generate(self, chat: Sequence[Message]) -> bool:
+        """
+        Raises:
+            InputError: the engine takes a worse token, or stops elsewhere.
+        """
+        ids = torch.tensor([self._engine.renderer.prompt(chat)], device=self._engine.device)
+        (done,) = self._engine.generate([Prompt(chat)], Sampling(temperature=0, max_tokens=_TOKENS))
+        whole = self._model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=_TOKENS, do_sample=False, num_beams=1
+        )
+        ours, theirs = list(done.token_ids), whole[0, ids.shape[1] :].tolist()
+        if ours == theirs:
+            return True
+        place = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+        if place is None:
+            raise InputError(f"greedy decoding stops after {len(ours)} tokens, `generate` after {len(theirs)}")
+        logits_V = self._model(input_ids=whole[:, : ids.shape[1] + place]).logits[0, -1]
+        if (lost := float(logits_V.max() - logits_V[ours[place]])) > BOUND:
+            raise InputError(
+                f"greedy decoding takes a token whose logit is {lost:.2g} below that of `generate`"
             )
-            if place is None:
-                same += 1
-                continue
-            logits_V = self._model(input_ids=torch.cat([ids, ids.new_tensor([wrote[:place]])], 1)).logits[0, -1]
-            lost = float(logits_V.max() - logits_V[ours.token_ids[place]])
-            if lost > BOUND:
-                raise InputError(
-                    f"greedy decoding takes token {ours.token_ids[place]} where `generate` takes "
-                    f"{wrote[place]}, {lost:.2g} nats below the best"
-                )
-        return f"{same} of {len(_CHATS)} answers are those of generate, the others differ where two tokens tie"
+        return False
 
     def _settle(self) -> list[str] | str:
         notes = settle(self._learner, self._samples)
