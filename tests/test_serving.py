@@ -320,7 +320,7 @@ def test_a_full_disk_at_the_start_is_one_line(tmp_path: Path, monkeypatch: pytes
     file.write_text('{"id": "torn')
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", broken)
-        with pytest.raises(DataError, match="cannot record there .No space left"):
+        with pytest.raises(DataError, match="cannot record there"):
             Recorder(file)
     Recorder(file).close()
 

@@ -13,30 +13,11 @@ from vertigym.serving.app import ServerLimits
 
 from .served import KEY, ask, client, post, recorded, serving
 
-NULL = [
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "max_completion_tokens",
-    "max_tokens",
-    "metadata",
-    "n",
-    "presence_penalty",
-    "reasoning_effort",
-    "response_format",
-    "seed",
-    "service_tier",
-    "stop",
-    "store",
-    "stream",
-    "stream_options",
-    "temperature",
-    "tools",
-    "tool_choice",
-    "top_logprobs",
-    "top_p",
-    "user",
-]
+NULL = (
+    *("frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "metadata", "n"),
+    *("presence_penalty", "response_format", "seed", "service_tier", "stop", "store", "stream", "tools"),
+    *("reasoning_effort", "stream_options", "temperature", "tool_choice", "top_logprobs", "top_p", "user"),
+)
 CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
 
 
