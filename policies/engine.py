@@ -75,7 +75,8 @@ class TokenEngine(ABC):
     Args:
         stop: the tokens that end a turn by the model's config; those of the chat template are added.
         context: the most tokens of a prompt and its completion together.
-        vocabulary: how many tokens the model has. Those that the tokenizer does not know are never sampled.
+        vocabulary: how many tokens the model predicts. Those unknown to the tokenizer are never sampled.
+        rows: how many tokens it reads; `vocabulary` where not given.
 
     Raises:
         InputError: there is no chat template, or nothing ends a turn.
@@ -88,13 +89,14 @@ class TokenEngine(ABC):
         stop: Sequence[int],
         context: int,
         vocabulary: int | None = None,
+        rows: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.renderer = ChatRenderer(tokenizer, stop=stop, rows=vocabulary)
+        self.renderer = ChatRenderer(tokenizer, stop=stop, rows=rows or vocabulary)
         self.version = 0
         self.context = context
         self._stop = sorted(self.renderer.stop)
-        self._banned = unreadable_ids(tokenizer, vocabulary or 0)
+        self.banned = unreadable_ids(tokenizer, vocabulary or 0)
         self._lock = threading.Lock()  # weights change between batches, whoever asks for either
 
     @abstractmethod
@@ -139,7 +141,7 @@ class TokenEngine(ABC):
             sampling.temperature,
             sampling.top_p,
             self._stop,
-            self._banned,
+            self.banned,
             prompt.cancelled,
         )
 

@@ -1,9 +1,15 @@
-"""One decoding step at a time, over a batch: the fast decoder where it fits, any Hugging Face model elsewhere.
+"""One decoding step at a time, over a batch: three ways, from the fastest to the one that is always right.
 
-A stepper holds a batch's cache. `prefill` reads left-padded prompts, `step` appends one token a row, `keep`
-drops or repeats rows. All give logits `[B, V]` in float32 for the next token.
+A stepper holds a batch. `prefill` reads left-padded prompts, `step` appends one token a row, `keep` drops or
+repeats rows. All give logits `[B, V]` in float32 for the next token.
+
+    DecoderStepper      our own decoder, for the Llama family
+    CacheStepper        the model's forward pass and its cache
+    ForwardStepper      the model's forward pass over all tokens again, rows of one length at a time
 """
 
+import inspect
+from collections import defaultdict
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +18,7 @@ from torch import Tensor
 from vertigym.policies.decoder import Cache, Decoder
 
 _MASKED = -1e9  # finite, so that a fully masked (padding) row gives no NaN
+_CACHES = ("past_key_values", "cache_params")  # what models call their cache
 
 
 class Stepper(Protocol):
@@ -63,11 +70,13 @@ class DecoderStepper:
         return self._decoder.logits(hidden_BH)
 
 
-class ModelStepper:
+class CacheStepper:
     """Steps with the model's own forward pass and cache."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._accepts = inspect.signature(model.forward).parameters
+        self._name = next((name for name in _CACHES if name in self._accepts), _CACHES[0])
 
     def prefill(self, ids_BS: Tensor, pads_B: Tensor, room: int) -> Tensor:
         """Read the prompts."""
@@ -79,7 +88,7 @@ class ModelStepper:
 
     def keep(self, rows_R: Tensor) -> None:
         """Keep these rows."""
-        self._cache.batch_select_indices(rows_R)
+        self._cache.reorder_cache(rows_R)
         self._mask_BT, self._pads_B = self._mask_BT[rows_R], self._pads_B[rows_R]
 
     def step(self, tokens_B: Tensor) -> Tensor:
@@ -89,14 +98,47 @@ class ModelStepper:
         return self._forward(tokens_B[:, None], positions_B1)
 
     def _forward(self, ids_BS: Tensor, positions_BS: Tensor) -> Tensor:
-        out = self._model(
-            input_ids=ids_BS,
-            attention_mask=self._mask_BT,
-            position_ids=positions_BS,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self._cache = out.past_key_values
+        given = {
+            "attention_mask": self._mask_BT,
+            "position_ids": positions_BS,
+            "logits_to_keep": 1,
+            self._name: self._cache,
+        }
+        accepted = {name: value for name, value in given.items() if name in self._accepts}
+        out = self._model(input_ids=ids_BS, use_cache=True, **accepted)
+        self._cache = out[self._name]
         logits: Tensor = out.logits[:, -1].float()
         return logits
+
+
+class ForwardStepper:
+    """Steps with the model's own forward pass, without a cache and without padding."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def prefill(self, ids_BS: Tensor, pads_B: Tensor, room: int) -> Tensor:
+        """Read the prompts."""
+        self._rows = [ids[pads:] for ids, pads in zip(ids_BS, pads_B.tolist(), strict=True)]
+        return self._forward()
+
+    def keep(self, rows_R: Tensor) -> None:
+        """Keep these rows."""
+        self._rows = [self._rows[row] for row in rows_R.tolist()]
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Append one token a row."""
+        self._rows = [torch.cat([row, token]) for row, token in zip(self._rows, tokens_B[:, None], strict=True)]
+        return self._forward()
+
+    def _forward(self) -> Tensor:
+        by_length = defaultdict(list)
+        for place, row in enumerate(self._rows):
+            by_length[len(row)].append(place)
+        found: dict[int, Tensor] = {}
+        for places in by_length.values():
+            ids_BS = torch.stack([self._rows[place] for place in places])
+            found |= zip(
+                places, self._model(input_ids=ids_BS, use_cache=False).logits[:, -1].float(), strict=True
+            )
+        return torch.stack([found[place] for place in range(len(self._rows))])

@@ -4,8 +4,10 @@ Every sample draws its uniform numbers from its own seed, so a completion depend
 on the batch only through the rounding of matmuls.
 """
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +19,19 @@ from transformers import PreTrainedTokenizerBase
 
 from vertigym.core.errors import EngineError
 from vertigym.core.types import Sampling
+from vertigym.policies.agreement import Way, check_causal, first_that_agrees
 from vertigym.policies.decoder import Decoder, supports
 from vertigym.policies.engine import GenerationRequest, GenerationResult, TokenEngine, Weights, stop_ids
 from vertigym.policies.full_tensors import full_tensor, load_full_state
 from vertigym.policies.model_folder import context_of, load_model
 from vertigym.policies.registry import EngineKind, EngineSetup
 from vertigym.policies.sampling import sample_tokens
-from vertigym.policies.steppers import DecoderStepper, ModelStepper, Stepper
+from vertigym.policies.steppers import CacheStepper, DecoderStepper, ForwardStepper, Stepper
 
 DType = Literal["auto", "float32", "bfloat16"]
+_log = logging.getLogger(__name__)
+_PROBE = "Quick brown foxes jump over 12 lazy dogs; 345 (or more) of them bark: why?"
+_PROBE_TOKENS = 15
 
 
 class TransformersEngine(TokenEngine):
@@ -36,6 +42,7 @@ class TransformersEngine(TokenEngine):
         dtype: what to decode in. `auto` is bfloat16 where the processor multiplies it natively.
         max_batch: rows decoded at once.
         copy: keep weights of its own, so that the model may change while it decodes.
+        on_note: told where this model is not decoded in the fastest way.
         weights: loaded into `model` by every `refresh`; None where the model itself is in training.
     """
 
@@ -48,12 +55,14 @@ class TransformersEngine(TokenEngine):
         max_batch: int = 512,
         copy: bool = False,
         weights: Weights | None = None,
+        on_note: Callable[[str], None] = _log.warning,
     ) -> None:
         super().__init__(
             tokenizer,
             stop=stop_ids(model.generation_config),
             context=context_of(model.config),
-            vocabulary=model.get_input_embeddings().weight.shape[0],
+            vocabulary=model.get_output_embeddings().weight.shape[0],
+            rows=model.get_input_embeddings().weight.shape[0],
         )
         self.model = model
         self.max_batch = max_batch
@@ -61,11 +70,32 @@ class TransformersEngine(TokenEngine):
         self.has_copy = copy
         self._weights = weights
         self._stop_ids = torch.tensor(self._stop, device=self.device)
-        self._banned_ids = torch.tensor(self._banned, dtype=torch.long, device=self.device)
-        self._decoder = (
-            Decoder(model, resolve_dtype(dtype, self.device), copy=copy) if supports(model) else None
-        )
+        self._banned_ids = torch.tensor(self.banned, dtype=torch.long, device=self.device)
+        with _evaluating(model):
+            self.way = self._choose_way(resolve_dtype(dtype, self.device), on_note)
         self._decoded = deepcopy(model) if copy and not self._decoder else model
+
+    def _choose_way(self, dtype: torch.dtype, on_note: Callable[[str], None]) -> Way:
+        """The fastest way to decode that computes what the model's forward pass computes.
+
+        Raises:
+            InputError: the model is not causal, or its forward pass fails.
+        """
+        model, ids = self.model, self.renderer.ids(_PROBE)
+        check_causal(model, ids[: _PROBE_TOKENS // 2])
+        self._decoder = Decoder(model, dtype, copy=self.has_copy) if supports(model) else None
+        ways = [
+            Way("its own cache", CacheStepper, model.dtype),
+            Way("a forward pass over all tokens for each", ForwardStepper, model.dtype),
+        ]
+        if decoder := self._decoder:
+            ways.insert(0, Way("the fast decoder", lambda _: DecoderStepper(decoder), dtype))
+        way, why = first_that_agrees(model, ways, ids[:_PROBE_TOKENS])
+        if why:
+            on_note(f"{type(model).__name__} is decoded with {way.name} ({why})")
+        if way is not ways[0]:
+            self._decoder = None
+        return way
 
     @classmethod
     def load(cls, folder: str | Path, **kwargs: Any) -> "TransformersEngine":
@@ -104,9 +134,9 @@ class TransformersEngine(TokenEngine):
         Raises:
             EngineError: the device is out of memory.
         """
-        stepper: Stepper = DecoderStepper(self._decoder) if self._decoder else ModelStepper(self._decoded)
         try:
-            tokens_BR, logps_BR, lengths_B = self._decode(stepper, requests)
+            with _evaluating(self._decoded):
+                tokens_BR, logps_BR, lengths_B = self._decode(self.way.make(self._decoded), requests)
         except torch.OutOfMemoryError as error:
             raise EngineError(f"out of memory with {len(requests)} rows: lower max_batch ({error})") from None
         return [
@@ -132,7 +162,7 @@ class TransformersEngine(TokenEngine):
         rows = torch.arange(B, device=self.device)  # the output row of each row still in the batch
         live = torch.ones(B, dtype=torch.bool, device=self.device)
         for t in range(R):
-            if self._banned:
+            if self.banned:
                 logits_BV = logits_BV.index_fill(1, self._banned_ids, -math.inf)
             token, logp = sample_tokens(logits_BV, uniform_BR[rows, t], sampling)
             tokens_BR[rows, t], logps_BR[rows, t] = token, logp
@@ -166,6 +196,17 @@ class TransformersEngine(TokenEngine):
         return logits_UV[repeat_B]
 
 
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Without dropout, also while the model is being trained."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 def resolve_dtype(dtype: DType, device: torch.device) -> torch.dtype:
     """What `auto` means on this machine."""
     if dtype == "auto":
@@ -187,10 +228,14 @@ def _uniform(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def _open(setup: EngineSetup) -> TransformersEngine:
     if setup.model is not None:
-        return TransformersEngine(setup.model, setup.tokenizer, dtype=setup.dtype, copy=setup.copy)
+        return TransformersEngine(
+            setup.model, setup.tokenizer, dtype=setup.dtype, copy=setup.copy, on_note=setup.on_note
+        )
     model, tokenizer = load_model(setup.folder)
     # float32 as in training, whatever the folder says
-    return TransformersEngine(model.float(), tokenizer, dtype=setup.dtype, weights=setup.weights)
+    return TransformersEngine(
+        model.float(), tokenizer, dtype=setup.dtype, weights=setup.weights, on_note=setup.on_note
+    )
 
 
 ENGINE = EngineKind(

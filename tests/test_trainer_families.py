@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from vertigym.core.errors import ConfigError, InputError
-from vertigym.learner import agreement
-from vertigym.learner.agreement import BOUND, distances, own_logprobs, settle, some_groups
+from vertigym.core.types import Prompt, Sampling
+from vertigym.learner import own_forward
 from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.logit_head import LogitHead, find_head
+from vertigym.learner.own_forward import BOUND, distances, own_logprobs, settle, some_groups
 from vertigym.learner.ranks import SINGLE_RANK
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
-from vertigym.policies.model_folder import load_model
+from vertigym.policies.model_folder import load_model, unreadable_ids
+from vertigym.policies.transformers_engine import TransformersEngine
 
 from .model_families import build
 
@@ -57,6 +59,11 @@ def trained_logprobs(some: Learner, rows: list[TrainingSample]) -> torch.Tensor:
     for row in rows:
         some.forward_backward([row], keep)
     return torch.cat(found)
+
+
+def sampled(engine: TransformersEngine) -> list[TrainingSample]:
+    prompts = [Prompt((), token_ids=[5, 6, 7], seed=seed) for seed in range(3)]
+    return [TrainingSample.of(completion) for completion in engine.generate(prompts, Sampling(max_tokens=8))]
 
 
 def step(some: Learner) -> None:
@@ -170,6 +177,23 @@ def test_temperature_and_scale_go_together(tmp_path: Path) -> None:
     assert max(distances(some, some_groups(samples()))) < BOUND
 
 
+@pytest.mark.parametrize("name", ["llama, padded vocabulary", "gemma2, padded vocabulary"])
+def test_ids_that_the_tokenizer_cannot_read_are_no_part_of_the_distribution(name: str, tmp_path: Path) -> None:
+    model = model_of(name, tmp_path)
+    tokenizer = load_model(tmp_path)[1]
+    banned = unreadable_ids(tokenizer, 300)
+    some, engine = learner(model, banned=banned), TransformersEngine(model, tokenizer)
+    settle(some, samples())
+    assert some.fuses_head == (name[0] == "l"), "a soft cap and a ban need all logits"
+    step(some)
+    engine.refresh(1)
+    rows = sampled(engine)
+    for row, scored in zip(rows, some.score(rows), strict=True):
+        assert scored == pytest.approx(row.columns.sampler_logp, abs=BOUND)
+    free = learner(model)
+    assert any(abs(a - b) > BOUND for a, b in zip(free.score(rows)[0], some.score(rows)[0], strict=True))
+
+
 # Dropout.
 
 
@@ -212,7 +236,7 @@ def test_adapters_are_exported_as_they_are_trained(name: str, tmp_path: Path) ->
     assert max(distances(some, some_groups(samples()))) < BOUND
     model.save_pretrained(tmp_path / "exported", state_dict=merged_state(model))
     load_model(tmp_path / "start")[1].save_pretrained(tmp_path / "exported")
-    assert agreement.loaded_distance(some, tmp_path / "exported", SINGLE_RANK) < BOUND
+    assert own_forward.loaded_distance(some, tmp_path / "exported", SINGLE_RANK) < BOUND
     loaded, _ = load_model(tmp_path / "exported")
     assert loaded.state_dict().keys() == load_model(tmp_path / "start")[0].state_dict().keys()
 
@@ -222,7 +246,7 @@ def test_an_export_with_other_experts_is_seen(tmp_path: Path) -> None:
     state = {name: value + 0.1 * ("down_proj" in name) for name, value in merged_state(model).items()}
     model.save_pretrained(tmp_path / "exported", state_dict=state)
     load_model(tmp_path / "start")[1].save_pretrained(tmp_path / "exported")
-    assert agreement.loaded_distance(learner(model), tmp_path / "exported", SINGLE_RANK) > BOUND
+    assert own_forward.loaded_distance(learner(model), tmp_path / "exported", SINGLE_RANK) > BOUND
 
 
 def test_an_adapter_on_the_head_is_trained(tmp_path: Path) -> None:
@@ -235,20 +259,14 @@ def test_an_adapter_on_the_head_is_trained(tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_the_embedding_is_trained_and_sampled_with(tmp_path: Path) -> None:
-    from vertigym.core.types import Prompt, Sampling
-    from vertigym.policies.transformers_engine import TransformersEngine
-
     model = model_of("llama", tmp_path)
     add_lora(model, LoRAConfig(rank=4, alpha=8, targets=("lm_head", "embed_tokens")), seed=0)
     some, engine = learner(model), TransformersEngine(model, load_model(tmp_path)[1])
     step(some)
     engine.refresh(1)
-    written = engine.generate(
-        [Prompt((), token_ids=[5, 6, 7], seed=i) for i in range(3)], Sampling(max_tokens=8)
-    )
-    rows = [TrainingSample.of(completion) for completion in written]
-    for completion, scored in zip(written, some.score(rows), strict=True):
-        assert scored == pytest.approx(completion.logprobs, abs=BOUND)
+    rows = sampled(engine)
+    for row, scored in zip(rows, some.score(rows), strict=True):
+        assert scored == pytest.approx(row.columns.sampler_logp, abs=BOUND)
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])

@@ -12,6 +12,7 @@ from vertigym.cli import app
 from vertigym.core.config import parse
 from vertigym.core.errors import RunError
 from vertigym.core.files import read_jsonl, write_jsonl
+from vertigym.policies.chat import ChatRenderer, TrainingRow
 from vertigym.policies.decoder import Decoder
 from vertigym.policies.lora import merged_state
 from vertigym.trainer import checkpoints
@@ -137,15 +138,17 @@ def test_model_check_says_what_is_right_and_what_is_refused(
     assert "refused" in done.stdout
 
 
-def test_what_the_template_ends_turns_with_stops_the_model_whatever_its_config_says(tmp_path: Path) -> None:
-    folder = build("llama", tmp_path / "model")
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    tokenizer["eos_token"] = "<|endoftext|>"
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    for name in ("config.json", "generation_config.json"):
-        table = json.loads((folder / name).read_text()) | {"eos_token_id": 0}
-        (folder / name).write_text(json.dumps(table))
-    done = CliRunner().invoke(app, ["model", "check", str(folder), "--json"])
-    assert done.exit_code == 0, done.stdout
+def test_an_answer_that_would_be_trained_without_its_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ChatRenderer.training_rows
+
+    def endless(self: ChatRenderer, *arguments: Any) -> list[TrainingRow]:
+        rows = real(self, *arguments)
+        return [TrainingRow(row.token_ids[:-1], row.loss_mask[:-1]) for row in rows]
+
+    monkeypatch.setattr(ChatRenderer, "training_rows", endless)
+    done = CliRunner().invoke(app, ["model", "check", str(build("llama", tmp_path / "model")), "--json"])
+    assert done.exit_code == 1
     (check, *_) = json.loads(done.stdout)["checks"]
-    assert check["detail"] == "turns end with '<|im_end|>'"
+    assert "without an end of turn" in check["detail"]

@@ -18,7 +18,10 @@ import torch
 from vertigym.core.errors import InputError, MissingDependencyError, VertigymError
 from vertigym.core.seeds import generator
 from vertigym.core.types import Message, Prompt, Sampling
-from vertigym.learner.agreement import (
+from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.learner import Learner
+from vertigym.learner.logit_head import MODEL_ERRORS
+from vertigym.learner.own_forward import (
     BOUND,
     BOUND_BFLOAT16,
     distances,
@@ -27,14 +30,11 @@ from vertigym.learner.agreement import (
     settle,
     some_groups,
 )
-from vertigym.learner.config import OptimizerConfig
-from vertigym.learner.learner import Learner
-from vertigym.learner.logit_head import MODEL_ERRORS
 from vertigym.learner.ranks import SINGLE_RANK
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
-from vertigym.policies.engine import stop_ids
 from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
+from vertigym.policies.model_folder import unreadable_ids
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.trainer.setup import load
 
@@ -87,6 +87,7 @@ class _Checked:
     def __init__(self, folder: Path, *, adapters: bool) -> None:
         self._folder, self._adapters = folder, adapters
         self._model, self._tokenizer = load(folder)
+        self._banned = unreadable_ids(self._tokenizer, self._model.get_output_embeddings().weight.shape[0])
         self._samples = _samples(self._model, self._tokenizer)
 
     def checks(self) -> Iterator[ModelCheck]:
@@ -112,21 +113,15 @@ class _Checked:
                 return
 
     def _render(self) -> str:
-        """What is trained of a chat: the answer, up to the token that ends a turn."""
-        answer = "Yes, with a receipt."
-        renderer = ChatRenderer(self._tokenizer, stop=stop_ids(self._model.generation_config))
+        """What is trained of a chat: the answer, up to a token that ends a turn."""
+        renderer, answer = ChatRenderer(self._tokenizer), "Yes, with a receipt."
         for chat in _CHATS:
             row = renderer.training_rows([*chat, {"role": "assistant", "content": answer}])[-1]
             trained = [i for i, on in zip(row.token_ids, row.loss_mask, strict=True) if on]
-            if trained[-1] not in renderer.stop:
-                end, known = self._tokenizer.decode(trained[-1:]), self._tokenizer.decode(sorted(renderer.stop))
-                raise InputError(
-                    f"the chat template ends a turn with {end!r}, and the model stops at {known!r}: set "
-                    "eos_token_id in generation_config.json"
-                )
-            if answer not in str(self._tokenizer.decode(trained)):
-                raise InputError(f"the chat template makes {self._tokenizer.decode(trained)!r} of {answer!r}")
-        return f"turns end with {self._tokenizer.decode(trained[-1:])!r}"
+            text, end = str(self._tokenizer.decode(trained)), str(self._tokenizer.decode(renderer.end_of_turn))
+            if answer not in text or trained[-1] not in renderer.stop:
+                raise InputError(f"of the answer {answer!r}, {text!r} would be trained, without an end of turn")
+        return f"turns end with {end!r}"
 
     def _open_engine(self) -> str:
         self._engine = TransformersEngine(self._model, self._tokenizer)
@@ -157,7 +152,13 @@ class _Checked:
         ids = torch.tensor([self._engine.renderer.prompt(chat)], device=self._engine.device)
         (done,) = self._engine.generate([Prompt(chat)], Sampling(temperature=0, max_tokens=_TOKENS))
         whole = self._model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=_TOKENS, do_sample=False, num_beams=1
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=_TOKENS,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=sorted(self._engine.renderer.stop),
+            suppress_tokens=self._banned or None,
         )
         ours, theirs = list(done.token_ids), whole[0, ids.shape[1] :].tolist()
         if ours == theirs:
@@ -166,6 +167,7 @@ class _Checked:
         if place is None:
             raise InputError(f"greedy decoding stops after {len(ours)} tokens, `generate` after {len(theirs)}")
         logits_V = self._model(input_ids=whole[:, : ids.shape[1] + place]).logits[0, -1]
+        logits_V[self._banned] = -torch.inf
         if (lost := float(logits_V.max() - logits_V[ours[place]])) > BOUND:
             raise InputError(
                 f"greedy decoding takes a token whose logit is {lost:.2g} below that of `generate`"
@@ -215,7 +217,7 @@ class _Checked:
 
     def _new_learner(self, dtype: torch.dtype = torch.float32) -> Learner:
         rate = _LR_ADAPTERS if self._adapters else _LR
-        return Learner(self._model, OptimizerConfig(lr=rate), total_steps=1, dtype=dtype)
+        return Learner(self._model, OptimizerConfig(lr=rate), total_steps=1, dtype=dtype, banned=self._banned)
 
 
 _WITH_ADAPTERS = ("engine", "trainer", "after a step", "exported")

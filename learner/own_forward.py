@@ -5,6 +5,7 @@ definition. A learner shares rows, leaves out logits and adds adapters; its log-
 the same. Where they are not, the learner gives up what is fast: shared rows first, then the fused head.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from vertigym.core.errors import InputError
 from vertigym.core.seeds import generator
 from vertigym.learner.batch import PackedRow, PrefixTree
 from vertigym.learner.learner import Learner
+from vertigym.learner.logit_head import MODEL_ERRORS
 from vertigym.learner.ranks import Ranks
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.model_folder import load_model
@@ -107,8 +109,7 @@ def loaded_distance(learner: Learner, folder: Path, ranks: Ranks) -> float:
     def compare() -> float:
         loaded, _ = load_model(folder, device="cpu")
         logits_TV = loaded.float()(input_ids=torch.tensor([sample.token_ids[:-1]]), use_cache=False).logits[0]
-        logp_TV = torch.log_softmax(logits_TV.float() / learner.temperature, -1)
-        found_T = logp_TV.gather(1, torch.tensor(sample.token_ids[1:])[:, None])[:, 0]
+        found_T = learner.distribution(logits_TV).gather(1, torch.tensor(sample.token_ids[1:])[:, None])[:, 0]
         return float((found_T - expected_T.cpu()).abs().max())
 
     return ranks.on_leader(compare)
@@ -120,13 +121,7 @@ def _distance(learner: Learner, rows: list[PackedRow], expected_T: Tensor) -> fl
     try:
         with learner.in_float32():
             found_T, _ = learner.pass_through(learner.logprobs, rows)
-    except (
-        AttributeError,
-        IndexError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ):  # whatever the model's code raises
-        return float("inf")
+    except MODEL_ERRORS:
+        return math.inf
     far = float((found_T - expected_T).abs().max())
-    return far if far == far else float("inf")
+    return math.inf if math.isnan(far) else far
