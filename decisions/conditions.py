@@ -20,6 +20,7 @@ from vertigym.decisions.model import Case, DecisionModel, Node
 
 Path = tuple[str, ...]
 
+_MOST = 1 << 62  # beyond, no random number is drawn
 _MIXED = 60  # longer lists of records that are tried
 
 
@@ -185,7 +186,8 @@ def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:
     if len(numbers) < 2:
         return None
     unit = 10.0 ** -candidates.decimals(numbers)
-    return round(min(numbers) / unit), round(max(numbers) / unit), unit
+    low, high = round(min(numbers) / unit), round(max(numbers) / unit)
+    return (low, high, unit) if -_MOST < low <= high < _MOST else None
 
 
 def _atoms(node: Node) -> Iterator[Atom]:

@@ -25,6 +25,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_MOST = 2.0**63  # a larger number is no value that a field could have
 _TEMPLATE = re.compile(r"\$\{([^}]*)\}")
 _BREAKS = {"and", "or", "&&", "||", "?", ":", ",", ";"}
 _WORDS = {"and", "or", "not", "in", "true", "false", "null"}
@@ -89,7 +90,8 @@ def tokens(expression: str) -> list[Token]:
         if kind == "string":
             found.append(Token(kind, text[1:-1]))
         elif kind == "number":
-            _fold(found, float(text.replace("_", "")))
+            value = float(text.replace("_", ""))
+            _fold(found, value) if value < _MOST else found.append(Token("op", text))
         else:
             found.append(Token(kind, text.replace("?.", ".") if kind == "name" else text))
     return found
