@@ -1,7 +1,7 @@
 """Whether a way to decode computes what the model's own forward pass computes, measured on a few tokens.
 
 The one idea: what an architecture keeps between two tokens (keys, windows, recurrent states, positions) is
-right if, and only if, stepping gives the logits of one pass over all tokens. So no model's name decides anything.
+right if, and only if, stepping gives the logits of one pass over all tokens. No model's name decides anything.
 """
 
 import math
