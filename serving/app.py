@@ -92,8 +92,7 @@ class ChatServer:
             loop="asyncio",
             limit_concurrency=4 * self.limits.waiting,
             timeout_graceful_shutdown=30,
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=trusted_networks(proxies),
+            forwarded_allow_ips=trusted_networks(proxies),  # an empty list: nobody
         )
 
     @asynccontextmanager

@@ -173,6 +173,14 @@ def test_a_proxy_is_named_by_address(proxy: str) -> None:
         trusted_networks([proxy])
 
 
+def test_a_proxy_is_known_on_an_ipv6_socket_as_well() -> None:
+    assert trusted_networks(["10.0.0.7", "2001:db8::/32"]) == [
+        "10.0.0.7/32",
+        "::ffff:10.0.0.7/128",
+        "2001:db8::/32",
+    ]
+
+
 def test_a_proxy_brings_others_so_it_needs_a_key() -> None:
     with pytest.raises(ConfigError, match="through a proxy, and there is no key"):
         check_address("127.0.0.1", "", ["127.0.0.1"])
