@@ -171,7 +171,7 @@ class ChatRenderer:
         """
         shared = len(_common_prefix(prompt, finished))
         rest, more = finished[shared:], prompt[shared:]
-        content = mark(_content(message), self._assistant_control)
+        content = str(mark(_content(message), self._assistant_control))
         opened = self._opened(prompt, content)
         said = _says(rest, content, message)
         if opened and (more or content.strip() in rest) and _says(content, "", message):

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from vertigym.core.errors import InputError
 
 MARK = "\ufdd0"  # a noncharacter: Unicode reserves it for use inside programs
-_ANCHORS = ("\n", "a")  # texts to encode something after
+_ANCHORS = ("\n", "a")
+_TAIL = 64  # characters
 
 
 class TextEncoder:
@@ -60,16 +61,18 @@ class TextEncoder:
         Raises:
             InputError: the tokenizer cannot go on there.
         """
-        head, both = self.encode(before), self.encode(before + text)
-        if both[: len(head)] == head:
-            return both[len(head) :]
-        for (
-            anchor
-        ) in _ANCHORS:  # a token spans the two: `text` stands on its own, but not at a text's beginning
-            head, both = self.encode(anchor), self.encode(anchor + text)
-            if both[: len(head)] == head:
-                return both[len(head) :]
+        ids, tail = self.encode(text), self.encode(before[-_TAIL:])
+        if self._decode([*tail, *ids]) == self._decode(tail) + text.replace(MARK, ""):
+            return ids
+        # Some tokenizers put a space before a text: encode it behind what stands there, or behind some text.
+        for head in (before, *_ANCHORS):
+            head_ids, both = self.encode(head), self.encode(head + text)
+            if both[: len(head_ids)] == head_ids:
+                return both[len(head_ids) :]
         raise InputError(f"the tokenizer cannot continue {before[-20:]!r} with {text[:20]!r}")
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def _encode(self, text: str) -> list[int]:
         """As `encode`, without the marks."""

@@ -213,7 +213,7 @@ XML: dict[str, Make] = {
 # Tables.
 
 
-def sheet(rows: Sequence[Sequence[Any]]) -> bytes:
+def sheet(rows: list[list[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()

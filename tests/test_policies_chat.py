@@ -331,6 +331,12 @@ def test_a_reply_is_encoded_where_it_stands(template: str, scheme: str) -> None:
         assert row.token_ids == tokenizer.encode(whole, add_special_tokens=False)
 
 
+def test_a_reply_that_would_share_a_token_with_its_prompt_has_its_own(with_template: Any) -> None:
+    renderer = with_template(CHATML)  # this tokenizer keeps runs of punctuation together, so "\\n" and "{" too
+    (row,) = renderer.training_rows([user("hi"), assistant('{"a": 1}')])
+    assert row.token_ids == [*renderer.prompt([user("hi")]), *renderer.ids('{"a": 1}'), *renderer.end_of_turn]
+
+
 @pytest.mark.parametrize("scheme", ["first", "always", "legacy"])
 def test_control_tokens_are_text_to_a_sentencepiece_tokenizer_too(scheme: str) -> None:
     renderer = ChatRenderer(metaspace(CHATML, scheme))
