@@ -35,8 +35,6 @@ def assistant(text: str, **more: Any) -> dict[str, Any]:
 
 
 CALL: dict[str, Any] = {
-    "id": "call12345", "type": "function", "function": {"name": "look_up", "arguments": {"case": "R7"}},
-}  # fmt: skip
     "id": "call12345",
     "type": "function",
     "function": {"name": "look_up", "arguments": {"case": "R7"}},
