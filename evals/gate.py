@@ -18,16 +18,9 @@ from vertigym.core.seeds import generator
 from vertigym.evals.metrics import Row, check_metric, is_quantile, less_is_better, task_values
 from vertigym.evals.power import smallest_difference
 from vertigym.evals.report import Report, estimate_metric, select
-from vertigym.evals.statistics import (
-    Difference,
-    Estimate,
-    holm,
-    non_inferior,
-    one_sided_p,
-    paired_difference,
-    shown_better,
-)
-from vertigym.evals.suite import Gate, Price, Suite
+from vertigym.evals.rules import Gate, Measured
+from vertigym.evals.statistics import Difference, Estimate, holm, paired_difference
+from vertigym.evals.suite import Price, Suite
 
 
 class Check(BaseModel):
@@ -202,60 +195,46 @@ def _expanded(gate: Gate, report: Report) -> list[Gate]:
 def _check(gate: Gate, suite: Suite, report: Report, champion: Report | None) -> Check:
     rows = select(report.rows, gate.env, gate.slice)
     check_metric(gate.metric, rows, report.price)
-    if not gate.paired:
-        return _threshold_check(gate, suite, report, rows)
+    measured = (
+        _paired(gate, suite, report, champion, rows) if gate.paired else _alone(gate, suite, report, rows)
+    )
+    verdict = gate.by.decide(gate, measured)
+    return Check(
+        gate=gate.text(),
+        passed=verdict.passed,
+        reason=verdict.reason,
+        value=measured.estimate.mean if measured.estimate else measured.value,
+        champion=measured.champion,
+        difference=measured.difference,
+        estimate=measured.estimate,
+        bound=verdict.bound,
+        p=verdict.p,
+        smallest=measured.smallest,
+    )
+
+
+def _paired(gate: Gate, suite: Suite, report: Report, champion: Report | None, rows: Sequence[Row]) -> Measured:
     if champion is None:
         raise ConfigError(f"gate {gate.text()} compares with a champion: give a baseline")
     if is_quantile(gate.metric):
         raise ConfigError(f"gate {gate.text()}: {gate.metric} has no value for a task; use at_most")
-    others = select(champion.rows, gate.env, gate.slice)
-    return _paired_check(gate, suite, report, champion, rows, others)
-
-
-def _paired_check(
-    gate: Gate, suite: Suite, report: Report, champion: Report, rows: Sequence[Row], others: Sequence[Row]
-) -> Check:
     difference, value, theirs = compare_rows(
         rows,
-        others,
+        select(champion.rows, gate.env, gate.slice),
         gate.metric,
         confidence=suite.confidence,
         price=report.price,
         other_price=champion.price,
     )
-    margin = gate.margin or 0.0
-    bound = margin if gate.rule == "improves" else -margin
-    passed = shown_better(difference, bound) if gate.rule == "improves" else non_inferior(difference, margin)
     smallest = None
     if difference.se is not None:
         smallest = smallest_difference(difference.se, difference.clusters, suite.confidence)
-    return Check(
-        gate=gate.text(),
-        passed=passed,
-        reason=_paired_reason(gate, passed, difference, value, theirs, smallest),
-        value=value,
-        champion=theirs,
-        difference=difference,
-        bound=bound,
-        p=one_sided_p(difference, bound),
-        smallest=smallest,
-    )
+    return Measured(difference=difference, value=value, champion=theirs, smallest=smallest)
 
 
-def _threshold_check(gate: Gate, suite: Suite, report: Report, rows: Sequence[Row]) -> Check:
-    assert gate.threshold is not None
+def _alone(gate: Gate, suite: Suite, report: Report, rows: Sequence[Row]) -> Measured:
     found = estimate_metric(rows, gate.metric, suite.confidence, report.price)
-    exact = is_quantile(gate.metric) or gate.metric == "unscored"
-    end = found.mean if exact else found.low if gate.rule == "at_least" else found.high
-    passed = end is not None and (end >= gate.threshold if gate.rule == "at_least" else end <= gate.threshold)
-    return Check(
-        gate=gate.text(),
-        passed=passed,
-        reason=f"{gate.text()}: {_measured(found, exact)}",
-        value=found.mean,
-        estimate=found,
-        bound=gate.threshold,
-    )
+    return Measured(estimate=found, exact=is_quantile(gate.metric) or gate.metric == "unscored")
 
 
 def _unscored_check(suite: Suite, report: Report) -> Check:
@@ -292,43 +271,3 @@ def _reason(passed: bool, checks: Sequence[Check]) -> str:
         more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
         return failed[0].reason + more
     return "; ".join(check.reason for check in checks[1:] if check.passed)
-
-
-def _paired_reason(
-    gate: Gate,
-    passed: bool,
-    difference: Difference,
-    value: float | None,
-    theirs: float | None,
-    smallest: float | None,
-) -> str:
-    if difference.mean is None or value is None or theirs is None:
-        return f"{gate.text()}: no task is scored in both reports"
-    numbers = f"{value:.3f} against {theirs:.3f}, difference {difference.mean:+.3f}"
-    if difference.low is None or difference.high is None:
-        return f"{gate.text()}: {numbers}; one cluster is too few to tell"
-    numbers += f" [{difference.low:+.3f}, {difference.high:+.3f}] on {difference.tasks} tasks"
-    worse = difference.high < 0
-    words = {
-        ("improves", True): "better",
-        ("improves", False): "worse" if worse else "not shown to be better",
-        ("not_worse", True): "not worse by the margin",
-        ("not_worse", False): "worse" if worse else "not shown to stay within the margin",
-    }[gate.rule, passed]
-    if gate.rule == "improves" and not passed and difference.low > (gate.margin or 0.0):
-        few = (
-            f"only {difference.differing} clusters differ; when their signs are swapped, p = {difference.p:.3f}"
-        )
-        return f"{gate.text()}: {words}: {numbers} ({few})"
-    sees = f" (this comparison sees {smallest:.3f} or more)" if smallest and not passed and not worse else ""
-    return f"{gate.text()}: {words}: {numbers}{sees}"
-
-
-def _measured(found: Estimate, exact: bool) -> str:
-    if found.mean is None:
-        return "nothing was measured"
-    if exact:
-        return f"{found.mean:.3f}"
-    if found.low is None or found.high is None:
-        return f"{found.mean:.3f}, and one cluster is too few for an interval"
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"

@@ -40,8 +40,8 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import Sampling, Split, Task
 from vertigym.envs import registry
 from vertigym.envs.env import Env
+from vertigym.evals.rules import Gate
 
-Rule = Literal["improves", "not_worse", "at_least", "at_most"]
 Make = Callable[..., Env]
 
 
@@ -62,55 +62,6 @@ class EvalSampling(Sampling):
     """`[sampling]`: greedy unless told otherwise."""
 
     temperature: float = Field(0.0, ge=0)
-
-
-class Gate(Config):
-    """One `[[gate]]` table.
-
-    improves    the paired interval against the champion lies above `margin` (0 unless given)
-    not_worse   it lies above -`margin`
-    at_least    the interval of the metric itself lies at or above `threshold`
-    at_most     at or below `threshold`
-
-    `against = "start"` compares with the model that a run started from instead of the last champion, so that
-    small losses cannot add up over promotions. `env` and `slice` (`rule=late-return`; `rule` alone means each
-    rule by itself) narrow it down. For latency, tokens and cost, where less is better, `improves` and
-    `not_worse` count a decrease as a gain.
-    """
-
-    rule: Rule
-    metric: str = "score"
-    margin: float | None = Field(None, ge=0)
-    threshold: float | None = None
-    env: str = ""
-    slice: str = ""
-    against: Literal["champion", "start"] = "champion"
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Gate":
-        paired = self.rule in ("improves", "not_worse")
-        if self.rule == "not_worse" and not self.margin:
-            raise ValueError("gate not_worse needs a margin above 0, for example margin = 0.02")
-        if not paired and self.threshold is None:
-            raise ValueError(f"gate {self.rule} needs a threshold, for example threshold = 0.8")
-        if paired and self.threshold is not None:
-            raise ValueError(f"gate {self.rule} takes a margin, not a threshold")
-        if not paired and self.margin is not None:
-            raise ValueError(f"gate {self.rule} takes a threshold, not a margin")
-        return self
-
-    @property
-    def paired(self) -> bool:
-        """Whether it compares with the champion."""
-        return self.rule in ("improves", "not_worse")
-
-    def text(self) -> str:
-        """`not_worse(0.02) on score of vertigym/Faq-v0, rule=late`."""
-        number = self.margin if self.paired else self.threshold
-        where = ", ".join(part for part in (self.env, self.slice) if part)
-        argument = f"({number:g})" if number else "" if self.paired else "(0)"
-        start = " against the start" if self.against == "start" else ""
-        return f"{self.rule}{argument} on {self.metric}{' of ' + where if where else ''}{start}"
 
 
 class Price(Config):
