@@ -1,0 +1,217 @@
+"""Do gates keep their promise, and what does it cost? Ways to decide, measured on the cells of `gate_cells`.
+
+    python benchmarks/gates.py [--evals 2000] [--only errors power runs] [--ways present t]
+
+A way is promised to err in at most 2.5% of evals and may show 3.5% in no cell; a run in which nothing improves
+may promote something in at most 5%. Cells and limits were fixed before any way but the present one was run.
+
+Axes: B evals, G clusters, R resamples.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from vertigym.benchmarks.gate_cells import (
+    ALLOWED,
+    ALLOWED_RUN,
+    NOMINAL,
+    Cell,
+    Floats,
+    RunCell,
+    at_the_bound,
+    runs_with_gain,
+    runs_without_gain,
+    to_be_found,
+)
+from vertigym.core.seeds import generator
+
+RESAMPLES = 2000
+FEW = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a way decides on: whether the mean of all tasks lies above `bound`. `total` is a cluster's, `size`
+    its weight; a task's value lies in [`low`, `low + width`]; `first` and `second` are the two sides of a
+    difference."""
+
+    total: Floats
+    size: Floats
+    first: Floats
+    second: Floats
+    bound: float
+    paired: bool
+
+    @property
+    def width(self) -> float:
+        """Of the range of a task's value."""
+        return 2.0 if self.paired else 1.0
+
+    @property
+    def low(self) -> float:
+        """The least value of a task."""
+        return -1.0 if self.paired else 0.0
+
+    def slack(self) -> Floats:
+        """Each cluster's weight times its distance from the bound, in tasks: (B, G)."""
+        return self.total - self.size * self.bound
+
+    def residual(self) -> Floats:
+        """Each cluster's total less what the mean would give it."""
+        return self.total - self.size * self.mean()[:, None]
+
+    def mean(self) -> Floats:
+        """(B,)."""
+        return self.total.sum(1) / self.size.sum(1)
+
+    def error(self) -> Floats:
+        """Clustered standard error, (B,)."""
+        count = self.total.shape[1]
+        return np.sqrt((self.residual() ** 2).sum(1) * count / (count - 1)) / self.size.sum(1)
+
+
+Way = Callable[[Seen, float, np.random.Generator], np.ndarray]
+
+
+def present(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+    """The gate of version 0.1: a smoothed bootstrap over clusters, expanded to the width of a t interval; where
+    20 clusters or fewer differ, `improves` asks a sign-flip test too. Thresholds: Wilson's interval for single
+    tasks or all alike, else the bootstrap."""
+    count = seen.total.shape[1]
+    tasks = seen.size.sum(1)
+    drawn = stats.multinomial(count, np.full(count, 1 / count)).rvs(RESAMPLES, random_state=rng).astype(float)
+    mean_BR = (seen.total @ drawn.T) / (seen.size @ drawn.T)
+    if seen.paired:
+        kernel, se = 1 / (tasks + 2), np.maximum(seen.error(), 1e-12)
+        shrink = np.sqrt(np.maximum(0.0, 1 - (kernel / se) ** 2))[:, None]
+        centre = mean_BR.mean(1, keepdims=True)
+        mean_BR = centre + shrink * (mean_BR - centre) + kernel[:, None] * rng.standard_normal(mean_BR.shape)
+    free = count - 1
+    tail = stats.norm.cdf(-np.sqrt((free + 1) / free) * stats.t.isf(error, free))
+    low = np.quantile(mean_BR, tail, axis=1)
+    if not seen.paired:
+        flat = np.ptp(seen.total / seen.size, axis=1) == 0
+        exact = flat | (count == tasks)
+        return np.where(exact, _wilson(seen.mean(), count, error), low) >= seen.bound
+    passed = low > seen.bound
+    if seen.bound == 0:
+        doubted = passed & ((seen.total != 0).sum(1) <= FEW)
+        for i in np.flatnonzero(doubted):
+            passed[i] = _flipped(seen.total[i], rng) <= error
+    return passed
+
+
+def _wilson(mean: Floats, count: int, error: float) -> Floats:
+    z = stats.norm.isf(error)
+    half = z / (1 + z * z / count) * np.sqrt(mean * (1 - mean) / count + z * z / (4 * count**2))
+    return (mean + z * z / (2 * count)) / (1 + z * z / count) - half
+
+
+def _flipped(total_G: Floats, rng: np.random.Generator, flips: int = 3999) -> float:
+    """One-sided p-value of flipping the signs of clusters at random."""
+    total_K = total_G[total_G != 0]
+    signs = rng.choice([-1.0, 1.0], (flips, len(total_K)))
+    return float(((signs @ total_K >= total_K.sum() - 1e-9).sum() + 1) / (flips + 1))
+
+
+WAYS: dict[str, Way] = {"present": present}
+
+
+def passes(way: Way, rule: str, bound: float, cell: Cell, evals: int, error: float = NOMINAL) -> float:
+    """Share of simulated evals of a cell that a gate passes."""
+    rng = generator(0, "gates", rule, cell.name, bound, cell.value, cell.churn)
+    drawn = cell.draw(rng, evals)
+    first, second = drawn.first, drawn.second
+    if rule == "at_most":  # at most so many ones is at least so many zeros
+        first, bound = drawn.size - first, 1 - bound
+    seen = Seen(first - second, drawn.size, first, second, bound, cell.paired)
+    return float(way(seen, error, rng).mean())
+
+
+def promoted(way: Way, cell: RunCell, runs: int, errors: Sequence[float]) -> float:
+    """Share of simulated runs that promote something; `errors` are what each look may use."""
+    rng = generator(0, "gates", cell.kind, cell.looks, cell.gain)
+    start, *looks = cell.draw(rng, runs)
+    size = np.full(start.shape, cell.tasks / cell.clusters)
+    ever = np.zeros(runs, dtype=bool)
+    for now, error in zip(looks, errors, strict=True):
+        ever |= way(Seen(now - start, size, now, start, 0.0, True), error, rng)
+    return float(ever.mean())
+
+
+def each(looks: int) -> list[float]:
+    """Every look by itself, as if it were the only one."""
+    return [NOMINAL] * looks
+
+
+def error_table(ways: Sequence[str], evals: int) -> Table:
+    """The worst cell of each rule, bound and kind."""
+    table = Table("gate", "kind", "cells", title=f"errors, worst cell (cells above {ALLOWED:.1%})")
+    for way in ways:
+        table.add_column(way, justify="right")
+    cells = [(rule, bound, cell.kind, cell) for rule, bound, cell in at_the_bound()]
+    for (rule, bound, kind), found in groupby(cells, key=lambda c: c[:3]):
+        group = [cell for *_, cell in found]
+        shown = [_worst([(passes(WAYS[w], rule, bound, c, evals), c.name) for c in group]) for w in ways]
+        table.add_row(f"{rule} {abs(bound):g}", kind, str(len(group)), *shown)
+    return table
+
+
+def _worst(rates: Sequence[tuple[float, str]]) -> str:
+    rate, name = max(rates)
+    over = sum(r > ALLOWED for r, _ in rates)
+    return f"{rate:.1%}" + (f" ({over}: {name.split(' ', 1)[1]})" if over else "")
+
+
+def power_table(ways: Sequence[str], evals: int) -> Table:
+    """How often each way finds what is there."""
+    table = Table("gate", "true", "churn", "tasks/clusters", title="found")
+    for way in ways:
+        table.add_column(way, justify="right")
+    for rule, bound, cell in to_be_found():
+        shown = [f"{passes(WAYS[way], rule, bound, cell, evals):.0%}" for way in ways]
+        about = f"{cell.tasks}/{cell.clusters}"
+        table.add_row(f"{rule} {abs(bound):g}", f"{cell.value:g}", f"{cell.churn:g}", about, *shown)
+    return table
+
+
+def run_table(way: str, runs: int, schedules: Sequence[Callable[[int], list[float]]]) -> Iterator[Table]:
+    """How often runs promote something: by luck, and rightly."""
+    for title, cells in (
+        (f"promoted by luck ({ALLOWED_RUN:.0%} at most)", runs_without_gain()),
+        ("promoted rightly", runs_with_gain()),
+    ):
+        table = Table("run", "looks", "gain", *(s.__name__ for s in schedules), title=f"{way}: {title}")
+        for cell in cells:
+            shown = [f"{promoted(WAYS[way], cell, runs, s(cell.looks)):.1%}" for s in schedules]
+            table.add_row(cell.kind, str(cell.looks), f"{cell.gain:g}", *shown)
+        yield table
+
+
+def main() -> None:
+    """Run and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--evals", type=int, default=2000)
+    parser.add_argument("--only", nargs="+", default=["errors", "power", "runs"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS))
+    arguments = parser.parse_args()
+    screen = Console(width=160)
+    if "errors" in arguments.only:
+        screen.print(error_table(arguments.ways, arguments.evals))
+    if "power" in arguments.only:
+        screen.print(power_table(arguments.ways, arguments.evals))
+    if "runs" in arguments.only:
+        for way in arguments.ways:
+            for table in run_table(way, arguments.evals, [each]):
+                screen.print(table)
+
+
+if __name__ == "__main__":
+    main()
