@@ -121,12 +121,97 @@ def _flipped(total_G: Floats, rng: np.random.Generator, flips: int = 3999) -> fl
     return float(((signs @ total_K >= total_K.sum() - 1e-9).sum() + 1) / (flips + 1))
 
 
-WAYS: dict[str, Way] = {"present": present}
+def student(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+    """Student's t with the clustered error (Liang & Zeger 1986) and G-1 degrees of freedom."""
+    return _beyond(seen.mean() - seen.bound, seen.error(), stats.t.isf(error, seen.total.shape[1] - 1))
+
+
+def unpaired(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+    """Welch's t as if the two sides had met different tasks."""
+    sides = [Seen(side, seen.size, side, side, 0.0, False) for side in (seen.first, seen.second)]
+    se = np.hypot(*(side.error() for side in sides))
+    return _beyond(seen.mean() - seen.bound, se, stats.t.isf(error, 2 * seen.total.shape[1] - 2))
+
+
+def _beyond(gap: Floats, se: Floats, critical: float) -> np.ndarray:
+    return gap > critical * se
+
+
+def bootstrap_t(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+    """Studentised bootstrap over clusters (Davison & Hinkley 1997, section 5.2.1)."""
+    count = seen.total.shape[1]
+    drawn = stats.multinomial(count, np.full(count, 1 / count)).rvs(RESAMPLES, random_state=rng).astype(float).T
+    weight_BR, centre = seen.size @ drawn, seen.mean()[:, None]
+    own = seen.residual()
+    shift_BR = own @ drawn / weight_BR  # the resample's mean, less the mean
+    square_BR = (
+        own**2 @ drawn - 2 * shift_BR * ((own * seen.size) @ drawn) + shift_BR**2 * (seen.size**2 @ drawn)
+    )
+    se_BR = np.sqrt(np.maximum(square_BR, 0) * count / (count - 1)) / weight_BR
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_BR = np.nan_to_num(shift_BR / se_BR, nan=0.0)
+    return seen.error() * np.quantile(t_BR, 1 - error, axis=1) < centre[:, 0] - seen.bound
+
+
+def sign_flip(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+    """Flip each cluster's distance from the bound at random (Fisher 1935): exact where it is symmetric."""
+    slack = seen.slack()
+    signs = rng.choice([-1.0, 1.0], (RESAMPLES, slack.shape[1]))
+    observed = slack.sum(1, keepdims=True) - 1e-9
+    return (((slack @ signs.T) >= observed).sum(1) + 1) / (RESAMPLES + 1) <= error
+
+
+def betting(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+    """Predictable plug-in bets of Waudby-Smith & Ramdas (2024, JRSS B 86:1, section 4.2), clusters in random
+    order, stopped as soon as the capital reaches 1 / error."""
+    count = seen.total.shape[1]
+    reach = seen.size.max(1, keepdims=True) * seen.width
+    null = (seen.bound - seen.low) / seen.width
+    x = (
+        rng.permuted(seen.slack() / reach, axis=1) + null
+    )  # in [0, 1], mean at most `null` where nothing is gained
+    ahead = np.arange(1, count + 1)
+    centre = (0.5 + np.cumsum(x, 1)) / (ahead + 1)
+    spread = (0.25 + np.cumsum((x - centre) ** 2, 1)) / (ahead + 1)
+    spread = np.concatenate([np.full((len(x), 1), 0.25), spread[:, :-1]], 1)
+    bet = np.minimum(np.sqrt(2 * np.log(1 / error) / (count * spread)), 0.75 / null)
+    return np.cumsum(np.log1p(bet * (x - null)), 1).max(1) >= np.log(1 / error)
+
+
+def mixture(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+    """Fixed bets, mixed evenly over a grid: needs no order, and holds for clusters that are not alike."""
+    reach = seen.size.max(1, keepdims=True) * (seen.bound - seen.low)
+    x = seen.slack() / reach  # at least -1
+    bets = 1 - np.geomspace(1, 1e-3, 40)
+    bets = np.concatenate([np.geomspace(1e-3, 0.5, 40), bets[bets > 0.5]])
+    capital = np.stack([np.log1p(bet * x).sum(1) for bet in bets])
+    return np.logaddexp.reduce(capital, axis=0) - np.log(len(bets)) >= np.log(1 / error)
+
+
+def worst_case(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+    """Gaffke's bound (2005; Learned-Miller & Thomas 2020, arXiv:1905.06208) over clusters: weigh the clusters
+    and one more, as heavy as the heaviest and as bad as the range allows, with random exponential weights."""
+    added = seen.size.max(1) * (seen.low - seen.bound)
+    parts = np.concatenate([seen.slack(), added[:, None]], 1)
+    weights = rng.standard_exponential((10 * RESAMPLES, parts.shape[1]), dtype=np.float32)
+    return (parts.astype(np.float32) @ weights.T <= 0).mean(1) <= error
+
+
+WAYS: dict[str, Way] = {
+    "present": present,
+    "unpaired": unpaired,
+    "t": student,
+    "bootstrap-t": bootstrap_t,
+    "sign-flip": sign_flip,
+    "betting": betting,
+    "mixture": mixture,
+    "worst case": worst_case,
+}
 
 
 def passes(way: Way, rule: str, bound: float, cell: Cell, evals: int, error: float = NOMINAL) -> float:
     """Share of simulated evals of a cell that a gate passes."""
-    rng = generator(0, "gates", rule, cell.name, bound, cell.value, cell.churn)
+    rng = generator(0, "gates", rule, cell.name, f"{bound} {cell.value} {cell.churn}")
     drawn = cell.draw(rng, evals)
     first, second = drawn.first, drawn.second
     if rule == "at_most":  # at most so many ones is at least so many zeros
@@ -137,7 +222,7 @@ def passes(way: Way, rule: str, bound: float, cell: Cell, evals: int, error: flo
 
 def promoted(way: Way, cell: RunCell, runs: int, errors: Sequence[float]) -> float:
     """Share of simulated runs that promote something; `errors` are what each look may use."""
-    rng = generator(0, "gates", cell.kind, cell.looks, cell.gain)
+    rng = generator(0, "gates", cell.kind, cell.looks, f"{cell.gain}")
     start, *looks = cell.draw(rng, runs)
     size = np.full(start.shape, cell.tasks / cell.clusters)
     ever = np.zeros(runs, dtype=bool)
