@@ -1,27 +1,39 @@
 """Gate rules: each is one object that checks its settings, decides on what was measured, and words the verdict.
 
-A rule passes only on evidence: the end of an interval, not its middle, is what it is applied to. `RULES` holds
-them by name; a rule of one's own is one more object in it.
+All ask one question: is the true value shown to lie beyond a bound? The answer is the p-value of
+`vertigym.evals.bounds`. `RULES` holds the rules by name; a rule of one's own is one more object in it.
 """
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from vertigym.core.config import Config
 from vertigym.core.errors import suggest
-from vertigym.evals.statistics import Difference, Estimate, non_inferior, one_sided_p, shown_better
+from vertigym.evals.bounds import Range, least_clusters, p_above
+from vertigym.evals.clustered import ClusteredValues
+from vertigym.evals.power import smallest_difference
+from vertigym.evals.statistics import Difference, Estimate
+
+QUANTILE = re.compile(r"(latency|tokens)_p(\d{1,2})")
+
+
+def is_quantile(metric: str) -> bool:
+    """Whether `metric` is taken over all samples and has no value for a task."""
+    return QUANTILE.fullmatch(metric) is not None
 
 
 class Gate(Config):
     """One `[[gate]]` table.
 
-    improves    the paired interval against the champion lies above `margin` (0 unless given)
-    not_worse   it lies above -`margin`
-    at_least    the interval of the metric itself lies at or above `threshold`
-    at_most     at or below `threshold`
+    improves    the difference to the champion is shown to lie above `margin` (0 unless given)
+    not_worse   it is shown to lie above -`margin`
+    at_least    the metric itself is shown to lie above `threshold`
+    at_most     it is shown to lie below `threshold`
 
     `against = "start"` compares with the model that a run started from instead of the last champion, so that
     small losses cannot add up over promotions. `env` and `slice` (`rule=late-return`; `rule` alone means each
@@ -69,23 +81,31 @@ class Gate(Config):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a gate decides on: the metric's `estimate`, `exact` where it has no interval; or, for a paired rule,
-    the `difference` to the champion, both means, and the `smallest` difference that this comparison sees."""
+    """What a gate decides on.
 
+    `values` are the tasks' values, or for a paired rule their differences to the champion's, signed so that
+    more is better; `limits` is what such a value can be, None where nobody knows. `best` are the values of a
+    perfect policy. `error` is the chance of passing wrongly that the gate may use. A quantile has no values:
+    `estimate` alone says what it is. `fault` says why nothing can be decided.
+    """
+
+    error: float
+    values: ClusteredValues | None = None
+    limits: Range | None = None
+    best: ClusteredValues | None = None
     estimate: Estimate | None = None
-    exact: bool = False
     difference: Difference | None = None
     value: float | None = None
     champion: float | None = None
-    smallest: float | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a gate passes and why; `p` is one-sided for "the true value is at `bound` or beyond"."""
+    """Whether a gate passes by itself; `p` is one-sided for "the true value is at `bound` or beyond", None
+    where there is nothing to test."""
 
     passed: bool
-    reason: str
     bound: float
     p: float | None = None
 
@@ -95,6 +115,8 @@ class Rule(ABC):
 
     paired: bool
     """Whether it compares with the champion."""
+    below: bool = False
+    """Whether less than the bound is what passes."""
 
     @abstractmethod
     def fault(self, gate: Gate) -> str:
@@ -105,8 +127,51 @@ class Rule(ABC):
         """What stands behind the rule's name: `(0.02)`."""
 
     @abstractmethod
+    def bound(self, gate: Gate) -> float:
+        """What the true value has to lie beyond."""
+
+    @abstractmethod
+    def words(self, gate: Gate, measured: Measured, passed: bool) -> str:
+        """What was found, after the gate's name."""
+
     def decide(self, gate: Gate, measured: Measured) -> Verdict:
-        """The verdict on what was measured."""
+        """Pass where the true value is shown to lie beyond the bound. Several gates may share one error: then
+        `passed` is decided again from `p`."""
+        p = self.p_value(gate, measured.values, measured.limits)
+        return Verdict(p is not None and not measured.fault and p <= measured.error, self.bound(gate), p)
+
+    def p_value(self, gate: Gate, values: ClusteredValues | None, limits: Range | None) -> float | None:
+        """Of "the true mean of `values` is at the bound or on its wrong side"."""
+        if values is None:
+            return None
+        if self.below:
+            return p_above(values.mirrored(), -self.bound(gate), limits and -limits[1])
+        return p_above(values, self.bound(gate), limits and limits[0])
+
+    def is_out_of_reach(self, gate: Gate, measured: Measured) -> bool:
+        """Whether there is too little to pass even a perfect policy."""
+        p = self.p_value(gate, measured.best, measured.limits)
+        return p is not None and p > measured.error
+
+    def needed(self, gate: Gate, measured: Measured) -> int:
+        """How many clusters would pass a perfect policy; 0 where none would."""
+        best, limits = measured.best, measured.limits
+        if best is None or limits is None:
+            return 2
+        centre = float(np.average(best.value_N, weights=best.weight_N))
+        if self.below:
+            return least_clusters(-self.bound(gate), (-limits[1], -limits[0]), measured.error, -centre)
+        return least_clusters(self.bound(gate), limits, measured.error, centre)
+
+    def reason(self, gate: Gate, measured: Measured, passed: bool) -> str:
+        """The verdict in one sentence."""
+        few = ""
+        if not passed and not measured.fault and self.is_out_of_reach(gate, measured):
+            assert measured.best
+            seen, needed = measured.best.clusters, self.needed(gate, measured)
+            takes = f"it takes about {needed}" if needed > seen else "larger ones weigh too much"
+            few = f"; too few: {seen} clusters could pass no policy here, {takes}"
+        return f"{gate.text()}: {measured.fault or self.words(gate, measured, passed)}{few}"
 
 
 class Paired(Rule):
@@ -118,48 +183,30 @@ class Paired(Rule):
 
     def fault(self, gate: Gate) -> str:
         """A threshold has no place here."""
+        if is_quantile(gate.metric):
+            return f"on {gate.metric}: it has no value for a task; use at_most"
         return "takes a margin, not a threshold" if gate.threshold is not None else ""
 
     def argument(self, gate: Gate) -> str:
         """The margin, where there is one."""
         return f"({gate.margin:g})" if gate.margin else ""
 
-    @abstractmethod
-    def bound(self, gate: Gate) -> float:
-        """What the difference has to lie above."""
-
-    @abstractmethod
-    def passes(self, gate: Gate, difference: Difference) -> bool:
-        """Whether it is shown to."""
-
-    def doubt(self, gate: Gate, difference: Difference) -> str:
-        """Why an interval on the right side does not count."""
-        return ""
-
-    def decide(self, gate: Gate, measured: Measured) -> Verdict:
-        """Pass where the difference is shown to lie above the bound."""
-        difference, bound = measured.difference, self.bound(gate)
-        assert difference
-        passed = self.passes(gate, difference)
-        reason = f"{gate.text()}: {self._words(gate, measured, difference, passed)}"
-        return Verdict(passed, reason, bound, one_sided_p(difference, bound))
-
-    def _words(self, gate: Gate, measured: Measured, difference: Difference, passed: bool) -> str:
-        value, champion, smallest = measured.value, measured.champion, measured.smallest
-        if difference.mean is None or value is None or champion is None:
+    def words(self, gate: Gate, measured: Measured, passed: bool) -> str:
+        """Both means, the difference with its interval, and what could have been seen."""
+        difference, value, champion = measured.difference, measured.value, measured.champion
+        if difference is None or difference.mean is None or value is None or champion is None:
             return "no task is scored in both reports"
         numbers = f"{value:.3f} against {champion:.3f}, difference {difference.mean:+.3f}"
         if difference.low is None or difference.high is None:
             return f"{numbers}; one cluster is too few to tell"
         numbers += f" [{difference.low:+.3f}, {difference.high:+.3f}] on {difference.tasks} tasks"
+        if measured.limits is None:
+            numbers += ", by Student's t"
         worse = difference.high < 0
         word = self.passing if passed else "worse" if worse else self.failing
-        if not passed and (doubt := self.doubt(gate, difference)):
-            return f"{word}: {numbers} ({doubt})"
-        sees = (
-            f" (this comparison sees {smallest:.3f} or more)" if smallest and not passed and not worse else ""
-        )
-        return f"{word}: {numbers}{sees}"
+        if not passed and not worse and (smallest := smallest_difference(difference)):
+            numbers += f" (this comparison sees {smallest:.3f} or more)"
+        return f"{word}: {numbers}"
 
 
 class Improves(Paired):
@@ -171,18 +218,6 @@ class Improves(Paired):
         """The margin."""
         return gate.margin or 0.0
 
-    def passes(self, gate: Gate, difference: Difference) -> bool:
-        """The interval lies above, and where few clusters differ the sign-flip test agrees."""
-        return shown_better(difference, self.bound(gate))
-
-    def doubt(self, gate: Gate, difference: Difference) -> str:
-        """The sign-flip test does not agree."""
-        if difference.low is None or difference.low <= self.bound(gate):
-            return ""
-        return (
-            f"only {difference.differing} clusters differ; when their signs are swapped, p = {difference.p:.3f}"
-        )
-
 
 class NotWorse(Paired):
     """Not worse than the champion by the margin."""
@@ -191,17 +226,12 @@ class NotWorse(Paired):
 
     def fault(self, gate: Gate) -> str:
         """Without a margin nothing could ever be shown."""
-        return super().fault(gate) or (
-            "" if gate.margin else "needs a margin above 0, for example margin = 0.02"
-        )
+        needed = "needs a margin above 0, for example margin = 0.02"
+        return super().fault(gate) or ("" if gate.margin else needed)
 
     def bound(self, gate: Gate) -> float:
         """The margin, below 0."""
         return -(gate.margin or 0.0)
-
-    def passes(self, gate: Gate, difference: Difference) -> bool:
-        """The interval lies above."""
-        return non_inferior(difference, gate.margin or 0.0)
 
 
 class Threshold(Rule):
@@ -219,43 +249,39 @@ class Threshold(Rule):
         """The threshold."""
         return f"({gate.threshold:g})"
 
-    @abstractmethod
-    def passes(self, threshold: float, low: float | None, high: float | None) -> bool:
-        """Whether an interval lies on the right side."""
+    def bound(self, gate: Gate) -> float:
+        """The threshold."""
+        assert gate.threshold is not None
+        return gate.threshold
 
     def decide(self, gate: Gate, measured: Measured) -> Verdict:
-        """Pass where the interval lies on the right side; a value without an interval stands for itself."""
-        found = measured.estimate
-        assert found
-        assert gate.threshold is not None
-        low, high = (found.mean, found.mean) if measured.exact else (found.low, found.high)
-        passed = self.passes(gate.threshold, low, high)
-        return Verdict(passed, f"{gate.text()}: {self._words(found, measured.exact)}", gate.threshold)
+        """A quantile stands for itself."""
+        if measured.values is not None or measured.estimate is None or measured.estimate.mean is None:
+            return super().decide(gate, measured)
+        gap = measured.estimate.mean - self.bound(gate)
+        return Verdict(gap <= 0 if self.below else gap >= 0, self.bound(gate))
 
-    def _words(self, found: Estimate, exact: bool) -> str:
-        if found.mean is None:
+    def words(self, gate: Gate, measured: Measured, passed: bool) -> str:
+        """The mean with its interval."""
+        found = measured.estimate
+        if found is None or found.mean is None:
             return "nothing was measured"
-        if exact:
+        if measured.values is None:
             return f"{found.mean:.3f}"
         if found.low is None or found.high is None:
             return f"{found.mean:.3f}, and one cluster is too few for an interval"
-        return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        by = "" if measured.limits else ", by Student's t"
+        return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]{by}"
 
 
 class AtLeast(Threshold):
-    """At or above."""
-
-    def passes(self, threshold: float, low: float | None, high: float | None) -> bool:
-        """Its lower end."""
-        return low is not None and low >= threshold
+    """Above."""
 
 
 class AtMost(Threshold):
-    """At or below."""
+    """Below."""
 
-    def passes(self, threshold: float, low: float | None, high: float | None) -> bool:
-        """Its upper end."""
-        return high is not None and high <= threshold
+    below = True
 
 
 RULES: dict[str, Rule] = {

@@ -25,13 +25,14 @@ its hash says so. Two reports are compared only when their hashes agree.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vertigym.core import config
 from vertigym.core.config import Config
@@ -40,6 +41,7 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import Sampling, Split, Task
 from vertigym.envs import registry
 from vertigym.envs.env import Env
+from vertigym.evals.bounds import Range
 from vertigym.evals.rules import Gate
 
 Make = Callable[..., Env]
@@ -83,7 +85,12 @@ class Price(Config):
 class Suite(Config):
     """A whole suite file. `slices` are `cluster` or dotted fields of a task (`info.tier`); rules in
     `task.info["rules"]` are always sliced. `prices` maps model names (`*` allowed) to prices. A suite whose
-    unscored share is above `max_unscored` passes no gate."""
+    unscored share is above `max_unscored` passes no gate.
+
+    `cluster` says what was sampled, and so what is one piece of evidence: `case` (tasks on the same input),
+    `rules` (the rules hit), a field (`info.customer`); left out, what the environment says. `ranges` says
+    what a task's value of a metric can be at least and at most, where it is not what the environment says of
+    its rewards, or has no limit of its own (latency, cost)."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     env: tuple[EnvPart, ...] = Field(min_length=1)
@@ -91,12 +98,24 @@ class Suite(Config):
     metrics: tuple[str, ...] = ("score",)
     slices: tuple[str, ...] = ()
     gate: tuple[Gate, ...] = ()
+    cluster: str = Field("", pattern=r"^(case|rules|info\..+)?$")
+    ranges: dict[str, Range] = Field(default_factory=dict)
     combine: Literal["all", "any"] = "all"
     confidence: float = Field(0.95, gt=0.5, lt=1)
     max_unscored: float = Field(0.02, ge=0, lt=1)
     prices: dict[str, Price] = Field(default_factory=dict)
     tags: tuple[str, ...] = ()
     seed: int = 0
+
+    @field_validator("ranges")
+    @classmethod
+    def _ordered(cls, ranges: dict[str, Range]) -> dict[str, Range]:
+        for metric, (low, high) in ranges.items():
+            if not -math.inf < low < high < math.inf:
+                raise ValueError(
+                    f"{metric} = [{low:g}, {high:g}]: a range is the least and the most, as numbers"
+                )
+        return ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +136,12 @@ class TaskList:
     envs: Mapping[str, Env]
     tasks: tuple[SuiteTask, ...]
     hash: str
+
+    @property
+    def reward_range(self) -> Range:
+        """What the environments' rewards can be."""
+        lows, highs = zip(*(env.reward_range for env in self.envs.values()), strict=True)
+        return min(lows), max(highs)
 
 
 def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
@@ -185,6 +210,19 @@ def slice_values(task: Task, names: tuple[str, ...]) -> dict[str, tuple[str, ...
             value = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
         found[name] = _texts(value)
     return {name: values for name, values in found.items() if values}
+
+
+def cluster_of(task: Task, by: str) -> str:
+    """What the task shares with others by a suite's `cluster`; nothing where it stands alone."""
+    if not by:
+        return task.cluster
+    field = {"case": "info.input", "rules": "info.rules"}.get(by, by)
+    value: Any = task.info
+    for key in field.split(".")[1:]:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if value is None and by == "case":
+        return task.cluster
+    return "" if value is None else json.dumps(value, sort_keys=True, default=str)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.critic import Critic
 from vertigym.trainer.curriculum import Curriculum
-from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, open_suites
+from vertigym.trainer.gatekeeper import Evaluation, Gatekeeper, evidence, open_suites
 from vertigym.trainer.learner import Learner
 from vertigym.trainer.led import Led
 from vertigym.trainer.policy_gradient import PolicyGradient
@@ -89,7 +89,7 @@ def _train(config: RunConfig, ranks: Ranks, *, resume: bool, progress: Progress)
     suites = open_suites(config.eval)  # before the run: a fault in a suite is to leave nothing behind
     run, checkpoint = ranks.led(lambda: Run.resume(config) if resume else (Run.start(config), None))
     trackers, progress = Trackers({}, progress.on_note), progress if ranks.leader else Progress()
-    for warning in run.warnings:
+    for warning in (*run.warnings, *evidence(config, suites)):
         progress.on_note(warning)
     if ranks.leader:
         settings = config.model_dump(mode="json", exclude_none=True)
@@ -153,7 +153,9 @@ class _Session:
         if config.eval and ranks.leader:
             judged = self.engine.mine if isinstance(self.engine, Led) else self.engine
             assert judged
-            self.gatekeeper = Gatekeeper(suites, config.eval, run, judged, seed=derive(config.seed, "eval"))
+            self.gatekeeper = Gatekeeper(
+                suites, config.eval, run, judged, seed=derive(config.seed, "eval"), steps=config.steps
+            )
         self.evaluations: list[Evaluation] = []
 
     def go(self) -> Outcome:
