@@ -31,6 +31,7 @@ from vertigym.benchmarks.gate_cells import (
     to_be_found,
 )
 from vertigym.core.seeds import generator
+from vertigym.evals.sequential import spent
 
 RESAMPLES = 2000
 FEW = 20
@@ -77,10 +78,11 @@ class Seen:
         return np.sqrt((self.residual() ** 2).sum(1) * count / (count - 1)) / self.size.sum(1)
 
 
-Way = Callable[[Seen, float, np.random.Generator], np.ndarray]
+Way = Callable[[Seen, float, np.random.Generator], Floats]
+Schedule = Callable[[int], list[float]]
 
 
-def present(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+def present(seen: Seen, error: float, rng: np.random.Generator) -> Floats:
     """The gate of version 0.1: a smoothed bootstrap over clusters, expanded to the width of a t interval; where
     20 clusters or fewer differ, `improves` asks a sign-flip test too. Thresholds: Wilson's interval for single
     tasks or all alike, else the bootstrap."""
@@ -121,23 +123,23 @@ def _flipped(total_G: Floats, rng: np.random.Generator, flips: int = 3999) -> fl
     return float(((signs @ total_K >= total_K.sum() - 1e-9).sum() + 1) / (flips + 1))
 
 
-def student(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+def student(seen: Seen, error: float, rng: np.random.Generator) -> Floats:
     """Student's t with the clustered error (Liang & Zeger 1986) and G-1 degrees of freedom."""
     return _beyond(seen.mean() - seen.bound, seen.error(), stats.t.isf(error, seen.total.shape[1] - 1))
 
 
-def unpaired(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+def unpaired(seen: Seen, error: float, rng: np.random.Generator) -> Floats:
     """Welch's t as if the two sides had met different tasks."""
     sides = [Seen(side, seen.size, side, side, 0.0, False) for side in (seen.first, seen.second)]
     se = np.hypot(*(side.error() for side in sides))
     return _beyond(seen.mean() - seen.bound, se, stats.t.isf(error, 2 * seen.total.shape[1] - 2))
 
 
-def _beyond(gap: Floats, se: Floats, critical: float) -> np.ndarray:
+def _beyond(gap: Floats, se: Floats, critical: float) -> Floats:
     return gap > critical * se
 
 
-def bootstrap_t(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+def bootstrap_t(seen: Seen, error: float, rng: np.random.Generator) -> Floats:
     """Studentised bootstrap over clusters (Davison & Hinkley 1997, section 5.2.1)."""
     count = seen.total.shape[1]
     drawn = stats.multinomial(count, np.full(count, 1 / count)).rvs(RESAMPLES, random_state=rng).astype(float).T
@@ -153,7 +155,7 @@ def bootstrap_t(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarra
     return seen.error() * np.quantile(t_BR, 1 - error, axis=1) < centre[:, 0] - seen.bound
 
 
-def sign_flip(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+def sign_flip(seen: Seen, error: float, rng: np.random.Generator) -> Floats:
     """Flip each cluster's distance from the bound at random (Fisher 1935): exact where it is symmetric."""
     slack = seen.slack()
     signs = rng.choice([-1.0, 1.0], (RESAMPLES, slack.shape[1]))
@@ -161,7 +163,7 @@ def sign_flip(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
     return (((slack @ signs.T) >= observed).sum(1) + 1) / (RESAMPLES + 1) <= error
 
 
-def betting(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+def betting(seen: Seen, error: float, rng: np.random.Generator) -> Floats:
     """Predictable plug-in bets of Waudby-Smith & Ramdas (2024, JRSS B 86:1, section 4.2), clusters in random
     order, stopped as soon as the capital reaches 1 / error."""
     count = seen.total.shape[1]
@@ -178,7 +180,7 @@ def betting(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
     return np.cumsum(np.log1p(bet * (x - null)), 1).max(1) >= np.log(1 / error)
 
 
-def mixture(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+def mixture(seen: Seen, error: float, rng: np.random.Generator) -> Floats:
     """Fixed bets, mixed evenly over a grid: needs no order, and holds for clusters that are not alike."""
     reach = seen.size.max(1, keepdims=True) * (seen.bound - seen.low)
     x = seen.slack() / reach  # at least -1
@@ -188,13 +190,18 @@ def mixture(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
     return np.logaddexp.reduce(capital, axis=0) - np.log(len(bets)) >= np.log(1 / error)
 
 
-def worst_case(seen: Seen, error: float, rng: np.random.Generator) -> np.ndarray:
+def worst_case(seen: Seen, error: float, rng: np.random.Generator) -> Floats:
+    """What the gates do (`vertigym.evals.bounds`), drawn instead of computed."""
+    return worst_case_p(seen, rng) <= error
+
+
+def worst_case_p(seen: Seen, rng: np.random.Generator) -> Floats:
     """Gaffke's bound (2005; Learned-Miller & Thomas 2020, arXiv:1905.06208) over clusters: weigh the clusters
     and one more, as heavy as the heaviest and as bad as the range allows, with random exponential weights."""
     added = seen.size.max(1) * (seen.low - seen.bound)
     parts = np.concatenate([seen.slack(), added[:, None]], 1)
     weights = rng.standard_exponential((10 * RESAMPLES, parts.shape[1]), dtype=np.float32)
-    return (parts.astype(np.float32) @ weights.T <= 0).mean(1) <= error
+    return np.asarray((parts.astype(np.float32) @ weights.T <= 0).mean(1))
 
 
 WAYS: dict[str, Way] = {
@@ -220,20 +227,33 @@ def passes(way: Way, rule: str, bound: float, cell: Cell, evals: int, error: flo
     return float(way(seen, error, rng).mean())
 
 
-def promoted(way: Way, cell: RunCell, runs: int, errors: Sequence[float]) -> float:
-    """Share of simulated runs that promote something; `errors` are what each look may use."""
+def promoted(cell: RunCell, runs: int, schedules: Sequence[Schedule]) -> list[float]:
+    """Share of simulated runs that promote something: by version 0.1 at every look, then by the worst case with
+    each schedule."""
     rng = generator(0, "gates", cell.kind, cell.looks, f"{cell.gain}")
     start, *looks = cell.draw(rng, runs)
     size = np.full(start.shape, cell.tasks / cell.clusters)
-    ever = np.zeros(runs, dtype=bool)
-    for now, error in zip(looks, errors, strict=True):
-        ever |= way(Seen(now - start, size, now, start, 0.0, True), error, rng)
-    return float(ever.mean())
+    shown = [Seen(now - start, size, now, start, 0.0, True) for now in looks]
+    before = np.any([present(seen, NOMINAL, rng) for seen in shown], axis=0)
+    p_LB = np.array([worst_case_p(seen, rng) for seen in shown])
+    ever = [(p_LB <= np.array(schedule(cell.looks))[:, None]).any(0) for schedule in schedules]
+    return [float(found.mean()) for found in (before, *ever)]
 
 
 def each(looks: int) -> list[float]:
     """Every look by itself, as if it were the only one."""
     return [NOMINAL] * looks
+
+
+def even(looks: int) -> list[float]:
+    """Twice the error of a look for the whole run, in even shares."""
+    return [min(NOMINAL, 2 * NOMINAL / looks)] * looks
+
+
+def late(looks: int) -> list[float]:
+    """The same in the increments of Lan and DeMets' O'Brien-Fleming shape: most of it at the end."""
+    used = [spent((i + 1) / looks, 2 * NOMINAL) for i in range(looks)]
+    return [min(NOMINAL, float(part)) for part in np.diff(used, prepend=0.0)]
 
 
 def error_table(ways: Sequence[str], evals: int) -> Table:
@@ -267,15 +287,15 @@ def power_table(ways: Sequence[str], evals: int) -> Table:
     return table
 
 
-def run_table(way: str, runs: int, schedules: Sequence[Callable[[int], list[float]]]) -> Iterator[Table]:
+def run_table(runs: int, schedules: Sequence[Schedule] = (each, even, late)) -> Iterator[Table]:
     """How often runs promote something: by luck, and rightly."""
     for title, cells in (
         (f"promoted by luck ({ALLOWED_RUN:.0%} at most)", runs_without_gain()),
         ("promoted rightly", runs_with_gain()),
     ):
-        table = Table("run", "looks", "gain", *(s.__name__ for s in schedules), title=f"{way}: {title}")
+        table = Table("run", "looks", "gain", "version 0.1", *(s.__name__ for s in schedules), title=title)
         for cell in cells:
-            shown = [f"{promoted(WAYS[way], cell, runs, s(cell.looks)):.1%}" for s in schedules]
+            shown = [f"{share:.1%}" for share in promoted(cell, runs, schedules)]
             table.add_row(cell.kind, str(cell.looks), f"{cell.gain:g}", *shown)
         yield table
 
@@ -293,9 +313,8 @@ def main() -> None:
     if "power" in arguments.only:
         screen.print(power_table(arguments.ways, arguments.evals))
     if "runs" in arguments.only:
-        for way in arguments.ways:
-            for table in run_table(way, arguments.evals, [each]):
-                screen.print(table)
+        for table in run_table(arguments.evals):
+            screen.print(table)
 
 
 if __name__ == "__main__":
