@@ -75,10 +75,10 @@ class Cell:
 
     def draw(self, rng: np.random.Generator, evals: int) -> Draws:
         """`evals` independent evals."""
-        size = self._size(rng, evals)
+        size: Floats = self._size(rng, evals)
         if not self.paired:
             right = rng.binomial(size, self._chance(rng, size.shape))
-            return Draws(right.astype(float), np.zeros(size.shape), size.astype(float))
+            return Draws(right * 1.0, np.zeros(size.shape), size * 1.0)
         win, lose, hair = self._moves(rng, size)
         lost = rng.binomial(size, lose)
         won = rng.binomial(size - lost, np.minimum(1.0, win / np.maximum(1 - lose, 1e-12)))
@@ -123,8 +123,8 @@ class Cell:
                 where = rng.random(shape)
                 return (where < 0.05 + up) * 1.0, (where > 0.95 - down) * 1.0, 0.0
             case "envs":
-                up = np.broadcast_to(np.where(self._in_small_env(), 0.05, 0.0), shape)
-                return 0.05 + up, 0.05 - value + (0.05 - up), 0.0
+                gain = np.broadcast_to(np.where(self._in_small_env(), 0.05, 0.0), shape)
+                return 0.05 + gain, 0.1 - value - gain, 0.0
             case _:
                 large = size == size.max()
                 return np.where(large, 0.0, 0.2 + value), np.where(large, 0.05 - value, 0.0), 0.0

@@ -105,6 +105,7 @@ def env_import(
     from vertigym.core.errors import ConfigError
     from vertigym.envs.business.agent_import import import_agent
     from vertigym.envs.business.importer import import_decision
+    from vertigym.evals.evidence import env_shortfalls
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
     if mode == "agent" and sheet:
@@ -133,7 +134,7 @@ def env_import(
         print(f"pairs:     {shown} neighbouring outcomes shown by a minimal pair")
     if report.interacting:
         print(f"           {report.interacting_hit} of {report.interacting} pairs of rules hit together")
-    for warning in report.warnings:
+    for warning in (*report.warnings, *env_shortfalls(str(folder))):
         note(warning)
     print(f"next:      vertigym env show {report.id if out is None else report.folder}")
 

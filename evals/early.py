@@ -72,7 +72,7 @@ def run_until_clear(
             break
     started = datetime.now(UTC).isoformat(timespec="seconds")
     report = make_report(
-        suite, listed.hash, rows, model=model, seed=seed, started=started, reward_range=listed.reward_range
+        suite, listed.hash, rows, model=model, seed=seed, started=started, ranges=listed.ranges
     )
     return Stopped(tuple(looks), report, report.samples / sum(task.samples for task in listed.tasks))
 

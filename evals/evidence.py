@@ -9,7 +9,7 @@ from vertigym.evals.metrics import Row, limits_of
 from vertigym.evals.report import clustered, select
 from vertigym.evals.rules import Gate, Measured
 from vertigym.evals.runner import row_of
-from vertigym.evals.suite import Suite, TaskList
+from vertigym.evals.suite import Suite, TaskList, task_list
 
 
 def shortfalls(suite: Suite, listed: TaskList, error: float | None = None) -> list[str]:
@@ -17,12 +17,18 @@ def shortfalls(suite: Suite, listed: TaskList, error: float | None = None) -> li
     where a loss is to be ruled out, of a policy that loses nothing. `error` is as for `decide`."""
     rows = [row_of(suite, task, ()) for task in listed.tasks]
     error = (1 - suite.confidence) / 2 if error is None else error
-    lines = [_shortfall(gate, rows, suite, listed, error) for gate in suite.gate]
+    lines = [_shortfall(gate, rows, listed, error) for gate in suite.gate]
     return [f"suite {suite.name}: {line}" for line in lines if line]
 
 
-def _shortfall(gate: Gate, rows: Sequence[Row], suite: Suite, listed: TaskList, error: float) -> str:
-    limits = limits_of(gate.metric, suite.ranges, listed.reward_range)
+def env_shortfalls(env_id: str) -> list[str]:
+    """The same for an environment's eval split, and the gate that every suite has."""
+    suite = Suite.model_validate({"name": "eval", "env": [{"id": env_id}], "gate": [{"rule": "improves"}]})
+    return shortfalls(suite, task_list(suite))
+
+
+def _shortfall(gate: Gate, rows: Sequence[Row], listed: TaskList, error: float) -> str:
+    limits = limits_of(gate.metric, listed.ranges)
     if limits is None or gate.metric == "unscored":
         return ""
     ends = limits_of_difference(limits) if gate.paired else limits

@@ -77,14 +77,14 @@ def less_is_better(metric: str) -> bool:
     return LESS_IS_BETTER.fullmatch(metric) is not None
 
 
-def limits_of(metric: str, ranges: Mapping[str, Range], reward_range: Range = (0.0, 1.0)) -> Range | None:
-    """What a task's value of `metric` can be: `ranges` where it is named, else what the environments say of
-    scores and parts; None for what has no upper limit (latency, cost) or none that is known (macro_f1)."""
+def limits_of(metric: str, ranges: Mapping[str, Range]) -> Range | None:
+    """What a task's value of `metric` can be: `ranges` where it is named, else 0 to 1; None for what has no
+    upper limit (latency, cost) or none that is known (macro_f1)."""
     if metric in ranges:
         return ranges[metric]
-    if metric == "unscored" or _PASS.fullmatch(metric):
-        return 0.0, 1.0
-    return None if metric == MACRO_F1 or less_is_better(metric) else reward_range
+    if metric != "unscored" and (metric == MACRO_F1 or less_is_better(metric)):
+        return None
+    return 0.0, 1.0
 
 
 def task_value(row: Row, metric: str, price: Price | None = None) -> float | None:

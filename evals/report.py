@@ -36,7 +36,7 @@ class Report(BaseModel):
 
     `metrics` holds every metric asked for, overall and by environment; `slices` the score by slice name and
     value (`slices["rule"]["late-return"]`). `unscored` counts samples without a verdict, by reason. `cluster`
-    says what is taken as one piece of evidence; `ranges` and `reward_range` what values can be.
+    says what is taken as one piece of evidence, `ranges` what a task's value of a metric can be.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +51,6 @@ class Report(BaseModel):
     confidence: float
     cluster: str = ""
     ranges: dict[str, Range] = Field(default_factory=dict)
-    reward_range: Range = (0.0, 1.0)
     price: Price | None
     samples: int
     unscored: int
@@ -76,9 +75,16 @@ class Report(BaseModel):
         """The score by rule of the task."""
         return self.slices.get("rule", {})
 
+    @property
+    def tasks_text(self) -> str:
+        """`300 tasks in 120 clusters (info.customer)`."""
+        clusters = len({row.unit for row in self.rows})
+        by = f" ({self.cluster})" if self.cluster else ""
+        return f"{len(self.rows):,} tasks in {clusters:,} clusters{by}"
+
     def limits(self, metric: str) -> Range | None:
         """What a task's value of a metric can be; None where nobody knows."""
-        return limits_of(metric, self.ranges, self.reward_range)
+        return limits_of(metric, self.ranges)
 
     def value(self, metric: str, env: str = "all") -> float | None:
         """A metric's mean; `env` is `all` or an environment's label."""
@@ -112,14 +118,15 @@ def make_report(
     model: str,
     seed: int,
     started: str,
-    reward_range: Range = (0.0, 1.0),
+    ranges: Mapping[str, Range] | None = None,
 ) -> Report:
-    """Estimate everything the suite asks for. `reward_range` is what scores and their parts can be.
+    """Estimate everything the suite asks for. `ranges` are the task list's, by default the suite's own.
 
     Raises:
         ConfigError: a metric that these rows do not have.
     """
     price = price_of(suite, model)
+    ranges = suite.ranges if ranges is None else ranges
     for metric in suite.metrics:
         check_metric(metric, rows, price)
     split = variance_split([row.scored for row in rows])
@@ -132,7 +139,7 @@ def make_report(
                 metric,
                 suite.confidence,
                 price,
-                limits_of(metric, suite.ranges, reward_range),
+                limits_of(metric, ranges),
             )
             for label in ("all", *labels)
         }
@@ -148,8 +155,7 @@ def make_report(
         versions=versions(),
         confidence=suite.confidence,
         cluster=suite.cluster,
-        ranges=suite.ranges,
-        reward_range=reward_range,
+        ranges=dict(ranges),
         price=price,
         samples=sum(len(row.scores) for row in rows),
         unscored=sum(len(row.scores) - len(row.scored) for row in rows),
@@ -159,7 +165,7 @@ def make_report(
         cost=total_cost(rows, price),
         score=metrics["score"]["all"],
         metrics=metrics,
-        slices=_slices(rows, suite.confidence, limits_of("score", suite.ranges, reward_range)),
+        slices=_slices(rows, suite.confidence, limits_of("score", ranges)),
         between_tasks=split and split.between,
         within_tasks=split and split.within,
         rows=tuple(rows),

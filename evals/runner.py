@@ -69,7 +69,7 @@ def run_suite(
         model=model,
         seed=seed,
         started=started,
-        reward_range=listed.reward_range,
+        ranges=listed.ranges,
     )
     if out:
         report.save(out / "report.json")
@@ -151,7 +151,7 @@ def rescore(suite: Suite, samples: Path, *, out: Path | None = None, make: Make 
         model=header.model,
         seed=header.seed,
         started=header.started,
-        reward_range=listed.reward_range,
+        ranges=listed.ranges,
     )
     if out:
         report.save(out / "report.json")

@@ -131,17 +131,14 @@ class SuiteTask:
 
 @dataclass(frozen=True, slots=True)
 class TaskList:
-    """What a suite measures: its environments by label, its tasks in order, and the hash over all of it."""
+    """What a suite measures: its environments by label, its tasks in order, and the hash over all of it.
+    `ranges` says what a task's value of a metric can be, where it is not 0 to 1."""
 
     envs: Mapping[str, Env]
     tasks: tuple[SuiteTask, ...]
     hash: str
 
-    @property
-    def reward_range(self) -> Range:
-        """What the environments' rewards can be."""
-        lows, highs = zip(*(env.reward_range for env in self.envs.values()), strict=True)
-        return min(lows), max(highs)
+    ranges: Mapping[str, Range]
 
 
 def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
@@ -179,7 +176,15 @@ def task_list(suite: Suite, make: Make = registry.make) -> TaskList:
         chosen = _choose(suite, part, label, env)
         weight = part.weight / whole / len(chosen)
         tasks += [SuiteTask(label, task, part.samples, weight, digest(task)) for task in chosen]
-    return TaskList(envs, tuple(tasks), _hash(suite, tasks))
+    return TaskList(envs, tuple(tasks), _hash(suite, tasks), _ranges(suite, envs))
+
+
+def _ranges(suite: Suite, envs: Mapping[str, Env]) -> dict[str, Range]:
+    """What the suite says, else the environments together."""
+    named = {metric for env in envs.values() for metric in env.ranges}
+    all_of = {metric: [env.ranges.get(metric, (0.0, 1.0)) for env in envs.values()] for metric in named}
+    joined = {metric: (min(low for low, _ in of), max(high for _, high in of)) for metric, of in all_of.items()}
+    return joined | suite.ranges
 
 
 def shortened(suite: Suite, *, tasks: int | None = None, samples: int | None = None) -> Suite:

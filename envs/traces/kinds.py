@@ -84,7 +84,7 @@ def load_classify(folder: Path, **changes: Any) -> SingleTurnEnv:
     tasks, notes = make_tasks(folder, config, task, instruction=instruction)
     odds = Odds(tasks, lambda task: {task.answer: 1.0})
     reward = right_label(labels, costs=config.costs, odds=odds, where=config.where)
-    return _env(tasks, reward, notes, answer_form=form(config.where))
+    return _env(tasks, reward, notes, answer_form=form(config.where), least=-1.0)
 
 
 class ExtractConfig(TracesConfig):
@@ -232,7 +232,7 @@ def load_cite(folder: Path, **changes: Any) -> SingleTurnEnv:
     reward = citations.cited_answer(
         refusal=config.refusal, max_words=config.max_words, share=config.overlap, odds=odds
     )
-    return _env(tasks, reward, notes)
+    return _env(tasks, reward, notes, least=-1.0)
 
 
 class OutcomeConfig(TracesConfig):
@@ -269,13 +269,19 @@ def load_outcome(folder: Path, **changes: Any) -> SingleTurnEnv:
 
     tasks, notes = make_tasks(folder, config, task)
     odds = Odds(tasks, lambda task: worth(task.info["accepted"]))
-    return _env(tasks, accepted(match=config.match, odds=odds), notes)
+    return _env(tasks, accepted(match=config.match, odds=odds), notes, least=-1.0)
 
 
 def _env(
-    tasks: Tasks, reward: RewardFunction, notes: tuple[str, ...], *, answer_form: str = "{}"
+    tasks: Tasks,
+    reward: RewardFunction,
+    notes: tuple[str, ...],
+    *,
+    answer_form: str = "{}",
+    least: float = 0.0,
 ) -> SingleTurnEnv:
     env = SingleTurnEnv(tasks, Rubric(Part(reward, name="reward")), answer_form=answer_form)
+    env.ranges = dict.fromkeys(("score", "reward"), (least, 1.0))
     env.notes = notes
     return env
 
