@@ -1,6 +1,6 @@
 """What reports and comparisons say: estimates with error and interval, paired differences, Holm's p-values.
 
-Every estimate is None where it is undefined. Intervals are those of `vertigym.evals.mean_bounds`: they hold for any
+Every estimate is None where it is undefined. Intervals are those of `mean_bounds`: they hold for any
 values in the range given; without a range they are Student's, an approximation, and `method` says so.
 
 Axes: N tasks.
