@@ -5,6 +5,8 @@ O'Brien-Fleming shape) says how much of the error may be used up to each look, a
 joint distribution of the looks (Armitage, McPherson & Rowe 1969, JRSS A 132:235) turns that into a bound on z.
 A look compares the p-value of `mean_bounds` with the tail area of its bound. Looks at nothing gained are free:
 stopping for futility only ever lowers the chance of promoting.
+
+Assumes that looks add whole clusters in random order, so that evidence grows like a Brownian motion.
 """
 
 import math
