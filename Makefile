@@ -1,5 +1,5 @@
 # Everything here works alone on a fresh machine with Python 3.11+ and make.
-PYTHON ?= python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
@@ -56,7 +56,7 @@ demo: setup
 
 # What `pip install` gives a user: a wheel, in an empty environment elsewhere.
 wheel-check: setup
-	@PYTHON='$(PYTHON)' sh .ci/wheel-check $(BIN)/python
+	@PYTHON=$(BIN)/python sh .ci/wheel-check
 
 # Two tests at a time, those of one file in one process.
 test: lint types

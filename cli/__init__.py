@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from vertigym import __version__
-from vertigym.cli import endings, envs, evals, sandboxes, traces, training
+from vertigym.cli import endings, envs, evals, models, sandboxes, traces, training
 from vertigym.core.errors import ConfigError
 from vertigym.core.launched import launched, local_rank
 
@@ -27,7 +27,12 @@ app = typer.Typer(
 )
 for command in (training.train, evals.eval_, evals.compare, training.rebase, training.report, traces.serve):
     app.command(command.__name__.rstrip("_"))(command)
-for group, name in ((envs.app, "env"), (sandboxes.app, "sandbox"), (traces.app, "traces")):
+for group, name in (
+    (envs.app, "env"),
+    (models.app, "model"),
+    (sandboxes.app, "sandbox"),
+    (traces.app, "traces"),
+):
     app.add_typer(group, name=name)
 
 

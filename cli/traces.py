@@ -21,6 +21,10 @@ def serve(
     name: Annotated[str, typer.Option(help="What clients call the model. Default: its run's name.")] = "",
     rpm: Annotated[float, typer.Option(help="Requests a minute from one client; 0: no limit.", min=0)] = 600,
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens a reply.", min=1)] = 512,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="A reverse proxy, whose X-Forwarded-For counts; may repeat.", metavar="ADDRESS"),
+    ] = None,
     engine: Annotated[
         str,
         typer.Option(help="Decodes a model folder: transformers, vllm, …; auto: vLLM where it is installed."),
@@ -40,6 +44,7 @@ def serve(
         name=name,
         per_minute=rpm,
         max_tokens=max_tokens,
+        proxies=proxy or (),
         engine=engine,
         on_ready=ready,
     )

@@ -22,6 +22,7 @@ from vertigym.core.errors import DataError, OutputError
 
 MOST_CHARACTERS = 2 << 30  # of a file that is read as a whole
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SURROGATE = re.compile("[\\ud800-\\udfff]")
 
 
@@ -149,7 +150,7 @@ def sync_folder(folder: Path) -> None:
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """JSON with real Unicode and no NaN or Infinity (they are not JSON). Half a surrogate pair, which models do
     write and no file can hold, is escaped."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent) if indent else _encode(value)
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return json.dumps(value, allow_nan=False, indent=indent)

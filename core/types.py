@@ -7,7 +7,7 @@ Data goes one way:
 Types that cross a file or a wire are pydantic; what stays inside the process is a frozen, slotted dataclass.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NotRequired, Protocol, runtime_checkable
@@ -74,7 +74,8 @@ class Prompt:
 
     Engines that own a tokenizer read `token_ids` when given (token in, token out) and render `messages`
     otherwise. `seed` fixes the random numbers of this one sample, whatever batch it is decoded in. `task` is
-    for scripted policies, which may look at the answer; engines ignore it.
+    for scripted policies, which may look at the answer; engines ignore it. `cancelled` says that nobody waits
+    for the completion any more: an engine that asks between tokens may stop there.
     """
 
     messages: Sequence[Message]
@@ -82,6 +83,7 @@ class Prompt:
     seed: int = 0
     tools: Sequence[Mapping[str, Any]] = ()
     task: Task | None = None
+    cancelled: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

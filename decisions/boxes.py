@@ -15,7 +15,7 @@ values, no sample.
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import ceil, floor, inf
 from typing import Any
@@ -38,8 +38,7 @@ class Classes:
 
     def __init__(self, conditions: Iterable[str], values: Iterable[Any] = ()) -> None:
         numbers, texts = set[float](), set[str]()
-        for condition in conditions:
-            found = _literals(condition)
+        for found in map(_literals, dict.fromkeys(conditions)):
             numbers |= found[0]
             texts |= found[1]
         for value in values:
@@ -47,16 +46,12 @@ class Classes:
                 texts.add(value)
             elif isinstance(value, int | float) and not isinstance(value, bool):
                 numbers.add(float(value))
-        self.points: list[Any] = [
-            *_spread(sorted(numbers)),
-            *sorted(texts),
-            _OTHER_TEXT,
-            True,
-            False,
-            None,
-            [],
-            {},
-        ]
+        self._cuts = sorted(numbers)
+        spread = _spread(self._cuts)
+        self._others: tuple[Any, ...] = (*sorted(texts), _OTHER_TEXT, True, False, None, [], {})
+        self._first_other = len(spread)
+        self.points: list[Any] = [*spread, *self._others]
+        self._texts: Mask = (1 << (len(texts) + 1)) - 1 << self._first_other
         self.all: Mask = (1 << len(self.points)) - 1
         self._masks: dict[tuple[str, str], Mask] = {}
         self._index = {_key(point): 1 << i for i, point in enumerate(self.points)}
@@ -67,15 +62,27 @@ class Classes:
         key = (condition, name)
         if key not in self._masks:
             numbers, texts = _literals(condition)
-            cuts, known = sorted(numbers), dict[Any, bool]()
-            mask = 0
-            for index, point in enumerate(self.points):
-                kind = _class_among(point, cuts, texts)
-                if kind not in known:
-                    known[kind] = holds(condition, name, point)
-                mask |= known[kind] << index
+            holds, mask = compiled_condition(condition, name), 0
+            for low, high in self._spans(sorted(numbers)):
+                if holds(self.points[low]):
+                    mask |= (1 << high) - (1 << low)
+            if holds(_OTHER_TEXT):
+                mask |= self._texts
+            for index, point in enumerate(self._others, self._first_other):
+                if not isinstance(point, str) or point in texts:
+                    mask = mask & ~(1 << index) | holds(point) << index
             self._masks[key] = mask
         return self._masks[key]
+
+    def _spans(self, cuts: Sequence[float]) -> Iterator[tuple[int, int]]:
+        """The runs of classes, from one up to another, that some of our cuts do not tell apart."""
+        start = 0
+        for cut in cuts:
+            place = 2 * bisect_left(self._cuts, cut) + 1
+            yield start, place
+            yield place, place + 1
+            start = place + 1
+        yield start, self._first_other
 
     def only(self, value: Any) -> Mask | None:
         """The class that holds just `value`, None where there is no such class."""
@@ -105,19 +112,31 @@ def simple_name(expression: str) -> str:
     return "" if name[:1] in ("$", "#") else name
 
 
-def holds(condition: str, name: str, value: Any) -> bool:
-    """Whether the engine says that a condition holds for `value`; one that it cannot evaluate does not."""
+def compiled_condition(condition: str, name: str) -> Callable[[Any], bool]:
+    """Whether the engine says that a condition holds for a value: a cell's, about `$`; or, given a `name`, an
+    expression's about that name. One that it cannot read or evaluate does not."""
     import zen
 
     try:
-        if not name:
-            return bool(zen.evaluate_unary_expression(condition, {"$": value}))
+        compiled = (zen.compile_expression if name else zen.compile_unary_expression)(condition)
+    except Exception:  # the engine's refusal of the text
+        return lambda value: False
+
+    def holds(value: Any) -> bool:
         context: Any = value
-        for part in reversed(name.split(".")):
+        for part in reversed(name.split(".") if name else "$"):
             context = {part: context}
-        return zen.evaluate_expression(condition, context) is True
-    except Exception:  # the engine's refusal of a value: in a table or switch that means "does not match"
-        return False
+        try:
+            return compiled.evaluate(context) is True
+        except Exception:  # its refusal of a value: in a table or switch that means "does not match"
+            return False
+
+    return holds
+
+
+def meet(one: Box, other: Box) -> bool:
+    """Whether something lies in both boxes."""
+    return all(one.get(name, mask) & mask for name, mask in other.items())
 
 
 def both(one: Box, other: Box) -> Box | None:
@@ -132,7 +151,7 @@ def both(one: Box, other: Box) -> Box | None:
 
 def minus(box: Box, other: Box, everything: Mask) -> list[Box]:
     """`box` without `other`, as boxes that do not overlap."""
-    if both(box, other) is None:
+    if not meet(box, other):
         return [box]
     pieces, rest = [], dict(box)
     for name, mask in other.items():
@@ -147,9 +166,12 @@ def without(box: Box, others: Sequence[Box], everything: Mask) -> list[Box] | No
     """`box` without all of `others`; None where it falls into more than MOST_PIECES boxes."""
     pieces = [box]
     for other in others:
-        pieces = [piece for old in pieces for piece in minus(old, other, everything)]
+        if meet(box, other):
+            pieces = [piece for old in pieces for piece in minus(old, other, everything)]
         if len(pieces) > MOST_PIECES:
             return None
+        if not pieces:
+            break
     return pieces
 
 
@@ -169,6 +191,7 @@ def schema_mask(classes: Classes, schema: Mapping[str, Any]) -> Mask:
     types = schema.get("type", [])
     types = [types] if isinstance(types, str) else types
     enum = schema.get("enum")
+    numbers = [point for point in classes.points if isinstance(point, float)]
     for index, point in enumerate(classes.points):
         is_number = isinstance(point, int | float) and not isinstance(point, bool)
         fits = not types or any(_is_type(point, name) for name in types)
@@ -178,18 +201,17 @@ def schema_mask(classes: Classes, schema: Mapping[str, Any]) -> Mask:
                 or (is_number and any(_is_type(v, "number") and classes.only(v) is None for v in enum))
             )
         if is_number:
-            fits &= _within(classes.points, index, schema)
+            fits &= _within(numbers, index, schema)
         mask |= (fits or point is None) << index
     return mask
 
 
-def _within(points: Sequence[Any], index: int, schema: Mapping[str, Any]) -> bool:
+def _within(numbers: Sequence[float], index: int, schema: Mapping[str, Any]) -> bool:
     """Whether a class of numbers reaches into the schema's limits (a gap does when either neighbour does)."""
     low, high = schema.get("minimum", -inf), schema.get("maximum", inf)
     whole = schema.get("type") == "integer"
     if index % 2:  # a literal itself
-        return bool(low <= points[index] <= high) and (not whole or float(points[index]).is_integer())
-    numbers = [p for p in points if isinstance(p, float)]
+        return bool(low <= numbers[index] <= high) and (not whole or numbers[index].is_integer())
     least = numbers[index - 1] if index else -inf
     most = numbers[index + 1] if index + 1 < len(numbers) else inf
     if not whole or inf in (-least, most):
@@ -218,18 +240,6 @@ def _spread(cuts: Sequence[float]) -> list[float]:
     for low, high in zip(cuts, [*cuts[1:], cuts[-1] + 2.0], strict=True):
         spread += [low, (low + high) / 2]
     return spread
-
-
-def _class_among(point: Any, cuts: Sequence[float], texts: set[str]) -> Any:
-    """The class of `point` among a condition's own literals."""
-    if isinstance(point, bool) or point is None:
-        return repr(point)
-    if isinstance(point, float):
-        place = bisect_left(cuts, point)
-        return place, place < len(cuts) and cuts[place] == point
-    if isinstance(point, str):
-        return "text", point if point in texts else None
-    return repr(point)
 
 
 def _literals(condition: str) -> tuple[set[float], set[str]]:

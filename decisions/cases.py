@@ -5,25 +5,29 @@ in one and missing in the other. A rule engine tells none of these apart, so a t
 twice.
 """
 
+import json
 from typing import Any
 
-from vertigym.core.files import dumps
+_encode = json.JSONEncoder(sort_keys=True).encode
 
 
 def case_key(case: Any) -> str:
     """The same text for every way to write one case."""
-    return dumps(_canonical(case, drop_nulls=True))
+    return _encode(_canonical(case, drop_nulls=True))
 
 
 def value_key(value: Any) -> str:
     """The same text for every way to write one JSON value; a null field is not a missing one."""
-    return dumps(_canonical(value, drop_nulls=False))
+    return _encode(_canonical(value, drop_nulls=False))
 
 
 def _canonical(value: Any, *, drop_nulls: bool) -> Any:
     if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if not (drop_nulls and item is None)}
-        return {str(key): _canonical(kept[key], drop_nulls=drop_nulls) for key in sorted(kept, key=str)}
+        return {
+            key: _canonical(item, drop_nulls=drop_nulls)
+            for key, item in value.items()
+            if not (drop_nulls and item is None)
+        }
     if isinstance(value, list | tuple):
         return [_canonical(item, drop_nulls=drop_nulls) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -14,35 +14,33 @@ from math import prod
 from typing import Any
 
 from vertigym.decisions import candidates
+from vertigym.decisions.cases import value_key
 from vertigym.decisions.expressions import Atom, atoms
 from vertigym.decisions.model import Case, DecisionModel, Node
 
 Path = tuple[str, ...]
 
+_MOST = 1 << 62  # beyond, no random number is drawn
 _MIXED = 60  # longer lists of records that are tried
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often."""
+    """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often.
+    `span` is the least and the greatest near number in units of its finest digit, and that unit."""
 
     path: Path
     near: tuple[Any, ...]
     wide: tuple[Any, ...]
+    span: tuple[int, int, float] | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "span", _span(self.near))
 
     @property
     def name(self) -> str:
         """Its dotted name."""
         return ".".join(self.path)
-
-    @property
-    def span(self) -> tuple[int, int, float] | None:
-        """The least and the greatest candidate of a number, in units of its finest digit, and that unit."""
-        numbers = [v for v in self.near if isinstance(v, int | float) and not isinstance(v, bool)]
-        if len(numbers) < 2:
-            return None
-        unit = 10.0 ** -candidates.decimals(numbers)
-        return round(min(numbers) / unit), round(max(numbers) / unit), unit
 
 
 @dataclass(slots=True)
@@ -160,7 +158,8 @@ class Conditions:
         if schema := _part_of(self._schema, path):
             near = candidates.allowed([*near, *schema.get("enum", ())], schema)
             wide = candidates.allowed(wide, schema)
-        return Field(path, near, tuple(v for v in wide if not _among(v, near)))
+        known = set(map(_typed, near))
+        return Field(path, near, tuple(value for value in wide if _typed(value) not in known))
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""
@@ -180,6 +179,15 @@ class Conditions:
         mixed = islice(chain(pairwise(singles), product(singles, repeat=2), product(singles, repeat=3)), _MIXED)
         near = candidates.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), []])
         return Field(tuple(name.split(".")), near, (None,))
+
+
+def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < 2:
+        return None
+    unit = 10.0 ** -candidates.decimals(numbers)
+    low, high = round(min(numbers) / unit), round(max(numbers) / unit)
+    return (low, high, unit) if -_MOST < low <= high < _MOST else None
 
 
 def _atoms(node: Node) -> Iterator[Atom]:
@@ -253,6 +261,11 @@ def _without_parents(names: Iterable[str]) -> list[str]:
     """Drop a name where a longer one goes on from it: `customer` beside `customer.age`."""
     unique = sorted(set(names))
     return [n for n in unique if not any(o.startswith((f"{n}.", f"{n}[")) for o in unique)]
+
+
+def _typed(value: Any) -> str:
+    """A value as text; 1 and 1.0 are two."""
+    return f"{type(value).__name__} {value_key(value)}"
 
 
 def _among(value: Any, known: Iterable[Any]) -> bool:

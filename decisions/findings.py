@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 from vertigym.decisions.bindings import Env, Symbol
-from vertigym.decisions.boxes import both, without
+from vertigym.decisions.boxes import MOST_PIECES, both, meet, minus, without
 from vertigym.decisions.model import DecisionModel, Node, whole_numbers
 from vertigym.decisions.symbolic import Explorer, Reachable, RuleRegion
 
@@ -89,14 +89,30 @@ def _explained(explorer: Explorer, node: Node, rows: list[RuleRegion], place: in
     row = rows[place]
     if row.box is None:
         return RuleFinding("never", row.rule.id, row.rule.text)
-    earlier = [other for other in rows[:place] if other.exact and other.box is not None]
-    if node.hit_policy == "first" and not _left(explorer, row, earlier):
+    earlier = _covering(explorer, row, rows[:place]) if node.hit_policy == "first" else []
+    if earlier:
         for other in reversed(list(earlier)):  # as few as are needed, the first ones kept
             fewer = [r for r in earlier if r is not other]
             if not _left(explorer, row, fewer):
                 earlier = fewer
         return RuleFinding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in earlier))
     return RuleFinding("unreachable", row.rule.id, row.rule.text)
+
+
+def _covering(explorer: Explorer, row: RuleRegion, rows: list[RuleRegion]) -> list[RuleRegion]:
+    """The first rows that match wherever `row` does, but for those that meet it nowhere; none, where they leave
+    something, or that is not known."""
+    pieces, found = [row.box or {}], list[RuleRegion]()
+    for other in rows:
+        if not other.exact or other.box is None or not meet(row.box or {}, other.box):
+            continue
+        found.append(other)
+        pieces = [piece for old in pieces for piece in minus(old, other.box, explorer.classes.all)]
+        if not pieces:
+            return found
+        if len(pieces) > MOST_PIECES:
+            break
+    return []
 
 
 def _left(explorer: Explorer, row: RuleRegion, earlier: list[RuleRegion]) -> bool:

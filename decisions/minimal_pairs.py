@@ -13,19 +13,21 @@ crosses two cases. Both are bounded by numbers of evaluations.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, reduce
+from hashlib import blake2b
 from itertools import combinations, zip_longest
 from typing import Any
 
 from vertigym.core.files import dumps
-from vertigym.decisions.boxes import Box, differing, without
+from vertigym.decisions.boxes import Box, differing, hull, without
 from vertigym.decisions.candidates import distinct
-from vertigym.decisions.cases import case_key
+from vertigym.decisions.cases import value_key
 from vertigym.decisions.conditions import Field, get, put
 from vertigym.decisions.findings import RuleAnalysis, free_rows
-from vertigym.decisions.model import DecisionModel
-from vertigym.decisions.outputs import project
+from vertigym.decisions.model import Case, DecisionModel
+from vertigym.decisions.outputs import leaves, project
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 from vertigym.decisions.symbolic import Explorer, RuleRegion
 
@@ -33,6 +35,7 @@ _BASES = 6  # cases tried for one side of one pair
 _VALUES = 24  # values tried for one field
 _FOR_PAIRS = 2500  # evaluations at most for minimal pairs
 _FOR_CROSSES = 800  # evaluations at most for interacting pairs
+_ADJACENT = 4000  # adjacent pairs looked at in one table
 _KEPT = 4  # minimal pairs kept for one adjacent pair
 _CROSSES = 6  # crossings tried for one pair
 
@@ -82,21 +85,35 @@ class RulePairs:
 
 def adjacent(model: DecisionModel, analysis: RuleAnalysis) -> list[AdjacentRules]:
     """The adjacent pairs of all tables and switches where the first match decides, among rules that are not
-    proven unreachable."""
-    explorer = Explorer(model)
+    proven unreachable; of a large table those of rules that stand near each other."""
+    explorer, gone = Explorer(model), analysis.unreachable
     found = []
     for node in model.nodes:
         if node.hit_policy != "first":
             continue
         rows = free_rows(explorer, node)
-        regions = [(row, _region(explorer, rows, place)) for place, row in enumerate(rows)]
-        live = [pair for pair in regions if pair[0].rule.id not in analysis.unreachable]
-        for (one, here), (other, there) in combinations(live, 2):
-            if _outcome(model, one.rule.id) != _outcome(model, other.rule.id):
-                columns = _apart(here, there)
+        live = [place for place, row in enumerate(rows) if row.rule.id not in gone]
+        regions = [_region(explorer, rows, place) for place in live]
+        hulls = [reduce(hull, pieces) if pieces else {} for pieces in regions]
+        outcomes = [_outcome(model, rows[place].rule.id) for place in live]
+        pairs: dict[tuple[int, int], tuple[str, ...]] = {}
+        for a, b in _nearest_first(len(live)):
+            if len(pairs) == _ADJACENT:
+                break
+            if outcomes[a] != outcomes[b] and len(differing(hulls[a], hulls[b])) <= 1:
+                columns = _apart(regions[a], regions[b])
                 if columns is not None:
-                    found.append(AdjacentRules(node.id, one.rule.id, other.rule.id, columns))
+                    pairs[a, b] = columns
+        for (a, b), columns in sorted(pairs.items()):
+            found.append(AdjacentRules(node.id, rows[live[a]].rule.id, rows[live[b]].rule.id, columns))
     return found
+
+
+def _nearest_first(count: int) -> Iterator[tuple[int, int]]:
+    """All pairs of places below `count`, neighbours first."""
+    for distance in range(1, count):
+        for place in range(count - distance):
+            yield place, place + distance
 
 
 def find_pairs(
@@ -137,10 +154,11 @@ class _Search:
                     budget -= self._cross_over(pair, here, there)
 
     def _among_samples(self) -> None:
+        keys = [_LeafKeys(sample.case) for sample in self.sampled.samples]
         for field_ in self.sampler.fields:
-            groups: dict[str, list[DecidedCase]] = defaultdict(list)
-            for sample in self.sampled.samples:
-                groups[case_key(put(sample.case, field_.path, None))].append(sample)
+            groups: dict[int, list[DecidedCase]] = defaultdict(list)
+            for key, sample in zip(keys, self.sampled.samples, strict=True):
+                groups[key.without(field_.path)].append(sample)
             for group in groups.values():
                 for one, other in combinations(group[:_VALUES], 2) if len(group) > 1 else ():
                     self._note(one, other, field_.name)
@@ -251,6 +269,26 @@ class _Search:
         """A few of them, evenly spread."""
         step = max(len(found) // _BASES, 1)
         return list(found[::step][:_BASES])
+
+
+class _LeafKeys:
+    """A case as a sum of hashes, one a leaf, so that it is quickly known without one of its fields."""
+
+    def __init__(self, case: Case) -> None:
+        self._of = {path: _hash(path, value_key(value)) for path, value in leaves(case) if value is not None}
+        self._sum = sum(self._of.values())
+
+    def without(self, path: tuple[str, ...]) -> int:
+        """The key of the case with nothing at `path`."""
+        if path in self._of:
+            return self._sum - self._of[path]
+        return self._sum - sum(key for at, key in self._of.items() if at[: len(path)] == path)
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash(path: tuple[str, ...], value: str) -> int:
+    text = dumps([path, value]).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=16).digest(), "big")
 
 
 def _region(explorer: Explorer, rows: Sequence[RuleRegion], place: int) -> list[Box]:

@@ -36,6 +36,7 @@ T = TypeVar("T")
 _ONE_BY_ONE = 1500  # evaluations at most in round 1
 _DONORS = 12  # cases looked at for one condition
 _TRIES = 80  # cases put together for one rule
+_FOR_RARE = 16_000  # cases tried at most for rules that few cases hit
 _FEW = 12  # a rule that fewer cases hit gets more
 _HALVINGS = 16  # steps between two cases
 _PAIRS = 4  # pairs of cases tried
@@ -188,8 +189,10 @@ class Sampler:
         for sample in self._found.samples:
             for rule in sample.evaluation.rules:
                 holders[rule].append(sample.case)
+        budget = _FOR_RARE
         for _, cases in sorted(holders.items()):
-            for _attempt in range(_TRIES if len(cases) < _FEW and self.fields else 0):
+            for _attempt in range(min(_TRIES, budget) if len(cases) < _FEW and self.fields else 0):
+                budget -= 1
                 field_ = self._pick(self.fields)
                 self.add(put(self._pick(cases), field_.path, self._value(field_, 0.0)))
 

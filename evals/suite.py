@@ -134,7 +134,7 @@ class Suite(Config):
     `task.info["rules"]` are always sliced. `prices` maps model names (`*` allowed) to prices. A suite whose
     unscored share is above `max_unscored` passes no gate."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     env: tuple[EnvPart, ...] = Field(min_length=1)
     sampling: EvalSampling = EvalSampling()
     metrics: tuple[str, ...] = ("score",)

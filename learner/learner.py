@@ -18,14 +18,19 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vertigym.kernels.linear_logprob import Lora, linear_logprob
+from vertigym.core.errors import InputError
+from vertigym.kernels.head import LOWEST_BIAS, Lora
+from vertigym.kernels.linear_logprob import linear_logprob
 from vertigym.learner.batch import Batch, PackedRow, balanced, collate, smallest
 from vertigym.learner.clock import Clock
 from vertigym.learner.config import OptimizerConfig
@@ -53,6 +58,7 @@ class Learner:
         microbatch_tokens: tokens in one forward and backward pass.
         dtype: of the passes through the trunk.
         checkpointing: keep no activations within a layer, and compute them again for the backward pass.
+        banned: token ids that are never sampled, and so are no part of the distribution.
         ranks: who shares the work; all call the same methods in the same order.
 
     Attributes:
@@ -71,6 +77,7 @@ class Learner:
         microbatch_tokens: int = 16384,
         dtype: torch.dtype = torch.float32,
         checkpointing: bool = False,
+        banned: Sequence[int] = (),
         ranks: Ranks = SINGLE_RANK,
     ) -> None:
         self.model = model
@@ -83,8 +90,11 @@ class Learner:
         self._device = next(model.parameters()).device
         self.dtype = dtype
         self._trunk, self._head = trunk_of(model), self._find_head()
+        self.banned = torch.tensor(banned, dtype=torch.long, device=self._device)
         self.fuses_head = True
-        _switch_off_dropout(model, checkpointing=checkpointing)
+        model.eval()  # no dropout: what is trained is the distribution that was sampled from
+        if checkpointing:
+            _checkpoint_layers(self._trunk)
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self.share_rows = getattr(model.config, "_attn_implementation", "") == "sdpa"
         self._ranks = ranks
@@ -111,11 +121,16 @@ class Learner:
         if known is None or not self.fuses_head:
             return self.own_logprobs(batch, entropy=entropy)
         bias, adapter = getattr(head, "bias", None), adapter_of(head)
+        if bias is not None and known.scale != 1:
+            bias = known.scale * bias
+        if len(self.banned):
+            zero_V = head.weight.new_zeros(len(head.weight)) if bias is None else bias
+            bias = zero_V.index_fill(0, self.banned, -math.inf)
         logp_T, entropy_T = linear_logprob(
             self.hidden(batch) if known.scale == 1 else known.scale * self.hidden(batch),
             head.weight,
             batch.targets_T,
-            bias=bias if bias is None or known.scale == 1 else known.scale * bias,
+            bias=bias,
             temperature=self.temperature,
             softcap=known.softcap,
             lora=None if adapter is None else Lora(*adapter),
@@ -134,10 +149,15 @@ class Learner:
     def own_logprobs(self, batch: Batch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """The same of the logits that the model itself computes, all of them: slower, and right by
         definition."""
-        logits_TV = self._forward(self.model, batch).logits.flatten(0, 1)[batch.hidden_index_T].float()
-        logp_TV = torch.log_softmax(logits_TV / self.temperature, -1)
+        logits_TV = self._forward(self.model, batch).logits.flatten(0, 1)[batch.hidden_index_T]
+        logp_TV = self.distribution(logits_TV)
         logp_T = logp_TV.gather(1, batch.targets_T[:, None])[:, 0]
-        return logp_T, -(logp_TV.exp() * logp_TV).sum(-1) if entropy else None
+        return logp_T, -(logp_TV.exp() * logp_TV.clamp(min=LOWEST_BIAS)).sum(-1) if entropy else None
+
+    def distribution(self, logits_TV: Tensor) -> Tensor:
+        """Log-probs of all tokens, `[T, V]` float32."""
+        allowed_TV = logits_TV.float().index_fill(1, self.banned.to(logits_TV.device), -math.inf)
+        return torch.log_softmax(allowed_TV / self.temperature, -1)
 
     def _forward(self, module: Any, batch: Batch) -> Any:
         autocast = torch.autocast(self._device.type, self.dtype, enabled=self.dtype is not torch.float32)
@@ -278,15 +298,18 @@ class Learner:
         self.steps = state["steps"]
 
 
-def _switch_off_dropout(model: Any, *, checkpointing: bool) -> None:
-    """What trains is the distribution that was sampled from. Layers that keep no activations do so only while
-    they are told to train; what is inside them is not."""
-    if checkpointing:
-        trunk_of(model).gradient_checkpointing_enable({"use_reentrant": False})
-    model.eval()
-    for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
+def _checkpoint_layers(trunk: Any) -> None:
+    """Let the trunk's layers keep no activations. transformers' own switch works in training mode only, where
+    dropout is on.
+
+    Raises:
+        InputError: there are no such layers.
+    """
+    layers = [module for module in trunk.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise InputError(f"gradient_checkpointing: {type(trunk).__name__} has no layers for it: leave it out")
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -4,7 +4,7 @@ The one idea: a model itself says which earlier positions a token sees (all, a w
 builds each of its masks through one registered function, and that asks a mask function by index. For a shared
 row it is asked by the positions that each sample's tokens would have alone; then what belongs to another branch
 or tree is taken away. A model that builds its masks in another way computes something else in shared rows: that
-shows, and its rows then hold one sample each (`agreement`).
+shows, and its rows then hold one sample each (`own_forward`).
 """
 
 from collections.abc import Callable, Iterator

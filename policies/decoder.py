@@ -92,9 +92,9 @@ class Decoder:
         """Take over the model's current weights."""
         body = self._model.model
         self.layers = [self._fuse(block) for block in body.layers]
-        self.embed_VH = self._cast(body.embed_tokens.weight)
+        self.embed_VH = self._cast(weight_of(body.embed_tokens))
         self.norm_H = self._cast(body.norm.weight)
-        self.head_VH = full_tensor(self._model.lm_head.weight).detach().to(torch.float32, copy=self._copy)
+        self.head_VH = weight_of(self._model.lm_head).detach().to(torch.float32, copy=self._copy)
         rotary = body.rotary_emb
         self.frequencies = rotary.inv_freq.float()
         self.rope_scale = float(rotary.attention_scaling)

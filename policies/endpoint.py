@@ -61,6 +61,8 @@ class EndpointPolicy:
 
     def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion | ChatError:
         self._pacer.wait()
+        if prompt.cancelled and prompt.cancelled():
+            return _failed("nobody waits for it any more")
         began = time.perf_counter()
         try:
             reply = self._client.complete(self._request(prompt, sampling))

@@ -57,6 +57,7 @@ class GenerationRequest:
     top_p: float
     stop: Sequence[int]
     banned: Sequence[int] = ()
+    cancelled: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,14 @@ class TokenEngine(ABC):
         ids = list(prompt.token_ids or self.renderer.prompt(prompt.messages, prompt.tools))
         room = min(sampling.max_tokens, self.context - len(ids))
         return GenerationRequest(
-            ids, room, prompt.seed, sampling.temperature, sampling.top_p, self._stop, self.banned
+            ids,
+            room,
+            prompt.seed,
+            sampling.temperature,
+            sampling.top_p,
+            self._stop,
+            self.banned,
+            prompt.cancelled,
         )
 
     def _completion(

@@ -4,6 +4,7 @@ Hu et al. 2021: `W x` becomes `W x + (alpha / rank) B A x`; only A and B are tra
 with the adapters merged into the weights, as an ordinary model folder.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,8 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
     except ImportError:
         raise MissingDependencyError("peft", "lora", "LoRA") from None
     targets = config.targets if isinstance(config.targets, str) else list(config.targets)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="peft")  # of what it does for experts and transposed weights
         torch.manual_seed(derive(seed, "lora"))
         try:
             inject_adapter_in_model(
@@ -55,14 +57,34 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
             )
         except ValueError as error:
             raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from None
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if (
+        head is not None
+        and head.weight is embedding.weight
+        and {id(head), id(embedding)} & _adapted_layers(model)
+    ):
+        raise ConfigError(
+            "lora.targets: the embedding and the output head are one weight here, and an adapter on one "
+            "would not reach the other: leave both out"
+        )
 
 
+@torch.no_grad()
 def _routers(model: Any) -> list[str]:
-    """Linear layers with a forward pass of their own, which an adapter cannot stand beside."""
+    """Linear layers that give more than one tensor, which an adapter cannot add to: those of some experts."""
+    routers: list[str] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: None if isinstance(output, Tensor) else routers.append(name)
+
     linear = torch.nn.Linear
-    return [
-        n for n, m in model.named_modules() if isinstance(m, linear) and type(m).forward is not linear.forward
-    ]
+    special = [(n, m) for n, m in model.named_modules() if isinstance(m, linear) and type(m) is not linear]
+    hooks = [module.register_forward_hook(note(name)) for name, module in special]
+    if hooks:
+        model(input_ids=torch.tensor([[0, 1]], device=model.device), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return routers
 
 
 def weight_of(linear: Any) -> Tensor:
@@ -105,6 +127,10 @@ def merged_state(model: Any, keep: Callable[[Tensor], Tensor] = lambda tensor: t
             merged = merged + full_tensor(adapter.get_delta_weight(_NAME)).to(merged.dtype)
         names[id(value)], state[plain] = plain, keep(merged)
     return state
+
+
+def _adapted_layers(model: Any) -> set[int]:
+    return {id(module) for module in model.modules() if hasattr(module, "get_delta_weight")}
 
 
 def _adapted(layer: Any) -> Tensor:

@@ -158,6 +158,7 @@ class TransformersEngine(TokenEngine):
         tokens_BR = torch.zeros(B, R, dtype=torch.long, device=self.device)
         logps_BR = torch.zeros(B, R, device=self.device)
         lengths_B = limits_B.clone()
+        watched = [(i, request.cancelled) for i, request in enumerate(requests) if request.cancelled]
         rows = torch.arange(B, device=self.device)  # the output row of each row still in the batch
         live = torch.ones(B, dtype=torch.bool, device=self.device)
         for t in range(R):
@@ -165,7 +166,10 @@ class TransformersEngine(TokenEngine):
                 logits_BV = logits_BV.index_fill(1, self._banned_ids, -math.inf)
             token, logp = sample_tokens(logits_BV, uniform_BR[rows, t], sampling)
             tokens_BR[rows, t], logps_BR[rows, t] = token, logp
-            ended = (torch.isin(token, self._stop_ids) | (limits_B[rows] == t + 1)) & live
+            ended = torch.isin(token, self._stop_ids) | (limits_B[rows] == t + 1)
+            if gone := [i for i, cancelled in watched if cancelled()]:
+                ended |= torch.isin(rows, torch.tensor(gone, device=self.device))
+            ended &= live
             lengths_B[rows[ended]] = t + 1
             live &= ~ended
             remaining = int(live.sum())

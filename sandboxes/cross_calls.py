@@ -76,9 +76,8 @@ class RemoteCaller:
 
 class ModuleProxies:
     """Makes `from shop.prices import total` in a test give a function of the other sandbox, for the packages
-    named in `packages`: what is not there fails as usual. A star imports nothing, so that a program's names
-    cannot hide the test's. A finder and loader by its methods: `importlib.abc` would bring a dozen modules
-    in."""
+    named in `packages`; what is not there fails as usual. A star imports nothing, so that a program's names
+    cannot hide the test's. A finder and loader by its methods: `importlib.abc` would load a dozen modules."""
 
     def __init__(self, caller: RemoteCaller, packages: Sequence[str]) -> None:
         self._caller = caller

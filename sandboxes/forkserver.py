@@ -118,12 +118,15 @@ def _prepare(config: isolation.IsolationConfig, control: socket.socket, first_ui
 
 
 class _CpuClock:
-    """CPU seconds of all that this process ever started, where a cgroup counts them: what nobody waited for is
-    in
-    no process's own figures."""
+    """CPU seconds of all that this process ever started, where a cgroup counts them: no process's own figures
+    have what nobody waited for."""
 
     def __init__(self, files: list[str]) -> None:
-        self._file = next((os.open(name, os.O_RDONLY) for name in files if os.path.exists(name)), -1)
+        self._file = -1
+        for name in files:
+            with contextlib.suppress(OSError):
+                self._file = os.open(name, os.O_RDONLY)
+                break
 
     def __bool__(self) -> bool:
         return self._file >= 0

@@ -8,7 +8,6 @@ Runs inside the sandbox: standard library only. What is built here holds for eve
 fork, so that the jobs pay nothing for it; `forkserver` adds what must be done per job.
 """
 
-import glob
 import os
 import resource
 import sys
@@ -158,12 +157,10 @@ def _shown(config: IsolationConfig) -> tuple[str, ...]:
 
 def _hidden(config: IsolationConfig) -> list[str]:
     """Folders below those that jobs may not read, outermost first."""
-    found = {os.path.realpath(path) for path in config.hidden}
-    for folder in _shown(config):
-        for name in _PACKAGE_FOLDERS:
-            for pattern in (name, f"py*/{name}"):
-                found |= {os.path.realpath(path) for path in glob.glob(f"{glob.escape(folder)}/{pattern}")}
-    return sorted(found)
+    shown = [folder for folder in _shown(config) if os.path.isdir(folder)]
+    pythons = [e.path for folder in shown for e in os.scandir(folder) if e.name.startswith("py")]
+    packages = [f"{folder}/{name}" for folder in (*shown, *pythons) for name in _PACKAGE_FOLDERS]
+    return sorted({os.path.realpath(path) for path in (*config.hidden, *filter(os.path.isdir, packages))})
 
 
 def _around(folder: str, hidden: list[str]) -> list[str]:

@@ -1,82 +1,50 @@
-"""The HTTP side of `vertigym serve`: chat completions, models, feedback; keys and limits.
+"""The HTTP side of `vertigym serve`: chat completions, models, feedback.
 
-Without a key a server listens on this machine only, accepts only this machine's host names (against DNS
-rebinding by a web page) and only JSON (against HTML forms). Every reply is recorded, with the model's version,
-before it is sent.
+Every reply is recorded, with the model's version, before it is sent. A caller that hangs up ends its
+generation, and its record says that it was not delivered.
 """
 
-import hmac
-import ipaddress
-import json
+import asyncio
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import uvicorn
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from vertigym.core.errors import ConfigError, EngineError
+from vertigym.core.bounds import MOST_LEVELS, is_too_deep
+from vertigym.core.errors import EngineError
 from vertigym.core.files import dumps
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
+from vertigym.serving.admission import Admission, trusted_networks
 from vertigym.serving.batcher import Batcher, QueueFullError
-from vertigym.serving.chat_api import ChatRequest, FeedbackRequest, chunks, fault, reply
+from vertigym.serving.chat_api import ChatRequest, FeedbackRequest, chunks, reply
 from vertigym.serving.recorder import Recorder
+from vertigym.serving.refusals import HANDLERS, RefusedError, end
 from vertigym.traces.records import Trace, reason
 
 M = TypeVar("M", bound=BaseModel)
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
-_CLIENTS = 10_000  # whose rate is remembered
 
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What one request may ask for, and how often one client may ask. `per_minute` 0: no limit."""
+    """What one request may ask for, and how often one client may ask. `per_minute` 0: no limit. `body_s`: how
+    long a body may take to arrive."""
 
     body_bytes: int = 1_000_000
+    body_s: float = 30
     max_tokens: int = 512
     per_minute: float = 600
     waiting: int = 256
     batch: int = 64
-
-
-class RefusedError(Exception):
-    """A request that is answered with an error status."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, retry_s: int = 0) -> None:
-        super().__init__(message)
-        self.status, self.code, self.retry_s = status, code, retry_s
-
-
-def check_address(host: str, key: str) -> None:
-    """Refuse an address that others can reach, without a key.
-
-    Raises:
-        ConfigError: `host` is not this machine's own and there is no key, or the key is short.
-    """
-    if key and len(key) < 16:
-        raise ConfigError("the key is shorter than 16 characters: make one with openssl rand -hex 24")
-    if not key and not is_loopback(host):
-        raise ConfigError(
-            f"host {host!r} can be reached by others, and there is no key: set VERTIGYM_SERVE_KEY, "
-            "or use 127.0.0.1"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class ChatServer:
@@ -93,57 +61,45 @@ class ChatServer:
         limits: ServerLimits,
     ) -> None:
         self.name, self.version, self.limits = name, version, limits
-        self._key = key.encode()
+        self._admission = Admission(key, limits.per_minute)
         self._batcher = Batcher(policy, most=limits.batch, waiting=limits.waiting)
         self._recorder = recorder
         self._known = recorder.known()
-        self._rate_limiter = RateLimiter(limits.per_minute)
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        local = [] if self._key else [Middleware(TrustedHostMiddleware, allowed_hosts=list(_LOCAL_NAMES))]
+        check = self._admission.check
         routes = [
-            Route("/health", self._health, methods=["GET"]),
-            Route("/v1/models", self._answering(self._models), methods=["GET"]),
-            Route("/v1/chat/completions", self._answering(self._chat), methods=["POST"]),
-            Route("/feedback", self._answering(self._feedback), methods=["POST"]),
+            Route("/health", _behind(self._admission.check_host, self._health), methods=["GET"]),
+            Route("/v1/models", _behind(check, self._models), methods=["GET"]),
+            Route("/v1/chat/completions", _behind(check, self._chat), methods=["POST"]),
+            Route("/feedback", _behind(check, self._feedback), methods=["POST"]),
         ]
-        return Starlette(routes=routes, middleware=local, lifespan=self._life)
+        return Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._life)
+
+    def config(self, proxies: Sequence[str] = ()) -> uvicorn.Config:
+        """How uvicorn is to run it. Only `proxies` say for whom they ask (X-Forwarded-For): the caller is the
+        last address that is not a proxy's.
+
+        Raises:
+            ConfigError: as in `trusted_networks`.
+        """
+        return uvicorn.Config(
+            self.app(),
+            log_level="warning",
+            ws="none",
+            http="h11",
+            loop="asyncio",
+            limit_concurrency=4 * self.limits.waiting,
+            timeout_graceful_shutdown=30,
+            forwarded_allow_ips=trusted_networks(proxies),  # an empty list: nobody
+        )
 
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
         yield
         self._batcher.close()
         self._recorder.close()
-
-    def _answering(
-        self, handle: Callable[[Request], Awaitable[Response]]
-    ) -> Callable[..., Awaitable[Response]]:
-        """The handler behind the checks of key and rate; a RefusedError becomes an error response."""
-
-        async def answer(request: Request) -> Response:
-            try:
-                self._admit(request)
-                return await handle(request)
-            except RefusedError as no:
-                kind = "server_error" if no.status >= 500 else "invalid_request_error"
-                headers = {"Retry-After": str(no.retry_s)} if no.retry_s else None
-                return JSONResponse(fault(str(no), kind, no.code), no.status, headers)
-
-        return answer
-
-    def _admit(self, request: Request) -> None:
-        if self._key:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-            if not hmac.compare_digest(given, self._key):
-                raise RefusedError(
-                    401, "no key, or a wrong one: send Authorization: Bearer KEY", "invalid_api_key"
-                )
-        wait = self._rate_limiter.wait(request.client.host if request.client else "")
-        if wait:
-            raise RefusedError(
-                429, f"more than {self.limits.per_minute:g} requests a minute", "rate_limit", wait
-            )
 
     async def _health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -155,29 +111,40 @@ class ChatServer:
     async def _chat(self, http: Request) -> Response:
         request = await self._read(http, ChatRequest)
         if request.model != self.name:
-            raise RefusedError(
-                404, f"no model {request.model!r} here: this is {self.name!r}", "model_not_found"
-            )
-        began = time.time()
-        completion = await self._complete(request)
-        call = f"chatcmpl-{uuid.uuid4().hex}"
-        await self._record(self._trace(call, began, request, completion).line())
+            message = f"no model {request.model[:100]!r} here: this is {self.name!r}"
+            raise RefusedError(404, message, "model_not_found", param="model")
+        if name := request.unsupported:
+            message = f"{name[:100]} is not supported with this value: leave it out"
+            raise RefusedError(400, message, "unsupported_parameter", param=name[:100])
+        began, call = time.time(), f"chatcmpl-{uuid.uuid4().hex}"
+        hung_up = asyncio.ensure_future(_disconnect(http))
+        try:
+            completion = await self._complete(request, hung_up)
+        finally:
+            delivered = not hung_up.done()
+            hung_up.cancel()
+        row = self._row(call, began, request, completion)
+        await self._record(row if delivered else row | {"delivered": False})
+        if not delivered:
+            raise RefusedError(499, "the caller hung up")
         self._known.add(call)
         if not request.stream:
-            return JSONResponse(reply(call, request, completion, self.version))
-        events = [*map(json.dumps, chunks(call, request, completion, self.version)), "[DONE]"]
+            return _json(reply(call, request, completion, self.version))
+        events = [*map(dumps, chunks(call, request, completion, self.version)), "[DONE]"]
         return StreamingResponse((f"data: {event}\n\n" for event in events), media_type="text/event-stream")
 
-    async def _complete(self, request: ChatRequest) -> Completion:
+    async def _complete(self, request: ChatRequest, hung_up: "asyncio.Future[None]") -> Completion:
         limit = min(request.limit or self.limits.max_tokens, self.limits.max_tokens)
         sampling = Sampling(temperature=request.temperature, top_p=request.top_p, max_tokens=limit)
         try:
             prompt = Prompt(request.messages, seed=request.seed % 2**63)
-            completion = await self._batcher.ask(prompt, sampling)
+            completion = await self._batcher.ask(prompt, sampling, hung_up)
         except QueueFullError:
-            raise RefusedError(503, "too many requests are waiting", "overloaded", 1) from None
+            raise RefusedError(503, "too many requests are waiting", "overloaded", retry_s=1) from None
         except EngineError as error:
             raise RefusedError(503, f"the engine failed: {error}", "engine") from None
+        if hung_up.done():
+            return completion
         if completion.stop_reason is StopReason.ERROR:
             raise RefusedError(503, f"the engine failed: {completion.error}", "engine")
         if completion.stop_reason is StopReason.LENGTH and not completion.completion_tokens:
@@ -188,41 +155,58 @@ class ChatServer:
         said = await self._read(http, FeedbackRequest)
         if said.id not in self._known:
             raise RefusedError(
-                404, f"no call {said.id!r} is on record here: give the id of a reply", "not_found"
+                404, f"no call {said.id!r} is on record here: give the id of a reply", "not_found", param="id"
             )
-        await self._record(dumps(said.row()) + "\n")
+        await self._record(said.row())
         return JSONResponse({"id": said.id, "recorded": True})
 
-    async def _record(self, line: str) -> None:
+    async def _record(self, row: dict[str, Any]) -> None:
         try:
-            await self._recorder.append(line)
+            await self._recorder.append(dumps(row) + "\n")
         except OSError as error:
             raise RefusedError(
                 500, f"it could not be recorded ({error.strerror}), so it is not answered"
             ) from None
 
     async def _read(self, http: Request, model: type[M]) -> M:
-        """The request's body as a `model`, JSON within the limit."""
+        """The request's body as a `model`: JSON within the limits."""
         if http.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RefusedError(415, "the body is JSON: send Content-Type: application/json")
-        body = bytearray()
-        async for chunk in http.stream():
-            body += chunk
-            if len(body) > self.limits.body_bytes:
-                raise RefusedError(413, f"the body is larger than {self.limits.body_bytes:,} bytes")
+        body = await self._body(http)
         try:
-            return model.model_validate_json(bytes(body))
+            value = from_json(body, allow_inf_nan=False)
+            dumps(value)  # fails on 1e999, which no record can hold
+        except ValueError as error:
+            raise RefusedError(400, f"Invalid JSON: {error}") from None
+        if is_too_deep(value):
+            raise RefusedError(400, f"Invalid JSON: nested more than {MOST_LEVELS} levels deep")
+        try:
+            return model.model_validate(value)
         except ValidationError as error:
-            raise RefusedError(400, reason(error)) from None
+            where = error.errors()[0]["loc"][:1]
+            raise RefusedError(400, reason(error), param=str(where[0]) if where else None) from None
 
-    def _trace(self, call: str, began: float, request: ChatRequest, completion: Completion) -> Trace:
+    async def _body(self, http: Request) -> bytes:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.limits.body_s):
+                async for chunk in http.stream():
+                    body += chunk
+                    if len(body) > self.limits.body_bytes:
+                        raise RefusedError(413, f"the body is larger than {self.limits.body_bytes:,} bytes")
+        except TimeoutError:
+            raise RefusedError(408, f"the body was not whole within {self.limits.body_s:g} s") from None
+        return bytes(body)
+
+    def _row(self, call: str, began: float, request: ChatRequest, completion: Completion) -> dict[str, Any]:
+        """The call as a Trace on record."""
         usage = {
             "prompt_tokens": completion.prompt_tokens,
             "completion_tokens": completion.completion_tokens,
             "latency_s": round(time.time() - began, 4),
             "temperature": request.temperature,
         }
-        return Trace(
+        trace = Trace(
             id=call,
             time=began,
             messages=request.messages,
@@ -233,23 +217,27 @@ class ChatServer:
             documents=request.documents,
             meta={**request.metadata, "usage": usage},
         )
+        return trace.model_dump(mode="json", exclude_defaults=True)
 
 
-class RateLimiter:
-    """Token buckets: each client may ask `per_minute` times a minute, all at once if it likes."""
+def _behind(
+    check: Callable[[Request], None], handle: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """The handler of requests that pass the check."""
 
-    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._most, self._clock = per_minute / 60, max(1.0, per_minute), clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+    async def answer(http: Request) -> Response:
+        check(http)
+        return await end(http, await handle(http))
 
-    def wait(self, client: str) -> int:
-        """0, or the whole seconds after which `client` may ask again."""
-        if not self._rate:
-            return 0
-        now = self._clock()
-        left, seen = self._left.pop(client, (self._most, now))
-        left = min(self._most, left + (now - seen) * self._rate)
-        self._left[client] = (left - 1 if left >= 1 else left, now)
-        if len(self._left) > _CLIENTS:
-            self._left.popitem(last=False)
-        return 0 if left >= 1 else max(1, round((1 - left) / self._rate + 0.5))
+    return answer
+
+
+async def _disconnect(http: Request) -> None:
+    """Returns when the caller, whose body was read, closes the connection."""
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _json(value: Any) -> Response:
+    """JSON that holds whatever a model writes, half a surrogate pair, too."""
+    return Response(dumps(value), media_type="application/json")

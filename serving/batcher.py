@@ -8,16 +8,21 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass, field, replace
 
 from vertigym.core.errors import EngineError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling
 
-_Request = tuple[Prompt, Sampling, "Future[Completion]"]
-
 
 class QueueFullError(Exception):
     """Too many requests wait."""
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    prompt: Prompt
+    sampling: Sampling
+    done: "Future[Completion]" = field(default_factory=Future)
 
 
 class Batcher:
@@ -28,58 +33,81 @@ class Batcher:
     """
 
     def __init__(self, policy: Policy, *, most: int = 64, waiting: int = 256) -> None:
-        self._policy, self._most, self._waiting = policy, most, waiting
-        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
+        self._policy, self._most, self._most_waiting = policy, most, waiting
+        self._waiting: list[_Request] = []
+        self._closed = False
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    async def ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        """The policy's completion.
+    async def ask(
+        self, prompt: Prompt, sampling: Sampling, hung_up: "asyncio.Future[None] | None" = None
+    ) -> Completion:
+        """The policy's completion. Once `hung_up` is done, a request that waits comes back empty, and the
+        engine is told to stop one that it decodes.
 
         Raises:
             QueueFullError: too many requests wait. EngineError: the engine failed.
         """
-        if self._queue.qsize() >= self._waiting:
-            raise QueueFullError
-        done: Future[Completion] = Future()
-        self._queue.put((prompt, sampling, done))
-        return await asyncio.wrap_future(done)
+        stop = threading.Event()
+        request = _Request(replace(prompt, cancelled=stop.is_set), sampling)
+        with self._changed:
+            if len(self._waiting) >= self._most_waiting:
+                raise QueueFullError
+            self._waiting.append(request)
+            self._changed.notify()
+
+        def abandon(hung_up: "asyncio.Future[None]") -> None:
+            if not hung_up.cancelled():
+                stop.set()
+                self._drop(request)
+
+        if hung_up:
+            hung_up.add_done_callback(abandon)
+        return await asyncio.wrap_future(request.done)
 
     def close(self) -> None:
         """Answer what is waiting, then stop."""
-        self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
         self._thread.join()
 
-    def _run(self) -> None:
-        held: list[_Request] = []
-        ending = False
-        while held or not ending:
-            if not held and (first := self._queue.get()) is not None:
-                held.append(first)
-            elif not held:
-                return
-            while len(held) < self._waiting:
-                try:
-                    more = self._queue.get_nowait()
-                except Empty:
-                    break
-                if more is None:
-                    ending = True
-                else:
-                    held.append(more)
-            sampling = held[0][1]
-            batch = [request for request in held if request[1] == sampling][: self._most]
-            held = [request for request in held if all(request is not one for one in batch)]
-            self._answer(batch, sampling)
+    def _drop(self, request: _Request) -> None:
+        with self._changed:
+            if request in self._waiting:
+                self._waiting.remove(request)
+                if request.done.set_running_or_notify_cancel():
+                    request.done.set_result(Completion(""))
 
-    def _answer(self, batch: Sequence[_Request], sampling: Sampling) -> None:
-        live = [request for request in batch if request[2].set_running_or_notify_cancel()]
-        try:
-            completions = self._policy.generate([prompt for prompt, _, _ in live], sampling) if live else []
-        except Exception as error:  # whatever the engine raises, the next batch must be answered
-            fault = error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}")
-            for _, _, done in live:
-                done.set_exception(fault)
+    def _run(self) -> None:
+        while batch := self._next():
+            self._answer([one for one in batch if one.done.set_running_or_notify_cancel()])
+
+    def _next(self) -> list[_Request]:
+        """Waits for requests, and takes those that go with the first; none after `close`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            first = self._waiting[:1]
+            batch = [one for one in self._waiting if one.sampling == first[0].sampling][: self._most]
+            self._waiting = [one for one in self._waiting if one not in batch]
+            return batch
+
+    def _answer(self, batch: Sequence[_Request]) -> None:
+        if not batch:
             return
-        for (_, _, done), completion in zip(live, completions, strict=True):
-            done.set_result(completion)
+        try:
+            completions = self._policy.generate([one.prompt for one in batch], batch[0].sampling)
+            answers = list(zip(batch, completions, strict=True))
+        except EngineError as error:
+            for one in batch:
+                one.done.set_exception(error)
+        except Exception as error:  # one request may be at fault: the others must be answered
+            if len(batch) > 1:
+                for one in batch:
+                    self._answer([one])
+            else:
+                batch[0].done.set_exception(EngineError(f"{type(error).__name__}: {error}"))
+        else:
+            for one, completion in answers:
+                one.done.set_result(completion)

@@ -6,13 +6,15 @@ next server starts a new line after it, and `vertigym traces import` sets it asi
 """
 
 import asyncio
+import errno
 import fcntl
-import json
 import os
 import threading
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
+
+from pydantic_core import from_json
 
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import sync_folder
@@ -24,7 +26,7 @@ class Recorder:
     """Appends lines to `path`, in order; only one server may use a file.
 
     Raises:
-        ConfigError: another process records there. DataError: the file cannot be opened.
+        ConfigError: another process records there. DataError: the file cannot be opened or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,10 +41,15 @@ class Recorder:
         except OSError:
             os.close(self._file)
             raise ConfigError(f"{path}: another server records there; give this one its own file") from None
+        self._torn = False
         self._end = os.fstat(self._file).st_size
-        if self._end and os.pread(self._file, 1, self._end - 1) != b"\n":
-            self._write(b"\n")  # closes a line that a crash tore
-        sync_folder(path.parent)
+        try:
+            if self._end and os.pread(self._file, 1, self._end - 1) != b"\n":
+                self._write(b"\n")  # closes a line that a crash tore
+            sync_folder(path.parent)
+        except OSError as error:
+            os.close(self._file)
+            raise DataError(f"{path}: cannot record there ({error.strerror})") from None
         self._queue: SimpleQueue[_Line | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -58,15 +65,15 @@ class Recorder:
         await asyncio.wrap_future(done)
 
     def known(self) -> set[str]:
-        """The ids of the recorded calls. Lines that are no JSON are skipped."""
+        """The ids of the recorded calls that were answered. Lines that are no JSON are skipped."""
         found = set()
         with self.path.open("rb") as file:
             for line in file:
                 try:
-                    row = json.loads(line)
+                    row = from_json(line)
                 except ValueError:
                     continue
-                if isinstance(row, dict) and "messages" in row:
+                if isinstance(row, dict) and "messages" in row and row.get("delivered", True):
                     found.add(str(row.get("id")))
         return found
 
@@ -88,7 +95,7 @@ class Recorder:
             awaited = [done for _, done in lines if done.set_running_or_notify_cancel()]
             try:
                 self._write(b"".join(data for data, _ in lines))
-            except OSError as error:
+            except Exception as error:  # of any kind: the thread must go on, and nobody may wait for ever
                 for done in awaited:
                     done.set_exception(error)
             else:
@@ -99,12 +106,22 @@ class Recorder:
 
     def _write(self, data: bytes) -> None:
         """All of `data` and an fsync, or nothing."""
+        if not os.fstat(self._file).st_nlink:
+            raise OSError(errno.ENOENT, "the record was deleted; start the server again")
+        self._cut()
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._file, view) :]
             os.fsync(self._file)
         except OSError:
-            os.ftruncate(self._file, self._end)
+            self._torn = True
+            self._cut()
             raise
         self._end += len(data)
+
+    def _cut(self) -> None:
+        """Take away half a line; where that fails too, before the next one is written."""
+        if self._torn:
+            os.ftruncate(self._file, self._end)
+            self._torn = False

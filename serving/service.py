@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,44 +55,38 @@ def serve_policy(
     port: int = 8000,
     per_minute: float = 600,
     max_tokens: int = 512,
+    proxies: Sequence[str] = (),
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Answer with the policy that `load` gives, until SIGINT or SIGTERM.
 
     Calls and feedback are appended to `record`. `port` 0 takes a free one; `on_ready` is told the address. The
-    key, needed where others can reach `host`, is read from VERTIGYM_SERVE_KEY.
+    key, needed where others can reach `host`, is read from VERTIGYM_SERVE_KEY. Only `proxies` (addresses or
+    networks) are believed for whom they ask.
 
     Raises:
         MissingDependencyError: starlette or uvicorn is not installed. ConfigError: a reachable host without a
-        key,
-            a port that is taken, a record that another server writes.
+            key, a proxy's address that is none, a port that is taken, a record that another server writes.
     """
     try:
         import uvicorn
 
-        from vertigym.serving.app import ChatServer, ServerLimits, check_address
+        from vertigym.serving.admission import check_address, trusted_networks
+        from vertigym.serving.app import ChatServer, ServerLimits
     except ImportError as error:
         raise MissingDependencyError(error.name or "starlette", "serve", "vertigym serve") from None
     from vertigym.serving.recorder import Recorder
 
     key = os.environ.get(KEY_VARIABLE, "")
-    check_address(host, key)
+    check_address(host, key, proxies)
+    trusted_networks(proxies)
     with _listen(host, port) as listening:
         policy = load()
         limits = ServerLimits(per_minute=per_minute, max_tokens=max_tokens)
         server = ChatServer(policy, Recorder(record), name=name, version=version, key=key, limits=limits)
         at, bound = listening.getsockname()[:2]
         on_ready(f"http://{f'[{at}]' if ':' in at else at}:{bound}/v1")
-        config = uvicorn.Config(
-            server.app(),
-            log_level="warning",
-            ws="none",
-            http="h11",
-            loop="asyncio",
-            limit_concurrency=4 * limits.waiting,
-            timeout_graceful_shutdown=30,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(server.config(proxies)).run(sockets=[listening])
 
 
 def default_name(model: str) -> str:

@@ -320,7 +320,7 @@ def _judge(pool: SandboxPool, seed: int, name: str, facts: Mapping[str, Any], ta
     verifier = Verifier(listening, limits=limits, cache=0)  # type: ignore[arg-type]
     score = verifier.score(*_as_given(name, fill(program(seed), facts), tests))
     json.dumps(score.evidence, ensure_ascii=False).encode()
-    tally.verdicts[f"{name}: {score.value}"] += 1
+    tally.verdicts[f"{name}: {score.value}, {score.evidence.get('status')}"] += 1
     if score.value is None:
         tally.lost.append((seed, f"{name}: {score.evidence}"))
     elif score.value != 0 and not score.evidence["forgeable"]:

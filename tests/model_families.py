@@ -64,6 +64,23 @@ ALTERNATING = ["sliding_attention", "full_attention"]
 WINDOW: dict[str, Any] = {"sliding_window": 8}
 HYBRID = ["mamba", "attention"]
 
+VISION: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+LLAMA4: dict[str, Any] = {
+    **EXPERTS,
+    "intermediate_size_mlp": 48,
+    "attention_chunk_size": 8,
+    "layer_types": ["chunked_attention", "full_attention"],
+    "no_rope_layers": [1, 0],
+    "moe_layers": [1],
+}
+
 # name -> (model type, what differs from SIZE)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -93,6 +110,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             }
         },
     ),
+    "llama, padded vocabulary": ("llama", {"vocab_size": 300}),
+    "gemma2, padded vocabulary": ("gemma2", {"vocab_size": 300, "final_logit_softcapping": 3.0}),
     "qwen2": ("qwen2", {}),
     "qwen2, window": ("qwen2", {**WINDOW, "use_sliding_window": True, "layer_types": ALTERNATING}),
     "qwen3": ("qwen3", {}),
@@ -109,14 +128,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma3",
         {
             "text_config": {**SIZE, **WINDOW, "layer_types": ALTERNATING},
-            "vision_config": {
-                "hidden_size": 16,
-                "intermediate_size": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "image_size": 16,
-                "patch_size": 8,
-            },
+            "vision_config": VISION,
             "mm_tokens_per_image": 4,
         },
     ),
@@ -145,6 +157,30 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "vocab_size_per_layer_input": 0,
             "global_head_dim": 8,
             "num_kv_shared_layers": 0,
+        },
+    ),
+    "gemma4": (
+        "gemma4",
+        {
+            "text_config": {
+                **SIZE,
+                **WINDOW,
+                "layer_types": ALTERNATING,
+                "final_logit_softcapping": 3.0,
+                "hidden_size_per_layer_input": 8,
+                "vocab_size_per_layer_input": 266,
+                "global_head_dim": 8,
+                "num_kv_shared_layers": 0,
+            },
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+            },
+            "audio_config": None,
         },
     ),
     "vaultgemma": ("vaultgemma", {**WINDOW, "layer_types": ALTERNATING}),
@@ -238,6 +274,19 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_moe": ("qwen3_moe", EXPERTS),
     "qwen3_next": ("qwen3_next", {**DELTA, **EXPERTS}),
     "qwen3_5": ("qwen3_5_text", DELTA),
+    "qwen3_5, with vision": (
+        "qwen3_5",
+        {
+            "text_config": {**SIZE, **DELTA},
+            "vision_config": {
+                "depth": 1,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_heads": 2,
+                "out_hidden_size": 32,
+            },
+        },
+    ),
     "qwen3_5_moe": ("qwen3_5_moe_text", {**DELTA, **EXPERTS}),
     "mixtral": ("mixtral", EXPERTS),
     "deepseek_v2": ("deepseek_v2", {**LATENT, "topk_method": "greedy"}),
@@ -267,15 +316,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "minimax_m2": ("minimax_m2", EXPERTS),
     "afmoe": ("afmoe", {**EXPERTS, **WINDOW, "layer_types": ALTERNATING, "num_dense_layers": 1}),
-    "llama4 text": (
-        "llama4_text",
+    "llama4 text": ("llama4_text", LLAMA4),
+    "llama4": (
+        "llama4",
         {
-            **EXPERTS,
-            "intermediate_size_mlp": 48,
-            "attention_chunk_size": 8,
-            "layer_types": ["chunked_attention", "full_attention"],
-            "no_rope_layers": [1, 0],
-            "moe_layers": [1],
+            "text_config": {**SIZE, **LLAMA4},
+            "vision_config": {
+                **VISION,
+                "projector_input_dim": 16,
+                "projector_output_dim": 16,
+                "vision_output_dim": 16,
+            },
         },
     ),
     "jetmoe": ("jetmoe", {**EXPERTS, "kv_channels": 8, "num_key_value_heads": 4}),

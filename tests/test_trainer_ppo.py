@@ -1,5 +1,4 @@
-"""Episodes of several turns as training data, the critic, and runs of PPO and GRPO on the two-turn example:
-small ones by default, and slow ones that must learn it."""
+"""Episodes of several turns as training data, the critic, and runs of PPO and GRPO on the two-turn example."""
 
 import math
 from pathlib import Path
@@ -9,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vertigym.core.config import load, parse
+from vertigym.benchmarks.learning import ASK_FIRST, ask_first_start
+from vertigym.core.config import parse
 from vertigym.core.errors import DataError, RunError
-from vertigym.core.files import read_jsonl, sha256, write_jsonl
+from vertigym.core.files import read_jsonl, sha256
 from vertigym.core.types import Message, Sampling, Score, Segment, StopReason, Trajectory
 from vertigym.envs import registry
 from vertigym.learner.clock import repeatable
@@ -27,7 +27,6 @@ from vertigym.trainer import checkpoints
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Progress, RunOutcome, train
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "ask_first"
 NOTHING: list[Message] = []
 
 
@@ -35,7 +34,7 @@ NOTHING: list[Message] = []
 def on_the_path() -> Any:
     """The example's module, found as a user's own would be."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLE))
+        patch.syspath_prepend(str(ASK_FIRST))
         torch.set_num_threads(1)
         yield
 
@@ -231,21 +230,10 @@ def test_a_resumed_critic_goes_on_to_the_same_bits(small: Path, tmp_path: Path) 
 # Runs.
 
 
-def warm_start(folder: Path, seed: int = 0, *changes: str) -> RunOutcome:
-    from ask_first import logs  # type: ignore[import-not-found]
-
-    write_jsonl(folder / "logs.jsonl", logs(seed=seed))
-    return train(example("sft", folder, seed, f"sft.data={folder / 'logs.jsonl'}", *changes))
-
-
-def example(name: str, folder: Path, seed: int, *changes: str) -> RunConfig:
-    return load(RunConfig, EXAMPLE / f"{name}.toml", [f"output={folder}", f"seed={seed}", *changes])
-
-
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     sizes = ("tiny.hidden=32", "tiny.layers=1", "tiny.ffn=48", "steps=100", "optimizer.lr=1e-2")
-    return warm_start(tmp_path_factory.mktemp("warm"), 0, *sizes)
+    return ask_first_start(tmp_path_factory.mktemp("warm"), 0, *sizes)
 
 
 def short(warm: RunOutcome, folder: Path, algorithm: str = "ppo", **changes: Any) -> RunConfig:
@@ -344,27 +332,9 @@ def test_dynamic_sampling_fills_up_with_groups_that_vary(warm: RunOutcome, tmp_p
 def test_dynamic_sampling_that_finds_nothing_ends_with_what_to_do(
     warm: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ask_first
+    import ask_first  # type: ignore[import-not-found]
 
     monkeypatch.setattr(ask_first.AskFirst, "_verdict", lambda self, action: Score(1.0))
     rollouts = {"tasks": 2, "group_size": 2, "max_tokens": 8, "rounds": 3}
     with pytest.raises(RunError, match=r"3 rounds of 2 tasks gave no group .*mean reward 1\.000.*rounds = 1"):
         train(short(warm, tmp_path, "grpo", policy={}, rollout=rollouts))
-
-
-# Learning.
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_grpo_and_ppo_learn_to_ask_first(seed: int, tmp_path: Path) -> None:
-    warm = warm_start(tmp_path, seed)
-    suites = f'eval.suites=["{EXAMPLE / "suite.toml"}"]'
-    for algorithm in ("grpo", "ppo"):
-        outcome = train(example(algorithm, tmp_path, seed, f"model={warm.last}", suites))
-        first, last = (outcome.evaluations[i].reports[0].score.mean for i in (0, -1))
-        assert first is not None
-        assert last is not None
-        assert last >= 0.9
-        assert last > first + 0.05
-        assert outcome.promoted is not None

@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from vertigym import envs
-from vertigym.core.config import load, parse
+from vertigym.benchmarks.learning import exact_scores, on_engine, returns_start
+from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, EngineError
-from vertigym.core.files import read_jsonl, write_jsonl
+from vertigym.core.files import read_jsonl
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
-from vertigym.decisions.model import DecisionModel
-from vertigym.envs.decision.builtin import OLD_DECISION, RETURNS, folder_of
-from vertigym.envs.decision.env import DecisionEnv
-from vertigym.envs.decision.stale import stale_logs
+from vertigym.envs.decision.builtin import RETURNS
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import GeneratedTasks
 from vertigym.learner.config import OptimizerConfig
@@ -33,7 +30,7 @@ from vertigym.policies.vllm_backend import VLLMConfig
 from vertigym.policies.vllm_engine import VLLMEngine, open_vllm
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.loop import RunOutcome, train
+from vertigym.trainer.loop import train
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,7 +42,6 @@ TEXTS = ['{"days": 12, "tier": "gold"}', "approve or reject the return of 40 ite
 SIZE = tiny.TinySize(hidden=64, layers=2, heads=2, key_heads=1, ffn=96, context=256, init_std=0.2)
 SHARED = [7 + i % 90 for i in range(100)]  # longer than a block of vLLM's prefix cache
 ROWS = [[5, 6, 7], [9, 8, 7, 6, 5, 4], [11], [5, 6, 7], [*SHARED, 3], [*SHARED, 4, 5], SHARED * 2]
-EXAMPLE = Path(__file__).parents[1] / "examples" / "returns"
 
 
 @pytest.fixture(scope="module")
@@ -237,47 +233,16 @@ def test_a_batch_past_its_limit_ends_the_engine(folder: Path) -> None:
         engine.generate(prompts(), Sampling(max_tokens=1))
 
 
-def warm_start(folder: Path, seed: int) -> RunOutcome:
-    env = envs.make(RETURNS)
-    assert isinstance(env, DecisionEnv)
-    current, old = (DecisionModel.read(folder_of(RETURNS) / name) for name in ("decision.json", OLD_DECISION))
-    tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
-    write_jsonl(folder / "logs.jsonl", stale_logs(current, old, tasks, env.config.outputs, seed=seed))
-    return train(configured("sft.toml", folder, seed, f"sft.data={folder / 'logs.jsonl'}"))
-
-
-def configured(name: str, folder: Path, seed: int, *overrides: str) -> RunConfig:
-    return load(RunConfig, EXAMPLE / name, [f"output={folder}", f"seed={seed}", *overrides])
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_grpo_learns_as_much_with_vllm_as_with_transformers(seed: int, tmp_path: Path) -> None:
+def test_grpo_learns_as_much_with_vllm_as_with_transformers(tmp_path: Path) -> None:
+    """One seed; `benchmarks/learning.py engines` runs others."""
     torch.set_num_threads(1)
-    warm = warm_start(tmp_path, seed)
-    reached: dict[str, list[float | None]] = {}
-    for engine in ("transformers", "vllm"):
-        config = configured(
-            "grpo.toml",
-            tmp_path,
-            seed,
-            f"name={engine}",
-            f"model={warm.last}",
-            f"rollout.engine={engine}",
-            f'eval.suites=["{EXAMPLE / "suite.toml"}"]',
-            "eval.every=20",
-            "steps=20",
-        )
-        outcome = train(config)
-        reached[engine] = [one.reports[0].metrics["exact"]["all"].mean for one in outcome.evaluations]
-        rows = outcome.run.metrics()
-        if engine == "vllm":
-            assert max(row.get("probe_mean", 0) for row in rows) < 1e-4
-            assert max(row["sampler_kl"] for row in rows) < 1e-4
-            assert min(row["correction"] for row in rows) == pytest.approx(1, abs=1e-3)
-    (start, ours), (same_start, theirs) = reached["transformers"], reached["vllm"]
-    assert start is not None
-    assert ours is not None
-    assert theirs is not None
+    warm = returns_start(tmp_path, 0)
+    plain, outcome = (on_engine(warm, 0, engine) for engine in ("transformers", "vllm"))
+    rows = outcome.run.metrics()
+    assert max(row.get("probe_mean", 0) for row in rows) < 1e-4
+    assert max(row["sampler_kl"] for row in rows) < 1e-4
+    assert min(row["correction"] for row in rows) == pytest.approx(1, abs=1e-3)
+    (start, ours), (same_start, theirs) = exact_scores(plain), exact_scores(outcome)
     assert start == same_start, "greedy answers of one model"
     assert min(ours, theirs) > start + 0.15
     assert theirs == pytest.approx(ours, abs=0.08)

@@ -71,6 +71,9 @@ def _spans(row: Row, name: str, config: ImportConfig) -> Iterator[Found]:
 
 
 def _trace(row: Row, name: str, config: ImportConfig) -> Iterator[Found]:
+    if row.get("delivered") is False:  # its completion may be cut short
+        yield NotACall("a call whose caller hung up")
+        return
     yield with_columns(Trace.model_validate({"id": name, **row}), row, config.columns)
 
 

@@ -13,8 +13,8 @@ import torch
 
 from vertigym.core.errors import RunError
 from vertigym.core.types import Prompt, Sampling
-from vertigym.learner.agreement import BOUND, BOUND_BFLOAT16
 from vertigym.learner.learner import Learner
+from vertigym.learner.own_forward import BOUND, BOUND_BFLOAT16
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.engine import Engine
 from vertigym.policies.registry import ProbedConfig

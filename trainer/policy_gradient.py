@@ -20,13 +20,13 @@ from vertigym.core.errors import RunError
 from vertigym.core.seeds import generator
 from vertigym.envs.env import Env
 from vertigym.learner import losses
-from vertigym.learner.agreement import settle
 from vertigym.learner.clock import peak_memory, phases
 from vertigym.learner.config import CriticConfig, DistillConfig, PolicyConfig
 from vertigym.learner.critic import Critic, critic_loss
 from vertigym.learner.episodes import ScoredEpisode, column, episode_rewards, samples_of, set_column
 from vertigym.learner.learner import Learner
 from vertigym.learner.objective import informative, policy_loss, token_advantages, token_weights
+from vertigym.learner.own_forward import settle
 from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.engine import Engine

@@ -9,9 +9,9 @@ from torch import Tensor
 from vertigym.core.errors import DataError, InputError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import Message
-from vertigym.learner.agreement import settle
 from vertigym.learner.batch import Batch
 from vertigym.learner.learner import Learner, tokenwise
+from vertigym.learner.own_forward import settle
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.engine import Engine

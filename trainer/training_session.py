@@ -11,16 +11,16 @@ import torch
 
 from vertigym import envs
 from vertigym.core.errors import ConfigError, RunError
-from vertigym.learner.agreement import BOUND, loaded_distance
 from vertigym.learner.critic import Critic
 from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.learner import Learner
+from vertigym.learner.own_forward import BOUND, loaded_distance
 from vertigym.learner.ranks import Ranks
 from vertigym.policies import tiny
 from vertigym.policies.engine import Engine
 from vertigym.policies.full_tensors import load_full_state
 from vertigym.policies.lora import add_lora
-from vertigym.policies.model_folder import load_model
+from vertigym.policies.model_folder import load_model, unreadable_ids
 from vertigym.trainer import checkpoints, setup
 from vertigym.trainer.async_rollouts import FixedLagRollouts
 from vertigym.trainer.config import RunConfig
@@ -148,6 +148,7 @@ class TrainingSession:
             config.optimizer,
             total_steps=config.steps * self._updates(),
             temperature=1.0 if config.sft else config.rollout.temperature,
+            banned=unreadable_ids(self.engine.tokenizer, model.get_output_embeddings().weight.shape[0]),
             **self._passes(),
         )
 

@@ -5,6 +5,7 @@ definition. A learner shares rows, leaves out logits and adds adapters; its log-
 the same. Where they are not, the learner gives up what is fast: shared rows first, then the fused head.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,14 @@ from vertigym.core.errors import InputError
 from vertigym.core.seeds import generator
 from vertigym.learner.batch import PackedRow, PrefixTree
 from vertigym.learner.learner import Learner
+from vertigym.learner.logit_head import MODEL_ERRORS
 from vertigym.learner.ranks import Ranks
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.model_folder import load_model
 
 BOUND = 1e-3  # nats, in float32
 BOUND_BFLOAT16 = 0.05  # nats a token on average, where one side's passes are in bfloat16
-_TOKENS = 4096  # in a group, about
+_SAMPLES, _TOKENS = 3, 512  # of a group, and of a sample: all their logits are computed
 _SAYS = "log-probs are {:.2g} nats from the model's own forward pass"
 
 Groups = Sequence[Sequence[TrainingSample]]
@@ -53,16 +55,28 @@ def settle(learner: Learner, samples: Sequence[TrainingSample]) -> list[str]:
     return notes
 
 
+def distances(learner: Learner, groups: Groups) -> list[float]:
+    """How far the learner's log-probs are from its model's, in each way that it computes them. Collective."""
+    ways = [alone(groups), *([shared(groups)] if learner.share_rows else [])]
+    expected_T = own_logprobs(learner, groups)
+    return [_distance(learner, way, expected_T) for way in ways]
+
+
 def some_groups(samples: Sequence[TrainingSample]) -> Groups:
     """A few samples: two groups, the first with two samples at least, for neighbours of both kinds. Where there
-    are not as many, some stand twice."""
+    are not as many, some stand twice; long ones are cut."""
     by_prompt: dict[tuple[int, ...], list[TrainingSample]] = defaultdict(list)
     for sample in samples:
         by_prompt[tuple(sample.token_ids[: sample.prompt_length])].append(sample)
     largest = sorted(by_prompt.values(), key=len, reverse=True)
-    first, second = largest[0], largest[-1]
-    fitting = max(2, _TOKENS // max(len(sample.token_ids) for sample in samples))
-    return [(first * 2)[: min(3, fitting)], second[: min(3, fitting)]]
+    return [[_cut(sample) for sample in group[:_SAMPLES]] for group in (largest[0] * 2, largest[-1])]
+
+
+def _cut(sample: TrainingSample) -> TrainingSample:
+    """The end of the prompt and what follows it."""
+    start = max(0, sample.prompt_length - _TOKENS // 2)
+    end = start + _TOKENS
+    return TrainingSample(sample.token_ids[start:end], sample.loss_mask[start:end])
 
 
 def shared(groups: Groups) -> list[PackedRow]:
@@ -95,8 +109,7 @@ def loaded_distance(learner: Learner, folder: Path, ranks: Ranks) -> float:
     def compare() -> float:
         loaded, _ = load_model(folder, device="cpu")
         logits_TV = loaded.float()(input_ids=torch.tensor([sample.token_ids[:-1]]), use_cache=False).logits[0]
-        logp_TV = torch.log_softmax(logits_TV.float() / learner.temperature, -1)
-        found_T = logp_TV.gather(1, torch.tensor(sample.token_ids[1:])[:, None])[:, 0]
+        found_T = learner.distribution(logits_TV).gather(1, torch.tensor(sample.token_ids[1:])[:, None])[:, 0]
         return float((found_T - expected_T.cpu()).abs().max())
 
     return ranks.on_leader(compare)
@@ -108,13 +121,7 @@ def _distance(learner: Learner, rows: list[PackedRow], expected_T: Tensor) -> fl
     try:
         with learner.in_float32():
             found_T, _ = learner.pass_through(learner.logprobs, rows)
-    except (
-        AttributeError,
-        IndexError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ):  # whatever the model's code raises
-        return float("inf")
+    except MODEL_ERRORS:
+        return math.inf
     far = float((found_T - expected_T).abs().max())
-    return far if far == far else float("inf")
+    return math.inf if math.isnan(far) else far
