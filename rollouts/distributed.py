@@ -252,6 +252,7 @@ class DistributedEngine:
         spec: how a worker is set up; its `batch` is the most episodes in a chunk. Chunks are smaller where that
             gives every worker one.
         weights: where `refresh` takes them from.
+        stop: the tokens that end a turn by the model's config.
         on_note: told when a worker is lost.
     """
 
@@ -265,9 +266,10 @@ class DistributedEngine:
         tokenizer: PreTrainedTokenizerBase,
         weights: Weights,
         *,
+        stop: Sequence[int] = (),
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.tokenizer, self.renderer = tokenizer, ChatRenderer(tokenizer)
+        self.tokenizer, self.renderer = tokenizer, ChatRenderer(tokenizer, stop=stop)
         self._backend, self._weights = backend, weights
         self._batch, self._count = spec.batch, config.count
         self._numbers = itertools.count()

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from vertigym.core.errors import ConfigError, MissingDependencyError
-from vertigym.policies.engine import Weights
+from vertigym.policies.engine import Weights, stop_ids
 from vertigym.policies.model_folder import load_tokenizer
 from vertigym.rollouts.distributed import DistributedEngine, WorkerLostError, WorkersConfig
 from vertigym.rollouts.rollout_worker import RolloutWorker, WorkerSpec
@@ -153,8 +153,9 @@ def open_workers(
     Raises:
         as RayBackend.
     """
-    tokenizer, _, _ = load_tokenizer(folder)
-    return DistributedEngine(RayBackend(address, config), spec, config, tokenizer, weights, on_note=on_note)
+    tokenizer, _, generation = load_tokenizer(folder)
+    backend, stop = RayBackend(address, config), stop_ids(generation)
+    return DistributedEngine(backend, spec, config, tokenizer, weights, stop=stop, on_note=on_note)
 
 
 def _import_ray() -> Any:

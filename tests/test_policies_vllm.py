@@ -477,8 +477,8 @@ def test_vllm_is_told_everything_and_nothing_it_could_add(folder: Path) -> None:
     good, full = engine.generate(rows, Sampling(max_tokens=6, temperature=0.5))
     (request,) = backend.requests
     assert sampling_parameters(request) == {
-        "temperature": 0.5, "top_p": 1.0, "max_tokens": 2, "seed": 3, "stop_token_ids": [2], "logprobs": 0,
-        "detokenize": False,
+        "temperature": 0.5, "top_p": 1.0, "max_tokens": 2, "seed": 3, "logprobs": 0, "detokenize": False,
+        "stop_token_ids": [2, tokenizer.eos_token_id],
     }  # fmt: skip
     assert good.stop_reason is StopReason.STOP
     assert full.stop_reason is StopReason.LENGTH
@@ -487,6 +487,14 @@ def test_vllm_is_told_everything_and_nothing_it_could_add(folder: Path) -> None:
     assert [one.stop_reason for one in broken] == [StopReason.ERROR] * 2
     with pytest.raises(ConfigError, match="temperature 3: vLLM offers at most 2"):
         engine.generate(rows, Sampling(temperature=3))
+
+
+def test_vllm_is_told_which_tokens_nobody_can_read(folder: Path) -> None:
+    tokenizer = load_model(folder)[1]
+    backend, size = Recording(GenerationResult([7], [-0.1])), len(tokenizer)
+    engine = VLLMEngine(backend, tokenizer, stop=[2], context=10, vocabulary=size + 2)
+    engine.generate([Prompt((), token_ids=[5])], Sampling(max_tokens=1))
+    assert sampling_parameters(backend.requests[0])["logit_bias"] == {size: -100.0, size + 1: -100.0}
 
 
 def test_the_correction_is_on_for_vllm_unless_said_otherwise() -> None:
