@@ -20,10 +20,10 @@ from vertigym.learner.learner import Learner
 from vertigym.learner.logit_head import MODEL_ERRORS
 from vertigym.learner.ranks import Ranks
 from vertigym.learner.samples import TrainingSample
+from vertigym.policies.agreement import tolerance
 from vertigym.policies.model_folder import load_model
 
-BOUND = 1e-3  # nats, in float32
-BOUND_BFLOAT16 = 0.05  # nats a token on average, where one side's passes are in bfloat16
+BOUND = tolerance(torch.float32)  # nats
 _SAMPLES, _TOKENS = 3, 512  # of a group, and of a sample: all their logits are computed
 _SAYS = "log-probs are {:.2g} nats from the model's own forward pass"
 

@@ -14,8 +14,8 @@ import torch
 from vertigym.core.errors import RunError
 from vertigym.core.types import Prompt, Sampling
 from vertigym.learner.learner import Learner
-from vertigym.learner.own_forward import BOUND, BOUND_BFLOAT16
 from vertigym.learner.samples import TrainingSample
+from vertigym.policies.agreement import tolerance
 from vertigym.policies.engine import Engine
 from vertigym.policies.registry import ProbedConfig
 from vertigym.trainer.config import RolloutConfig
@@ -68,8 +68,8 @@ class MismatchProbe:
         if self._limits:
             return measure_mismatch(self._learner, samples, step, stop=self._limits.probe_stop)
         self._left -= 1
-        exact = self._rollouts.dtype == "float32" and self._learner.dtype is torch.float32
-        measure_mismatch(self._learner, samples, step, stop=BOUND if exact else BOUND_BFLOAT16)
+        decoded = torch.float32 if self._rollouts.dtype == "float32" else torch.bfloat16
+        measure_mismatch(self._learner, samples, step, stop=tolerance(self._learner.dtype, decoded))
         return {}
 
 

@@ -17,24 +17,22 @@ import torch
 
 from vertigym.core.errors import InputError, MissingDependencyError, VertigymError
 from vertigym.core.seeds import generator
-from vertigym.core.types import Message, Prompt, Sampling
+from vertigym.core.types import Completion, Message, Prompt, Sampling
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.logit_head import MODEL_ERRORS
 from vertigym.learner.own_forward import (
     BOUND,
-    BOUND_BFLOAT16,
     distances,
     loaded_distance,
-    own_logprobs,
     settle,
     some_groups,
 )
 from vertigym.learner.ranks import SINGLE_RANK
 from vertigym.learner.samples import TrainingSample
+from vertigym.policies.agreement import engine_gap, tolerance
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
-from vertigym.policies.model_folder import unreadable_ids
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.trainer.setup import load
 
@@ -87,7 +85,6 @@ class _Checked:
     def __init__(self, folder: Path, *, adapters: bool) -> None:
         self._folder, self._adapters = folder, adapters
         self._model, self._tokenizer = load(folder)
-        self._banned = unreadable_ids(self._tokenizer, self._model.get_output_embeddings().weight.shape[0])
         self._samples = _samples(self._model, self._tokenizer)
 
     def checks(self) -> Iterator[ModelCheck]:
@@ -123,20 +120,22 @@ class _Checked:
                 raise InputError(f"of the answer {answer!r}, {text!r} would be trained, without an end of turn")
         return f"turns end with {end!r}"
 
-    def _open_engine(self) -> str:
-        self._engine = TransformersEngine(self._model, self._tokenizer)
-        self._samples = _sampled(self._engine) or self._samples
+    def _open_engine(self) -> str | list[str]:
+        """The engine's log-probs of its own samples, beside the model's."""
+        notes: list[str] = []
+        self._engine = TransformersEngine(self._model, self._tokenizer, on_note=notes.append)
         self._learner = self._new_learner()
-        return self._engine_agrees()
+        self._samples = [TrainingSample.of(one) for one in self._written() if one.token_ids] or self._samples
+        return notes or self._engine_agrees()
 
     def _engine_agrees(self) -> str:
-        """The engine's log-probs of its own samples, beside the model's."""
-        samples = _sampled(self._engine)
-        if not samples:
-            return "nothing sampled"
-        expected_T = own_logprobs(self._learner, [[sample] for sample in samples])
-        sampled_T = torch.tensor([p for sample in samples for p in sample.columns.sampler_logp or ()])
-        return _within(float((sampled_T - expected_T.cpu()).abs().max()), "the engine's log-probs")
+        far = engine_gap(self._model, self._written(), banned=self._engine.banned).max
+        return _within(far, "the engine's log-probs")
+
+    def _written(self) -> list[Completion]:
+        """Two answers to each chat."""
+        prompts = [Prompt(chat, seed=seed) for chat in _CHATS for seed in range(2)]
+        return self._engine.generate(prompts, Sampling(max_tokens=_TOKENS))
 
     def _greedy(self) -> str:
         """Greedy decoding beside `generate`. Where two tokens tie, either may be taken."""
@@ -158,7 +157,7 @@ class _Checked:
             do_sample=False,
             num_beams=1,
             eos_token_id=sorted(self._engine.renderer.stop),
-            suppress_tokens=self._banned or None,
+            suppress_tokens=self._engine.banned or None,
         )
         ours, theirs = list(done.token_ids), whole[0, ids.shape[1] :].tolist()
         if ours == theirs:
@@ -167,7 +166,7 @@ class _Checked:
         if place is None:
             raise InputError(f"greedy decoding stops after {len(ours)} tokens, `generate` after {len(theirs)}")
         logits_V = self._model(input_ids=whole[:, : ids.shape[1] + place]).logits[0, -1]
-        logits_V[self._banned] = -torch.inf
+        logits_V[self._engine.banned] = -torch.inf
         if (lost := float(logits_V.max() - logits_V[ours[place]])) > BOUND:
             raise InputError(
                 f"greedy decoding takes a token whose logit is {lost:.2g} below that of `generate`"
@@ -187,7 +186,7 @@ class _Checked:
             for left, right in zip(exact, rough, strict=True)
             for a, b in zip(left, right, strict=True)
         ]
-        return _within(sum(gaps) / len(gaps), "on average, log-probs", BOUND_BFLOAT16)
+        return _within(sum(gaps) / len(gaps), "log-probs, on average,", tolerance(torch.bfloat16))
 
     def _step(self) -> str:
         before = self._learner.score(self._samples)
@@ -217,7 +216,9 @@ class _Checked:
 
     def _new_learner(self, dtype: torch.dtype = torch.float32) -> Learner:
         rate = _LR_ADAPTERS if self._adapters else _LR
-        return Learner(self._model, OptimizerConfig(lr=rate), total_steps=1, dtype=dtype, banned=self._banned)
+        return Learner(
+            self._model, OptimizerConfig(lr=rate), total_steps=1, dtype=dtype, banned=self._engine.banned
+        )
 
 
 _WITH_ADAPTERS = ("engine", "trainer", "after a step", "exported")
@@ -264,10 +265,3 @@ def _samples(model: Any, tokenizer: Any) -> list[TrainingSample]:
             ).tolist()
             samples.append(TrainingSample([*prompt, *answer], [0] * len(prompt) + [1] * count))
     return samples
-
-
-def _sampled(engine: TransformersEngine) -> list[TrainingSample]:
-    """Two answers to each chat."""
-    prompts = [Prompt(chat, seed=seed) for chat in _CHATS for seed in range(2)]
-    written = engine.generate(prompts, Sampling(max_tokens=_TOKENS))
-    return [TrainingSample.of(completion) for completion in written if completion.token_ids]
