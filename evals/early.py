@@ -13,6 +13,7 @@ from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
 from vertigym.core.types import Policy
 from vertigym.envs import registry
+from vertigym.evals.bounds import Range
 from vertigym.evals.clustered import ClusteredValues
 from vertigym.evals.metrics import Row, task_value
 from vertigym.evals.report import Report, clustered, make_report
@@ -52,7 +53,7 @@ def run_until_clear(
     """Play the suite block by block until a look decides; the last one always does.
 
     Raises:
-        ConfigError: the champion's report is of another suite.
+        ConfigError: the champion's report is of another suite, or a score is none that can be.
     """
     listed = task_list(suite, make)
     if champion.suite_hash != listed.hash:
@@ -66,7 +67,8 @@ def run_until_clear(
         part = replace(listed, tasks=tuple(tasks))
         play(suite, policy, part, done, seed=seed, batch=batch, keep=lambda r: done.update({r.key: r}))
         rows = rows_of(suite, part, done)
-        looks.append(look(plan, index, _differences(rows, theirs), champion.limits("score")))
+        limits = champion.limits("score")
+        looks.append(look(plan, index, _differences(rows, theirs, limits), limits))
         on_look(looks[-1])
         if looks[-1].verdict != "go on":
             break
@@ -100,8 +102,15 @@ def _unit(suite: Suite, task: SuiteTask) -> tuple[str, str]:
     return task.env, cluster_of(task.task, suite.cluster) or f"task {task.task.id}"
 
 
-def _differences(rows: Sequence[Row], theirs: dict[tuple[str, str], float | None]) -> ClusteredValues:
+def _differences(
+    rows: Sequence[Row], theirs: dict[tuple[str, str], float | None], limits: Range | None
+) -> ClusteredValues:
     """This model's score less the champion's, where both have one."""
+    for value in (*(task_value(row, "score") for row in rows), *theirs.values()):
+        if limits and value is not None and not limits[0] <= value <= limits[1]:
+            raise ConfigError(
+                f"a task scores {value:g}, outside {list(limits)}: say what it can be under [ranges]"
+            )
     gaps = {
         row.key: mine - other
         for row in rows

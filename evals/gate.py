@@ -107,7 +107,7 @@ def decide(
         model=report.model,
         champion=champion.model if champion else None,
         seed=report.seed,
-        confidence=1 - 2 * error,
+        confidence=round(1 - 2 * error, 12),
         combine=suite.combine,
         checks=tuple(checks),
         context=context,

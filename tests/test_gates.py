@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
 from vertigym.core.types import Task
+from vertigym.envs.env import SingleTurnEnv
+from vertigym.envs.tasks import TaskSet
 from vertigym.evals import rules
 from vertigym.evals.evidence import shortfalls
 from vertigym.evals.gate import combine, decide
@@ -15,6 +17,7 @@ from vertigym.evals.metrics import Row
 from vertigym.evals.report import Report, make_report
 from vertigym.evals.rules import Gate, Measured, Paired, Verdict
 from vertigym.evals.suite import Suite, cluster_of, task_list
+from vertigym.rewards.rubric import Rubric
 from vertigym.trainer.config import EvalConfig
 from vertigym.trainer.gatekeeper import error_of_a_look
 
@@ -240,11 +243,8 @@ def test_thresholds_pay_for_the_choice_too() -> None:
     one = report(lambda i: float(i >= 3), tasks=100, clusters=100)
     gate = {"rule": "at_least", "threshold": 0.9}
     assert decide(suite(gate), one).passed
-    others: list[dict[str, object]] = [
-        {"rule": "at_least", "threshold": 0.99},
-        {"rule": "at_most", "threshold": 0.5},
-        {**IMPROVES},
-    ]
+    others: list[Mapping[str, object]] = [{"rule": "at_least", "threshold": 0.99}, IMPROVES]
+    others += [{"rule": "at_most", "threshold": 0.5}]
     decision = decide(suite(gate, *others, combine="any"), one, one)
     assert not decision.passed
     alone = decide(suite(gate), one).checks[1].p
@@ -302,6 +302,18 @@ def test_what_has_no_limit_is_judged_by_an_approximation_that_is_named() -> None
     assert "by Student's t" in decide(suite(gate), short, long).reason
     told = [one.model_copy(update={"ranges": {"tokens": (0.0, 50.0)}}) for one in (short, long)]
     assert "by Student's t" not in decide(suite(gate), *told).reason
+
+
+def test_environments_say_what_their_rewards_can_be_and_the_suite_has_the_last_word() -> None:
+    def make(env_id: str, **_: object) -> SingleTurnEnv:
+        env = SingleTurnEnv(TaskSet([five_rules(1).model_copy(update={"split": "eval"})]), Rubric(lambda: 1.0))
+        env.ranges = {"score": (-1.0, 1.0)} if "B" in env_id else {}
+        return env
+
+    two = {"env": [{"id": "a/A-v0", "name": "a"}, {"id": "a/B-v0", "name": "b"}]}
+    assert task_list(suite(**two), make).ranges == {"score": (-1.0, 1.0)}
+    told = suite(**two, ranges={"score": (-2.0, 2.0), "cost": (0.0, 1.0)})
+    assert task_list(told, make).ranges == {"score": (-2.0, 2.0), "cost": (0.0, 1.0)}
 
 
 @pytest.mark.parametrize(("by", "passes"), [("", True), ("case", True), ("rules", False)])

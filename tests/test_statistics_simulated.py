@@ -18,7 +18,7 @@ from vertigym.benchmarks.gate_cells import (
     at_the_bound,
     runs_without_gain,
 )
-from vertigym.benchmarks.gates import WAYS, even, passes, promoted
+from vertigym.benchmarks.gates import WAYS, Seen, even, passes, promoted
 from vertigym.core.seeds import generator
 from vertigym.evals import sequential
 from vertigym.evals.clustered import ClusteredValues
@@ -76,24 +76,17 @@ def test_what_is_drawn_for_many_evals_is_what_gates_compute_for_one() -> None:
         rng = generator(1, cell.name)
         drawn = cell.draw(rng, 12)
         exact = [p_above(clustered(drawn, i), bound, -1.0 if cell.paired else 0.0) or 0.0 for i in range(12)]
-        way = WAYS["worst case"]
         for level in (0.01, 0.1, 0.4):
             told = [p <= level for p in exact]
-            found = [passes_one(way, rule, bound, cell, drawn, i, level) for i in range(12)]
+            found = [passes_one(bound, cell, drawn, i, level) for i in range(12)]
             close = [abs(p - level) < 0.02 for p in exact]
             assert all(a == b or near for a, b, near in zip(told, found, close, strict=True))
 
 
-def passes_one(way, rule, bound, cell, drawn, i, error) -> bool:  # type: ignore[no-untyped-def]
-    fixed: Draws = replace(drawn, first=drawn.first[[i]], second=drawn.second[[i]], size=drawn.size[[i]])
-
-    class Drawn:
-        name, value, churn, paired = cell.name, cell.value, cell.churn, cell.paired
-
-        def draw(self, rng: object, evals: int) -> Draws:
-            return fixed
-
-    return passes(way, rule, bound, Drawn(), 1, error) > 0  # type: ignore[arg-type]
+def passes_one(bound: float, cell: Cell, drawn: Draws, i: int, error: float) -> bool:
+    first, size = drawn.first[[i]], drawn.size[[i]]
+    seen = Seen(first - drawn.second[[i]], size, first, drawn.second[[i]], bound, cell.paired)
+    return bool(WAYS["worst case"](seen, error, generator(i))[0])
 
 
 def test_any_of_many_gates_and_slices_errs_no_more_than_one() -> None:
