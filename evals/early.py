@@ -13,8 +13,8 @@ from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
 from vertigym.core.types import Policy
 from vertigym.envs import registry
-from vertigym.evals.bounds import Range
 from vertigym.evals.clustered import ClusteredValues
+from vertigym.evals.mean_bounds import Range
 from vertigym.evals.metrics import Row, task_value
 from vertigym.evals.report import Report, clustered, make_report
 from vertigym.evals.runner import play, rows_of
