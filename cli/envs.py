@@ -111,6 +111,7 @@ def env_import(
     from vertigym.decisions.model import in_process
     from vertigym.envs.agent.importer import import_agent
     from vertigym.envs.decision.importer import import_decision
+    from vertigym.evals.evidence import env_shortfalls
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
     shared: dict[str, Any] = {"rules": rules, "seed": seed, "now": now, "force": force}
@@ -141,7 +142,7 @@ def env_import(
         print(f"pairs:     {shown} neighbouring outcomes shown by a minimal pair")
     if report.interacting:
         print(f"           {report.interacting_hit} of {report.interacting} pairs of rules hit together")
-    for warning in report.warnings:
+    for warning in (*report.warnings, *env_shortfalls(str(folder))):
         note(warning)
     print(f"next:      vertigym env show {report.id if out is None else report.folder}")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertigym.cli.console import Force, Json, counting, print_json, show
+from vertigym.cli.console import Force, Json, counting, note, print_json, show
 
 
 def eval_(
@@ -50,9 +50,10 @@ def eval_(
     """Run a suite on a model, and let its gates pass (exit 0) or fail (exit 1) it."""
     from vertigym.core.errors import ConfigError
     from vertigym.core.files import claim, write_json
+    from vertigym.evals.evidence import shortfalls
     from vertigym.evals.gate import decide
     from vertigym.evals.runner import rescore as score_again
-    from vertigym.evals.suite import load_suite, shortened
+    from vertigym.evals.suite import load_suite, shortened, task_list
 
     if resume and not out:
         raise ConfigError("--resume needs -o DIR: the folder of the eval to go on with")
@@ -70,6 +71,9 @@ def eval_(
         raise ConfigError(
             f"suite {loaded.name} compares with a champion: name one with -b, or only measure with --no-gate"
         )
+    if loaded.gate and not no_gate:
+        for line in shortfalls(loaded, task_list(loaded)):
+            note(line)
     report = score_again(loaded, rescore, out=out) if rescore else run(model, out=out, resume=resume)
     decision = decide(loaded, report, champion) if loaded.gate and not no_gate else None
     if out and decision:

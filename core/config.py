@@ -4,6 +4,7 @@ Whatever is wrong comes back as one line that names the file, the key, what came
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ class Config(BaseModel):
 C = TypeVar("C", bound=BaseModel)
 _MOST_CHARACTERS = 2 << 20  # of a config
 _MOST_LEVELS = 20
+_LONG_KEY = re.compile(rf"(?<![\w\"'-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){{{_MOST_LEVELS}}}")
 
 
 def load(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
@@ -42,8 +44,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing. ConfigError: not TOML.
     """
+    text = read_text(path, _MOST_CHARACTERS)
+    if _LONG_KEY.search(text):  # the parser's memory grows with the square of a key's parts
+        raise ConfigError(f"{path}: a key of more than {_MOST_LEVELS} parts")
     try:
-        table = tomllib.loads(read_text(path, _MOST_CHARACTERS))
+        table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # of TOML, of a number's digits, of lists in lists
         raise ConfigError(f"{path}: not TOML: {error}") from None
     return _bounded(table, str(path))

@@ -15,7 +15,7 @@ values, no sample.
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import ceil, floor, inf
 from typing import Any
@@ -62,15 +62,15 @@ class Classes:
         key = (condition, name)
         if key not in self._masks:
             numbers, texts = _literals(condition)
-            mask = 0
+            holds, mask = compiled_condition(condition, name), 0
             for low, high in self._spans(sorted(numbers)):
-                if holds(condition, name, self.points[low]):
+                if holds(self.points[low]):
                     mask |= (1 << high) - (1 << low)
-            if holds(condition, name, _OTHER_TEXT):
+            if holds(_OTHER_TEXT):
                 mask |= self._texts
             for index, point in enumerate(self._others, self._first_other):
                 if not isinstance(point, str) or point in texts:
-                    mask = mask & ~(1 << index) | holds(condition, name, point) << index
+                    mask = mask & ~(1 << index) | holds(point) << index
             self._masks[key] = mask
         return self._masks[key]
 
@@ -112,19 +112,26 @@ def simple_name(expression: str) -> str:
     return "" if name[:1] in ("$", "#") else name
 
 
-def holds(condition: str, name: str, value: Any) -> bool:
-    """Whether the engine says that a condition holds for `value`; one that it cannot evaluate does not."""
+def compiled_condition(condition: str, name: str) -> Callable[[Any], bool]:
+    """Whether the engine says that a condition holds for a value: a cell's, about `$`; or, given a `name`, an
+    expression's about that name. One that it cannot read or evaluate does not."""
     import zen
 
     try:
-        if not name:
-            return bool(zen.evaluate_unary_expression(condition, {"$": value}))
+        compiled = (zen.compile_expression if name else zen.compile_unary_expression)(condition)
+    except Exception:  # the engine's refusal of the text
+        return lambda value: False
+
+    def holds(value: Any) -> bool:
         context: Any = value
-        for part in reversed(name.split(".")):
+        for part in reversed(name.split(".") if name else "$"):
             context = {part: context}
-        return zen.evaluate_expression(condition, context) is True
-    except Exception:  # the engine's refusal of a value: in a table or switch that means "does not match"
-        return False
+        try:
+            return compiled.evaluate(context) is True
+        except Exception:  # its refusal of a value: in a table or switch that means "does not match"
+            return False
+
+    return holds
 
 
 def meet(one: Box, other: Box) -> bool:

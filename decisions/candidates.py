@@ -216,17 +216,25 @@ def _dates(hints: Hints, seen: Sequence[Any]) -> list[Any]:
     anchors = [t for t in map(_instant, [*sorted(hints.dates), *seen]) if t is not None]
     shifts = [0.0, _DAY, 30 * _DAY, 365 * _DAY]
     shifts += [offset + around for offset in sorted(hints.offsets) for around in (-3600, 0, 3600)]
-    moments = [t + timedelta(seconds=sign * s) for t in anchors for s in shifts for sign in (-1, 1)]
+    moments = [_moved(t, sign * s) for t in anchors for s in shifts for sign in (-1, 1)]
     form = seen[0] if seen else "2000-01-01"
-    return [_formatted(moment, form) for moment in moments]
+    return [_formatted(moment, form) for moment in moments if moment is not None]
+
+
+def _moved(moment: datetime, seconds: float) -> datetime | None:
+    """The moment moved; None where no calendar goes that far."""
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:
+        return None
 
 
 def _instant(value: Any) -> datetime | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return datetime.fromtimestamp(value, UTC)
     try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

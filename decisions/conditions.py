@@ -14,11 +14,13 @@ from math import prod
 from typing import Any
 
 from vertigym.decisions import candidates
+from vertigym.decisions.cases import value_key
 from vertigym.decisions.expressions import Atom, atoms
 from vertigym.decisions.model import Case, DecisionModel, Node
 
 Path = tuple[str, ...]
 
+_MOST = 1 << 62  # beyond, no random number is drawn
 _MIXED = 60  # longer lists of records that are tried
 
 
@@ -156,7 +158,8 @@ class Conditions:
         if schema := _part_of(self._schema, path):
             near = candidates.allowed([*near, *schema.get("enum", ())], schema)
             wide = candidates.allowed(wide, schema)
-        return Field(path, near, tuple(v for v in wide if not _among(v, near)))
+        known = set(map(_typed, near))
+        return Field(path, near, tuple(value for value in wide if _typed(value) not in known))
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""
@@ -183,7 +186,8 @@ def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:
     if len(numbers) < 2:
         return None
     unit = 10.0 ** -candidates.decimals(numbers)
-    return round(min(numbers) / unit), round(max(numbers) / unit), unit
+    low, high = round(min(numbers) / unit), round(max(numbers) / unit)
+    return (low, high, unit) if -_MOST < low <= high < _MOST else None
 
 
 def _atoms(node: Node) -> Iterator[Atom]:
@@ -257,6 +261,11 @@ def _without_parents(names: Iterable[str]) -> list[str]:
     """Drop a name where a longer one goes on from it: `customer` beside `customer.age`."""
     unique = sorted(set(names))
     return [n for n in unique if not any(o.startswith((f"{n}.", f"{n}[")) for o in unique)]
+
+
+def _typed(value: Any) -> str:
+    """A value as text; 1 and 1.0 are two."""
+    return f"{type(value).__name__} {value_key(value)}"
 
 
 def _among(value: Any, known: Iterable[Any]) -> bool:

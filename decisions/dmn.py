@@ -33,7 +33,7 @@ NAMESPACES = {
     "https://www.omg.org/spec/DMN/20211108/MODEL/": "1.4",
     "https://www.omg.org/spec/DMN/20230324/MODEL/": "1.5",
 }
-_MOST_BYTES = 20_000_000
+_MOST_BYTES = 10_000_000
 _EXPRESSIONS = {
     "decisionTable", "literalExpression", "context", "relation", "list", "invocation", "functionDefinition",
     "conditional", "filter", "for", "every", "some",

@@ -25,6 +25,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_MOST = 2.0**63  # a larger number is no value that a field could have
 _TEMPLATE = re.compile(r"\$\{([^}]*)\}")
 _BREAKS = {"and", "or", "&&", "||", "?", ":", ",", ";"}
 _WORDS = {"and", "or", "not", "in", "true", "false", "null"}
@@ -40,8 +41,10 @@ _WRAPPERS: dict[str, Wrapper] = {
     **dict.fromkeys(("some", "all", "none", "one", "filter", "map", "count", "flatMap", "sum"), "member"),
 }
 
+_MOST_CHARACTERS = 100_000
 _BRACKETS = re.compile(r"[\[\](){}]")
 _LONG_NUMBER = re.compile(rf"[\d_]{{{MOST_DIGITS + 1}}}")
+_LONG_NAME = re.compile(rf"(?<![\w$])(?:[\w$]++\??\.){{{MOST_LEVELS}}}")
 _CLOCK = re.compile(rf"\b(?:{'|'.join(sorted(_DATE_CALLS))})\s*\(\s*(['\"`])now\1")
 _CLOCK_BARE = re.compile(r"(?<![\w$.])d\(\s*\)")
 _CHANCE = re.compile(r"(?<![\w$.])rand\s*\(")
@@ -87,7 +90,8 @@ def tokens(expression: str) -> list[Token]:
         if kind == "string":
             found.append(Token(kind, text[1:-1]))
         elif kind == "number":
-            _fold(found, float(text.replace("_", "")))
+            value = float(text.replace("_", ""))
+            _fold(found, value) if value < _MOST else found.append(Token("op", text))
         else:
             found.append(Token(kind, text.replace("?.", ".") if kind == "name" else text))
     return found
@@ -192,11 +196,15 @@ def _closing(stream: Sequence[Token], start: int) -> int:
 
 def out_of_bounds(expression: str) -> str:
     """Why an expression is not read, whoever's it is; empty where it is."""
+    if len(expression) > _MOST_CHARACTERS:
+        return f"{len(expression):,} characters, at most {_MOST_CHARACTERS:,} are read"
     depth = 0
     for match in _BRACKETS.finditer(expression):
         depth += 1 if match.group() in "([{" else -1
         if depth > MOST_LEVELS:
             return f"brackets lie in each other more than {MOST_LEVELS} deep"
+    if _LONG_NAME.search(expression):
+        return f"a name has more than {MOST_LEVELS} parts"
     return f"a number has more than {MOST_DIGITS} digits" if _LONG_NUMBER.search(expression) else ""
 
 

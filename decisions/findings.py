@@ -9,14 +9,13 @@ Each is an argument over all inputs (`boxes.py`, `symbolic.py`), so a rule that 
 shown to be reachable: it is *not proven* either way until a case hits it.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
 from vertigym.decisions.bindings import Env, Symbol
-from vertigym.decisions.boxes import both, meet, without
+from vertigym.decisions.boxes import MOST_PIECES, both, meet, minus, without
 from vertigym.decisions.model import DecisionModel, Node, whole_numbers
 from vertigym.decisions.symbolic import Explorer, Reachable, RuleRegion
 
@@ -90,17 +89,30 @@ def _explained(explorer: Explorer, node: Node, rows: list[RuleRegion], place: in
     row = rows[place]
     if row.box is None:
         return RuleFinding("never", row.rule.id, row.rule.text)
-    earlier = [o for o in rows[:place] if o.exact and o.box is not None and meet(row.box, o.box)]
-    if node.hit_policy == "first" and not _left(explorer, row, earlier):
-        # As few as are needed, the first ones kept: no more than the first that cover it together.
-        enough = bisect_left(range(len(earlier)), True, key=lambda n: not _left(explorer, row, earlier[:n]))
-        earlier = earlier[:enough]
-        for other in reversed(list(earlier)):
+    earlier = _covering(explorer, row, rows[:place]) if node.hit_policy == "first" else []
+    if earlier:
+        for other in reversed(list(earlier)):  # as few as are needed, the first ones kept
             fewer = [r for r in earlier if r is not other]
             if not _left(explorer, row, fewer):
                 earlier = fewer
         return RuleFinding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in earlier))
     return RuleFinding("unreachable", row.rule.id, row.rule.text)
+
+
+def _covering(explorer: Explorer, row: RuleRegion, rows: list[RuleRegion]) -> list[RuleRegion]:
+    """The first rows that match wherever `row` does, but for those that meet it nowhere; none, where they leave
+    something, or that is not known."""
+    pieces, found = [row.box or {}], list[RuleRegion]()
+    for other in rows:
+        if not other.exact or other.box is None or not meet(row.box or {}, other.box):
+            continue
+        found.append(other)
+        pieces = [piece for old in pieces for piece in minus(old, other.box, explorer.classes.all)]
+        if not pieces:
+            return found
+        if len(pieces) > MOST_PIECES:
+            break
+    return []
 
 
 def _left(explorer: Explorer, row: RuleRegion, earlier: list[RuleRegion]) -> bool:

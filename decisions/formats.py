@@ -23,15 +23,18 @@ def read_model(file: Path, sheet: str = "", scripts: Engine | None = None) -> De
         MissingDependencyError: the package that reads its format is not installed.
     """
     form = guess(file)
-    if form == "dmn":
-        from vertigym.decisions.dmn import read_dmn
+    try:
+        if form == "dmn":
+            from vertigym.decisions.dmn import read_dmn
 
-        return DecisionModel(read_dmn(file), str(file))
-    if form in ("csv", "xlsx"):
-        from vertigym.decisions.sheets import read_sheet
+            return DecisionModel(read_dmn(file), str(file))
+        if form in ("csv", "xlsx"):
+            from vertigym.decisions.sheets import read_sheet
 
-        return DecisionModel(read_sheet(file, sheet), str(file))
-    return DecisionModel.read(file, scripts)
+            return DecisionModel(read_sheet(file, sheet), str(file))
+        return DecisionModel.read(file, scripts)
+    except RecursionError:
+        raise DecisionError(f"{file}: something in it is nested too deeply") from None
 
 
 def guess(file: Path) -> str:

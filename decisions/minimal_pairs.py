@@ -86,13 +86,13 @@ class RulePairs:
 def adjacent(model: DecisionModel, analysis: RuleAnalysis) -> list[AdjacentRules]:
     """The adjacent pairs of all tables and switches where the first match decides, among rules that are not
     proven unreachable; of a large table those of rules that stand near each other."""
-    explorer = Explorer(model)
+    explorer, gone = Explorer(model), analysis.unreachable
     found = []
     for node in model.nodes:
         if node.hit_policy != "first":
             continue
         rows = free_rows(explorer, node)
-        live = [place for place, row in enumerate(rows) if row.rule.id not in analysis.unreachable]
+        live = [place for place, row in enumerate(rows) if row.rule.id not in gone]
         regions = [_region(explorer, rows, place) for place in live]
         hulls = [reduce(hull, pieces) if pieces else {} for pieces in regions]
         outcomes = [_outcome(model, rows[place].rule.id) for place in live]

@@ -97,6 +97,10 @@ class Node:
         for rule in self.rules:
             yield from (text for _, text in (*rule.cells, *rule.outcome))
 
+    def paths(self) -> Iterator[str]:
+        """Every dotted path that it writes to or works in."""
+        yield from (self.scope, self.target, *self.outputs, *(key for key, _ in self.expressions))
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -124,7 +128,7 @@ class DecisionModel:
         _validate(text, source)
         self.nodes = _nodes(document, source)
         for node in self.nodes:
-            for expression in node.texts():
+            for expression in (*node.texts(), *node.paths()):
                 if fault := out_of_bounds(expression):
                     raise DecisionError(f"{source}: node {node.name!r}: {fault}: {expression[:60]}")
         self.rules: dict[str, Rule] = {rule.id: rule for node in self.nodes for rule in node.rules}

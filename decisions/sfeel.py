@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vertigym.decisions.expressions import out_of_bounds
 from vertigym.decisions.model import DecisionError
 
 DATES = {"date": "date", "dateTime": "date", "time": "time"}  # type -> the engine's function that reads it
@@ -27,6 +28,7 @@ _TOKEN = re.compile(
   | (?P<bad>\S))""",
     re.VERBOSE,
 )
+_SPACE = re.compile(r"\s*")
 _FEEL = {
     "if", "then", "else", "for", "return", "some", "every", "satisfies", "in", "between", "and", "or",
     "instance", "function",
@@ -116,6 +118,8 @@ class _Test:
 class _Parser:
     def __init__(self, text: str, names: Mapping[str, Name], where: str, column: str = "") -> None:
         self.text, self.names, self.where, self.column = text.strip(), names, where, column
+        if fault := out_of_bounds(self.text):
+            raise DecisionError(f"{where}: {fault}: {self.text[:60]}")
         self.tokens = self._tokens()
         self.at = 0
 
@@ -125,7 +129,7 @@ class _Parser:
         known = sorted((n for n in self.names if not re.fullmatch(r"[^\W\d]\w*", n)), key=len, reverse=True)
         found, at = [], 0
         while at < len(self.text):
-            start = at + len(self.text[at:]) - len(self.text[at:].lstrip())
+            start = _SPACE.match(self.text, at).end()  # type: ignore[union-attr]  # it always matches
             long = next((n for n in known if _is_at(self.text, start, n)), None)
             if long:
                 found.append(("name", long))

@@ -15,12 +15,14 @@ depend on the program that shows it: formulas, errors, merged cells and times of
 import csv
 import io
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from vertigym.core.bounds import whole_number
 from vertigym.core.errors import MissingDependencyError
 from vertigym.core.files import dumps, read_text
 from vertigym.decisions.hit_policies import PolicyTable
@@ -33,7 +35,7 @@ from vertigym.decisions.jdm import (
     put_path,
     schema_of,
 )
-from vertigym.decisions.model import DecisionError
+from vertigym.decisions.model import MOST_CHARACTERS, DecisionError
 from vertigym.decisions.sfeel import Name, Term, expression, unary_tests
 
 Grid = list[list[Any]]  # cells: None, bool, int, float, str, date
@@ -48,6 +50,9 @@ _TEXT = re.compile(r"[^\W\d_][^\"'\\,<>=()\[\]]*")  # bare words
 _ISO = re.compile(r"\d{4}-\d\d-\d\d")
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)\s*\.\.\s*(-?\d+(?:\.\d+)?)")
 _MOST_CELLS = 200_000
+_MOST_COLUMNS = 500
+_MOST_UNPACKED = 10_000_000  # bytes of a workbook
+_HEADER = 4000  # characters of the first line that the delimiter is guessed from
 
 
 def read_sheet(file: Path, sheet: str = "") -> str:
@@ -73,6 +78,8 @@ class _Sheet:
         numbered = in_order and (head[0] in _POLICIES or head[0] in ("#", ""))
         self.policy, self.aggregate = _POLICIES[head[0]] if numbered and head[0] in _POLICIES else ("FIRST", "")
         skip = int(numbered)
+        if len(head) > _MOST_COLUMNS:
+            raise DecisionError(f"{source}: {len(head):,} columns; a table has at most {_MOST_COLUMNS}")
         head, self.body = head[skip:], [row[skip:] for row in grid[1:]]
         if "" in head:
             raise DecisionError(f"{source}: column {_letter(head.index('') + skip)} has no header")
@@ -236,15 +243,19 @@ def _is_workbook(file: Path) -> bool:
 
 
 def _csv(file: Path) -> Grid:
-    text = read_text(file).removeprefix("\ufeff")
+    text = read_text(file, MOST_CHARACTERS)
     try:
-        dialect: Any = csv.Sniffer().sniff(text.partition("\n")[0], delimiters=",;\t|")
+        dialect: Any = csv.Sniffer().sniff(text.partition("\n")[0][:_HEADER], delimiters=",;\t|")
     except csv.Error:
         dialect = csv.excel
+    rows: Grid = []
     try:
-        rows = [[_plain(cell) for cell in row] for row in csv.reader(io.StringIO(text), dialect, strict=True)]
-    except csv.Error as error:
-        raise DecisionError(f"{file}: not CSV ({error})") from None
+        for row in csv.reader(io.StringIO(text), dialect, strict=True):
+            rows.append([_plain(cell) for cell in row])
+    except (csv.Error, ValueError) as error:
+        raise DecisionError(f"{file}: row {len(rows) + 1}: not CSV ({error})") from None
+    if sum(map(len, rows)) > _MOST_CELLS:
+        raise DecisionError(f"{file}: more than {_MOST_CELLS:,} cells")
     for number, row in enumerate(rows, 1):
         for place, cell in enumerate(row):
             if isinstance(cell, str) and cell.startswith("=") and not cell.startswith("=>"):
@@ -255,10 +266,14 @@ def _csv(file: Path) -> Grid:
 
 
 def _plain(cell: str) -> Any:
-    """A CSV cell: empty, a number, or a text."""
+    """A CSV cell: empty, a number, or a text.
+
+    Raises:
+        ValueError: a number has more digits than are read.
+    """
     text = cell.strip()
     if re.fullmatch(r"-?\d+", text):
-        return int(text)
+        return whole_number(text)
     return float(text) if re.fullmatch(r"-?\d+\.\d+", text) else text or None
 
 
@@ -269,6 +284,10 @@ def _workbook(file: Path, sheet: str) -> tuple[str, Grid]:
     except ImportError:
         raise MissingDependencyError("openpyxl", "formats", "reading a workbook") from None
     try:
+        with zipfile.ZipFile(file) as packed:
+            unpacked = sum(part.file_size for part in packed.infolist())
+        if unpacked > _MOST_UNPACKED:
+            raise ValueError(f"{unpacked:,} bytes unpacked, at most {_MOST_UNPACKED:,} are read")
         book = openpyxl.load_workbook(file, data_only=False)
     except Exception as error:  # the reader's many errors for what is no workbook
         raise DecisionError(f"{file}: not a workbook (xlsx): {' '.join(str(error).split())}") from None
@@ -281,7 +300,10 @@ def _workbook(file: Path, sheet: str) -> tuple[str, Grid]:
         )
     page = book[sheet or filled[0]]
     if page.max_row * page.max_column > _MOST_CELLS:
-        raise DecisionError(f"{file}: more than {_MOST_CELLS} cells")
+        raise DecisionError(
+            f"{file}: its last cell is in row {page.max_row:,}, column {page.max_column:,}: more than "
+            f"{_MOST_CELLS:,} cells"
+        )
     if page.merged_cells.ranges:
         first = min(map(str, page.merged_cells.ranges))
         raise DecisionError(f"{file}: merged cells {first}: a rule is one row; unmerge them")

@@ -69,6 +69,7 @@ class Env(gymnasium.Env[str, str]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's own annotation)
     max_turns: int = 1
+    ranges: Mapping[str, tuple[float, float]] = {}
     parallel_steps: int = (
         1  # how many instances may step side by side (their steps wait on a sandbox, a network)
     )

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from vertigym.core.errors import ConfigError
 from vertigym.evals.gate import check_same_suite, compare_rows
-from vertigym.evals.metrics import Row, is_quantile, quantile, task_value
+from vertigym.evals.metrics import Row, quantile, task_value
 from vertigym.evals.power import smallest_difference, tasks_needed
 from vertigym.evals.report import Report
-from vertigym.evals.statistics import Difference, holm, mcnemar, shown_better
+from vertigym.evals.rules import is_quantile
+from vertigym.evals.statistics import Difference, holm
 
 MOVED = 0.5  # a task is won or lost when its score moves by more than half its range
 
@@ -48,7 +49,6 @@ class Comparison(BaseModel):
     lost: tuple[tuple[str, str], ...]
     smallest: float | None
     needed: int | None
-    mcnemar: float | None
     left_out: int
 
     @property
@@ -78,18 +78,14 @@ def _against(report: Report, baseline: Report, common: bool) -> Comparison:
     if not common:
         check_same_suite(report, baseline)
     rows, base, left_out = _common(report, baseline)
-    confidence = report.confidence
     metrics = [
         _line(metric, metric, rows, base, report, baseline)
         for metric in dict.fromkeys(("score", *report.metrics, *_usage(report, baseline)))
     ]
     difference = metrics[0].difference
     assert difference
-    smallest = needed = None
-    if difference.se is not None and difference.mean is not None:
-        at = difference.se, difference.clusters, confidence
-        smallest = smallest_difference(*at)
-        needed = tasks_needed(abs(difference.mean), at[0], difference.tasks, difference.clusters, confidence)
+    smallest = smallest_difference(difference)
+    needed = tasks_needed(abs(difference.mean or 0.0), difference)
     won, lost = _moved(rows, base)
     return Comparison(
         model=report.model,
@@ -105,7 +101,6 @@ def _against(report: Report, baseline: Report, common: bool) -> Comparison:
         lost=lost,
         smallest=smallest,
         needed=needed,
-        mcnemar=_exact(rows, base),
         left_out=left_out,
     )
 
@@ -131,10 +126,9 @@ def verdict(
 
 def _sign(difference: Difference) -> bool | None:
     """True better, False worse, None cannot tell."""
-    if shown_better(difference):
-        return True
-    worse = difference.high is not None and difference.high < 0
-    return False if worse and (difference.p or 0.0) <= 1 - difference.confidence else None
+    if difference.low is None or difference.high is None:
+        return None
+    return True if difference.low > 0 else False if difference.high < 0 else None
 
 
 def _common(report: Report, baseline: Report) -> tuple[list[Row], list[Row], int]:
@@ -159,6 +153,7 @@ def _line(
         confidence=report.confidence,
         price=report.price,
         other_price=baseline.price,
+        limits=report.limits(metric),
     )
     return Line(label=label, value=value, baseline=theirs, difference=difference)
 
@@ -212,21 +207,9 @@ def _moved(
     return won, tuple(key for key, move in moves if move < -MOVED)
 
 
-def _exact(rows: Sequence[Row], base: Sequence[Row]) -> float | None:
-    """McNemar's exact p-value where every task is 0 or 1 in both and shares no cluster; else None."""
-    scored = [(row.scored, other.scored) for row, other in zip(rows, base, strict=True)]
-    pairs = [(a[0], b[0]) for a, b in scored if len(a) == len(b) == 1]
-    alone = len({row.unit for row in rows}) == len(rows)
-    if not alone or len(pairs) < len(rows) or any(v not in (0.0, 1.0) for pair in pairs for v in pair):
-        return None
-    return mcnemar([a for a, _ in pairs], [b for _, b in pairs])
-
-
 def gains(line: Line) -> bool | None:
     """Whether a line is a gain (True), a loss (False) or neither, at its adjusted p-value where it has one."""
     difference = line.difference
-    if difference is None or difference.low is None or difference.high is None:
+    if difference is None or (line.p_adjusted is not None and line.p_adjusted > 1 - difference.confidence):
         return None
-    if line.p_adjusted is not None and line.p_adjusted > 1 - difference.confidence:
-        return None
-    return True if difference.low > 0 else False if difference.high < 0 else None
+    return _sign(difference)

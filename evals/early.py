@@ -13,13 +13,14 @@ from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
 from vertigym.core.types import Policy
 from vertigym.envs import registry
+from vertigym.evals.clustered import ClusteredValues
+from vertigym.evals.mean_bounds import Range
 from vertigym.evals.metrics import Row, task_value
-from vertigym.evals.report import Report, make_report, sample_of
+from vertigym.evals.report import Report, clustered, make_report
 from vertigym.evals.runner import play, rows_of
 from vertigym.evals.sample_records import Key, SampleRecord
 from vertigym.evals.sequential import Look, Plan, look
-from vertigym.evals.statistics import Sample
-from vertigym.evals.suite import Make, Suite, SuiteTask, task_list
+from vertigym.evals.suite import Make, Suite, SuiteTask, cluster_of, task_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,12 @@ def run_until_clear(
     """Play the suite block by block until a look decides; the last one always does.
 
     Raises:
-        ConfigError: the champion's report is of another suite.
+        ConfigError: the champion's report is of another suite, or a score is none that can be.
     """
     listed = task_list(suite, make)
     if champion.suite_hash != listed.hash:
         raise ConfigError(f"the champion's report is of suite {champion.suite_hash}, this one is {listed.hash}")
-    blocks = _blocks(listed.tasks, plan, seed)
+    blocks = _blocks(suite, listed.tasks, plan, seed)
     theirs = {row.key: task_value(row, "score") for row in champion.rows}
     done: dict[Key, SampleRecord] = {}
     looks: list[Look] = []
@@ -66,39 +67,53 @@ def run_until_clear(
         part = replace(listed, tasks=tuple(tasks))
         play(suite, policy, part, done, seed=seed, batch=batch, keep=lambda r: done.update({r.key: r}))
         rows = rows_of(suite, part, done)
-        looks.append(look(plan, index, _differences(rows, theirs)))
+        limits = champion.limits("score")
+        looks.append(look(plan, index, _differences(rows, theirs, limits), limits))
         on_look(looks[-1])
         if looks[-1].verdict != "go on":
             break
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    report = make_report(suite, listed.hash, rows, model=model, seed=seed, started=started)
+    report = make_report(
+        suite, listed.hash, rows, model=model, seed=seed, started=started, ranges=listed.ranges
+    )
     return Stopped(tuple(looks), report, report.samples / sum(task.samples for task in listed.tasks))
 
 
-def _blocks(tasks: Sequence[SuiteTask], plan: Plan, seed: int) -> list[list[SuiteTask]]:
+def _blocks(suite: Suite, tasks: Sequence[SuiteTask], plan: Plan, seed: int) -> list[list[SuiteTask]]:
     """The tasks seen by each look, in the suite's order: whole clusters, drawn at random within each
     environment."""
     place: dict[tuple[str, str], float] = {}
     for env in dict.fromkeys(task.env for task in tasks):
-        units = list(dict.fromkeys(_unit(task) for task in tasks if task.env == env))
+        units = list(dict.fromkeys(_unit(suite, task) for task in tasks if task.env == env))
         order = generator(seed, "looks", env).permutation(len(units))
         place |= {units[unit]: rank / len(units) for rank, unit in enumerate(order)}
     counts = {unit[0]: sum(u[0] == unit[0] for u in place) for unit in place}
     return [
-        [task for task in tasks if place[_unit(task)] < ceil(share * counts[task.env]) / counts[task.env]]
+        [
+            task
+            for task in tasks
+            if place[_unit(suite, task)] < ceil(share * counts[task.env]) / counts[task.env]
+        ]
         for share in plan.shares
     ]
 
 
-def _unit(task: SuiteTask) -> tuple[str, str]:
-    return task.env, task.task.cluster or f"task {task.task.id}"
+def _unit(suite: Suite, task: SuiteTask) -> tuple[str, str]:
+    return task.env, cluster_of(task.task, suite.cluster) or f"task {task.task.id}"
 
 
-def _differences(rows: Sequence[Row], theirs: dict[tuple[str, str], float | None]) -> Sample:
+def _differences(
+    rows: Sequence[Row], theirs: dict[tuple[str, str], float | None], limits: Range | None
+) -> ClusteredValues:
     """This model's score less the champion's, where both have one."""
+    for value in (*(task_value(row, "score") for row in rows), *theirs.values()):
+        if limits and value is not None and not limits[0] <= value <= limits[1]:
+            raise ConfigError(
+                f"a task scores {value:g}, outside {list(limits)}: say what it can be under [ranges]"
+            )
     gaps = {
         row.key: mine - other
         for row in rows
         if (mine := task_value(row, "score")) is not None and (other := theirs.get(row.key)) is not None
     }
-    return sample_of([row for row in rows if row.key in gaps], lambda row: gaps[row.key])
+    return clustered(rows, gaps)

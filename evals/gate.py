@@ -1,10 +1,10 @@
 """Gates: a rule over a Report and the champion's Report on the same tasks; a Decision with every number in it.
 
-A gate passes only on evidence: the end of an interval, not its middle, is what the rule is applied to. At
-confidence 95% a challenger that is no better passes `improves` in at most 2.5% of evals (one side of the
-interval), and where only a few tasks differ a sign-flip test must agree. Gates combined with `all` need no
-correction, because each has to pass (an intersection-union test, Berger 1982, Technometrics 24:295);
-combined with `any`, the paired ones are held to Holm's adjusted p-values.
+A gate passes only on evidence. At confidence 95% a challenger that is no better passes `improves` in at most
+2.5% of evals, whatever the scores look like (`vertigym.evals.mean_bounds`). Gates combined with `all` need no
+correction, because each has to pass (an intersection-union test, Berger 1982, Technometrics 24:295); combined
+with `any`, they share the error by Holm's adjusted p-values. What a gate says of each value of a slice
+(`slice = "rule"`) is adjusted over the values, too.
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,21 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from vertigym.core.errors import ConfigError
-from vertigym.core.seeds import generator
-from vertigym.evals.metrics import Row, check_metric, is_quantile, less_is_better, task_values
+from vertigym.evals.clustered import ClusteredValues
+from vertigym.evals.mean_bounds import Range
+from vertigym.evals.metrics import Row, check_metric, less_is_better, task_values
 from vertigym.evals.power import smallest_difference
-from vertigym.evals.report import Report, estimate_metric, select
-from vertigym.evals.statistics import (
-    Difference,
-    Estimate,
-    holm,
-    non_inferior,
-    one_sided_p,
-    paired_difference,
-    shown_better,
-)
-from vertigym.evals.suite import Gate, Price, Suite
+from vertigym.evals.report import Report, clustered, estimate_metric, outside, select, values_of
+from vertigym.evals.rules import Gate, Measured, Verdict, is_quantile
+from vertigym.evals.statistics import Difference, Estimate, difference_of, holm
+from vertigym.evals.suite import Price, Suite
 
 
 class Check(BaseModel):
     """One gate's outcome. `value` and `champion` are the metric's means on the tasks compared; `difference`
-    is signed so that more is better; `p` is one-sided and `p_adjusted` Holm's, where gates are combined by any.
-    `smallest` is the true difference that this comparison finds with 80% chance."""
+    is signed so that more is better; `p` is one-sided and `p_adjusted` Holm's: over all gates where any is
+    enough, else over the values of a slice. `smallest` is the true difference that this comparison finds with
+    80% chance; `too_few` that even a perfect policy could not have passed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +43,7 @@ class Check(BaseModel):
     p: float | None = None
     p_adjusted: float | None = None
     smallest: float | None = None
+    too_few: bool = False
 
 
 class Decision(BaseModel):
@@ -79,10 +75,12 @@ def decide(
     champion: Report | None = None,
     *,
     start: Report | None = None,
+    error: float | None = None,
     **context: Any,
 ) -> Decision:
     """Apply the suite's gates to `report`; `context` (a step, a time) is kept in the record. `start` is the
-    report that gates with `against = "start"` compare with; without it they use the champion's.
+    report that gates with `against = "start"` compare with; without it they use the champion's. `error` is the
+    chance of passing wrongly, half of 1 - the suite's confidence unless given: one of many looks gets less.
 
     Raises:
         ConfigError: the suite has no gate, a gate compares and there is no champion, a gate names a metric,
@@ -93,15 +91,14 @@ def decide(
     for other in (champion, start):
         if other:
             check_same_suite(report, other)
-    checks = [_unscored_check(suite, report)]
-    gates = [one for gate in suite.gate for one in _expanded(gate, report)]
+    error = (1 - suite.confidence) / 2 if error is None else error
     against = {"champion": champion, "start": start or champion}
-    decided = [_check(gate, suite, report, against[gate.against]) for gate in gates]
-    if suite.combine == "any":
-        decided = _adjusted(decided, suite.confidence)
-    combined = all if suite.combine == "all" else any
-    passed = checks[0].passed and combined(check.passed for check in decided)
-    checks += decided
+    checks = [_unscored_check(suite, report)]
+    for part in [suite.gate] if suite.combine == "any" else [(gate,) for gate in suite.gate]:
+        gates = [one for gate in part for one in expanded(gate, report.rows)]
+        measured = [_measure(gate, report, against[gate.against], error) for gate in gates]
+        checks += _checked(gates, measured, any_is_enough=suite.combine == "any")
+    passed = checks[0].passed and (all if suite.combine == "all" else any)(c.passed for c in checks[1:])
     return Decision(
         passed=passed,
         reason=_reason(passed, checks),
@@ -110,7 +107,7 @@ def decide(
         model=report.model,
         champion=champion.model if champion else None,
         seed=report.seed,
-        confidence=suite.confidence,
+        confidence=round(1 - 2 * error, 12),
         combine=suite.combine,
         checks=tuple(checks),
         context=context,
@@ -149,113 +146,134 @@ def compare_rows(
     confidence: float = 0.95,
     price: Price | None = None,
     other_price: Price | None = None,
+    limits: Range | None = None,
 ) -> tuple[Difference, float | None, float | None]:
     """The paired difference of a metric on tasks that both have it for, and both means on those tasks. Signed
-    so that more is better."""
-    shared = {row.key for row in rows} & {row.key for row in others}
-    values = task_values([row for row in rows if row.key in shared], metric, price)
-    other_values = task_values([row for row in others if row.key in shared], metric, other_price)
-    pairs = [
-        (row, values[row.key], other_values[row.key])
-        for row in rows
-        if row.key in values and row.key in other_values
-    ]
-    sign = -1.0 if less_is_better(metric) else 1.0
-    first, second = [sign * mine for _, mine, _ in pairs], [sign * theirs for *_, theirs in pairs]
-    weights = [row.weight for row, *_ in pairs]
-    difference = paired_difference(
-        first,
-        second,
-        generator(0, "paired", metric),
-        clusters=[row.unit for row, *_ in pairs],
-        weights=weights,
-        strata=[row.env for row, *_ in pairs],
-        confidence=confidence,
-        unit=_unit(metric, first, second),
-    )
-    if not pairs:
-        return difference, None, None
-    value, theirs = (sign * float(np.average(side, weights=weights)) + 0.0 for side in (first, second))
-    return difference, value, theirs
+    so that more is better. `limits` is what a task's value can be, as for `estimate_metric`."""
+    first, second = _pair(rows, others, metric, price, other_price)
+    if outside(first, limits) is not None or outside(second, limits) is not None:
+        limits = None
+    found = difference_of(_less(first, second, metric), limits and limits_of_difference(limits), confidence)
+    return found, _mean(first), _mean(second)
 
 
-def _unit(metric: str, first: Sequence[float], second: Sequence[float]) -> float:
-    """The largest difference one task can show: the range of scores, at least 1; of latency, tokens and cost
-    the largest seen."""
-    if less_is_better(metric):
-        return max((abs(a - b) for a, b in zip(first, second, strict=True)), default=1.0)
-    values = (*first, *second, 0.0, 1.0)
-    return max(values) - min(values)
+def expanded(gate: Gate, rows: Sequence[Row]) -> list[Gate]:
+    """A gate on a slice name without a value stands for one gate a value.
 
-
-def _expanded(gate: Gate, report: Report) -> list[Gate]:
-    """A gate on a slice name without a value stands for one gate a value."""
+    Raises:
+        ConfigError: no task is in the gate's environment, or has such a slice.
+    """
     if not gate.slice or "=" in gate.slice:
         return [gate]
-    rows = select(report.rows, gate.env)
+    rows = select(rows, gate.env)
     values = sorted({value for row in rows for value in row.slices.get(gate.slice, ())})
     if not values:
         raise ConfigError(f"gate {gate.text()}: no task has a slice {gate.slice!r}")
     return [gate.model_copy(update={"slice": f"{gate.slice}={value}"}) for value in values]
 
 
-def _check(gate: Gate, suite: Suite, report: Report, champion: Report | None) -> Check:
+def _checked(gates: Sequence[Gate], measured: Sequence[Measured], *, any_is_enough: bool) -> list[Check]:
+    """The checks of gates that are judged together: with `any`, each further gate is a further chance to pass,
+    and each is held to Holm's p-value; without, they are one gate's slices, which all have to pass."""
+    verdicts = [gate.by.decide(gate, found) for gate, found in zip(gates, measured, strict=True)]
+    tested = {i: v.p for i, v in enumerate(verdicts) if v.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True)) if len(gates) > 1 else {}
+    checks = []
+    for i, (gate, found, verdict) in enumerate(zip(gates, measured, verdicts, strict=True)):
+        passed = verdict.passed
+        if any_is_enough and i in adjusted:
+            passed = passed and adjusted[i] <= found.error
+        checks.append(_check(gate, found, verdict, passed, adjusted.get(i)))
+    return checks
+
+
+def _check(gate: Gate, measured: Measured, verdict: Verdict, passed: bool, adjusted: float | None) -> Check:
+    difference = measured.difference
+    return Check(
+        gate=gate.text(),
+        passed=passed,
+        reason=gate.by.reason(gate, measured, passed),
+        value=measured.value,
+        champion=measured.champion,
+        difference=difference,
+        estimate=measured.estimate,
+        bound=verdict.bound,
+        p=verdict.p,
+        p_adjusted=adjusted,
+        smallest=smallest_difference(difference) if difference else None,
+        too_few=not passed and gate.by.is_out_of_reach(gate, measured),
+    )
+
+
+def _measure(gate: Gate, report: Report, champion: Report | None, error: float) -> Measured:
+    """What the gate decides on, and what it would be of a perfect policy."""
     rows = select(report.rows, gate.env, gate.slice)
     check_metric(gate.metric, rows, report.price)
+    limits, confidence = report.limits(gate.metric), 1 - 2 * error
     if not gate.paired:
-        return _threshold_check(gate, suite, report, rows)
+        found = estimate_metric(rows, gate.metric, confidence, report.price, limits)
+        if is_quantile(gate.metric) or gate.metric == "unscored":
+            return Measured(error, estimate=found, value=found.mean)
+        values = values_of(rows, gate.metric, report.price)
+        end = limits and limits[0 if gate.by.below else 1]
+        best = None if end is None else values.filled(end)
+        fault = _fault(gate, limits, values)
+        return Measured(error, values, limits, best, found, value=found.mean, fault=fault)
     if champion is None:
         raise ConfigError(f"gate {gate.text()} compares with a champion: give a baseline")
-    if is_quantile(gate.metric):
-        raise ConfigError(f"gate {gate.text()}: {gate.metric} has no value for a task; use at_most")
     others = select(champion.rows, gate.env, gate.slice)
-    return _paired_check(gate, suite, report, champion, rows, others)
-
-
-def _paired_check(
-    gate: Gate, suite: Suite, report: Report, champion: Report, rows: Sequence[Row], others: Sequence[Row]
-) -> Check:
-    difference, value, theirs = compare_rows(
-        rows,
-        others,
-        gate.metric,
-        confidence=suite.confidence,
-        price=report.price,
-        other_price=champion.price,
-    )
-    margin = gate.margin or 0.0
-    bound = margin if gate.rule == "improves" else -margin
-    passed = shown_better(difference, bound) if gate.rule == "improves" else non_inferior(difference, margin)
-    smallest = None
-    if difference.se is not None:
-        smallest = smallest_difference(difference.se, difference.clusters, suite.confidence)
-    return Check(
-        gate=gate.text(),
-        passed=passed,
-        reason=_paired_reason(gate, passed, difference, value, theirs, smallest),
-        value=value,
-        champion=theirs,
-        difference=difference,
-        bound=bound,
-        p=one_sided_p(difference, bound),
-        smallest=smallest,
+    first, second = _pair(rows, others, gate.metric, report.price, champion.price)
+    values = _less(first, second, gate.metric)
+    ends = limits and limits_of_difference(limits)
+    best = limits and _less(first.filled(limits[0 if less_is_better(gate.metric) else 1]), second, gate.metric)
+    return Measured(
+        error,
+        values,
+        ends,
+        best,
+        difference=difference_of(values, ends, confidence),
+        value=_mean(first),
+        champion=_mean(second),
+        fault=_fault(gate, limits, first, second),
     )
 
 
-def _threshold_check(gate: Gate, suite: Suite, report: Report, rows: Sequence[Row]) -> Check:
-    assert gate.threshold is not None
-    found = estimate_metric(rows, gate.metric, suite.confidence, report.price)
-    exact = is_quantile(gate.metric) or gate.metric == "unscored"
-    end = found.mean if exact else found.low if gate.rule == "at_least" else found.high
-    passed = end is not None and (end >= gate.threshold if gate.rule == "at_least" else end <= gate.threshold)
-    return Check(
-        gate=gate.text(),
-        passed=passed,
-        reason=f"{gate.text()}: {_measured(found, exact)}",
-        value=found.mean,
-        estimate=found,
-        bound=gate.threshold,
-    )
+def _fault(gate: Gate, limits: Range | None, *sides: ClusteredValues) -> str:
+    """Why values that cannot be leave the gate without an answer."""
+    for side in sides:
+        if (wrong := outside(side, limits)) is not None:
+            return (
+                f"a task has {wrong:g}, outside {list(limits or ())}, and nothing is shown: say what it can be "
+                f"under [ranges] in the suite, for example {gate.metric} = [-1, 1]"
+            )
+    return ""
+
+
+def _pair(
+    rows: Sequence[Row], others: Sequence[Row], metric: str, price: Price | None, other_price: Price | None
+) -> tuple[ClusteredValues, ClusteredValues]:
+    """Both sides' values on the tasks that both have one for."""
+    shared = {row.key for row in rows} & {row.key for row in others}
+    mine = task_values([row for row in rows if row.key in shared], metric, price)
+    theirs = task_values([row for row in others if row.key in shared], metric, other_price)
+    both = [row for row in rows if row.key in mine and row.key in theirs]
+    return clustered(both, mine), clustered(both, theirs)
+
+
+def _less(first: ClusteredValues, second: ClusteredValues, metric: str) -> ClusteredValues:
+    """The difference, signed so that more is better."""
+    gap = first.filled(first.value_N - second.value_N)
+    return gap.mirrored() if less_is_better(metric) else gap
+
+
+def limits_of_difference(limits: Range) -> Range:
+    """What the difference of two such values can be."""
+    width = limits[1] - limits[0]
+    return -width, width
+
+
+def _mean(values: ClusteredValues) -> float | None:
+    return float(np.average(values.value_N, weights=values.weight_N)) if len(values.value_N) else None
 
 
 def _unscored_check(suite: Suite, report: Report) -> Check:
@@ -270,65 +288,11 @@ def _unscored_check(suite: Suite, report: Report) -> Check:
     )
 
 
-def _adjusted(checks: Sequence[Check], confidence: float) -> list[Check]:
-    """Hold paired checks to Holm's p-values: with `any`, each further gate is a further chance to pass."""
-    tested = [check.p for check in checks if check.p is not None]
-    adjusted = iter(holm(tested))
-
-    def held(check: Check) -> Check:
-        if check.p is None:
-            return check
-        p = next(adjusted)
-        passed = check.passed and p <= (1 - confidence) / 2
-        return check.model_copy(update={"p_adjusted": p, "passed": passed})
-
-    return [held(check) for check in checks]
-
-
 def _reason(passed: bool, checks: Sequence[Check]) -> str:
     """The first failing check when rejected, else what was shown."""
     failed = [check for check in checks if not check.passed]
     if not passed:
         more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
-        return failed[0].reason + more
+        few = ", ".join(check.gate for check in failed if check.too_few)
+        return failed[0].reason + more + (f"; too few tasks for: {few}" if more and few else "")
     return "; ".join(check.reason for check in checks[1:] if check.passed)
-
-
-def _paired_reason(
-    gate: Gate,
-    passed: bool,
-    difference: Difference,
-    value: float | None,
-    theirs: float | None,
-    smallest: float | None,
-) -> str:
-    if difference.mean is None or value is None or theirs is None:
-        return f"{gate.text()}: no task is scored in both reports"
-    numbers = f"{value:.3f} against {theirs:.3f}, difference {difference.mean:+.3f}"
-    if difference.low is None or difference.high is None:
-        return f"{gate.text()}: {numbers}; one cluster is too few to tell"
-    numbers += f" [{difference.low:+.3f}, {difference.high:+.3f}] on {difference.tasks} tasks"
-    worse = difference.high < 0
-    words = {
-        ("improves", True): "better",
-        ("improves", False): "worse" if worse else "not shown to be better",
-        ("not_worse", True): "not worse by the margin",
-        ("not_worse", False): "worse" if worse else "not shown to stay within the margin",
-    }[gate.rule, passed]
-    if gate.rule == "improves" and not passed and difference.low > (gate.margin or 0.0):
-        few = (
-            f"only {difference.differing} clusters differ; when their signs are swapped, p = {difference.p:.3f}"
-        )
-        return f"{gate.text()}: {words}: {numbers} ({few})"
-    sees = f" (this comparison sees {smallest:.3f} or more)" if smallest and not passed and not worse else ""
-    return f"{gate.text()}: {words}: {numbers}{sees}"
-
-
-def _measured(found: Estimate, exact: bool) -> str:
-    if found.mean is None:
-        return "nothing was measured"
-    if exact:
-        return f"{found.mean:.3f}"
-    if found.low is None or found.high is None:
-        return f"{found.mean:.3f}, and one cluster is too few for an interval"
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"

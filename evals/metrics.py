@@ -19,7 +19,7 @@ A *quantile metric* (`latency_p50`, `latency_p95`, `tokens_p95`) is taken over a
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -27,12 +27,13 @@ from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from vertigym.core.errors import ConfigError
+from vertigym.evals.mean_bounds import Range
+from vertigym.evals.rules import QUANTILE, is_quantile
 from vertigym.evals.suite import Price, Suite
 
 LESS_IS_BETTER = re.compile(r"(latency|tokens|prompt_tokens|cost|unscored)(_p\d+)?|cost_per_1000|.+_cost")
 MACRO_F1 = "macro_f1"
 _PASS = re.compile(r"pass([@^])(\d+)")
-_QUANTILE = re.compile(r"(latency|tokens)_p(\d{1,2})")
 
 
 class Row(BaseModel):
@@ -71,14 +72,19 @@ class Row(BaseModel):
         return [score for score in self.scores if score is not None]
 
 
-def is_quantile(metric: str) -> bool:
-    """Whether `metric` is taken over all samples and has no value for a task."""
-    return _QUANTILE.fullmatch(metric) is not None
-
-
 def less_is_better(metric: str) -> bool:
     """Whether a decrease is a gain."""
     return LESS_IS_BETTER.fullmatch(metric) is not None
+
+
+def limits_of(metric: str, ranges: Mapping[str, Range]) -> Range | None:
+    """What a task's value of `metric` can be: `ranges` where it is named, else 0 to 1; None for what has no
+    upper limit (latency, cost) or none that is known (macro_f1)."""
+    if metric in ranges:
+        return ranges[metric]
+    if metric != "unscored" and (metric == MACRO_F1 or less_is_better(metric)):
+        return None
+    return 0.0, 1.0
 
 
 def task_value(row: Row, metric: str, price: Price | None = None) -> float | None:
@@ -144,7 +150,7 @@ def _sum(row: Row, label: str) -> float:
 
 def quantile(rows: Iterable[Row], metric: str) -> float | None:
     """A quantile metric over all samples of `rows`."""
-    found = _QUANTILE.fullmatch(metric)
+    found = QUANTILE.fullmatch(metric)
     assert found, metric
     drawn = [v for row in rows for v in (row.latency_s if found[1] == "latency" else row.completion_tokens)]
     return float(np.quantile(drawn, int(found[2]) / 100)) if drawn else None

@@ -1,61 +1,55 @@
 """What a suite can see: the smallest difference it would find, and the tasks a smaller one would take.
 
-Planning uses Student's t around the clustered standard error of the paired difference; the error falls with
-the square root of the tasks when the new tasks come in new clusters of the same size.
+A gate finds a difference that is larger than the distance from the mean to the lower end of its interval. That
+distance is taken from what was measured. The spread in it falls with the square root of the clusters; the rest,
+for what no cluster has shown yet, with their number.
 """
 
 import math
 
-from scipy import optimize, stats
+from scipy import stats
+
+from vertigym.evals.statistics import Difference
 
 
-def power(difference: float, se: float, clusters: int, confidence: float = 0.95) -> float | None:
-    """Chance that a two-sided interval at `confidence` lies above 0 when the true difference is `difference`:
-    noncentral t with G-1 degrees of freedom (Lenth 2001, Am. Stat. 55:187). None with fewer than two clusters
-    or no error to speak of."""
-    if clusters < 2 or se <= 0:
+def power(effect: float, difference: Difference) -> float | None:
+    """Chance that a comparison like this one shows a true difference of `effect` to lie above 0; None with
+    fewer than two clusters or no error to speak of."""
+    if not _is_known(difference):
         return None
-    critical = stats.t.isf((1 - confidence) / 2, clusters - 1)
-    return float(stats.nct.sf(critical, clusters - 1, difference / se))
+    reach, se, free = _reach(difference)
+    return float(stats.t.sf((reach - effect) / se, free))
 
 
-def smallest_difference(
-    se: float, clusters: int, confidence: float = 0.95, wanted: float = 0.8
-) -> float | None:
+def smallest_difference(difference: Difference, wanted: float = 0.8) -> float | None:
     """The true difference that is found with chance `wanted`; None as for `power`."""
-    if power(0.0, se, clusters, confidence) is None:
+    if not _is_known(difference):
         return None
-    free = clusters - 1
-    guess = se * (stats.t.isf((1 - confidence) / 2, free) + stats.t.isf(1 - wanted, free))
-
-    def shortfall(difference: float) -> float:
-        found = power(difference, se, clusters, confidence)
-        assert found is not None
-        return found - wanted
-
-    return float(optimize.brentq(shortfall, 0.0, 2 * guess))
+    reach, se, free = _reach(difference)
+    return reach + se * float(stats.t.isf(1 - wanted, free))
 
 
-def tasks_needed(
-    difference: float, se: float, tasks: int, clusters: int, confidence: float = 0.95, wanted: float = 0.8
-) -> int | None:
-    """How many tasks would find a true `difference` with chance `wanted`, given the error `se` that `tasks`
-    tasks in `clusters` clusters had. None as for `power`, and for a difference of 0 or less.
-
-    The answer is the smallest number of clusters that suffices, times the present tasks per cluster.
-    """
-    if difference <= 0 or power(difference, se, clusters, confidence) is None:
+def tasks_needed(effect: float, difference: Difference, wanted: float = 0.8) -> int | None:
+    """How many tasks would find a true difference of `effect` with chance `wanted`, in clusters like these;
+    None as for `power`, and for an effect of 0 or less."""
+    if effect <= 0 or not _is_known(difference):
         return None
+    reach, se, free = _reach(difference)
+    spread = se * float(stats.t.isf((1 - difference.confidence) / 2, free))
+    unseen = max(0.0, reach - spread)
+    falling = spread + se * float(stats.t.isf(1 - wanted, free))
+    # unseen x² + falling x = effect, where x² is how many times fewer clusters there are now
+    root = (math.sqrt(falling**2 + 4 * unseen * effect) + falling) / (2 * effect)
+    return math.ceil(difference.tasks * root**2)
 
-    def enough(count: int) -> bool:
-        found = power(difference, se * math.sqrt(clusters / count), count, confidence)
-        return found is not None and found >= wanted
 
-    high = 2
-    while not enough(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return math.ceil(high * tasks / clusters)
+def _is_known(difference: Difference) -> bool:
+    return difference.clusters > 1 and bool(difference.se) and difference.low is not None
+
+
+def _reach(difference: Difference) -> tuple[float, float, int]:
+    """Mean to lower end, standard error, degrees of freedom."""
+    assert difference.mean is not None
+    assert difference.low is not None
+    assert difference.se is not None
+    return difference.mean - difference.low, difference.se, difference.clusters - 1

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from vertigym.evals.compare import Comparison, compare
 from vertigym.evals.gate import compare_rows
 from vertigym.evals.report import Report
-from vertigym.evals.statistics import non_inferior
 
 
 class Rebase(BaseModel):
@@ -77,5 +76,6 @@ def _three(
 
 def _as_good(model: Report, other: Report, margin: float) -> bool:
     """Whether `model` is shown to be no worse than `other` by `margin`."""
-    difference, _, _ = compare_rows(model.rows, other.rows, confidence=model.confidence)
-    return non_inferior(difference, margin)
+    limits = model.limits("score")
+    difference, _, _ = compare_rows(model.rows, other.rows, confidence=model.confidence, limits=limits)
+    return difference.low is not None and difference.low > -margin

@@ -5,7 +5,7 @@ A report is a pure function of its rows and settings: the same rows give the sam
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,19 +13,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import read_text, write_text
-from vertigym.core.seeds import generator
+from vertigym.evals.clustered import ClusteredValues
+from vertigym.evals.mean_bounds import Range
 from vertigym.evals.metrics import (
-    MACRO_F1,
     Row,
     check_metric,
-    is_quantile,
-    less_is_better,
+    limits_of,
     price_of,
     quantile,
     task_values,
     total_cost,
 )
-from vertigym.evals.statistics import Estimate, Sample, estimate, variance_split
+from vertigym.evals.rules import is_quantile
+from vertigym.evals.statistics import Estimate, estimate, variance_split
 from vertigym.evals.suite import Price, Suite
 
 VERSIONED = ("vertigym", "numpy", "scipy", "gymnasium", "transformers", "torch", "zen-engine")
@@ -35,7 +35,8 @@ class Report(BaseModel):
     """A suite's result for one model.
 
     `metrics` holds every metric asked for, overall and by environment; `slices` the score by slice name and
-    value (`slices["rule"]["late-return"]`). `unscored` counts samples without a verdict, by reason.
+    value (`slices["rule"]["late-return"]`). `unscored` counts samples without a verdict, by reason. `cluster`
+    says what is taken as one piece of evidence, `ranges` what a task's value of a metric can be.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +49,8 @@ class Report(BaseModel):
     tags: tuple[str, ...] = ()
     versions: dict[str, str]
     confidence: float
+    cluster: str = ""
+    ranges: dict[str, Range] = Field(default_factory=dict)
     price: Price | None
     samples: int
     unscored: int
@@ -71,6 +74,17 @@ class Report(BaseModel):
     def per_rule(self) -> dict[str, Estimate]:
         """The score by rule of the task."""
         return self.slices.get("rule", {})
+
+    @property
+    def tasks_text(self) -> str:
+        """`300 tasks in 120 clusters (info.customer)`."""
+        clusters = len({row.unit for row in self.rows})
+        by = f" ({self.cluster})" if self.cluster else ""
+        return f"{len(self.rows):,} tasks in {clusters:,} clusters{by}"
+
+    def limits(self, metric: str) -> Range | None:
+        """What a task's value of a metric can be; None where nobody knows."""
+        return limits_of(metric, self.ranges)
 
     def value(self, metric: str, env: str = "all") -> float | None:
         """A metric's mean; `env` is `all` or an environment's label."""
@@ -97,14 +111,22 @@ class Report(BaseModel):
 
 
 def make_report(
-    suite: Suite, suite_hash: str, rows: Sequence[Row], *, model: str, seed: int, started: str
+    suite: Suite,
+    suite_hash: str,
+    rows: Sequence[Row],
+    *,
+    model: str,
+    seed: int,
+    started: str,
+    ranges: Mapping[str, Range] | None = None,
 ) -> Report:
-    """Estimate everything the suite asks for.
+    """Estimate everything the suite asks for. `ranges` are the task list's, by default the suite's own.
 
     Raises:
         ConfigError: a metric that these rows do not have.
     """
     price = price_of(suite, model)
+    ranges = suite.ranges if ranges is None else ranges
     for metric in suite.metrics:
         check_metric(metric, rows, price)
     split = variance_split([row.scored for row in rows])
@@ -112,7 +134,13 @@ def make_report(
     wanted = dict.fromkeys(("score", *suite.metrics))
     metrics = {
         metric: {
-            label: estimate_metric(_of(rows, label), metric, suite.confidence, price)
+            label: estimate_metric(
+                _of(rows, label),
+                metric,
+                suite.confidence,
+                price,
+                limits_of(metric, ranges),
+            )
             for label in ("all", *labels)
         }
         for metric in wanted
@@ -126,6 +154,8 @@ def make_report(
         tags=suite.tags,
         versions=versions(),
         confidence=suite.confidence,
+        cluster=suite.cluster,
+        ranges=dict(ranges),
         price=price,
         samples=sum(len(row.scores) for row in rows),
         unscored=sum(len(row.scores) - len(row.scored) for row in rows),
@@ -135,7 +165,7 @@ def make_report(
         cost=total_cost(rows, price),
         score=metrics["score"]["all"],
         metrics=metrics,
-        slices=_slices(rows, suite.confidence),
+        slices=_slices(rows, suite.confidence, limits_of("score", ranges)),
         between_tasks=split and split.between,
         within_tasks=split and split.within,
         rows=tuple(rows),
@@ -143,26 +173,43 @@ def make_report(
 
 
 def estimate_metric(
-    rows: Sequence[Row], metric: str, confidence: float = 0.95, price: Price | None = None
+    rows: Sequence[Row],
+    metric: str,
+    confidence: float = 0.95,
+    price: Price | None = None,
+    limits: Range | None = None,
 ) -> Estimate:
-    """One metric over `rows`, with environments as strata. Quantile metrics have a value and no error."""
+    """One metric over `rows`. Quantile metrics have a value and no error. `limits` is what a task's value can
+    be; where one lies outside, nobody knows."""
     if is_quantile(metric):
         return Estimate(quantile(rows, metric), None, None, None, len(rows), 0, confidence, "quantile")
-    values = task_values(rows, metric, price)
+    values = values_of(rows, metric, price)
+    return estimate(values, None if outside(values, limits) else limits, confidence)
+
+
+def values_of(rows: Sequence[Row], metric: str, price: Price | None = None) -> ClusteredValues:
+    """A metric of the rows that have it: clusters within environments, weights by environment."""
+    return clustered(rows, task_values(rows, metric, price))
+
+
+def clustered(rows: Sequence[Row], values: Mapping[tuple[str, str], float]) -> ClusteredValues:
+    """The rows that have a value, by `Row.key`, as the statistics take them."""
     kept = [row for row in rows if row.key in values]
-    rng = generator(0, "interval", metric)
-    share = metric == "unscored" or not (less_is_better(metric) or metric == MACRO_F1)
-    return estimate(sample_of(kept, lambda row: values[row.key]), rng, confidence, share=share)
-
-
-def sample_of(rows: Sequence[Row], value: Callable[[Row], float]) -> Sample:
-    """Rows as the statistics take them: clusters within environments, weights by environment."""
-    return Sample.of(
-        [value(row) for row in rows],
-        [row.unit for row in rows],
-        [row.weight for row in rows],
-        [row.env for row in rows],
+    return ClusteredValues.of(
+        [values[row.key] for row in kept],
+        [row.unit for row in kept],
+        [row.weight for row in kept],
+        [row.env for row in kept],
     )
+
+
+def outside(values: ClusteredValues, limits: Range | None) -> float | None:
+    """A value that cannot be."""
+    if limits is None:
+        return None
+    low, high = limits
+    wrong = values.value_N[(values.value_N < low - 1e-9) | (values.value_N > high + 1e-9)]
+    return float(wrong[0]) if len(wrong) else None
 
 
 def select(rows: Iterable[Row], env: str = "", slice_: str = "") -> list[Row]:
@@ -195,7 +242,7 @@ def _of(rows: Sequence[Row], label: str) -> Sequence[Row]:
     return rows if label == "all" else [row for row in rows if row.env == label]
 
 
-def _slices(rows: Sequence[Row], confidence: float) -> dict[str, dict[str, Estimate]]:
+def _slices(rows: Sequence[Row], confidence: float, limits: Range | None) -> dict[str, dict[str, Estimate]]:
     """Score by slice name and value, values in alphabetical order."""
     groups: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
@@ -203,6 +250,6 @@ def _slices(rows: Sequence[Row], confidence: float) -> dict[str, dict[str, Estim
             for value in values:
                 groups.setdefault(name, {}).setdefault(value, []).append(row)
     return {
-        name: {value: estimate_metric(of[value], "score", confidence) for value in sorted(of)}
+        name: {value: estimate_metric(of[value], "score", confidence, limits=limits) for value in sorted(of)}
         for name, of in groups.items()
     }

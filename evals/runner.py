@@ -19,7 +19,7 @@ from vertigym.envs import registry
 from vertigym.evals.metrics import Row
 from vertigym.evals.report import Report, make_report
 from vertigym.evals.sample_records import Header, Key, SampleFile, SampleRecord, read_samples, record_of
-from vertigym.evals.suite import Make, Suite, SuiteTask, TaskList, slice_values, task_list
+from vertigym.evals.suite import Make, Suite, SuiteTask, TaskList, cluster_of, slice_values, task_list
 from vertigym.rollouts.rollout import Episode, rollout
 
 Progress = Callable[[int, int], None]
@@ -67,7 +67,13 @@ def run_suite(
 
         play(suite, policy, listed, done, seed=seed, batch=batch, keep=keep, on_progress=on_progress)
     report = make_report(
-        suite, listed.hash, rows_of(suite, listed, done), model=model, seed=seed, started=started
+        suite,
+        listed.hash,
+        rows_of(suite, listed, done),
+        model=model,
+        seed=seed,
+        started=started,
+        ranges=listed.ranges,
     )
     if out:
         report.save(out / "report.json")
@@ -114,7 +120,7 @@ def sample_seed(seed: int, task: SuiteTask, sample: int) -> int:
 def rows_of(suite: Suite, listed: TaskList, done: dict[Key, SampleRecord]) -> list[Row]:
     """A row a task, in the suite's order."""
     return [
-        _row(suite, task, [done[task.env, task.task.id, sample] for sample in range(task.samples)])
+        row_of(suite, task, [done[task.env, task.task.id, sample] for sample in range(task.samples)])
         for task in listed.tasks
     ]
 
@@ -142,7 +148,15 @@ def rescore(suite: Suite, samples: Path, *, out: Path | None = None, make: Make 
         keep=lambda record: done.update({record.key: _with_usage(record, saved[record.key])}),
     )
     rows = rows_of(suite, listed, done)
-    report = make_report(suite, listed.hash, rows, model=header.model, seed=header.seed, started=header.started)
+    report = make_report(
+        suite,
+        listed.hash,
+        rows,
+        model=header.model,
+        seed=header.seed,
+        started=header.started,
+        ranges=listed.ranges,
+    )
     if out:
         report.save(out / "report.json")
     return report
@@ -182,14 +196,15 @@ def _missing(tasks: Sequence[SuiteTask], done: dict[Key, SampleRecord]) -> list[
     return [(task, sample) for task in tasks for sample in range(task.samples) if lacks(task, sample)]
 
 
-def _row(suite: Suite, task: SuiteTask, records: Sequence[SampleRecord]) -> Row:
+def row_of(suite: Suite, task: SuiteTask, records: Sequence[SampleRecord]) -> Row:
+    """A task with what came of its samples."""
     scored = [record for record in records if record.score is not None]
     names = dict.fromkeys(name for record in scored for name in record.parts)
     return Row(
         env=task.env,
         task=task.task.id,
         digest=task.digest,
-        cluster=task.task.cluster,
+        cluster=cluster_of(task.task, suite.cluster),
         weight=task.weight,
         slices=slice_values(task.task, suite.slices),
         scores=tuple(record.score for record in records),

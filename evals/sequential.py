@@ -3,10 +3,10 @@
 The plan fixes the looks beforehand. An error-spending function (Lan & DeMets 1983, Biometrika 70:659; the
 O'Brien-Fleming shape) says how much of the error may be used up to each look, and numerical integration of the
 joint distribution of the looks (Armitage, McPherson & Rowe 1969, JRSS A 132:235) turns that into a bound on z.
-Looks at nothing gained are free: stopping for futility only ever lowers the chance of promoting.
+A look compares the p-value of `mean_bounds` with the tail area of its bound. Looks at nothing gained are free:
+stopping for futility only ever lowers the chance of promoting.
 
-Assumes that looks add whole clusters in random order, so that z moves like a Brownian motion; z comes from
-Student's t through equal tail areas, which corrects the early looks for their few clusters.
+Assumes that looks add whole clusters in random order, so that evidence grows like a Brownian motion.
 """
 
 import math
@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from vertigym.evals.statistics import Sample, clustered_se, mean
+from vertigym.evals.clustered import ClusteredValues
+from vertigym.evals.mean_bounds import Range
+from vertigym.evals.statistics import difference_of
 
 Verdict = Literal["better", "worse", "futile", "go on"]
 Floats = NDArray[np.float64]
@@ -84,25 +86,25 @@ def spending_bounds(shares: Sequence[float], error: float) -> list[float]:
     return bounds
 
 
-def look(plan: Plan, index: int, sample: Sample, unit: float = 1.0) -> Look:
-    """Judge the paired differences seen by look `index`. The last look always decides. `unit` is the largest
-    difference one task can show: the error is never taken as less than unit/(N+2), as in
-    `paired_difference`."""
+def look(plan: Plan, index: int, values: ClusteredValues, limits: Range | None = (0.0, 1.0)) -> Look:
+    """Judge the paired differences seen by look `index`. The last look always decides. `limits` is what a
+    task's score can be."""
     share, bound = plan.shares[index], plan.bounds[index]
-    difference, se = mean(sample), clustered_se(sample)
-    if difference is None or se is None:
-        return Look("futile" if share == 1 else "go on", share, difference, None, bound, None, None)
-    se = max(se, unit / (len(sample.value_N) + 2))
-    z = _normal_score(difference / se, sample.free)
-    half = se * _t_score(bound, sample.free)
+    width = limits[1] - limits[0] if limits else 1.0
+    error = float(stats.norm.sf(bound))
+    found = difference_of(values, (-width, width) if limits else None, 1 - 2 * error)
+    if found.mean is None or found.low is None or found.high is None:
+        return Look("futile" if share == 1 else "go on", share, found.mean, None, bound, None, None)
+    se = max(found.se or 0.0, width / (found.clusters + 2))
+    z = found.mean / se
     verdict: Verdict = "go on"
-    if z >= bound:
+    if found.low > 0:
         verdict = "better"
-    elif z <= -bound:
+    elif found.high < 0:
         verdict = "worse"
     elif share == 1 or conditional_power(plan, index, z, plan.target / se) < plan.futility:
         verdict = "futile"
-    return Look(verdict, share, difference, z, bound, difference - half, difference + half)
+    return Look(verdict, share, found.mean, z, bound, found.low, found.high)
 
 
 def conditional_power(plan: Plan, index: int, z: float, drift: float) -> float:
@@ -134,13 +136,3 @@ def _advance(grid: Floats, density: Floats, fresh: Floats, step: float) -> Float
 def _integral(values: Floats, grid: Floats) -> float:
     """Trapezoid rule; a single point is a point mass (the start)."""
     return float(values[0]) if len(grid) == 1 else float(np.trapezoid(values, grid))
-
-
-def _normal_score(t: float, free: int) -> float:
-    """The z with the tail area of t."""
-    return float(math.copysign(stats.norm.isf(stats.t.sf(abs(t), free)), t))
-
-
-def _t_score(z: float, free: int) -> float:
-    """The t with the tail area of z."""
-    return float(stats.t.isf(stats.norm.sf(z), free))

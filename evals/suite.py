@@ -25,13 +25,14 @@ its hash says so. Two reports are compared only when their hashes agree.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vertigym.core import config
 from vertigym.core.config import Config
@@ -40,8 +41,9 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import Sampling, Split, Task
 from vertigym.envs import registry
 from vertigym.envs.env import Env
+from vertigym.evals.mean_bounds import Range
+from vertigym.evals.rules import Gate
 
-Rule = Literal["improves", "not_worse", "at_least", "at_most"]
 Make = Callable[..., Env]
 
 
@@ -64,55 +66,6 @@ class EvalSampling(Sampling):
     temperature: float = Field(0.0, ge=0)
 
 
-class Gate(Config):
-    """One `[[gate]]` table.
-
-    improves    the paired interval against the champion lies above `margin` (0 unless given)
-    not_worse   it lies above -`margin`
-    at_least    the interval of the metric itself lies at or above `threshold`
-    at_most     at or below `threshold`
-
-    `against = "start"` compares with the model that a run started from instead of the last champion, so that
-    small losses cannot add up over promotions. `env` and `slice` (`rule=late-return`; `rule` alone means each
-    rule by itself) narrow it down. For latency, tokens and cost, where less is better, `improves` and
-    `not_worse` count a decrease as a gain.
-    """
-
-    rule: Rule
-    metric: str = "score"
-    margin: float | None = Field(None, ge=0)
-    threshold: float | None = None
-    env: str = ""
-    slice: str = ""
-    against: Literal["champion", "start"] = "champion"
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Gate":
-        paired = self.rule in ("improves", "not_worse")
-        if self.rule == "not_worse" and not self.margin:
-            raise ValueError("gate not_worse needs a margin above 0, for example margin = 0.02")
-        if not paired and self.threshold is None:
-            raise ValueError(f"gate {self.rule} needs a threshold, for example threshold = 0.8")
-        if paired and self.threshold is not None:
-            raise ValueError(f"gate {self.rule} takes a margin, not a threshold")
-        if not paired and self.margin is not None:
-            raise ValueError(f"gate {self.rule} takes a threshold, not a margin")
-        return self
-
-    @property
-    def paired(self) -> bool:
-        """Whether it compares with the champion."""
-        return self.rule in ("improves", "not_worse")
-
-    def text(self) -> str:
-        """`not_worse(0.02) on score of vertigym/Faq-v0, rule=late`."""
-        number = self.margin if self.paired else self.threshold
-        where = ", ".join(part for part in (self.env, self.slice) if part)
-        argument = f"({number:g})" if number else "" if self.paired else "(0)"
-        start = " against the start" if self.against == "start" else ""
-        return f"{self.rule}{argument} on {self.metric}{' of ' + where if where else ''}{start}"
-
-
 class Price(Config):
     """US dollars per million tokens; or `hour`, what an hour of the machine costs, for a model of your own. A
     call is then charged all of the machine for as long as it takes: what it costs where calls come one at a
@@ -132,20 +85,37 @@ class Price(Config):
 class Suite(Config):
     """A whole suite file. `slices` are `cluster` or dotted fields of a task (`info.tier`); rules in
     `task.info["rules"]` are always sliced. `prices` maps model names (`*` allowed) to prices. A suite whose
-    unscored share is above `max_unscored` passes no gate."""
+    unscored share is above `max_unscored` passes no gate.
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    `cluster` says what was sampled, and so what is one piece of evidence: `case` (tasks on the same input),
+    `rules` (the rules hit), a field (`info.customer`); left out, what the environment says. `ranges` says
+    what a task's value of a metric can be at least and at most, where it is not what the environment says of
+    its rewards, or has no limit of its own (latency, cost)."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     env: tuple[EnvPart, ...] = Field(min_length=1)
     sampling: EvalSampling = EvalSampling()
     metrics: tuple[str, ...] = ("score",)
     slices: tuple[str, ...] = ()
     gate: tuple[Gate, ...] = ()
+    cluster: str = Field("", pattern=r"^(case|rules|info\..+)?$")
+    ranges: dict[str, Range] = Field(default_factory=dict)
     combine: Literal["all", "any"] = "all"
     confidence: float = Field(0.95, gt=0.5, lt=1)
     max_unscored: float = Field(0.02, ge=0, lt=1)
     prices: dict[str, Price] = Field(default_factory=dict)
     tags: tuple[str, ...] = ()
     seed: int = 0
+
+    @field_validator("ranges")
+    @classmethod
+    def _ordered(cls, ranges: dict[str, Range]) -> dict[str, Range]:
+        for metric, (low, high) in ranges.items():
+            if not -math.inf < low < high < math.inf:
+                raise ValueError(
+                    f"{metric} = [{low:g}, {high:g}]: a range is the least and the most, as numbers"
+                )
+        return ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +131,14 @@ class SuiteTask:
 
 @dataclass(frozen=True, slots=True)
 class TaskList:
-    """What a suite measures: its environments by label, its tasks in order, and the hash over all of it."""
+    """What a suite measures: its environments by label, its tasks in order, and the hash over all of it.
+    `ranges` says what a task's value of a metric can be, where it is not 0 to 1."""
 
     envs: Mapping[str, Env]
     tasks: tuple[SuiteTask, ...]
     hash: str
+
+    ranges: Mapping[str, Range]
 
 
 def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
@@ -203,7 +176,15 @@ def task_list(suite: Suite, make: Make = registry.make) -> TaskList:
         chosen = _choose(suite, part, label, env)
         weight = part.weight / whole / len(chosen)
         tasks += [SuiteTask(label, task, part.samples, weight, digest(task)) for task in chosen]
-    return TaskList(envs, tuple(tasks), _hash(suite, tasks))
+    return TaskList(envs, tuple(tasks), _hash(suite, tasks), _ranges(suite, envs))
+
+
+def _ranges(suite: Suite, envs: Mapping[str, Env]) -> dict[str, Range]:
+    """What the suite says, else the environments together."""
+    named = {metric for env in envs.values() for metric in env.ranges}
+    all_of = {metric: [env.ranges.get(metric, (0.0, 1.0)) for env in envs.values()] for metric in named}
+    joined = {metric: (min(low for low, _ in of), max(high for _, high in of)) for metric, of in all_of.items()}
+    return joined | suite.ranges
 
 
 def shortened(suite: Suite, *, tasks: int | None = None, samples: int | None = None) -> Suite:
@@ -234,6 +215,19 @@ def slice_values(task: Task, names: tuple[str, ...]) -> dict[str, tuple[str, ...
             value = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
         found[name] = _texts(value)
     return {name: values for name, values in found.items() if values}
+
+
+def cluster_of(task: Task, by: str) -> str:
+    """What the task shares with others by a suite's `cluster`; nothing where it stands alone."""
+    if not by:
+        return task.cluster
+    field = {"case": "info.input", "rules": "info.rules"}.get(by, by)
+    value: Any = task.info
+    for key in field.split(".")[1:]:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if value is None and by == "case":
+        return task.cluster
+    return "" if value is None else json.dumps(value, sort_keys=True, default=str)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

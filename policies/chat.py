@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -56,13 +56,13 @@ class ChatRenderer:
         closing, self._header_ends = self._closing()
         ends = [closing[-1]] if closing else []
         named = {*stop, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])}
-        self.stop = frozenset(named | set(self._ids_of(ends)))
+        self.stop: frozenset[int] = frozenset(named | set(ids_of(tokenizer, ends)))
         if not self.stop:
             raise InputError(
                 "nothing ends a turn: the template has no token for it, the tokenizer no eos_token"
             )
         self._stop_texts = [str(text) for text in tokenizer.convert_ids_to_tokens(sorted(self.stop))]
-        self.end_of_turn = self._ids_of(closing) or [int(tokenizer.eos_token_id)]
+        self.end_of_turn = ids_of(tokenizer, closing) or [int(tokenizer.eos_token_id)]
         self._control, self._assistant_control = self._control_tokens(closing)
 
     # What is asked of it.
@@ -138,10 +138,6 @@ class ChatRenderer:
 
     # How it finds out.
 
-    def _ids_of(self, tokens: Sequence[str]) -> list[int]:
-        vocabulary = self.tokenizer.get_vocab()
-        return [vocabulary[token] for token in tokens]
-
     def _render(self, messages: Chat, tools: Tools = (), *, prompt: bool = True) -> str:
         """The rendered chat, control tokens in messages marked."""
         marked = [
@@ -180,7 +176,8 @@ class ChatRenderer:
         said = _says(rest, content, message)
         if opened and (more or content.strip() in rest) and _says(content, "", message):
             closing = finished.rpartition(_TAG.split(content)[-1].strip())[2]
-            return content[opened:] + closing  # the prompt has begun the thought that the content begins with
+            # The prompt has begun the thought that the content begins with.
+            return str(content[opened:] + closing)
         # The prompt may say more than the finished turn: white space, or a thought where the reply has none.
         if said and (not more.strip() or rest.startswith(content.strip())):
             return rest
@@ -241,6 +238,11 @@ class ChatRenderer:
                 continue
             found += self._encoder.find_added(text.removeprefix(opened))
         return found
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[int]:
+    """The ids of tokens of the vocabulary."""
+    return cast("list[int]", tokenizer.convert_tokens_to_ids(list(tokens)))
 
 
 def _content(message: Mapping[str, Any]) -> str:

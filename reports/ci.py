@@ -47,7 +47,7 @@ def summary(decision: Decision, report: Report) -> str:
         "",
         _escape(decision.reason),
         "",
-        f"`{decision.model}` against `{decision.champion or 'no baseline'}` on {len(report.rows)} tasks, "
+        f"`{decision.model}` against `{decision.champion or 'no baseline'}` on {report.tasks_text}, "
         f"{report.samples} samples, suite `{decision.suite_hash}`, seed {decision.seed}.",
         "",
         "| gate | | value | champion | difference |",

@@ -102,7 +102,7 @@ def facts(report: Report, baseline: Report | None) -> list[tuple[str, str]]:
         ("model", report.model),
         ("baseline", baseline.model if baseline else ""),
         ("suite", f"{report.suite} ({report.suite_hash})"),
-        ("tasks", f"{len(report.rows):,}"),
+        ("tasks", report.tasks_text),
         ("samples", f"{report.samples:,}, {report.unscored:,} not scored"),
         ("tokens", f"{report.prompt_tokens:,} read, {report.completion_tokens:,} written"),
         ("cost", f"${report.cost:,.2f}" if report.cost is not None else ""),

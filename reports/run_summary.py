@@ -100,7 +100,11 @@ def per_rule(report: Report, metric: str) -> dict[str, Estimate]:
     rules = sorted(report.per_rule, key=lambda rule: -(report.per_rule[rule].tasks or 0))
     return {
         rule: estimate_metric(
-            select(report.rows, slice_=f"rule={rule}"), metric, report.confidence, report.price
+            select(report.rows, slice_=f"rule={rule}"),
+            metric,
+            report.confidence,
+            report.price,
+            report.limits(metric),
         )
         for rule in rules
     }

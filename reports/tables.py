@@ -15,7 +15,7 @@ COLOUR = {True: "green", False: "red", None: ""}
 
 def report_tables(report: Report, *, slices: int = 20) -> RenderableType:
     """The metrics by environment, then each slice (at most `slices` values, the lowest scores first)."""
-    title = f"{report.suite} · {report.model or 'model'} · {len(report.rows)} tasks, {report.samples} samples"
+    title = f"{report.suite} · {report.model or 'model'} · {report.tasks_text}, {report.samples} samples"
     table = Table(title=title, title_justify="left")
     for heading in ("environment", "metric", "mean", "± se", f"{report.confidence:.0%} interval"):
         table.add_column(heading, justify="left" if heading in ("environment", "metric") else "right")

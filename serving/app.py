@@ -92,8 +92,7 @@ class ChatServer:
             loop="asyncio",
             limit_concurrency=4 * self.limits.waiting,
             timeout_graceful_shutdown=30,
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=trusted_networks(proxies),
+            forwarded_allow_ips=trusted_networks(proxies),  # an empty list: nobody
         )
 
     @asynccontextmanager
@@ -176,6 +175,7 @@ class ChatServer:
         body = await self._body(http)
         try:
             value = from_json(body, allow_inf_nan=False)
+            dumps(value)  # fails on 1e999, which no record can hold
         except ValueError as error:
             raise RefusedError(400, f"Invalid JSON: {error}") from None
         if is_too_deep(value):

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 _DISCARDED_BYTES = 16_000_000
-_DISCARDED_S = 5.0
+_DISCARDED_S = 2.0
 
 
 class RefusedError(Exception):

@@ -19,6 +19,8 @@ from vertigym.rewards.code_tests import parse_tests, unasserted
 from vertigym.rewards.replies import fences
 from vertigym.sandboxes import Level, SandboxPool, levels
 
+pytestmark = pytest.mark.usefixtures("sandbox")
+
 NAMESPACED = any(row.name is Level.NAMESPACED and row.available for row in levels())
 needs_namespaces = pytest.mark.skipif(not NAMESPACED, reason="no namespaces here")
 

@@ -14,7 +14,7 @@ from vertigym.policies.scripted import reference_text
 SUITE = Suite.model_validate(
     {
         "name": "replace",
-        "env": [{"id": "vertigym/Arithmetic-v0?level=1", "tasks": 40}],
+        "env": [{"id": "vertigym/Arithmetic-v0?level=1", "tasks": 80}],
         "metrics": ["score", "latency_p50", "latency_p95", "cost_per_1000"],
         "prices": {"big": {"input": 2.0, "output": 8.0}, "small": {"hour": 0.36}},
         "gate": [

@@ -8,7 +8,7 @@ import pytest
 
 from tests.test_envs_decision_import import LOAN, SIZES
 from vertigym import envs
-from vertigym.core.errors import ConfigError
+from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import write_jsonl
 from vertigym.envs.agent.importer import import_agent
 from vertigym.envs.decision.importer import import_decision
@@ -91,7 +91,7 @@ def test_links_inside_a_folder_are_followed_and_those_in_a_circle_refused(tmp_pa
     assert envs.make(str(tmp_path / "link")).tasks.ids("train")
     (folder / "inner").unlink()
     (folder / "inner").symlink_to("inner")
-    with pytest.raises(ConfigError, match="leads out of the folder"):
+    with pytest.raises(DataError, match="inner: cannot be read"):
         envs.make(str(folder))
 
 

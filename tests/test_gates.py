@@ -3,13 +3,23 @@
 from collections.abc import Callable, Mapping
 
 import pytest
+from pydantic import ValidationError
 
 from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
+from vertigym.core.types import Task
+from vertigym.envs.env import SingleTurnEnv
+from vertigym.envs.tasks import TaskSet
+from vertigym.evals import rules
+from vertigym.evals.evidence import shortfalls
 from vertigym.evals.gate import combine, decide
 from vertigym.evals.metrics import Row
 from vertigym.evals.report import Report, make_report
-from vertigym.evals.suite import Suite
+from vertigym.evals.rules import Gate, Measured, Paired, Verdict
+from vertigym.evals.suite import Suite, cluster_of, task_list
+from vertigym.rewards.rubric import Rubric
+from vertigym.trainer.config import EvalConfig
+from vertigym.trainer.gatekeeper import error_of_a_look
 
 Score = Callable[[int], float | None]
 
@@ -94,9 +104,10 @@ def test_a_loss_is_called_worse() -> None:
     assert ": worse: " in decide(suite(NOT_WORSE), report(right_below(50)), report(right_below(100))).reason
 
 
-@pytest.mark.parametrize(("tasks", "passes"), [(300, True), (20, False)])
+@pytest.mark.parametrize(("tasks", "passes"), [(183, True), (182, False), (100, False), (20, False)])
 def test_agreeing_everywhere_proves_little_on_a_small_suite(tasks: int, passes: bool) -> None:
-    same = report(right_below(10), tasks=tasks)
+    """No loss in 100 tasks leaves room for 3.6 points (the rule of three, exactly)."""
+    same = report(right_below(10), tasks=tasks, clusters=tasks)
     assert decide(suite(NOT_WORSE), same, same).passed is passes
     assert not decide(suite(IMPROVES), same, same).passed
 
@@ -110,7 +121,8 @@ def test_four_wins_without_a_loss_are_not_enough() -> None:
 def test_one_cluster_can_prove_nothing() -> None:
     decision = decide(suite(IMPROVES), report(right_below(200), clusters=1), report(right_below(0), clusters=1))
     assert not decision.passed
-    assert "one cluster is too few" in decision.reason
+    assert "too few: 2 clusters could pass no policy here, it takes about 6" in decision.reason
+    assert decision.checks[1].too_few
 
 
 def test_thresholds_are_held_against_the_end_of_the_interval() -> None:
@@ -224,3 +236,180 @@ def test_decisions_repeat_and_survive_json() -> None:
     first = decide(suite(IMPROVES), *pair)
     assert first == decide(suite(IMPROVES), *pair)
     assert type(first).model_validate_json(first.model_dump_json()) == first
+
+
+def test_thresholds_pay_for_the_choice_too() -> None:
+    """97 of 100 right shows 0.9 at p = 0.008 alone, and not as one of four."""
+    one = report(lambda i: float(i >= 3), tasks=100, clusters=100)
+    gate = {"rule": "at_least", "threshold": 0.9}
+    assert decide(suite(gate), one).passed
+    others: list[Mapping[str, object]] = [{"rule": "at_least", "threshold": 0.99}, IMPROVES]
+    others += [{"rule": "at_most", "threshold": 0.5}]
+    decision = decide(suite(gate, *others, combine="any"), one, one)
+    assert not decision.passed
+    alone = decide(suite(gate), one).checks[1].p
+    assert alone is not None
+    assert decision.checks[1].p_adjusted == pytest.approx(4 * alone)
+
+
+def test_a_slice_names_the_values_that_have_too_few_tasks() -> None:
+    """Each rule's own cases; what is said of single rules is adjusted over all of them."""
+    rare = report(lambda i: 1.0, tasks=200, clusters=200)
+    rows = [
+        row.model_copy(update={"slices": {"rule": ("r9" if i < 9 else "r0",)}})
+        for i, row in enumerate(rare.rows)
+    ]
+    one = rare.model_copy(update={"rows": tuple(rows)})
+    decision = decide(suite({"rule": "not_worse", "margin": 0.1, "slice": "rule"}), one, one)
+    r0, r9 = decision.checks[1:]
+    assert (r0.passed, r9.passed, r9.too_few) == (True, False, True)
+    assert "on score of rule=r9: not shown to stay within" in decision.reason
+    assert "too few: 9 clusters could pass no policy here, it takes about 36" in decision.reason
+    assert r9.p is not None
+    assert r9.p_adjusted == pytest.approx(r9.p)  # the largest of two
+    assert r0.p is not None
+    assert r0.p_adjusted == pytest.approx(2 * r0.p)
+
+
+def test_a_score_that_cannot_be_shows_nothing_until_the_suite_says_what_it_can_be() -> None:
+    better, worse = report(lambda i: float(i >= 5) * 2 - 1), report(lambda i: -1.0)
+    refused = decide(suite(IMPROVES), better, worse)
+    assert not refused.passed
+    assert "a task has -1, outside [0.0, 1.0], and nothing is shown" in refused.reason
+    assert not decide(suite({"rule": "at_least", "threshold": -0.9}), better).passed
+    ranges = {"score": (-1.0, 1.0)}
+    told = [one.model_copy(update={"ranges": ranges}) for one in (better, worse)]
+    assert decide(suite(IMPROVES), *told).passed
+    with pytest.raises(ValidationError, match="a range is the least and the most"):
+        suite(IMPROVES, ranges={"score": (1, -1)})
+
+
+def test_a_wider_range_asks_for_more() -> None:
+    pair = report(right_below(108)), report(right_below(100))
+    low = []
+    for ranges in ({}, {"score": (-1.0, 1.0)}, {"score": (0.0, 10.0)}):
+        told = [one.model_copy(update={"ranges": ranges}) for one in pair]
+        difference = decide(suite(IMPROVES), *told).checks[1].difference
+        assert difference is not None
+        low.append(difference.low or 0.0)
+    assert low == sorted(low, reverse=True)
+    assert low[0] > 0 > low[1]
+
+
+def test_what_has_no_limit_is_judged_by_an_approximation_that_is_named() -> None:
+    short, long = report(right_below(100), tokens=5), report(right_below(100), tokens=9)
+    gate = {"rule": "improves", "metric": "tokens"}
+    assert "by Student's t" in decide(suite(gate), short, long).reason
+    told = [one.model_copy(update={"ranges": {"tokens": (0.0, 50.0)}}) for one in (short, long)]
+    assert "by Student's t" not in decide(suite(gate), *told).reason
+
+
+def test_environments_say_what_their_rewards_can_be_and_the_suite_has_the_last_word() -> None:
+    def make(env_id: str, **_: object) -> SingleTurnEnv:
+        env = SingleTurnEnv(TaskSet([five_rules(1).model_copy(update={"split": "eval"})]), Rubric(lambda: 1.0))
+        env.ranges = {"score": (-1.0, 1.0)} if "B" in env_id else {}
+        return env
+
+    two = {"env": [{"id": "a/A-v0", "name": "a"}, {"id": "a/B-v0", "name": "b"}]}
+    assert task_list(suite(**two), make).ranges == {"score": (-1.0, 1.0)}
+    told = suite(**two, ranges={"score": (-2.0, 2.0), "cost": (0.0, 1.0)})
+    assert task_list(told, make).ranges == {"score": (-2.0, 2.0), "cost": (0.0, 1.0)}
+
+
+@pytest.mark.parametrize(("by", "passes"), [("", True), ("case", True), ("rules", False)])
+def test_a_table_of_five_rules_can_be_promoted(by: str, passes: bool) -> None:
+    """Its cases are what is sampled; five sets of rules are five clusters, and p = 1/32."""
+    chosen = suite(IMPROVES, cluster=by)
+
+    def measured(score: float) -> Report:
+        rows = [
+            row.model_copy(update={"env": "e", "cluster": cluster_of(five_rules(i), by), "scores": (score,)})
+            for i, row in enumerate(report(right_below(0), tasks=300).rows)
+        ]
+        return make_report(chosen, "hash", rows, model="m", seed=0, started="")
+
+    assert decide(chosen, measured(1.0), measured(0.0)).passed is passes
+    counted = {"": "300 clusters", "case": "300 clusters (case)", "rules": "5 clusters (rules)"}[by]
+    assert measured(1.0).tasks_text == f"300 tasks in {counted}"
+
+
+def five_rules(i: int) -> Task:
+    info = {"input": {"amount": i, "tier": "gold"}, "rules": [f"r{i % 5}"], "customer": f"c{i % 40}"}
+    return Task(id=f"t{i}", prompt="?", info=info, cluster=f"t{i}")
+
+
+def test_a_suite_says_what_is_one_piece_of_evidence() -> None:
+    one, twin, other = five_rules(1), five_rules(1).model_copy(update={"id": "again"}), five_rules(41)
+    twin.info["input"] = dict(reversed(twin.info["input"].items()))  # the same case, written in another order
+    assert cluster_of(one, "case") == cluster_of(twin, "case") != cluster_of(other, "case")
+    assert cluster_of(one, "info.customer") == cluster_of(other, "info.customer") == '"c1"'
+    assert cluster_of(one, "rules") == cluster_of(five_rules(6), "rules")
+    assert cluster_of(one, "info.nothing") == ""
+    plain = Task(id="a", prompt="?", cluster="c")
+    assert (cluster_of(plain, ""), cluster_of(plain, "case"), cluster_of(plain, "rules")) == ("c", "c", "")
+    with pytest.raises(ValidationError, match="cluster"):
+        suite(IMPROVES, cluster="rule")
+
+
+def test_gates_that_can_pass_nothing_are_named_before_anything_is_measured() -> None:
+    def lines(tasks: int, *gates: Mapping[str, object], error: float | None = None) -> list[str]:
+        chosen = Suite.model_validate(
+            {"name": "s", "env": [{"id": "vertigym/Returns-v0", "tasks": tasks}], "gate": gates}
+        )
+        return shortfalls(chosen, task_list(chosen), error)
+
+    assert lines(5, IMPROVES) == [
+        "suite s: improves on score can pass no policy: it takes 6 clusters of tasks, there are 5"
+    ]
+    assert lines(6, IMPROVES) == []
+    assert "it takes 8 clusters" in lines(6, IMPROVES, error=0.005)[0]
+    assert lines(100, NOT_WORSE) == [
+        "suite s: not_worse(0.02) on score can pass only a policy that gains something: "
+        "it takes 183 clusters of tasks, there are 100"
+    ]
+    assert "it takes 72" in lines(60, {"rule": "at_least", "threshold": 0.95})[0]
+    assert "it takes 72" in lines(60, {"rule": "at_most", "threshold": 0.05, "metric": "pass@1"})[0]
+    few = lines(30, {**IMPROVES, "slice": "rule"})
+    assert len(few) == 1
+    assert "rule=" in few[0]
+    assert lines(5, {"rule": "at_most", "metric": "latency", "threshold": 1}) == []
+
+
+def test_a_rule_of_ones_own_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoTaskLost(Paired):
+        """Passes where no task that the champion solves is lost."""
+
+        def bound(self, gate: Gate) -> float:
+            return 0.0
+
+        def decide(self, gate: Gate, measured: Measured) -> Verdict:
+            assert measured.difference
+            return Verdict(measured.difference.losses == 0, self.bound(gate))
+
+        def words(self, gate: Gate, measured: Measured, passed: bool) -> str:
+            assert measured.difference
+            return f"{measured.difference.losses} tasks lost"
+
+    monkeypatch.setitem(rules.RULES, "no_task_lost", NoTaskLost())
+    pair = report(right_below(90)), report(right_below(100))
+    decision = decide(suite({"rule": "no_task_lost"}), *pair)
+    assert (decision.passed, decision.reason) == (False, "no_task_lost on score: 10 tasks lost")
+    assert decide(suite({"rule": "no_task_lost"}), pair[1], pair[0]).passed
+    with pytest.raises(ValidationError, match="did you mean 'no_task_lost'"):
+        suite({"rule": "no_tasks_lost"})
+
+
+def test_one_of_many_looks_gets_its_share_of_the_error() -> None:
+    def share(steps: int, **settings: object) -> float:
+        config = EvalConfig.model_validate({"suites": ["s.toml"], **settings})
+        return error_of_a_look(suite(IMPROVES), config, steps)
+
+    assert share(10) == share(20) == pytest.approx(0.025)  # one eval, and two
+    assert share(100) == pytest.approx(0.005)
+    assert share(95) == pytest.approx(0.005)  # the last step is evaluated, too
+    assert share(100, error="look") == pytest.approx(0.025)
+    eight = report(right_below(108)), report(right_below(100))
+    assert decide(suite(IMPROVES), *eight).passed
+    looked = decide(suite(IMPROVES), *eight, error=share(200))
+    assert not looked.passed
+    assert looked.confidence == pytest.approx(0.995)

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from vertigym.core.errors import InputError
 from vertigym.core.types import Completion, StopReason
 from vertigym.policies import tiny
-from vertigym.policies.chat import ChatRenderer, TrainingRow
+from vertigym.policies.chat import ChatRenderer, TrainingRow, ids_of
 
 _trl = find_spec("trl")
 FOLDER = Path(_trl.origin).parent / "chat_templates" if _trl and _trl.origin else Path("absent")
@@ -160,8 +160,7 @@ def test_special_tokens_in_a_message_are_text(base: Path, name: str) -> None:
     )
     text = f"a{''.join(special)}b"
     plain, attack = (renderer.prompt([user(said)]) for said in ("ab", text))
-    vocabulary = renderer.tokenizer.get_vocab()
-    ids = {vocabulary[token] for token in special}
+    ids = set(ids_of(renderer.tokenizer, special))
     assert [i for i in attack if i in ids] == [i for i in plain if i in ids]
     assert text in str(renderer.tokenizer.decode(attack))
 

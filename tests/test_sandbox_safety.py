@@ -20,6 +20,8 @@ from vertigym.sandboxes.contract import JobOutcome, safe_text
 from vertigym.sandboxes.session import Session
 from vertigym.sandboxes.tagged_json import MAX_DEPTH, loads, shown
 
+pytestmark = pytest.mark.usefixtures("sandbox")
+
 SAFE = [row.name for row in levels() if row.available and row.name is not Level.UNSAFE]
 NAMESPACED = Level.NAMESPACED in SAFE
 needs_namespaces = pytest.mark.skipif(not NAMESPACED, reason="no namespaces here")

@@ -1,32 +1,28 @@
 """Statistics against closed forms, their own definitions, and statsmodels where it overlaps."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from vertigym.evals import power, sequential
+from vertigym.evals.clustered import ClusteredValues, clustered_se, mean
+from vertigym.evals.mean_bounds import chance_not_above_0, interval, least_clusters, p_above
 from vertigym.evals.metrics import pass_at_k, pass_hat_k
 from vertigym.evals.statistics import (
     Difference,
-    Sample,
-    bootstrap_interval,
-    bootstrap_means,
-    clustered_se,
+    difference_of,
     estimate,
     holm,
-    mcnemar,
-    mean,
-    non_inferior,
-    one_sided_p,
     paired_difference,
-    shown_better,
-    sign_flip,
     variance_split,
-    wilson,
 )
+
+values_of = ClusteredValues.of
 
 
 @pytest.fixture
@@ -36,7 +32,7 @@ def rng() -> np.random.Generator:
 
 def test_the_error_of_tasks_of_their_own_is_the_usual_one(rng: np.random.Generator) -> None:
     values = rng.random(50)
-    assert clustered_se(Sample.of(values)) == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+    assert clustered_se(values_of(values)) == pytest.approx(values.std(ddof=1) / np.sqrt(50))
 
 
 def test_the_clustered_error_equals_its_pairwise_definition(rng: np.random.Generator) -> None:
@@ -49,14 +45,14 @@ def test_the_clustered_error_equals_its_pairwise_definition(rng: np.random.Gener
         if clusters[i] == clusters[j]
     )
     expected = np.sqrt(pairs * 9 / 8) / weights.sum()
-    assert clustered_se(Sample.of(values, clusters, weights)) == pytest.approx(expected)
+    assert clustered_se(values_of(values, clusters, weights)) == pytest.approx(expected)
 
 
 def test_the_clustered_error_equals_statsmodels(rng: np.random.Generator) -> None:
     sm = pytest.importorskip("statsmodels.api")
     values, clusters, weights = rng.random(60), rng.integers(0, 12, 60), rng.random(60) + 0.1
     fit = sm.WLS(values, np.ones(60), weights=weights).fit(cov_type="cluster", cov_kwds={"groups": clusters})
-    sample = Sample.of(values, clusters, weights)
+    sample = values_of(values, clusters, weights)
     assert mean(sample) == pytest.approx(fit.params[0])
     assert clustered_se(sample) == pytest.approx(fit.bse[0])
 
@@ -65,12 +61,9 @@ def test_strata_keep_their_share_and_add_their_variances(rng: np.random.Generato
     a, b = rng.random(30), rng.random(80) + 1
     se = [x.std(ddof=1) / np.sqrt(len(x)) for x in (a, b)]
     weights = np.r_[np.full(30, 0.75 / 30), np.full(80, 0.25 / 80)]
-    sample = Sample.of(np.r_[a, b], None, weights, ["a"] * 30 + ["b"] * 80)
+    sample = values_of(np.r_[a, b], None, weights, ["a"] * 30 + ["b"] * 80)
     assert mean(sample) == pytest.approx(0.75 * a.mean() + 0.25 * b.mean())
     assert clustered_se(sample) == pytest.approx(np.hypot(0.75 * se[0], 0.25 * se[1]))
-    drawn = bootstrap_means(sample, rng, 4000)
-    assert drawn.mean() == pytest.approx(float(mean(sample) or 0), abs=0.002)
-    assert drawn.std() == pytest.approx(clustered_se(sample), rel=0.06)
 
 
 @pytest.mark.parametrize(
@@ -78,97 +71,115 @@ def test_strata_keep_their_share_and_add_their_variances(rng: np.random.Generato
     [([], [], None), ([1.0], ["a"], None), ([1.0, 0.0], ["a", "a"], None), ([1.0, 0.0, 1.0], "abc", "xxy")],
 )
 def test_errors_are_undefined_without_two_clusters_a_stratum(
-    values: list[float], clusters: list[str], strata: list[str] | None, rng: np.random.Generator
+    values: list[float], clusters: list[str], strata: list[str] | None
 ) -> None:
-    sample = Sample.of(values, clusters, None, strata)
+    sample = values_of(values, clusters, None, strata)
     assert clustered_se(sample) is None
-    assert bootstrap_interval(sample, rng) is None
-    assert sign_flip(sample, rng) is None
-    found = estimate(sample, rng)
-    assert (found.se, found.low, found.high) == (None, None, None)
-    difference = paired_difference(values, values, rng, clusters=clusters, strata=strata)
+    unlimited = estimate(sample, None)
+    assert (unlimited.se, unlimited.low, unlimited.high) == (None, None, None)
+    difference = difference_of(sample, None)
     assert (difference.se, difference.low, difference.p) == (None, None, None)
-    assert not shown_better(difference)
-    assert not non_inferior(difference, 0.5)
-    assert one_sided_p(difference, 0) is None
+    assert p_above(sample, 0, None) is None
+
+
+def test_nothing_is_known_of_no_task_and_next_to_nothing_of_one_cluster() -> None:
+    assert interval(values_of([]), (0, 1), 0.95) is None
+    assert interval(values_of([1.0, 1.0], "aa"), (0, 1), 0.95) == pytest.approx((0.025, 1.0))
 
 
 def test_values_that_are_not_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="leave out tasks that have no score"):
-        Sample.of([1.0, float("nan")])
+        values_of([1.0, float("nan")])
     with pytest.raises(ValueError, match="weights positive"):
-        Sample.of([1.0, 2.0], None, [1.0, 0.0])
+        values_of([1.0, 2.0], None, [1.0, 0.0])
     with pytest.raises(ValueError, match="2 labels for 3 values"):
-        Sample.of([1.0, 2.0, 3.0], ["a", "b"])
+        values_of([1.0, 2.0, 3.0], ["a", "b"])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 200), st.sampled_from([0.8, 0.95, 0.99]))
-def test_wilson_equals_statsmodels(successes: int, trials: int, confidence: float) -> None:
+def test_of_shares_the_interval_is_clopper_and_pearsons(right: int, tasks: int, confidence: float) -> None:
     proportion = pytest.importorskip("statsmodels.stats.proportion")
-    successes = min(successes, trials)
-    expected = proportion.proportion_confint(successes, trials, 1 - confidence, method="wilson")
-    assert wilson(successes, trials, confidence) == pytest.approx(expected, abs=1e-12)
+    right = min(right, tasks)
+    found = interval(values_of([1.0] * right + [0.0] * (tasks - right)), (0, 1), confidence)
+    assert found == pytest.approx(proportion.proportion_confint(right, tasks, 1 - confidence, "beta"), abs=1e-6)
 
 
-def test_wilson_of_nothing_is_undefined() -> None:
-    assert wilson(0, 0) is None
-
-
-def test_all_right_is_not_certain(rng: np.random.Generator) -> None:
-    ten = estimate(Sample.of(np.ones(100), np.arange(100) % 10), rng)
-    assert ten.low == pytest.approx(wilson(10, 10)[0])  # type: ignore[index]
-    assert ten.high == pytest.approx(1.0)
-
-
-def test_mcnemar_equals_statsmodels(rng: np.random.Generator) -> None:
-    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
-    for _ in range(20):
-        a, b = rng.random(40) < 0.7, rng.random(40) < 0.5
-        table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
-        assert mcnemar(a, b) == pytest.approx(tables.mcnemar(table, exact=True).pvalue)
-    assert mcnemar([1, 0], [1, 0]) == 1.0
-    with pytest.raises(ValueError, match="0 and 1"):
-        mcnemar([0.5], [1])
-
-
-@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 5))
-def test_the_sign_flip_test_is_mcnemars_on_single_tasks(wins: int, losses: int, ties: int) -> None:
+@settings(deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 9))
+def test_of_paired_shares_the_p_value_is_mcnemars(wins: int, losses: int, ties: int) -> None:
     delta = [1.0] * wins + [-1.0] * losses + [0.0] * (ties + 2)
-    exact = mcnemar([d > 0 for d in delta], [d < 0 for d in delta])
-    assert sign_flip(Sample.of(delta), np.random.default_rng(0)) == pytest.approx(exact)
+    one_sided = stats.binom.sf(wins - 1, wins + losses, 0.5)
+    assert p_above(values_of(delta), 0.0, -1.0) == pytest.approx(one_sided)
+    exact = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    assert difference_of(values_of(delta)).p == pytest.approx(exact)
 
 
-def test_random_flips_come_near_all_flips(rng: np.random.Generator) -> None:
-    sample = Sample.of(rng.normal(0.4, 1, 12))
-    exact, drawn = sign_flip(sample, rng), sign_flip(sample, rng, exact_up_to=0)
-    assert exact == pytest.approx(drawn, abs=0.025)
+def test_of_equal_values_there_is_a_closed_form() -> None:
+    """((bound - least) / (value - least))^G, also for the number of clusters that it takes."""
+    for value, bound, count in [(1.0, 0.0, 6), (0.0, -0.02, 183), (0.5, 0.0, 3), (0.3, 0.0, 14)]:
+        p = p_above(values_of([value] * count), bound, -1.0)
+        assert p == pytest.approx(((bound + 1) / (value + 1)) ** count)
+    assert least_clusters(0.0, (-1, 1), 0.025) == 6
+    assert least_clusters(-0.02, (-1, 1), 0.025, best=0.0) == 183
+    assert least_clusters(0.95, (0, 1), 0.025) == 72
+    assert least_clusters(0.0, (-1, 1), 0.025, best=0.0) == 0
 
 
-def test_whole_clusters_flip_together(rng: np.random.Generator) -> None:
-    """Ten tasks that all differ the same way are one piece of evidence when they share a cluster."""
-    delta = np.ones(20)
-    assert sign_flip(Sample.of(delta), rng) == pytest.approx(1 / 4000, rel=0.01)
-    assert sign_flip(Sample.of(delta, np.arange(20) % 3), rng) == pytest.approx(2 / 8)
+@pytest.mark.parametrize("count", [1, 2, 7, 60, 900])
+def test_the_chance_equals_what_is_drawn(count: int, rng: np.random.Generator) -> None:
+    parts = np.append(rng.normal(2 / math.sqrt(count), 1, count), -rng.exponential(3))
+    drawn = (rng.standard_exponential((20_000, count + 1)) @ parts <= 0).mean()
+    assert chance_not_above_0(parts, np.ones(count + 1, int)) == pytest.approx(drawn, abs=0.015)
 
 
-def test_no_difference_anywhere_still_has_an_interval(rng: np.random.Generator) -> None:
-    same = paired_difference(np.ones(98), np.ones(98), rng)
-    assert same.mean == same.se == 0
-    assert same.low == pytest.approx(-0.0196, abs=0.002)  # Agresti and Min's: 1.96 / (n + 2)
-    assert same.p == 1
+def test_the_chance_is_exact_however_unlike_the_parts_are() -> None:
+    """One negative part: Π (1 + part / |it|)^-count. Thousands of hairs beside one whole loss, for example."""
+    for parts, counts in [([1e-4, 1.0], [5000, 3]), ([1e-3], [4999]), ([0.5, 1e-6, 0.01], [4, 100_000, 300])]:
+        exact = math.exp(-sum(n * math.log1p(part) for part, n in zip(parts, counts, strict=True)))
+        found = chance_not_above_0(np.array([*parts, -1.0]), np.array([*counts, 1]))
+        assert found == pytest.approx(exact, rel=1e-6)
 
 
-def test_wins_and_losses_are_counted_from_the_first(rng: np.random.Generator) -> None:
-    difference = paired_difference([1, 1, 0, 1], [0, 1, 1, 0], rng)
+def test_many_clusters_give_students_interval(rng: np.random.Generator) -> None:
+    values = values_of(rng.normal(0, 0.2, 4000).clip(-1, 1))
+    ours, students = interval(values, (-1, 1), 0.95), interval(values, None, 0.95)
+    assert ours == pytest.approx(students, abs=0.0015)
+
+
+def test_an_end_of_the_interval_is_where_the_test_says_so(rng: np.random.Generator) -> None:
+    values = values_of(rng.random(50) ** 2, rng.integers(0, 20, 50), rng.random(50) + 0.5)
+    low, high = interval(values, (0, 1), 0.9) or (0, 0)
+    assert p_above(values, low, 0.0) == pytest.approx(0.05, rel=1e-3)
+    assert p_above(values.mirrored(), -high, -1.0) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_a_wider_range_shows_less_and_whole_clusters_count_once(rng: np.random.Generator) -> None:
+    values = values_of(rng.random(60))
+    assert (interval(values, (-1, 1), 0.95) or (0,))[0] < (interval(values, (0, 1), 0.95) or (0,))[0]
+    alike = p_above(values_of(np.ones(20), np.arange(20) % 3), 0.0, -1.0)
+    assert alike == pytest.approx(p_above(values_of(np.ones(3)), 0.0, -1.0), rel=0.3)
+
+
+def test_the_worst_that_was_not_seen_weighs_as_much_as_the_heaviest_cluster() -> None:
+    even = p_above(values_of(np.zeros(100), np.arange(100) % 50), -0.05, -1.0)
+    one_large = p_above(values_of(np.zeros(100), np.maximum(0, np.arange(100) - 50)), -0.05, -1.0)
+    assert even == pytest.approx(0.95**50)
+    assert one_large == pytest.approx((1 + 0.05 / 0.95) ** -1 * (1 + 0.05 / 0.95 / 51) ** -49)
+
+
+def test_wins_and_losses_are_counted_from_the_first() -> None:
+    difference = paired_difference([1, 1, 0, 1], [0, 1, 1, 0])
     assert (difference.wins, difference.ties, difference.losses) == (2, 1, 1)
     assert difference.mean == 0.25
 
 
 def test_the_paired_test_sees_what_an_unpaired_one_cannot(rng: np.random.Generator) -> None:
-    stats = pytest.importorskip("scipy.stats")
     base = (rng.random(200) < 0.5).astype(float)
     better = np.where((base == 0) & (rng.random(200) < 0.1), 1.0, base)
-    assert shown_better(paired_difference(better, base, rng))
+    low = paired_difference(better, base).low
+    assert low is not None
+    assert low > 0
     assert stats.ttest_ind(better, base).pvalue > 0.05
 
 
@@ -199,29 +210,20 @@ def test_pass_at_k_counts_all_choices(n: int, c: int, k: int) -> None:
     assert pass_hat_k(c, n, n + 1) is None
 
 
-def test_non_inferiority_and_its_p_value_agree_on_the_side() -> None:
-    difference = Difference(-0.005, 0.005, -0.015, 0.005, 0.3, 200, 200, 1, 198, 1, 2)
-    assert non_inferior(difference, 0.02)
-    assert not non_inferior(difference, 0.01)
-    assert one_sided_p(difference, -0.02) == pytest.approx(0.0015, abs=0.0002)
+def test_smallest_difference_and_tasks_needed_invert_power(rng: np.random.Generator) -> None:
+    for values in (rng.choice([-1.0, 0, 1], 200, p=[0.05, 0.85, 0.1]), rng.normal(0.02, 0.1, 40).clip(-1, 1)):
+        found = difference_of(values_of(values))
+        smallest = power.smallest_difference(found)
+        assert smallest is not None
+        assert power.power(smallest, found) == pytest.approx(0.8)
+        assert power.tasks_needed(smallest, found) == pytest.approx(found.tasks, abs=1)
+        assert found.tasks * 2 < (power.tasks_needed(smallest / 2, found) or 0) <= found.tasks * 4 + 1
 
 
-def test_power_equals_statsmodels() -> None:
-    sm = pytest.importorskip("statsmodels.stats.power")
-    expected = sm.TTestPower().power(0.05 / 0.2, 40, 0.05, alternative="larger")
-    assert power.power(0.05, 0.2 / np.sqrt(40), 40, confidence=0.9) == pytest.approx(expected)
-
-
-def test_smallest_difference_and_tasks_needed_invert_power() -> None:
-    smallest = power.smallest_difference(0.02, 100)
-    assert smallest is not None
-    assert power.power(smallest, 0.02, 100) == pytest.approx(0.8)
-    assert 100 <= (power.tasks_needed(smallest, 0.02, 100, 100) or 0) <= 101
-    half = power.tasks_needed(smallest / 2, 0.02, 200, 100)
-    assert half == pytest.approx(800, rel=0.03)
-    assert power.power(0.1, 0.02, 1) is None
-    assert power.smallest_difference(0.0, 50) is None
-    assert power.tasks_needed(0.0, 0.02, 100, 100) is None
+def test_nothing_is_planned_from_nothing() -> None:
+    flat = Difference(0.0, 0.0, -0.1, 0.1, 1.0, 50, 50, 0, 50, 0, 0)
+    assert (power.power(0.1, flat), power.smallest_difference(flat)) == (None, None)
+    assert power.tasks_needed(0.0, difference_of(values_of([1.0, 0.0, 0.5]))) is None
 
 
 def test_the_bounds_of_five_looks_are_the_published_ones() -> None:
@@ -238,11 +240,11 @@ def test_one_look_is_the_plain_test() -> None:
 
 def test_looks_say_better_worse_futile_or_go_on() -> None:
     five = sequential.plan(5)
-    noise = np.random.default_rng(1).normal(0, 0.3, 300)
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 300)
     noise -= noise.mean()
-    assert sequential.look(five, 1, Sample.of(noise + 0.2)).verdict == "better"
-    assert sequential.look(five, 1, Sample.of(noise - 0.2)).verdict == "worse"
-    assert sequential.look(five, 1, Sample.of(noise + 0.03)).verdict == "go on"
-    assert sequential.look(five, 3, Sample.of(noise)).verdict == "futile"
-    assert sequential.look(five, 4, Sample.of(noise + 0.03)).verdict == "futile"
-    assert sequential.look(five, 0, Sample.of([1.0])).verdict == "go on"
+    assert sequential.look(five, 1, values_of(noise + 0.2)).verdict == "better"
+    assert sequential.look(five, 1, values_of(noise - 0.2)).verdict == "worse"
+    assert sequential.look(five, 1, values_of(noise + 0.03)).verdict == "go on"
+    assert sequential.look(five, 3, values_of(noise)).verdict == "futile"
+    assert sequential.look(five, 4, values_of(noise + 0.03)).verdict == "futile"
+    assert sequential.look(five, 0, values_of([1.0])).verdict == "go on"

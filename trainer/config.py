@@ -133,6 +133,9 @@ class EvalConfig(Config):
 
     suites: tuple[Path, ...] = Field(min_length=1)
     every: int = Field(10, ge=1)
+    error: Literal["run", "look"] = Field(
+        "run", description="what keeps the gates' error: the whole run, shared out over its evals, or each eval"
+    )
     patience: int = Field(0, ge=0, description="end the run after so many rejections in a row; 0: never")
     roll_back: bool = Field(False, description="after a rejection, go on from the champion's weights")
 

@@ -2,6 +2,11 @@
 
 The champion is the checkpoint last promoted, at first the model the run started from. A challenger must pass
 the gates of every suite; one that is rejected stays in the run, but does not ship.
+
+Every eval is one more chance to promote by luck. So the evals that the config announces share the error of a
+run: together they promote a policy that never improves in at most 1 - confidence of the runs, whatever the
+evals have to do with each other (Bonferroni's inequality). `eval.error = "look"` gives each of them the error
+of a single eval instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +15,12 @@ from pathlib import Path
 
 from vertigym.core.errors import ConfigError
 from vertigym.core.types import Policy
+from vertigym.evals.evidence import shortfalls
 from vertigym.evals.gate import combine, decide
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite, load_suite, task_list
-from vertigym.trainer.config import EvalConfig
+from vertigym.trainer.config import EvalConfig, RunConfig
 from vertigym.trainer.run import Run, step_name
 
 
@@ -32,9 +38,17 @@ class Gatekeeper:
     """Decides which checkpoints of a run are promoted."""
 
     def __init__(
-        self, suites: Sequence[Suite], config: EvalConfig, run: Run, policy: Policy, *, seed: int
+        self,
+        suites: Sequence[Suite],
+        config: EvalConfig,
+        run: Run,
+        policy: Policy,
+        *,
+        seed: int,
+        steps: int,
     ) -> None:
         self.suites = suites
+        self._errors = [error_of_a_look(suite, config, steps) for suite in suites]
         self._config, self._run, self._policy, self._seed = config, run, policy, seed
 
     def evaluate(
@@ -66,8 +80,15 @@ class Gatekeeper:
 
     def _decide(self, step: int, reports: Sequence[Report]) -> tuple[str, str]:
         decisions = [
-            decide(suite, report, self._earlier(suite, self.champion()), start=self._earlier(suite), step=step)
-            for suite, report in zip(self.suites, reports, strict=True)
+            decide(
+                suite,
+                report,
+                self._earlier(suite, self.champion()),
+                start=self._earlier(suite),
+                error=error,
+                step=step,
+            )
+            for suite, report, error in zip(self.suites, reports, self._errors, strict=True)
         ]
         passed, reason = combine(decisions)
         verdict = "promoted" if passed else "rejected"
@@ -92,6 +113,24 @@ class Gatekeeper:
         if not all(self._run.eval_file(suite.name, step).exists() for suite in self.suites):
             return False
         return step == 0 or any(row["step"] == step for row in self._run.gates())
+
+
+def error_of_a_look(suite: Suite, config: EvalConfig, steps: int) -> float:
+    """The chance of passing wrongly that one eval of a run of `steps` may use: at most half of 1 - confidence,
+    and no more than an even share of 1 - confidence."""
+    looks = 1 if config.error == "look" else max(1, -(-steps // config.every))
+    return (1 - suite.confidence) * min(0.5, 1 / looks)
+
+
+def evidence(config: RunConfig, suites: Sequence[Suite]) -> list[str]:
+    """What is known of the gates before the run: those that can pass nothing on so few tasks."""
+    if config.eval is None:
+        return []
+    return [
+        line
+        for suite in suites
+        for line in shortfalls(suite, task_list(suite), error_of_a_look(suite, config.eval, config.steps))
+    ]
 
 
 def open_suites(config: EvalConfig | None) -> list[Suite]:

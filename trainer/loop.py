@@ -24,7 +24,7 @@ from vertigym.learner.ranks import Ranks, join_ranks
 from vertigym.trainer import logprob_mismatch, setup
 from vertigym.trainer.alarms import Alarms
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.gatekeeper import CheckpointEvaluation, Gatekeeper, open_suites
+from vertigym.trainer.gatekeeper import CheckpointEvaluation, Gatekeeper, evidence, open_suites
 from vertigym.trainer.rollout_samples import pick_samples
 from vertigym.trainer.run import Rollout, Run
 from vertigym.trainer.trackers import Trackers, open_trackers
@@ -88,7 +88,7 @@ def _in_folder(
     """Train in a folder that no other process writes to."""
     run, checkpoint = ranks.on_leader(lambda: Run.resume(config) if resume else (Run.start(config), None))
     trackers, progress = Trackers({}, progress.on_note), progress if ranks.leader else Progress()
-    for warning in run.warnings:
+    for warning in (*run.warnings, *evidence(config, suites)):
         progress.on_note(warning)
     if ranks.leader:
         settings = config.model_dump(mode="json", exclude_none=True)
@@ -122,8 +122,8 @@ class _Loop:
             engine = session.engine
             policy = engine.inner if isinstance(engine, LeaderEngine) else engine
             assert policy
-            seed = derive(self.config.seed, "eval")
-            self.gatekeeper = Gatekeeper(suites, self.config.eval, self.run, policy, seed=seed)
+            seed, steps = derive(self.config.seed, "eval"), self.config.steps
+            self.gatekeeper = Gatekeeper(suites, self.config.eval, self.run, policy, seed=seed, steps=steps)
         self.evaluations: list[CheckpointEvaluation] = []
 
     def run_steps(self) -> RunOutcome:

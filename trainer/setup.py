@@ -18,7 +18,7 @@ from vertigym.policies.scripted import reference_text
 from vertigym.rollouts.ray_backend import open_workers
 from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.gatekeeper import open_suites
+from vertigym.trainer.gatekeeper import evidence, open_suites
 from vertigym.trainer.sft import chat
 
 
@@ -69,6 +69,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "steps": config.steps,
         "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,
         "suites": [suite.name for suite in suites],
+        "gates": evidence(config, suites),
     }
 
 

@@ -191,12 +191,12 @@ class TaskMaker:
         if other is not None and any(other is s for s in together):
             info["pair"] = {"task": task_id(other.case), "field": name}
         return Task(
-            id=task_id(sample.case),
+            id=(name := task_id(sample.case)),
             prompt=case_prompt(sample.case, self._fields, optional=self._optional),
             answer=project(sample.evaluation.output, self._fields),
             info=info,
             split=split,
-            cluster=" ".join(rules),
+            cluster=name,
         )
 
     def difficulty(self, sample: DecidedCase) -> int:

@@ -83,7 +83,7 @@ def load_classify(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
     tasks, notes = make_tasks(folder, config, task, instruction=instruction)
     correction = ChanceCorrection(tasks, lambda task: {task.answer: 1.0})
     reward = right_label(labels, costs=config.costs, correction=correction, where=config.where)
-    return _env(tasks, reward, notes, answer_form=form(config.where))
+    return _env(tasks, reward, notes, answer_form=form(config.where), least=-1.0)
 
 
 class ExtractConfig(TracesConfig):
@@ -231,7 +231,7 @@ def load_cite(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
     reward = citations.cited_answer(
         refusal=config.refusal, max_words=config.max_words, share=config.overlap, correction=correction
     )
-    return _env(tasks, reward, notes)
+    return _env(tasks, reward, notes, least=-1.0)
 
 
 class OutcomeConfig(TracesConfig):
@@ -268,13 +268,19 @@ def load_outcome(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
 
     tasks, notes = make_tasks(folder, config, task)
     correction = ChanceCorrection(tasks, lambda task: accepted_rewards(task.info["accepted"]))
-    return _env(tasks, accepted(match=config.match, correction=correction), notes)
+    return _env(tasks, accepted(match=config.match, correction=correction), notes, least=-1.0)
 
 
 def _env(
-    tasks: Tasks, reward: RewardFunction, notes: tuple[str, ...], *, answer_form: str = "{}"
+    tasks: Tasks,
+    reward: RewardFunction,
+    notes: tuple[str, ...],
+    *,
+    answer_form: str = "{}",
+    least: float = 0.0,
 ) -> SingleTurnEnv:
     env = SingleTurnEnv(tasks, Rubric(Part(reward, name="reward")), answer_form=answer_form)
+    env.ranges = dict.fromkeys(("score", "reward"), (least, 1.0))
     env.notes = notes
     return env
 
