@@ -219,8 +219,9 @@ def test_a_live_page_is_served_fresh(tmp_path: Path) -> None:
         append_jsonl(folder / "metrics.jsonl", {"step": 21, "reward": 7.0})
         fresh = json.load(urllib.request.urlopen(address + "data.json"))
         assert fresh["curves"][1]["points"][-1] == [21, 7.0, None, None]
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
             urllib.request.urlopen(address + "../etc/passwd")
+        refused.value.close()
     finally:
         server.shutdown()
         server.server_close()
