@@ -124,7 +124,7 @@ def error_of_a_look(suite: Suite, config: EvalConfig, steps: int, step: int) -> 
 
 
 def evidence(config: RunConfig, suites: Sequence[Suite]) -> list[str]:
-    """What is known of the gates before the run: those that can pass nothing on so few tasks, even at the end."""
+    """Gates that are known to pass nothing on so few tasks, even with the error of the last look."""
     if config.eval is None or not config.steps:
         return []
     return [
