@@ -59,14 +59,13 @@ def eval_(
         raise ConfigError("give either -m MODEL to sample, or --rescore FILE")
     loaded = shortened(load_suite(suite), tasks=tasks, samples=samples)
     run = functools.partial(run_suite_shown, loaded, seed=seed, concurrency=concurrency, rpm=rpm)
+    for line in shortfalls(loaded, task_list(loaded)) if not no_gate else ():
+        note(line)
     champion = None if no_gate else champion_report(run, baseline)
     if champion is None and not no_gate and any(gate.paired for gate in loaded.gate):
         raise ConfigError(
             f"suite {loaded.name} compares with a champion: name one with -b, or only measure with --no-gate"
         )
-    if loaded.gate and not no_gate:
-        for line in shortfalls(loaded, task_list(loaded)):
-            note(line)
     report = score_again(loaded, rescore, out=out) if rescore else run(model, out=out, resume=resume)
     decision = decide(loaded, report, champion) if loaded.gate and not no_gate else None
     _write_eval(report, decision, junit=junit, summary=summary, json_file=json_file)
