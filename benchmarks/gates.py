@@ -256,6 +256,11 @@ def late(looks: int) -> list[float]:
     return [min(NOMINAL, float(part)) for part in np.diff(used, prepend=0.0)]
 
 
+def rising(looks: int) -> list[float]:
+    """The same by the square of what has passed (Kim & DeMets 1987, Biometrika 74:149): 1, 3, 5, … parts."""
+    return [min(NOMINAL, 2 * NOMINAL * (2 * i + 1) / looks**2) for i in range(looks)]
+
+
 def error_table(ways: Sequence[str], evals: int) -> Table:
     """The worst cell of each rule, bound and kind."""
     table = Table("gate", "kind", "cells", title=f"errors, worst cell (cells above {ALLOWED:.1%})")
@@ -287,7 +292,7 @@ def power_table(ways: Sequence[str], evals: int) -> Table:
     return table
 
 
-def run_table(runs: int, schedules: Sequence[Schedule] = (each, even, late)) -> Iterator[Table]:
+def run_table(runs: int, schedules: Sequence[Schedule] = (each, even, late, rising)) -> Iterator[Table]:
     """How often runs promote something: by luck, and rightly."""
     for title, cells in (
         (f"promoted by luck ({ALLOWED_RUN:.0%} at most)", runs_without_gain()),
@@ -297,7 +302,8 @@ def run_table(runs: int, schedules: Sequence[Schedule] = (each, even, late)) -> 
         for cell in cells:
             count = runs // 4 if cell.gain else runs
             shown = [f"{share:.1%}" for share in promoted(cell, count, schedules)]
-            table.add_row(cell.kind, str(cell.looks), f"{cell.gain:g}", *shown)
+            gain = f"{cell.gain:g}" + (" soon" if cell.soon else "")
+            table.add_row(cell.kind, str(cell.looks), gain, *shown)
         yield table
 
 

@@ -66,14 +66,13 @@ def eval_(
         claim(out / "report.json", force=force or resume)
     loaded = shortened(load_suite(suite), tasks=tasks, samples=samples)
     run = functools.partial(run_suite_shown, loaded, seed=seed, concurrency=concurrency, rpm=rpm)
+    for line in shortfalls(loaded, task_list(loaded)) if not no_gate else ():
+        note(line)
     champion = None if no_gate else champion_report(run, baseline)
     if champion is None and not no_gate and any(gate.paired for gate in loaded.gate):
         raise ConfigError(
             f"suite {loaded.name} compares with a champion: name one with -b, or only measure with --no-gate"
         )
-    if loaded.gate and not no_gate:
-        for line in shortfalls(loaded, task_list(loaded)):
-            note(line)
     report = score_again(loaded, rescore, out=out) if rescore else run(model, out=out, resume=resume)
     decision = decide(loaded, report, champion) if loaded.gate and not no_gate else None
     if out and decision:

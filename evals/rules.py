@@ -4,6 +4,7 @@ All ask one question: is the true value shown to lie beyond a bound? The answer 
 `vertigym.evals.mean_bounds`. `RULES` holds the rules by name; a rule of one's own is one more object in it.
 """
 
+import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -204,7 +205,8 @@ class Paired(GateRule):
             numbers += ", by Student's t"
         worse = difference.high < 0
         word = self.passing if passed else "worse" if worse else self.failing
-        if not passed and not worse and (smallest := smallest_difference(difference)):
+        smallest = smallest_difference(difference)
+        if not passed and not worse and smallest and smallest < (measured.limits or (0, math.inf))[1]:
             numbers += f" (this comparison sees {smallest:.3f} or more)"
         return f"{word}: {numbers}"
 

@@ -400,16 +400,18 @@ def test_a_rule_of_ones_own_is_one_object(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_one_of_many_looks_gets_its_share_of_the_error() -> None:
-    def share(steps: int, **settings: object) -> float:
+    def share(step: int, steps: int, **settings: object) -> float:
         config = EvalConfig.model_validate({"suites": ["s.toml"], **settings})
-        return error_of_a_look(suite(IMPROVES), config, steps)
+        return error_of_a_look(suite(IMPROVES), config, steps, step)
 
-    assert share(10) == share(20) == pytest.approx(0.025)  # one eval, and two
-    assert share(100) == pytest.approx(0.005)
-    assert share(95) == pytest.approx(0.005)  # the last step is evaluated, too
-    assert share(100, error="look") == pytest.approx(0.025)
+    assert share(10, 10) == share(20, 20) == pytest.approx(0.025)  # one eval, and the second of two
+    assert [share(step, 100) for step in (10, 50, 100)] == pytest.approx([0.0005, 0.0045, 0.0095])
+    assert share(95, 95) == pytest.approx(0.0095)  # the last step is evaluated, too
+    for steps in (10, 40, 95, 100, 500):
+        assert sum(share(min(step, steps), steps) for step in range(10, steps + 10, 10)) <= 0.05 + 1e-12
+    assert share(10, 100, error="look") == pytest.approx(0.025)
     eight = report(right_below(108)), report(right_below(100))
     assert decide(suite(IMPROVES), *eight).passed
-    looked = decide(suite(IMPROVES), *eight, error=share(200))
+    looked = decide(suite(IMPROVES), *eight, error=share(20, 100))
     assert not looked.passed
-    assert looked.confidence == pytest.approx(0.995)
+    assert looked.confidence == pytest.approx(0.997)
