@@ -7,7 +7,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from vertigym.core.types import SPLITS, Split
-from vertigym.decisions.model import DecisionError, DecisionModel
+from vertigym.decisions.model import DecisionError, DecisionModel, in_process
 from vertigym.envs.decision.env import load
 from vertigym.envs.decision.importer import DecisionImportReport, import_decision
 from vertigym.envs.folders import EnvFolder
