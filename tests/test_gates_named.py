@@ -8,7 +8,7 @@ import pytest
 
 from vertigym import cli
 
-TABLE = "F,member,paid,kind,-> decision\n1,true,true,\"a, b\",go\n2,true,false,c,wait\n3,,,,stop\n"
+TABLE = 'F,member,paid,kind,-> decision\n1,true,true,"a, b",go\n2,true,false,c,wait\n3,,,,stop\n'
 SUITE = '[[env]]\nid = "env"\nsplit = "eval"\n[[gate]]\nrule = "improves"\n'
 RUN = 'name = "r"\nenv = "env"\nmodel = "tiny"\nalgorithm = "grpo"\nsteps = 50\n'
 
