@@ -24,7 +24,7 @@ from vertigym.policies.agreement import tolerance
 from vertigym.policies.model_folder import load_model
 
 BOUND = tolerance(torch.float32)  # nats
-_SAMPLES, _TOKENS = 3, 512  # of a group, and of a sample: all their logits are computed
+_TOKENS = 128  # of a sample: a few passes over them cost little beside a step
 _SAYS = "log-probs are {:.2g} nats from the model's own forward pass"
 
 Groups = Sequence[Sequence[TrainingSample]]
@@ -63,13 +63,12 @@ def distances(learner: Learner, groups: Groups) -> list[float]:
 
 
 def some_groups(samples: Sequence[TrainingSample]) -> Groups:
-    """A few samples: two groups, the first with two samples at least, for neighbours of both kinds. Where there
-    are not as many, some stand twice; long ones are cut."""
+    """A few samples for neighbours of both kinds: two of one prompt (one may stand twice), and another."""
     by_prompt: dict[tuple[int, ...], list[TrainingSample]] = defaultdict(list)
     for sample in samples:
         by_prompt[tuple(sample.token_ids[: sample.prompt_length])].append(sample)
     largest = sorted(by_prompt.values(), key=len, reverse=True)
-    return [[_cut(sample) for sample in group[:_SAMPLES]] for group in (largest[0] * 2, largest[-1])]
+    return [[_cut(sample) for sample in (largest[0] * 2)[:2]], [_cut(largest[-1][-1])]]
 
 
 def _cut(sample: TrainingSample) -> TrainingSample:

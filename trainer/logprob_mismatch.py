@@ -21,6 +21,7 @@ from vertigym.policies.registry import ProbedConfig
 from vertigym.trainer.config import RolloutConfig
 
 _SAMPLES = 32  # enough tokens for a mean; scoring them costs one small forward pass
+_EXACT = 8  # enough where only rounding may differ
 
 
 class MismatchProbe:
@@ -41,7 +42,7 @@ class MismatchProbe:
         """
         if not self._is_due(step) or (self._rollouts.staleness and step):
             return {}
-        return self._measured(step, _some(samples))
+        return self._measured(step, self._some(samples))
 
     def of_fresh_samples(self, step: int, samples: Sequence[TrainingSample]) -> dict[str, float]:
         """The probe on new answers to some of the step's prompts, when the engine has the learner's weights and
@@ -55,11 +56,16 @@ class MismatchProbe:
         rows = self._rollouts
         asked = [
             Prompt((), token_ids=sample.token_ids[: sample.prompt_length], seed=place)
-            for place, sample in enumerate(_some(samples))
+            for place, sample in enumerate(self._some(samples))
         ]
         sampling = Sampling(temperature=rows.temperature, max_tokens=rows.max_tokens)
         written = [c for c in self._engine.generate(asked, sampling) if c.token_ids]
         return self._measured(step, [TrainingSample.of(completion) for completion in written])
+
+    def _some(self, samples: Sequence[TrainingSample]) -> Sequence[TrainingSample]:
+        """A few, spread over all."""
+        count = _SAMPLES if self._limits else _EXACT
+        return samples[:: max(1, len(samples) // count)][:count]
 
     def _is_due(self, step: int) -> bool:
         return self._left > 0 if self._limits is None else step % self._limits.probe_every == 0
@@ -111,8 +117,3 @@ def mismatch_warning(metrics: Mapping[str, float], limits: ProbedConfig | None) 
         f"{metrics['probe_max']:.3g}), more than probe_warn = {limits.probe_warn:g}: try "
         'rollout.dtype = "float32"'
     )
-
-
-def _some(samples: Sequence[TrainingSample]) -> Sequence[TrainingSample]:
-    """A few, spread over all."""
-    return samples[:: max(1, len(samples) // _SAMPLES)][:_SAMPLES]
