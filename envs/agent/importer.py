@@ -103,6 +103,8 @@ def import_agent(
 def _repeated(cases: Tasks, split: Split, wanted: int) -> list[Task]:
     """The split's tasks; where they are fewer than wanted, more customers ask about the same cases."""
     tasks = [cases.get(i) for i in cases.ids(split)]
+    if not tasks:
+        raise ConfigError(f"agent mode needs cases in every split, and too few were found for {split}")
     rounds = -(-wanted // len(tasks))
     again = [t.model_copy(update={"id": f"{t.id}-{n}"}) for n in range(2, rounds + 1) for t in tasks]
     return [*tasks, *again][: max(wanted, len(tasks))]
