@@ -68,6 +68,8 @@ def find_head(model: Any) -> LogitHead | None:
     try:
         ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
         logits = model(input_ids=ids, use_cache=False).logits
+    except torch.OutOfMemoryError:  # the machine's failure says nothing of the model
+        raise
     except MODEL_ERRORS as error:
         raise InputError(
             f"{type(model).__name__}: the model's own forward pass fails: {type(error).__name__}: {error}"

@@ -120,6 +120,8 @@ def _distance(learner: Learner, rows: list[PackedRow], expected_T: Tensor) -> fl
     try:
         with learner.in_float32():
             found_T, _ = learner.pass_through(learner.logprobs, rows)
+    except torch.OutOfMemoryError:  # the machine's failure says nothing of the model
+        raise
     except MODEL_ERRORS:
         return math.inf
     far = float((found_T - expected_T).abs().max())

@@ -158,3 +158,15 @@ def test_an_answer_that_would_be_trained_without_its_end_is_refused(
     assert done.exit_code == 1
     (check, *_) = json.loads(done.stdout)["checks"]
     assert "without an end of turn" in check["detail"]
+
+
+def test_memory_that_runs_out_is_not_taken_for_what_a_model_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    folder = build("llama", tmp_path / "model")
+    monkeypatch.setattr("vertigym.learner.learner.Learner.pass_through", no_room)
+    done = CliRunner().invoke(app, ["model", "check", str(folder)])
+    assert isinstance(done.exception, torch.OutOfMemoryError)

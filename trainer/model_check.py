@@ -168,6 +168,8 @@ class _Whole:
                 eos_token_id=sorted(self._engine.renderer.stop),
                 suppress_tokens=self._engine.banned or None,
             )
+        except torch.OutOfMemoryError:  # the machine's failure says nothing of the model
+            raise
         except MODEL_ERRORS:
             return []
         written: list[int] = whole_1S[0, ids_1S.shape[1] :].tolist()
@@ -229,6 +231,8 @@ def _attempt(name: str, step: Callable[[], Found]) -> ModelCheck:
         return ModelCheck(name, "skipped", str(error))
     except VertigymError as error:
         return ModelCheck(name, "refused", str(error))
+    except torch.OutOfMemoryError:  # the machine's failure says nothing of the model
+        raise
     except MODEL_ERRORS as error:
         return ModelCheck(name, "refused", f"{type(error).__name__}: {' '.join(str(error).split())}")
     if isinstance(found, str):
