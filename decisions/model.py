@@ -278,11 +278,11 @@ def _guarded(call: Any, *arguments: Any) -> Any:
 
 
 def first_lines(text: str) -> str:
-    """The engine's own words in an error, without its wrapping and its stack."""
-    text = " ".join(text.partition("Stack backtrace")[0].split())
+    """The engine's own words in an error as one line, without its wrapping and its stack."""
+    text = text.partition("Stack backtrace")[0]
     with suppress(ValueError, KeyError, TypeError):
-        text = str(json.loads(text)["source"])
-    return text[:200]
+        text = str(json.loads(text, strict=False)["source"])
+    return " ".join(text.split())[:200]
 
 
 def _schema(document: Mapping[str, Any]) -> dict[str, Any]:

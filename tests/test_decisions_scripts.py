@@ -14,7 +14,7 @@ from tests.test_envs_decision_import import graph, table
 from vertigym.cli import app
 from vertigym.core.errors import DataError
 from vertigym.decisions.formats import read_model
-from vertigym.decisions.model import CaseError, DecisionError, DecisionModel, in_process
+from vertigym.decisions.model import CaseError, DecisionError, DecisionModel, first_lines, in_process
 from vertigym.envs.decision.diff import compare_files
 from vertigym.envs.decision.importer import import_decision
 from vertigym.envs.decision.scripts import sandboxed
@@ -69,6 +69,13 @@ HOSTILE = {
     "a deep result": "let a = []; for (let k = 0; k < 100000; k++) a = [a]; return {a}",
     "a wide result": "return {a: 'x'.repeat(5e6)}",
 }
+
+
+@pytest.mark.parametrize("end", ["", "\nStack backtrace:\n  0: main\n"])
+def test_an_error_of_many_lines_is_one_line(end: str) -> None:
+    wrapped = json.dumps({"type": "NodeError", "source": "Error: out\nof memory\n  at handler (node:js:1:96)\n"})
+    assert first_lines(wrapped + end) == "Error: out of memory at handler (node:js:1:96)"
+    assert first_lines(f"not JSON\nat all{end}") == "not JSON at all"
 
 
 @pytest.mark.parametrize("name", HOSTILE)
