@@ -70,7 +70,7 @@ test-slow: setup-all
 
 # Elsewhere these are skipped.
 test-vllm: setup-vllm
-	$(VLLM)/bin/python -m pytest tests/test_vllm*.py
+	$(VLLM)/bin/python -m pytest tests/test_policies_vllm_*.py
 
 lint: setup
 	$(BIN)/ruff check .

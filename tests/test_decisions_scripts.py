@@ -73,8 +73,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("end", ["", "\nStack backtrace:\n  0: main\n"])
 def test_an_error_of_many_lines_is_one_line(end: str) -> None:
-    wrapped = json.dumps({"type": "NodeError", "source": "Error: out\nof memory\n  at handler (node:js:1:96)\n"})
-    assert first_lines(wrapped + end) == "Error: out of memory at handler (node:js:1:96)"
+    wrapped = json.dumps({"type": "NodeError", "source": "Error: out\nof memory\n  at handler (node:js)\n"})
+    assert first_lines(wrapped + end) == "Error: out of memory at handler (node:js)"
     assert first_lines(f"not JSON\nat all{end}") == "not JSON at all"
 
 

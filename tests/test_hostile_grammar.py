@@ -11,7 +11,7 @@ import pytest
 from vertigym.sandboxes import Level, SandboxPool, levels
 
 from . import hostile_grammar as grammar
-from .test_sandbox import as_nobody, run_as_nobody
+from .test_sandboxes import as_nobody, run_as_nobody
 
 SAFE = [row.name for row in levels() if row.available and row.name in (Level.NAMESPACED, Level.LANDLOCK)]
 MANY = 300  # every attack occurs among so many; `python tests/hostile_grammar.py` lets loose more

@@ -64,3 +64,9 @@ def test_every_folder_with_modules_is_packaged() -> None:
 def test_kernels_is_a_bare_folder() -> None:
     """With an `__init__.py` the root would shadow the `kernels` package that transformers imports."""
     assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_a_test_file_is_named_after_the_room_that_it_tests() -> None:
+    whole = {"examples", "habits", "hostile", "layers", "packaging", "story", "surface", "two"}
+    rooms = {file.stem.split("_")[1] for file in (ROOT / "tests").glob("test_*.py")}
+    assert rooms <= set(ALLOWED) | whole

@@ -1,6 +1,6 @@
 """Workers: whoever does a chunk, the result is the same; what is lost is done again, within bounds.
 
-The workers here are threads; tests/test_ray_workers.py has real ones."""
+The workers here are threads; tests/test_rollouts_ray.py has real ones."""
 
 import pickle
 import sys

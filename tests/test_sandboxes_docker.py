@@ -48,7 +48,7 @@ def containers(host: str) -> list[str]:
     ).stdout.split()
 
 
-@pytest.mark.parametrize("module", ["test_sandbox.py", "test_sandbox_attacks.py"])
+@pytest.mark.parametrize("module", ["test_sandboxes.py", "test_sandboxes_attacks.py"])
 def test_the_checks_of_every_level_hold(module: str, host: str) -> None:
     """Those modules take the levels they find; in a new process they find this engine."""
     command = [
