@@ -38,6 +38,22 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def verify_top(folder: Path) -> None:
+    """Make sure that the files at the top of a folder that we sealed are as they were written. What is gone is
+    for its reader to miss; a folder of somebody else, with a manifest of another kind or none, passes.
+
+    Raises:
+        DataError: a file is damaged, or was edited (names it).
+    """
+    for name, digest in _digests(folder).items():
+        file = folder / name
+        if "/" not in name and file.is_file() and sha256(file) != digest:
+            raise DataError(
+                f"{folder}: {name} is damaged or was edited (its sha256 differs from the manifest); if it was "
+                f"edited on purpose, remove {MANIFEST}"
+            )
+
+
 def claim_folder(path: Path, kind: str, *, force: bool = False) -> None:
     """Make sure, before the work begins, that a folder of this kind may be written to `path`: it replaces one
     of its kind that nobody has edited, with `force` also an edited one, and nothing else.
@@ -52,18 +68,23 @@ def claim_folder(path: Path, kind: str, *, force: bool = False) -> None:
             f"{path} exists and is no {kind} that vertigym wrote (no {MANIFEST} says so): name another folder, "
             "or remove it"
         )
-    if not force and (edited := _edited(path, read_json(path / MANIFEST)["sha256"])):
+    if not force and (edited := _edited(path, _digests(path))):
         raise OutputError(f"{path}: {edited} was edited: name another folder, or replace it with --force")
 
 
 def sealed_as(folder: Path) -> str:
     """The kind that the folder's manifest says it is; empty where it has none."""
+    return str(read_json(folder / MANIFEST).get("kind", "")) if _digests(folder) else ""
+
+
+def _digests(folder: Path) -> Mapping[str, str]:
+    """The digests in the folder's manifest, by file; none where it has no manifest of ours."""
     try:
         manifest = read_json(folder / MANIFEST)
     except DataError:
-        return ""
-    whole = isinstance(manifest, dict) and isinstance(manifest.get("sha256"), dict)
-    return str(manifest.get("kind", "")) if whole else ""
+        return {}
+    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
+    return digests if isinstance(digests, dict) else {}
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""Models and tokenizers from Hugging Face folders, checked: every weight is there, is used, and is a number."""
+"""Models and tokenizers from Hugging Face folders, checked: every weight is there, is used, and is a number; a
+folder of ours is as it was written.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from vertigym.core.errors import DataError
+from vertigym.core.manifest import verify_top
 
 _NO_LIMIT = 1 << 30  # of a model without positions of its own (recurrent layers, ALiBi)
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
@@ -94,6 +97,7 @@ def _quiet() -> Iterator[None]:
 def _check_config(folder: str | Path) -> None:
     if not (Path(folder) / "config.json").is_file():
         raise DataError(f"model folder {folder}: no config.json there; give a Hugging Face model folder")
+    verify_top(Path(folder))
 
 
 def _check_names(folder: str | Path, report: dict[str, Any]) -> None:

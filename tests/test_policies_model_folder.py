@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import AutoConfig, Gemma3Config, GPT2Config, MambaConfig, Qwen3Config
 
 from vertigym.core.errors import DataError
+from vertigym.core.manifest import seal
 from vertigym.policies import tiny
-from vertigym.policies.model_folder import context_of, load_model, unreadable_ids
+from vertigym.policies.model_folder import context_of, load_model, load_tokenizer, unreadable_ids
 
 State = dict[str, Tensor]
 UP = "model.layers.0.mlp.up_proj.weight"
@@ -58,6 +59,21 @@ def test_faulty_weights_are_refused_by_name(
     with pytest.raises(DataError, match=message):
         load_model(changed(folder, tmp_path / "m", change))
     assert capfd.readouterr().err == "", "one line, and no table beside it"
+
+
+def test_a_sealed_model_that_was_changed_is_refused_by_file(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "m")
+    seal(tmp_path / "m", step=3)
+    (tmp_path / "m" / "generation_config.json").unlink()  # what is gone is for the loader to miss
+    load_model(tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    save_file({name: weight + 0.1 for name, weight in weights.items()}, tmp_path / "m" / "model.safetensors")
+    with pytest.raises(DataError, match=r"model\.safetensors is damaged or was edited"):
+        load_model(tmp_path / "m")
+    with pytest.raises(DataError, match=r"model\.safetensors is damaged or was edited"):
+        load_tokenizer(tmp_path / "m")
+    (tmp_path / "m" / "manifest.json").write_text('{"files": ["of somebody else"]}')
+    load_model(tmp_path / "m")
 
 
 def test_a_copy_of_a_tied_head_in_the_file_is_no_fault(folder: Path, tmp_path: Path) -> None:
