@@ -5,6 +5,7 @@
 A file is well when the import reads it or refuses it in one line, within its limits of processor time and memory.
 """
 
+import copy
 import csv
 import gzip
 import io
@@ -77,11 +78,11 @@ def mutated(value: Any, rng: random.Random, times: int = 3) -> Any:
         holder, key = rng.choice(places)
         match rng.randrange(3):
             case 0:
-                holder[key] = rng.choice(NASTY)
+                holder[key] = copy.deepcopy(rng.choice(NASTY))
             case 1 if isinstance(holder, dict):
                 del holder[key]
             case _:
-                holder[key] = [holder[key], holder[key]]
+                holder[key] = [holder[key], copy.deepcopy(holder[key])]
     return value
 
 

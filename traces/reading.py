@@ -93,9 +93,17 @@ def _json(opened: BinaryIO, file: Path, *, whole: bool) -> Rows:
             continue
         row = _parse(line)
         if whole and number == 1 and (isinstance(row, Unreadable | list)):
-            yield from _document(line + opened.read(_WHOLE), file)
+            yield from _document(line + _rest(opened), file)
             return
         yield number, row, start
+
+
+def _rest(opened: BinaryIO) -> bytes:
+    """What follows, up to the limit; in pieces, because a read of so much at once takes that much memory."""
+    pieces: list[bytes] = []
+    while sum(map(len, pieces)) < _WHOLE and (piece := opened.read(_LINE >> 3)):
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _document(text: bytes, file: Path) -> Rows:

@@ -8,7 +8,8 @@
 An item comes back within its own number of days, and only unopened. The right decision scores 1; after a
 question that was not needed 0.7, and without one that was needed nothing, however lucky. Asking for what is
 missing, and deciding on the answer, is what a policy has to learn from logs in which half the clerks guess. All
-splits draw from the same 72 cases, which are the clusters: what is tested is the procedure, not new cases.
+splits draw from the same 216 cases (72, whole or without a field), which are the clusters: what is tested is the
+procedure, not new cases.
 
     python examples/ask_first/ask_first.py runs/ask-first-logs.jsonl        writes such logs, for the warm start
 """
@@ -27,7 +28,7 @@ from vertigym.envs.tasks import GeneratedTasks
 
 LIMITS = {"book": 10, "lamp": 20, "phone": 30, "shoes": 40}
 FIELDS = ("days", "opened")
-SIZES: dict[Split, int] = {"train": 600, "eval": 200, "test": 300}
+SIZES: dict[Split, int] = {"train": 600, "eval": 400, "test": 400}
 
 
 class AskFirst(Env):
@@ -86,7 +87,7 @@ def make_task(split: Split, index: int) -> Task:
         answer="refund" if refund else "decline",
         info=info,
         split=split,
-        cluster=f"{item} {info['days']} {info['opened']}",
+        cluster=f"{item} {info['days']} {info['opened']} {info['missing']}",
     )
 
 
