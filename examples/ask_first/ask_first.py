@@ -8,8 +8,8 @@
 An item comes back within its own number of days, and only unopened. The right decision scores 1; after a
 question that was not needed 0.7, and without one that was needed nothing, however lucky. Asking for what is
 missing, and deciding on the answer, is what a policy has to learn from logs in which half the clerks guess. All
-splits draw from the same 216 cases (72, whole or without a field), which are the clusters: what is tested is the
-procedure, not new cases.
+splits draw from the same 216 cases (72, whole or without a field), which are the clusters: what is tested is
+the procedure, not new cases.
 
     python examples/ask_first/ask_first.py runs/ask-first-logs.jsonl        writes such logs, for the warm start
 """
