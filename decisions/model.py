@@ -28,6 +28,7 @@ from vertigym.decisions.expressions import (
     script_is_impure,
     stop_clock,
 )
+from vertigym.decisions.input_schema import schema_fault
 
 Case = dict[str, Any]
 Decide = Callable[[Case], Any]  # the engine's answer for a case, {"result": …, "trace": …}; raises CaseError
@@ -140,7 +141,7 @@ class DecisionModel:
             for index, branch in enumerate(raw["content"].get("statements", []))
         }
         self.edges = tuple(_edges(document, self._branch))
-        self.schema = _schema(document)
+        self.schema = _schema(document, source)
         self.tests: list[tuple[Case, Any]] = [
             (test["input"], test.get("output"))
             for test in (document["tests"] if isinstance(document.get("tests"), list) else [])
@@ -285,14 +286,18 @@ def first_lines(text: str) -> str:
     return " ".join(text.split())[:200]
 
 
-def _schema(document: Mapping[str, Any]) -> dict[str, Any]:
+def _schema(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The input node's JSON schema (the engine checks cases against it)."""
     for raw in document["nodes"]:
         text = (raw.get("content") or {}).get("schema") if raw["type"] == "inputNode" else None
         if text:
-            with suppress(ValueError, TypeError):
-                schema = json.loads(text) if isinstance(text, str) else text
-                return schema if isinstance(schema, dict) else {}
+            try:
+                schema = json_value(text)
+            except ValueError as error:
+                raise DecisionError(f"{source}: the input node's schema is not JSON ({error})") from None
+            if fault := schema_fault(schema, "schema"):
+                raise DecisionError(f"{source}: the input node's schema is no JSON schema: {fault}")
+            return schema if isinstance(schema, dict) else {}
     return {}
 
 

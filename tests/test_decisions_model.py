@@ -235,6 +235,31 @@ def test_a_scaled_number_is_not_a_threshold() -> None:
     assert all(isinstance(value, int) and value >= 20 for value in found["price"])
 
 
+@pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        ({"properties": [1]}, r"schema\.properties is '\[1\]'"),
+        ({"properties": {"n": 5}}, r"schema\.n is '5', not an object"),
+        ({"properties": {"n": {"enum": "a"}}}, r"schema\.n\.enum is 'a'"),
+        ({"properties": {"n": {"minimum": True}}}, r"schema\.n\.minimum is 'True'"),
+        ({"properties": {"n": {"type": 3}}}, r"schema\.n\.type is '3'"),
+        ([1], "not an object"),
+        ("{", "not JSON"),
+    ],
+)
+def test_what_is_no_schema_is_refused_by_place(schema: Any, fault: str) -> None:
+    document = json.loads(graph(table("t", ["n"], ["fee"], [["> 1", "5"], ["", "1"]])))
+    document["nodes"][0]["content"] = {"schema": schema if isinstance(schema, str) else json.dumps(schema)}
+    with pytest.raises(DecisionError, match=fault):
+        DecisionModel(json.dumps(document))
+
+
+def test_a_schema_of_any_value_limits_nothing() -> None:
+    document = json.loads(graph(table("t", ["n"], ["fee"], [["> 1", "5"], ["", "1"]])))
+    document["nodes"][0]["content"] = {"schema": json.dumps({"properties": {"n": True}})}
+    assert DecisionModel(json.dumps(document)).evaluate({"n": 2}).output["fee"] == 5
+
+
 def test_the_input_schema_limits_the_candidates() -> None:
     document = json.loads(
         graph(table("t", ["plan", "n"], ["o"], [["'a'", "> 5", "1"]]), tests=[{"plan": "a", "n": 1}])
