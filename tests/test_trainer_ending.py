@@ -10,8 +10,10 @@ import tomli_w
 
 from vertigym.core.files import sha256
 
-from .returns import ENV, IMPROVES, SHORT, rows, suite, warm
+from .returns import ENV, SHORT, rows, suite, warm
 from .torchrun import ALONE, ended, started, torchrun
+
+PASSED = '[[gate]]\nrule = "at_most"\nmetric = "tokens"\nthreshold = 1000\n'  # a run of rejections ends with 1
 
 # One process, told to stop: while it computes, or while it hangs where Python runs no signal handler.
 ALONE_PROGRAM = """
@@ -92,7 +94,7 @@ def test_sigterm_is_answered_with_one_line_and_exit_code(it: str, tmp_path: Path
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run to start, and that run, to which nothing happens, in `whole`."""
     folder = tmp_path_factory.mktemp("ending")
-    (folder / "suite.toml").write_text(suite(8, SHORT, IMPROVES))
+    (folder / "suite.toml").write_text(suite(8, SHORT, PASSED))
     config = {
         "name": "run", "env": ENV, "model": str(warm(folder, tasks=120)), "algorithm": "grpo", "steps": 8,
         "threads": 1, "optimizer": {"lr": 1e-3}, "checkpoint": {"every": 1}, "microbatch_tokens": 700,

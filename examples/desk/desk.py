@@ -124,7 +124,7 @@ def _row(model: str, index: int, random: np.random.Generator, text: str, reply: 
         "completion": reply,
         "model": model,
         "version": "old",
-        "customer": f"shop-{random.integers(20)}",
+        "customer": f"customer-{random.integers(400)}",
     }
 
 
