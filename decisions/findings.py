@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from vertigym.decisions.bindings import Env, Symbol
 from vertigym.decisions.boxes import MOST_PIECES, both, meet, minus, without
-from vertigym.decisions.model import DecisionModel, Node, whole_numbers
-from vertigym.decisions.symbolic import Explorer, Reachable, RuleRegion
+from vertigym.decisions.model import Node
+from vertigym.decisions.protocols import RuleModel
+from vertigym.decisions.symbolic import AS, Explorer, Reachable, RuleRegion
 
 Kind = Literal["shadowed", "never", "unreachable", "overlap"]
 
@@ -63,7 +64,7 @@ class RuleAnalysis:
         return frozenset(f.rule for f in self.findings if f.kind != "overlap")
 
 
-def analyse(model: DecisionModel) -> RuleAnalysis:
+def analyse(model: RuleModel) -> RuleAnalysis:
     """Examine a model. Takes milliseconds; nothing is sampled."""
     explorer = Explorer(model)
     reached = explorer.run()
@@ -133,8 +134,14 @@ def _overlaps(explorer: Explorer, rows: list[RuleRegion]) -> Iterator[RuleFindin
             asked = {name for r in (row, other) for name in (r.box or {}) if name not in explorer.domains}
             names = sorted(asked | {n for n in common if n in explorer.domains and n in _columns(row)})
             free = not any(name in written or " with " in name for name in names)
-            example = tuple((name, whole_numbers(explorer.classes.example(common[name]))) for name in names)
+            example = tuple(_example(explorer, name, common[name]) for name in names)
             yield RuleFinding("overlap", row.rule.id, row.rule.text, (other.rule.id,), example, free)
+
+
+def _example(explorer: Explorer, name: str, mask: int) -> tuple[str, Any]:
+    """A name and a value it may have."""
+    bare, _, axis = name.partition(AS)
+    return bare, explorer.language.example(explorer.classes.example(mask), axis)
 
 
 def _never_alone(explorer: Explorer, rows: list[RuleRegion], reached: Reachable) -> Iterator[RuleFinding]:
@@ -146,7 +153,7 @@ def _never_alone(explorer: Explorer, rows: list[RuleRegion], reached: Reachable)
             yield RuleFinding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in near))
 
 
-def compatible(model: DecisionModel, node: Node) -> list[tuple[int, int]]:
+def compatible(model: RuleModel, node: Node) -> list[tuple[int, int]]:
     """Places of two rules of a table that are not proven to exclude each other."""
     rows = free_rows(Explorer(model), node)
     return [

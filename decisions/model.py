@@ -21,6 +21,7 @@ from typing import Any
 from vertigym.core.bounds import MOST_LEVELS, is_too_deep, json_value
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_text
+from vertigym.decisions.cases import whole_numbers
 from vertigym.decisions.expressions import (
     is_random,
     out_of_bounds,
@@ -28,6 +29,7 @@ from vertigym.decisions.expressions import (
     script_is_impure,
     stop_clock,
 )
+from vertigym.decisions.zen_language import ZenLanguage
 
 Case = dict[str, Any]
 Decide = Callable[[Case], Any]  # the engine's answer for a case, {"result": …, "trace": …}; raises CaseError
@@ -123,6 +125,7 @@ class DecisionModel:
     def __init__(self, text: str, source: str = "decision model", scripts: Engine | None = None) -> None:
         self.text = text
         self.source = source
+        self.language = ZenLanguage()
         self._scripts = scripts
         document = _document(text, source)
         _validate(text, source)
@@ -221,15 +224,6 @@ class DecisionModel:
                 node["content"] = _map_strings(node["content"], lambda text: stop_clock(text, now))
         text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
         return DecisionModel(text, self.source, self._scripts)
-
-
-def whole_numbers(value: Any) -> Any:
-    """Engine numbers as people write them: whole floats become integers, all the way down."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: whole_numbers(item) for key, item in value.items()}
-    return [whole_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def _document(text: str, source: str) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import find_pairs
-from vertigym.decisions.model import Case, CaseError, DecisionModel, Engine
+from vertigym.decisions.model import Case, CaseError, Engine
 from vertigym.decisions.outputs import computed_fields, project
+from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, Sampler
 from vertigym.envs.decision.config import OLD_DECISION, DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.decision.scripts import sandboxed
@@ -115,9 +116,7 @@ class RuleComparison:
         ConfigError: there is no case that both models know.
     """
 
-    def __init__(
-        self, old: DecisionModel, new: DecisionModel, *, seed: int = 0, cases: Sequence[Case] = ()
-    ) -> None:
+    def __init__(self, old: RuleModel, new: RuleModel, *, seed: int = 0, cases: Sequence[Case] = ()) -> None:
         self.old, self.new, self.seed = old, new, seed
         found = [*cases, *(case for model in (old, new) for case in _sampled(model, seed))]
         unique = list({case_key(case): case for case in reversed(found)}.values())[::-1]
@@ -273,7 +272,7 @@ def change_lines(found: RuleDifference, most: int = 12) -> list[str]:
     return lines
 
 
-def _sampled(model: DecisionModel, seed: int) -> list[Case]:
+def _sampled(model: RuleModel, seed: int) -> list[Case]:
     """Cases that reach every rule and every boundary of a model."""
     known = analyse(model)
     sampler = Sampler(model, seed, unreachable=known.unreachable)
@@ -283,7 +282,7 @@ def _sampled(model: DecisionModel, seed: int) -> list[Case]:
     return [sample.case for sample in found.samples]
 
 
-def _decided(model: DecisionModel, case: Case) -> DecidedCase | None:
+def _decided(model: RuleModel, case: Case) -> DecidedCase | None:
     try:
         return DecidedCase(case, model.evaluate(case))
     except CaseError:
@@ -294,7 +293,7 @@ def _answer(sample: DecidedCase | None, fields: Sequence[str]) -> Any:
     return REFUSED if sample is None else project(sample.evaluation.output, fields)
 
 
-def _reason(compared: _ComparedCase, old: DecisionModel, new: DecisionModel) -> Any:
+def _reason(compared: _ComparedCase, old: RuleModel, new: RuleModel) -> Any:
     """The rules that applied before and whose like no longer does, and those that apply now."""
     before, now = (
         {(model.rules[r].node, model.rules[r].text): r for r in (sample.evaluation.rules if sample else ())}
@@ -305,11 +304,11 @@ def _reason(compared: _ComparedCase, old: DecisionModel, new: DecisionModel) -> 
     return gone, came
 
 
-def _rule_texts(model: DecisionModel) -> dict[str, None]:
+def _rule_texts(model: RuleModel) -> dict[str, None]:
     return {f"{rule.node}: {rule.text}": None for rule in model.rules.values()}
 
 
-def _other_nodes(old: DecisionModel, new: DecisionModel) -> list[str]:
+def _other_nodes(old: RuleModel, new: RuleModel) -> list[str]:
     """Names of expressions and scripts that are not the same in both."""
     sides = [{node.name: (node.expressions, node.source) for node in m.nodes} for m in (old, new)]
     names = dict.fromkeys([*sides[0], *sides[1]])

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertigym.core.files import dumps
-from vertigym.decisions.model import Case, DecisionModel, Node
+from vertigym.decisions.model import Case, Node
 from vertigym.decisions.outputs import WHOLE
+from vertigym.decisions.protocols import RuleModel
 
 _POLICY = {
     "first": "The first row that matches decides.",
@@ -13,7 +14,7 @@ _POLICY = {
 }
 
 
-def rules_text(model: DecisionModel) -> str:
+def rules_text(model: RuleModel) -> str:
     """All nodes that decide something, in the order they run, as Markdown."""
     parts = [part for node in model.nodes if (part := _node_text(node))]
     return "\n\n".join(["Decide by these rules. They apply in order; an empty cell matches anything.", *parts])
