@@ -41,7 +41,7 @@ from vertigym.decisions.model import DecisionError
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class FormalParameter:
     """A formal parameter of something that can be invoked."""
 
     name: str
@@ -242,7 +242,7 @@ class Compiler:
         name, parameters, body = "function", *self.function(element)
         return lambda scope, run: invocable(name, parameters, body, scope, run)
 
-    def function(self, element: Element) -> tuple[tuple[Parameter, ...], Body]:
+    def function(self, element: Element) -> tuple[tuple[FormalParameter, ...], Body]:
         """A function definition's parameters and body.
 
         Raises:
@@ -251,7 +251,7 @@ class Compiler:
         if (kind := element.get("kind") or "FEEL") != "FEEL":
             raise DecisionError(f"{self.where}: a {kind} function is not supported")
         parameters = tuple(
-            Parameter(" ".join((e.get("name") or "").split()), self.types.of(e))
+            FormalParameter(" ".join((e.get("name") or "").split()), self.types.of(e))
             for e in children(element, "formalParameter")
         )
         return parameters, self.inside(*(p.name for p in parameters)).of(element, "a function")
@@ -298,7 +298,7 @@ class _Items:
 
 def invocable(
     name: str,
-    parameters: Collection[Parameter],
+    parameters: Collection[FormalParameter],
     body: Body,
     scope: Mapping[str, Value],
     run: Evaluator,

@@ -6,14 +6,14 @@ Every decision is evaluated by itself, from what it requires. Source: OMG DMN 1.
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vertigym.decisions.dmn.boxed import Parameter, invocable
+from vertigym.decisions.dmn.boxed import FormalParameter, invocable
 from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.dmn.reader import DrgElement, Reader
 from vertigym.decisions.dmn.running import Evaluator, Scope
 from vertigym.decisions.dmn.tables import LISTS, DecisionTable
 from vertigym.decisions.feel import Clock, FeelType, Function, NoValue, Value
 from vertigym.decisions.feel.feel_types import ANY
-from vertigym.decisions.feel.functions import BUILT_IN
+from vertigym.decisions.feel.functions import BUILT_INS
 from vertigym.decisions.feel.syntax import Variable
 from vertigym.decisions.model import DecisionError
 
@@ -64,7 +64,7 @@ class DecisionGraph:
                 return
         declared = {name for name in self._reader.words if " " in name}
         for name in element.calls:
-            if name not in BUILT_IN and name not in functions | declared and not self._is_local(element, name):
+            if name not in BUILT_INS and name not in functions | declared and not self._is_local(element, name):
                 element.fault = f"{self._where(element)}: unknown function {name!r}"
                 return
 
@@ -149,6 +149,15 @@ class DecisionGraph:
                     seen.add(need)
                     stack.append((need, [*way, needed.name]))
         return []
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Names of more than one word that may stand in its texts."""
+        return self._reader.words
+
+    def imported_files(self) -> list[Path]:
+        """The files beside the main one."""
+        return self._reader.imported_files()
 
     # Deciding.
 
@@ -239,7 +248,7 @@ class DecisionGraph:
 
     def _service(self, element: DrgElement, run: Evaluator) -> Function:
         keys = (*element.inputs, *element.input_decisions)
-        parameters = [Parameter(self.elements[key].name, self.elements[key].type) for key in keys]
+        parameters = [FormalParameter(self.elements[key].name, self.elements[key].type) for key in keys]
 
         def body(scope: Scope, run: Evaluator) -> Value:
             given = {key: scope[self.elements[key].name] for key in keys}

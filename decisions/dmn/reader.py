@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from vertigym.decisions.dmn.boxed import Compiler, Parameter
+from vertigym.decisions.dmn.boxed import Compiler, FormalParameter
 from vertigym.decisions.dmn.elements import (
     Element,
     body_of,
@@ -47,7 +47,7 @@ class DrgElement:
     needs: tuple[str, ...] = ()
     body: Body | None = None
     table: DecisionTable | None = None
-    parameters: tuple[Parameter, ...] = ()
+    parameters: tuple[FormalParameter, ...] = ()
     outputs: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     input_decisions: tuple[str, ...] = ()
@@ -139,6 +139,10 @@ class Reader:
         yield from sorted(
             p.resolve() for p in path.parent.iterdir() if p.suffix in (".dmn", ".xml") and p.is_file()
         )
+
+    def imported_files(self) -> list[Path]:
+        """The files that were imported."""
+        return [path for path, file in self._files.items() if file is not self.main]
 
     # Elements.
 

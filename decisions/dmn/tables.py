@@ -45,6 +45,7 @@ class OutputClause:
     order: tuple[Expr, ...]
     default: Expr | None
     limit_text: str = ""
+    default_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,21 @@ class DecisionTable:
         tree = parse(f"{_AGGREGATES[self.aggregate]}(results)", ["results"])
         return evaluate(tree, {"results": found}, reasons=run.reasons)
 
+    @property
+    def defaults(self) -> str:
+        """The default outputs as text, empty where there are none."""
+        return ", ".join(output.default_text for output in self.outputs if output.default_text)
+
+    def by_priority(self) -> list[TableRule]:
+        """The rules in the order of their literal outputs' priority."""
+        orders = [[getattr(tree, "value", None) for tree in output.order] for output in self.outputs]
+
+        def rank(rule: TableRule) -> list[int]:
+            pairs = zip(self.constant(rule) or (), orders, strict=True)
+            return [order.index(value) if value in order else len(order) for value, order in pairs]
+
+        return sorted(self.rules, key=rank)
+
     def constant(self, rule: TableRule) -> list[Value] | None:
         """A rule's outputs where all are literals."""
         if all(tree is None or isinstance(tree, Constant) for tree in rule.trees):
@@ -280,7 +296,7 @@ def _output(element: Element, count: int, compiler: Compiler) -> OutputClause:
     order = compiler.at("output values").tests(limit_text).tests if limit_text else ()
     text = inner_text(default)
     return OutputClause(
-        name, kind, order, compiler.at("default").expression(text) if text else None, limit_text
+        name, kind, order, compiler.at("default").expression(text) if text else None, limit_text, text
     )
 
 
