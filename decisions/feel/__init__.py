@@ -3,45 +3,50 @@
     tree = parse("if Applicant Age >= 18 then fee * 2 else null", names=["Applicant Age", "fee"])
     evaluate(tree, {"Applicant Age": number(20), "fee": number("7.5")})  # Decimal('15.0')
 
-What FEEL cannot compute is null, never an exception; `reasons` collects why. Only a text that is not FEEL, and an
-evaluation past its bounds, raise `FeelError`.
+What FEEL cannot compute is null, never an exception; `reasons` collects why. Only a text that is not FEEL,
+and an evaluation past its bounds, raise `FeelError`.
 """
 
 from collections.abc import Callable, Collection, Mapping, MutableSequence
-from datetime import datetime
+from typing import TypeVar
 
+from vertigym.decisions.feel.conformance import coerced, conforms, fits
+from vertigym.decisions.feel.cursor import Cursor
+from vertigym.decisions.feel.evaluator import Clock, Evaluation, Scope
 from vertigym.decisions.feel.feel_types import FeelType
+from vertigym.decisions.feel.functions import BUILT_INS
+from vertigym.decisions.feel.parser import Parser
+from vertigym.decisions.feel.properties import NAMES as PROPERTIES
 from vertigym.decisions.feel.syntax import Expr, UnaryTests
 from vertigym.decisions.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
-from vertigym.decisions.feel.values import Function, NoValue, Range, Value, number
-from vertigym.decisions.model import DecisionError
+from vertigym.decisions.feel.temporal_text import temporal
+from vertigym.decisions.feel.texts import from_json, text, to_json
+from vertigym.decisions.feel.values import FeelError, Function, NoValue, Range, Value, number
 
-Clock = Callable[[], datetime]  # what `now()` and `today()` read; without one they are null
-
-
-class FeelError(DecisionError):
-    """A text that is not FEEL, or an evaluation past its bounds."""
+T = TypeVar("T")
+_KNOWN = [*BUILT_INS, *PROPERTIES]
 
 
 def parse(text: str, names: Collection[str] = ()) -> Expr:
     """Reads an expression.
 
-    `names` are names in scope that may hold spaces or operators (`Applicant Age`, `a-b`), also those of the fields of
-    contexts in scope; the longest that fits is taken. Built-in functions and names that the text declares are known.
+    `names` are names in scope that may hold spaces or operators (`Applicant Age`, `a-b`), also those of the
+    fields of contexts in scope; the longest that fits is taken. Built-in functions and names that the text
+    declares are known. Words beside each other that are no known name are taken as one.
 
     Raises:
         FeelError: it is not FEEL, is nested too deeply, or is too long.
     """
-    raise NotImplementedError
+    return _bounded(lambda: Parser(text, names, _KNOWN).whole())
 
 
 def parse_unary_tests(text: str, names: Collection[str] = ()) -> UnaryTests:
-    """Reads a decision table's cell or allowed values: `-`, `not(…)`, or tests with commas between.
+    """Reads a decision table's cell or allowed values: `-` or nothing, `not(…)`, or tests with commas between.
 
     Raises:
         FeelError: as for `parse`.
     """
-    raise NotImplementedError
+    return _bounded(lambda: Parser(text, names, _KNOWN).unary_tests())
 
 
 def parse_type(text: str) -> FeelType:
@@ -50,7 +55,7 @@ def parse_type(text: str) -> FeelType:
     Raises:
         FeelError: it is not a type.
     """
-    raise NotImplementedError
+    return _bounded(lambda: Cursor(text, (), ()).whole_type())
 
 
 def evaluate(
@@ -66,14 +71,14 @@ def evaluate(
     Args:
         expr: what `parse` gave.
         scope: values by name, the caller's functions among them; they come before built-in functions.
-        clock: the time of `now()` and `today()`.
+        clock: the time of `now()` and `today()`, which are null without one.
         reasons: gets a line for each null that an operation or function gave, in the order of evaluation.
         types: what the caller's own type names stand for, for `instance of`.
 
     Raises:
         FeelError: it takes too many steps, too much memory or too deep a recursion.
     """
-    raise NotImplementedError
+    return _bounded(lambda: Evaluation(clock, reasons, types).value(expr, Scope(scope)))
 
 
 def satisfies(
@@ -90,25 +95,14 @@ def satisfies(
     Raises:
         FeelError: as for `evaluate`.
     """
-    raise NotImplementedError
+    return _bounded(lambda: Evaluation(clock, reasons, types).satisfies(tests, value, Scope(scope)))
 
 
-def conforms(value: Value, kind: FeelType, types: Mapping[str, FeelType] | None = None) -> bool:
-    """Whether `value instance of kind`; null is of type Null and Any only."""
-    raise NotImplementedError
-
-
-def from_json(value: object) -> Value:
-    """A JSON value as FEEL's: whole and decimal numbers exactly, floats as they are printed; texts stay texts."""
-    raise NotImplementedError
-
-
-def to_json(value: Value) -> object:
-    """A FEEL value as JSON: numbers as int, or float, dates and durations as ISO texts, ranges and functions as FEEL.
-
-    A number that a float does not hold exactly is the nearest float.
-    """
-    raise NotImplementedError
+def _bounded(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except RecursionError:
+        raise FeelError("FEEL nested or recursing too deeply") from None
 
 
 __all__ = [
@@ -126,13 +120,17 @@ __all__ = [
     "UnaryTests",
     "Value",
     "YearsMonths",
+    "coerced",
     "conforms",
     "evaluate",
+    "fits",
     "from_json",
     "number",
     "parse",
     "parse_type",
     "parse_unary_tests",
     "satisfies",
+    "temporal",
+    "text",
     "to_json",
 ]

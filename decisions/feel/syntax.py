@@ -26,9 +26,11 @@ class Expr:
 
     def walk(self) -> Iterator["Expr"]:
         """This expression and all inside it."""
-        yield self
-        for child in self.children():
-            yield from child.walk()
+        left: list[Expr] = [self]
+        while left:
+            expr = left.pop()
+            yield expr
+            left += reversed(list(expr.children()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,13 @@ class Constant(Expr):
     """A number, string, `true`, `false`, `null`, or an `@"…"` literal."""
 
     value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class NullNode(Expr):
+    """An `@"…"` literal that spells nothing: null, and why."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +199,10 @@ class FunctionNode(Expr):
 
 @dataclass(frozen=True, slots=True)
 class UnaryTests:
-    """A decision table's cell: `tests`, of which one must hold, or, where `negated`, none. None at all is `-`."""
+    """A decision table's cell: `tests`, of which one must hold, or, where `negated`, none.
+
+    No tests at all is `-`: anything passes.
+    """
 
     tests: tuple[Expr, ...]
     negated: bool = False

@@ -20,6 +20,7 @@ from typing import Any
 
 from vertigym.decisions.feel.feel_types import ANY, FeelType
 from vertigym.decisions.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
+from vertigym.decisions.model import DecisionError
 
 DECIMAL128 = decimal.Context(
     prec=34,
@@ -30,6 +31,10 @@ DECIMAL128 = decimal.Context(
 )
 MOST_ITEMS = 100_000  # of a list that a range or a function makes
 MOST_CHARACTERS = 1_000_000  # of a string that an expression makes
+
+
+class FeelError(DecisionError):
+    """A text that is not FEEL, or an evaluation past its bounds."""
 
 
 class NoValue(Exception):  # noqa: N818 - not an error: FEEL's null, and why
@@ -53,8 +58,8 @@ class Range:
 class Function:
     """Something that can be invoked: a closure, or what the caller registers (a business knowledge model).
 
-    `call` takes one value for each parameter, in their order, and returns a value or raises `NoValue`. Arguments
-    that do not conform to `types` (empty: anything goes) are refused before the call: the result is null.
+    `call` takes one value for each parameter, in their order, and returns a value or raises `NoValue`. Where
+    `types` are given, arguments that do not conform to them make the result null, without a call.
     """
 
     name: str
@@ -88,3 +93,47 @@ def number(value: int | str | Decimal) -> Decimal:
         decimal.InvalidOperation: the text is no number.
     """
     return DECIMAL128.create_decimal(value)
+
+
+def kind_of(value: Value) -> str:
+    """The name of a value's type."""
+    return "function" if isinstance(value, Function) else _KINDS[type(value)]
+
+
+def shown(value: Value) -> str:
+    """A value in a reason: short."""
+    if isinstance(value, str):
+        return f'"{value[:40]}"' if len(value) <= 40 else f'"{value[:40]}…"'
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)[:60] if isinstance(value, Decimal) else f"a {kind_of(value)}"
+
+
+def measure(value: Value, most: int) -> int:
+    """How many values lie in a value, itself among them, counted as far as `most`: a part that stands in many places
+    counts each time, so this is what walking through it costs."""
+    count, left = 0, [value]
+    while left and count <= most:
+        item = left.pop()
+        count += 1
+        if isinstance(item, list):
+            left += item
+        elif isinstance(item, dict):
+            left += item.values()
+    return count + len(left)
+
+
+_KINDS: dict[type, str] = {
+    type(None): "null",
+    bool: "boolean",
+    Decimal: "number",
+    str: "string",
+    Date: "date",
+    Time: "time",
+    DateTime: "date and time",
+    YearsMonths: "years and months duration",
+    DaysTime: "days and time duration",
+    list: "list",
+    dict: "context",
+    Range: "range",
+}

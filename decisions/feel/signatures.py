@@ -1,0 +1,156 @@
+"""Built-in functions declared by their signatures, as the standard prints them.
+
+    @builtin("substring(string: string, start position: number, length?: number)")
+
+Arguments are bound by position or by name, and checked: one that is null or of another type makes the result
+null, with the signature as the reason. `name?` may be left out, `type?` may be null, `...name` takes the rest. A
+function with several signatures takes the first that fits; if none does, the first that fits after FEEL's own
+conversions.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vertigym.decisions.feel.conformance import coerced, conforms
+from vertigym.decisions.feel.feel_types import FeelType
+from vertigym.decisions.feel.values import Function, NoValue, Value, kind_of
+
+_PARAMETER = re.compile(
+    r"(?P<rest>\.\.\.)?(?P<name>[\w ]+?)(?P<optional>\?)?: (?P<type>[\w ]+)(?:<(?P<item>\w+)>)?(?P<null>\?)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a signature."""
+
+    name: str
+    type: FeelType
+    optional: bool
+    nullable: bool
+    rest: bool
+
+    @classmethod
+    def of(cls, text: str) -> "Parameter":
+        """Reads `name?: type?`."""
+        match = _PARAMETER.fullmatch(text)
+        assert match, text
+        kind = FeelType(match["type"], (FeelType(match["item"]),) if match["item"] else ())
+        nullable = bool(match["null"]) or kind.name == "Any"
+        return cls(match["name"], kind, bool(match["optional"]), nullable, bool(match["rest"]))
+
+    def accepts(self, value: Value, *, convert: bool) -> Value:
+        """The value as this parameter takes it.
+
+        Raises:
+            NoValue: it does not.
+        """
+        if value is None:
+            if self.nullable:
+                return None
+        elif conforms(value, self.type):
+            return value
+        elif convert:
+            return coerced(value, self.type)
+        raise NoValue("")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What may be passed, and what computes the result."""
+
+    text: str
+    parameters: tuple[Parameter, ...]
+    run: Callable[..., Value]
+
+    def bound(self, arguments: Sequence[Value], names: Sequence[str], *, convert: bool) -> list[Value] | None:
+        """The arguments as `run` takes them, or none where they do not fit."""
+        if names:
+            given = dict(zip(names, arguments, strict=True))
+            known = [parameter.name for parameter in self.parameters]
+            if len(given) < len(names) or not given.keys() <= set(known):
+                return None
+            last = max(known.index(name) for name in names)
+            required = max((i for i, p in enumerate(self.parameters) if not p.optional), default=-1)
+            arguments = [given.get(name) for name in known[: max(last, required) + 1]]
+            absent = [name not in given for name in known]
+        else:
+            absent = []
+        pairs = self._paired(arguments)
+        if pairs is None:
+            return None
+        try:
+            return [
+                None
+                if absent and absent[index] and parameter.optional
+                else parameter.accepts(value, convert=convert)
+                for index, (parameter, value) in enumerate(pairs)
+            ]
+        except NoValue:
+            return None
+
+    def _paired(self, arguments: Sequence[Value]) -> list[tuple[Parameter, Value]] | None:
+        parameters = list(self.parameters)
+        if parameters and parameters[-1].rest:
+            parameters += [parameters[-1]] * (len(arguments) - len(parameters))
+        required = sum(not parameter.optional for parameter in self.parameters)
+        if not required <= len(arguments) <= len(parameters):
+            return None
+        return list(zip(parameters, arguments, strict=False))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BuiltIn(Function):
+    """A function that FEEL defines. One that reads the clock gets it as its first argument."""
+
+    signatures: list[Signature] = field(default_factory=list)
+    clocked: bool = False
+
+    def bind(
+        self, arguments: Sequence[Value], names: Sequence[str]
+    ) -> tuple[Callable[..., Value], list[Value]]:
+        """What to run, and with which values.
+
+        Raises:
+            NoValue: no signature fits.
+        """
+        for convert in (False, True):
+            for signature in self.signatures:
+                values = signature.bound(arguments, names, convert=convert)
+                if values is not None:
+                    return signature.run, values
+        given = ", ".join(map(kind_of, arguments))
+        known = " or ".join(signature.text for signature in self.signatures)
+        raise NoValue(f"{self.name}({given}) does not fit {known}")
+
+
+BUILT_INS: dict[str, BuiltIn] = {}
+
+
+def builtin(*signatures: str, clocked: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declares a function of FEEL by its signatures, all of one name."""
+
+    def declare(run: Callable[..., Any]) -> Callable[..., Any]:
+        for text in signatures:
+            name, _, rest = text.partition("(")
+            parameters = tuple(Parameter.of(part) for part in rest.rstrip(")").split(", ") if part)
+            if name not in BUILT_INS:
+                BUILT_INS[name] = BuiltIn(
+                    name, tuple(p.name for p in parameters), _applied(name), clocked=clocked
+                )
+            BUILT_INS[name].signatures.append(Signature(text, parameters, run))
+        return run
+
+    return declare
+
+
+def _applied(name: str) -> Callable[..., Value]:
+    """A built-in function as a plain call, for where it is passed as a value."""
+
+    def call(*arguments: Value) -> Value:
+        run, values = BUILT_INS[name].bind(arguments, ())
+        return run(*values)
+
+    return call
