@@ -5,9 +5,11 @@ is found when the model is read, and a tool that leaves its inputs implied gets 
 Source: OMG DMN 1.5, chapters 7.3 and 10.3.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+from vertigym.decisions.dmn.dialects import feel_text, is_feel
 from vertigym.decisions.dmn.elements import (
     EXPRESSIONS,
     Element,
@@ -19,13 +21,7 @@ from vertigym.decisions.dmn.elements import (
     name_of,
 )
 from vertigym.decisions.dmn.item_types import ItemType, TypeTable, located
-from vertigym.decisions.dmn.names import (
-    called_names,
-    check_language,
-    free_names,
-    is_external,
-    language_of,
-)
+from vertigym.decisions.dmn.names import called_names, free_names, is_external, language_of
 from vertigym.decisions.dmn.running import Body, Evaluator, Scope
 from vertigym.decisions.feel import (
     Expr,
@@ -40,6 +36,9 @@ from vertigym.decisions.feel import (
 from vertigym.decisions.model import DecisionError
 
 
+T = TypeVar("T", Expr, UnaryTests)
+
+
 @dataclass(frozen=True, slots=True)
 class FormalParameter:
     """A formal parameter of something that can be invoked."""
@@ -51,17 +50,21 @@ class FormalParameter:
 @dataclass(slots=True)
 class Compiler:
     """Compiles the expressions of one element of a model. `names` may stand in its texts, `known` are those that have
-    a value there; `free` collects the others, `texts` every FEEL text, `calls` what is invoked."""
+    a value there; `free` collects the others, `texts` every FEEL text, `calls` what is invoked, `said` what texts of a
+    `tool` are in FEEL."""
 
     types: TypeTable
     names: frozenset[str]
     known: frozenset[str]
     where: str
     language: str = ""
+    tool: bool = False
     feel_types: Mapping[str, FeelType] = field(default_factory=dict)
     free: list[tuple[str, ...]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def inside(self, *more: str) -> "Compiler":
         """The compiler of a part where further names have a value; what it notes is noted here too."""
@@ -78,8 +81,7 @@ class Compiler:
         Raises:
             DecisionError: not FEEL, or a function in another language.
         """
-        located(lambda: check_language(text, language or self.language), self.where)
-        tree = located(lambda: parse(text, self.names), f"{self.where}: {text[:60]!r}")
+        tree = self._read(text, language, parse)
         if is_external(tree):
             raise DecisionError(f"{self.where}: a function in Java or PMML is not supported: {text[:60]!r}")
         self._note(tree, text)
@@ -90,10 +92,32 @@ class Compiler:
         Raises:
             DecisionError: not FEEL.
         """
-        located(lambda: check_language(text, language or self.language, is_test=True), self.where)
-        tests = located(lambda: parse_unary_tests(text or "-", self.names), f"{self.where}: {text[:60]!r}")
+        tests = self._read(text or "-", language, parse_unary_tests, is_test=True)
         self._note(tests, text)
         return tests
+
+    def _read(
+        self, text: str, language: str, read: Callable[[str, Collection[str]], T], *, is_test: bool = False
+    ) -> T:
+        """A text read as FEEL; of a tool's file, where it is none, what it says in FEEL."""
+        language = language or self.language
+        where = f"{self.where}: {text[:60]!r}"
+        if not is_feel(language) and text not in ("", "-"):
+            said = located(lambda: feel_text(text, language, is_test=is_test), self.where)
+            self.said[text] = said
+            return located(lambda: read(said, self.names), where)
+        try:
+            return read(text, self.names)
+        except DecisionError as error:
+            if not self.tool or language:
+                raise DecisionError(f"{where}: {error}") from None
+            try:
+                said = feel_text(text, language, is_test=is_test)
+                found = read(said, self.names)
+            except DecisionError:
+                raise DecisionError(f"{where}: {error}") from None
+            self.said[text] = said
+            return found
 
     def _note(self, tree: Expr | UnaryTests, text: str) -> None:
         self.free += free_names(tree, self.known)
@@ -109,7 +133,11 @@ class Compiler:
         """
         kind = local(element)
         within = replace(self, language=language_of(element, self.language))
-        return getattr(within, f"_{kind.lower()}")(element)  # type: ignore[no-any-return]
+        body: Body = getattr(within, f"_{kind.lower()}")(element)
+        if not element.get("typeRef"):
+            return body
+        stated = self.types.of(element)
+        return lambda scope, run: run.coerced(body(scope, run), stated, kind)
 
     def of(self, element: Element, what: str) -> Body:
         """The expression right inside an element.
@@ -176,7 +204,16 @@ class Compiler:
 
     def _conditional(self, element: Element) -> Body:
         test, then, other = (self._part(element, tag) for tag in ("if", "then", "else"))
-        return lambda scope, run: then(scope, run) if test(scope, run) is True else other(scope, run)
+
+        def chosen(scope: Scope, run: Evaluator) -> Value:
+            match test(scope, run):
+                case True:
+                    return then(scope, run)
+                case False | None:
+                    return other(scope, run)
+            return run.null("the condition of a conditional is not true or false")
+
+        return chosen
 
     def _filter(self, element: Element) -> Body:
         source = self._part(element, "in")
@@ -186,11 +223,16 @@ class Compiler:
 
         def kept(scope: Scope, run: Evaluator) -> Value:
             items = source(scope, run)
-            items = items if isinstance(items, list) else [] if items is None else [items]
+            if items is None:
+                return run.null("a filter of null")
+            items = items if isinstance(items, list) else [items]
             fields = (
                 (item, {**scope, **(item if isinstance(item, dict) else {}), "item": item}) for item in items
             )
-            return [item for item, seen in fields if condition(seen, run) is True]
+            found = [(item, condition(seen, run)) for item, seen in fields]
+            if any(not isinstance(match, bool | None) for _, match in found):
+                return run.null("the match of a filter is not true or false")
+            return [item for item, match in found if match is True]
 
         return kept
 
@@ -200,7 +242,9 @@ class Compiler:
 
         def loop(scope: Scope, run: Evaluator) -> Value:
             partial: list[Value] = []
-            for item in items(scope, run):
+            if (over := items(scope, run)) is None:
+                return run.null(f"{name} in null")
+            for item in over:
                 partial.append(body({**scope, name: item, "partial": list(partial)}, run))
             return partial
 
@@ -217,7 +261,9 @@ class Compiler:
         body = self.inside(name)._part(element, "satisfies")
 
         def quantified(scope: Scope, run: Evaluator) -> Value:
-            found = [body({**scope, name: item}, run) for item in items(scope, run)]
+            if (over := items(scope, run)) is None:
+                return run.null(f"{name} in null")
+            found = [body({**scope, name: item}, run) for item in over]
             if any(each is decided_by for each in found):
                 return decided_by
             return None if any(not isinstance(each, bool) for each in found) else not decided_by
@@ -274,26 +320,24 @@ class Compiler:
             function = run.value(callee, scope, types)
             given = {name: argument(scope, run) for name, argument in bound.items()}
             if not isinstance(function, Function) or {*given} != {*function.parameters}:
-                run.reasons.append(f"{text}: not a function of {', '.join(given)}")
-                return None
+                return run.null(f"{text}: not a function of {', '.join(given)}")
             try:
                 return function.call(*(given[name] for name in function.parameters))
             except NoValue as error:
-                run.reasons.append(f"{text}: {error}")
-                return None
+                return run.null(f"{text}: {error}")
 
         return invoke
 
 
 @dataclass(frozen=True, slots=True)
 class _Items:
-    """What a loop goes over: a list; a single value as a list of one; nothing for null."""
+    """What a loop goes over: a list; a single value as a list of one; null is none."""
 
     body: Body
 
-    def __call__(self, scope: Scope, run: Evaluator) -> list[Value]:
+    def __call__(self, scope: Scope, run: Evaluator) -> list[Value] | None:
         found = self.body(scope, run)
-        return found if isinstance(found, list) else [] if found is None else [found]
+        return found if found is None or isinstance(found, list) else [found]
 
 
 def invocable(

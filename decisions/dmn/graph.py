@@ -33,7 +33,7 @@ class DecisionGraph:
         self.elements = self._reader.elements
         self.implied: dict[str, ItemType] = {}  # inputs that no element declares
         for element in self.elements.values():
-            if element.kind != "decisionService":
+            if element.kind in ("decision", "businessKnowledgeModel"):
                 self._reader.compile(element)
         for element in self.elements.values():
             self._resolve(element)
@@ -53,10 +53,11 @@ class DecisionGraph:
             return
         aliases = self._aliases(element)
         functions = {*self._visible(element), *element.aliases, element.name}
+        implies = element.kind == "decision" and (self._reader.implied or not self._uses_inputs(element))
         for path in element.paths:
             if path[0] in aliases:
                 element.aliases[path[0]] = aliases[path[0]]
-            elif self._reader.implied and element.kind == "decision":
+            elif implies:
                 self._imply(path, element)
             else:
                 known = ", ".join(sorted(functions - {element.name})) or "none"
@@ -67,6 +68,12 @@ class DecisionGraph:
             if name not in BUILT_INS and name not in functions | declared and not self._is_local(element, name):
                 element.fault = f"{self._where(element)}: unknown function {name!r}"
                 return
+
+    def _uses_inputs(self, element: DrgElement) -> bool:
+        """Whether a decision names any input that it requires. Where it names none, its inputs are only drawn, and
+        its expressions speak of others, as Camunda's do."""
+        names = {e.name for key in element.needs if (e := self.elements[key]).kind == "inputData"}
+        return not names or any(name in text for name in names for text in element.texts)
 
     def _where(self, element: DrgElement) -> str:
         return f"{element.file.source}: {element.kind} {element.name!r}"

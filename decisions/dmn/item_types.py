@@ -100,7 +100,7 @@ class ItemType:
         if isinstance(value, Date) and self.base.name == "date and time":
             made = DateTime(value, Time(0, 0, 0, zone=0))
         elif isinstance(value, list) and len(value) == 1 and not self.item:
-            return self.coerced(value[0])
+            made = value[0]
         elif self.item and not isinstance(value, list):
             made = [value]
         if made is value or not self.holds(made):

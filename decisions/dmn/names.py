@@ -1,10 +1,5 @@
-"""Which names an expression asks its surroundings for, and whether its text is FEEL at all.
+"""Which names an expression asks its surroundings for."""
 
-The tools' own languages (JUEL, Groovy, JavaScript, …) are refused, except where a text is a plain name or literal,
-which FEEL reads as they do.
-"""
-
-import re
 from collections.abc import Collection, Iterator
 
 from vertigym.decisions.dmn.elements import Element
@@ -19,26 +14,6 @@ from vertigym.decisions.feel.syntax import (
     Quantified,
     Variable,
 )
-from vertigym.decisions.model import DecisionError
-
-_PLAIN = re.compile(r'-?\d+(\.\d+)?|"[^"\\$#]*"|true|false|null|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*')
-
-
-def is_feel(language: str) -> bool:
-    """Whether an expression language's name or address stands for FEEL."""
-    return not language.strip() or "feel" in language.lower()
-
-
-def check_language(text: str, language: str, *, is_test: bool = False) -> None:
-    """
-    Raises:
-        DecisionError: the text is in another language, and not a plain name or literal. A test (a table's condition)
-            means another thing there in any case.
-    """
-    if is_feel(language) or not text or (not is_test and _PLAIN.fullmatch(text)):
-        return
-    raise DecisionError(f"expression language {language!r} is not supported, only FEEL: {text[:60]!r}")
-
 
 def language_of(element: Element, outer: str) -> str:
     """The expression language that an element states, or the one around it."""

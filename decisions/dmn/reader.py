@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from vertigym.decisions.dmn.boxed import Compiler, FormalParameter
+from vertigym.decisions.dmn.dialects import is_feel, is_tool
 from vertigym.decisions.dmn.elements import (
     Element,
     body_of,
@@ -22,7 +23,6 @@ from vertigym.decisions.dmn.elements import (
     version_of,
 )
 from vertigym.decisions.dmn.item_types import ItemType, TypeTable
-from vertigym.decisions.dmn.names import is_feel
 from vertigym.decisions.dmn.running import Body
 from vertigym.decisions.dmn.tables import DecisionTable, compiled_table
 from vertigym.decisions.model import DecisionError
@@ -55,6 +55,8 @@ class DrgElement:
     aliases: dict[str, tuple[str, str]] = field(default_factory=dict)  # a name -> (key, output) of a decision
     texts: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     fault: str = ""
 
 
@@ -68,6 +70,7 @@ class DmnFile:
     version: str
     types: TypeTable
     imports: dict[str, "DmnFile"] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # imports that are not there: namespace -> name
 
     def key(self, href: str) -> str:
         """The key that a reference stands for."""
@@ -117,21 +120,22 @@ class Reader:
         for element in children(root, "import"):
             if _is_model(element):
                 name = " ".join((element.get("name") or "").split())
-                file.imports[name] = self._imported(element, file, path)
-                file.types.imported[name] = file.imports[name].types
+                if found := self._imported(element, file, path):
+                    file.imports[name], file.types.imported[name] = found, found.types
+                else:
+                    file.missing[element.get("namespace") or ""] = name
         return file
 
-    def _imported(self, element: Element, file: DmnFile, path: Path) -> DmnFile:
-        """The file that an import names: at its location, or the one beside the file with its namespace."""
+    def _imported(self, element: Element, file: DmnFile, path: Path) -> DmnFile | None:
+        """The file that an import names: at its location, or the one beside the file with its namespace. None where
+        there is none: what needs it cannot be used, the rest can."""
         space, location = element.get("namespace") or "", unquote(element.get("locationURI") or "")
         for found in self._candidates(location, path):
             if not found.is_relative_to(self._folder):
                 raise DecisionError(f"{file.source}: import {location!r} lies outside the file's folder")
             if found.is_file() and (not space or _space_of(found) == space):
                 return self._file(found, str(Path(file.source).parent / found.relative_to(path.parent)))
-        raise DecisionError(
-            f"{file.source}: import {element.get('name')!r}: no DMN file beside it has the namespace {space!r}"
-        )
+        return None
 
     def _candidates(self, location: str, path: Path) -> Iterator[Path]:
         if location and "://" not in location:
@@ -186,7 +190,12 @@ class Reader:
                 if logic is None:
                     raise DecisionError(f"{compiler.where}: a knowledge model without logic")
                 element.parameters, element.body = compiler.inside(element.name).function(logic)
+                if not element.parameters:  # what it asks for is what it takes, in that order
+                    names = dict.fromkeys(path[0] for path in compiler.free)
+                    element.parameters = tuple(FormalParameter(name, ItemType()) for name in names)
+                    compiler.free.clear()
             element.paths, element.texts, element.calls = compiler.free, compiler.texts, compiler.calls
+            element.said, element.notes = compiler.said, compiler.notes
         except DecisionError as error:
             element.fault = str(error)
         except RecursionError:
@@ -201,7 +210,12 @@ class Reader:
         names = []
         for key in element.needs:
             if (needed := self.elements.get(key)) is None:
-                id_ = key.rpartition("#")[2]
+                space, _, id_ = key.rpartition("#")
+                if space in element.file.missing:
+                    raise DecisionError(
+                        f"{element.file.source}: {element.name!r} needs the import {element.file.missing[space]!r}: no "
+                        f"DMN file beside it has the namespace {space!r}"
+                    )
                 raise DecisionError(
                     f"{element.file.source}: decision {element.name!r} requires #{id_}, which is not there"
                 )
@@ -218,6 +232,7 @@ class Reader:
             known=frozenset(visible),
             where=f"{file.source}: {_KINDS[element.kind]} {element.name!r}",
             language="" if is_feel(outer) else outer,
+            tool=is_tool(file.root),
             feel_types=file.types.feel_types,
         )
 
@@ -235,8 +250,8 @@ _KINDS = {"decision": "decision", "businessKnowledgeModel": "knowledge model", "
 
 def _is_model(element: Element) -> bool:
     """Whether an import is of DMN (others are of XML types or PMML, which a decision may or may not need)."""
-    kind = element.get("importType") or ""
-    return "/DMN/" in kind.upper() or not kind
+    kind = (element.get("importType") or "").upper()
+    return "PMML" not in kind and "XMLSCHEMA" not in kind
 
 
 def _space_of(path: Path) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from vertigym.decisions.dmn.atoms import AtomReader
-from vertigym.decisions.dmn.elements import Element, body_of, child, children, inner_text, local
+from vertigym.decisions.dmn.elements import EXPRESSIONS, Element, body_of, child, children, inner_text, local
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.reader import DrgElement
 from vertigym.decisions.dmn.tables import DecisionTable
@@ -28,6 +28,8 @@ def node_of(element: DrgElement, graph: DecisionGraph) -> Node | None:
         return None
     if element.kind == "decision" and element.table:
         return _table_node(element, element.table)
+    if not element.texts:
+        return None
     if element.kind == "decision" and local(body_of(element.element)) == "literalExpression":
         return Node(element.key, element.name, "expression", expressions=((element.name, element.texts[0]),))
     name = element.name
@@ -108,6 +110,10 @@ def shown(element: Element | None) -> Iterator[str]:
             for rule in children(element, "rule"):
                 cells = [inner_text(e) for e in children(rule, "inputEntry", "outputEntry")]
                 yield f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |"
+        case "list" | "relation" | "row" as kind:
+            yield kind
+            for part in children(element, "column", "row", *EXPRESSIONS):
+                yield from _headed("  - ", iter([part.get("name") or ""]) if local(part) == "column" else shown(part))
         case kind:
             yield f"{kind} {element.get('iteratorVariable') or ''}".strip()
             for part in element:

@@ -9,6 +9,7 @@ from vertigym.decisions.feel import Clock, Expr, FeelError, FeelType, NoValue, V
 Scope = dict[str, Value]
 Body = Callable[[Scope, "Evaluator"], Value]  # a compiled boxed expression
 _MOST_STEPS = 200_000  # boxed expressions in one evaluation
+_MOST_REASONS = 100
 _MOST_CALLS = 60  # invocations in each other
 
 
@@ -57,8 +58,12 @@ class Evaluator:
         try:
             return kind.coerced(value)
         except NoValue as error:
-            self.reasons.append(f"{what}: {error}")
-            return None
+            return self.null(f"{what}: {error}")
+
+    def null(self, reason: str) -> None:
+        """Null, its reason kept."""
+        if len(self.reasons) < _MOST_REASONS:
+            self.reasons.append(reason)
 
     def called(self, body: Body, scope: Scope) -> Value:
         """The value of an invoked body.

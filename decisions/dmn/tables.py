@@ -219,7 +219,11 @@ def compiled_table(element: Element, compiler: Compiler, id_: str = "") -> Decis
         DecisionError: its policy, a column or a cell cannot be used; the rule is named.
     """
     policy, aggregate = _policy(element, compiler.where)
-    columns = [_column(e, compiler.at(f"input {n}")) for n, e in enumerate(children(element, "input"), 1)]
+    inputs, rows = children(element, "input"), children(element, "rule")
+    columns = [
+        _column(e, [inner_text(c) for c in _cells(rows, n)], compiler.at(f"input {n + 1}"))
+        for n, e in enumerate(inputs)
+    ]
     clauses = children(element, "output")
     if not clauses:
         raise DecisionError(f"{compiler.where}: a decision table without an output")
@@ -230,10 +234,8 @@ def compiled_table(element: Element, compiler: Compiler, id_: str = "") -> Decis
         raise DecisionError(f"{compiler.where}: hit policy {policy} needs output values in order of priority")
     rules = [
         _rule(e, number, len(columns), len(outputs), compiler.at(f"rule {number}"))
-        for number, e in enumerate(children(element, "rule"), 1)
+        for number, e in enumerate(rows, 1)
     ]
-    if not rules:
-        raise DecisionError(f"{compiler.where}: a decision table without a rule")
     if policy in ("PRIORITY", "OUTPUT ORDER"):
         _check_ranked(rules, outputs, compiler.where)
     table = DecisionTable(id_, policy, aggregate, columns, outputs, rules, dict(compiler.feel_types))
@@ -270,11 +272,23 @@ def _policy(element: Element, where: str) -> tuple[str, str]:
     return policy, aggregate if policy == "COLLECT" else ""
 
 
-def _column(element: Element, compiler: Compiler) -> Column:
+def _cells(rows: Sequence[Element], place: int) -> Iterator[Element]:
+    """A column's cells."""
+    for row in rows:
+        yield from children(row, "inputEntry")[place : place + 1]
+
+
+def _column(element: Element, cells: Sequence[str], compiler: Compiler) -> Column:
+    """A column. Modellers leave its expression away where its label says what it is, or where its cells are conditions
+    of their own."""
     inner = child(element, "inputExpression")
     text = inner_text(inner)
-    if not text:
-        raise DecisionError(f"{compiler.where}: an input column without an expression")
+    if not text and any(cell not in ("", "-") and not cell.startswith(("${", "#{")) for cell in cells):
+        text = " ".join((element.get("label") or "").split())
+        if not text.isidentifier():
+            raise DecisionError(f"{compiler.where}: an input column without an expression")
+        compiler.notes.append(f"{compiler.where} has no expression: its label {text!r} is taken as a name")
+    text = text or "null"
     limit_text = inner_text(child(element, "inputValues"))
     language = (inner.get("expressionLanguage") if inner is not None else "") or ""
     return Column(
