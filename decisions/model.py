@@ -173,6 +173,11 @@ class DecisionModel:
             hit += self._hits(node_id, entry["traceData"])
         return Evaluation(whole_numbers(answer["result"]), tuple(dict.fromkeys(hit)), contexts)
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The model as an environment's folder keeps it."""
+        return {"decision.json": self.text}
+
     @cached_property
     def _decide(self) -> Decide:
         if not self.scripts:

@@ -66,12 +66,15 @@ class RuleModel(Protocol):
     """A decision model."""
 
     source: str
-    language: Language
     nodes: list[Node]
     rules: dict[str, Rule]
     edges: tuple[tuple[str, str, str], ...]
     schema: dict[str, Any]
     tests: list[tuple[Case, Any]]
+
+    @property
+    def language(self) -> Language:
+        """What the texts of its rules mean."""
 
     @property
     def files(self) -> Mapping[str, str]:

@@ -35,7 +35,6 @@ from vertigym.decisions.feel import (
 )
 from vertigym.decisions.model import DecisionError
 
-
 T = TypeVar("T", Expr, UnaryTests)
 
 

@@ -96,7 +96,10 @@ def examples(schema: Mapping[str, Any]) -> list[Any]:
     if schema.get("properties"):
         return list(islice(example_cases(schema), _MOST_EXAMPLES))
     for kind, known in _JSON.items():
-        if known.get("pattern") == schema.get("pattern") and known["type"][0] == (schema.get("type") or [""])[0]:
+        if (
+            known.get("pattern") == schema.get("pattern")
+            and known["type"][0] == (schema.get("type") or [""])[0]
+        ):
             return _numbers(schema) if kind == "number" else _EXAMPLES.get(kind, [None])
     return _numbers(schema) if "integer" in schema.get("type", ()) else [None]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from vertigym.decisions.dmn.elements import Element
 from vertigym.decisions.model import DecisionError
 
-_TOOL = re.compile(r"camunda|flowable|activiti|bpmn\.io", re.IGNORECASE)
+_TOOL = re.compile(r"camunda|flowable|activiti|bpmn\.io|DMN/(20130901|20153011)\}", re.IGNORECASE)
 _SCRIPTS = ("juel", "groovy", "javascript", "ecmascript")
 _PLAIN = re.compile(r'-?\d+(\.\d+)?|"[^"\\$#]*"|true|false|null|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*')
 _TOKEN = re.compile(
@@ -44,7 +44,8 @@ _WRAPPED = re.compile(r"[$#]\{(.*)\}", re.DOTALL)
 
 def is_tool(root: Element) -> bool:
     """Whether a file was written by one of these tools."""
-    return bool(_TOOL.search(f"{root.get('namespace')} {root.get('exporter')}"))
+    told = f"{root.get('namespace')} {root.get('exporter')} {root.tag}"
+    return bool(_TOOL.search(told))
 
 
 def is_feel(language: str) -> bool:

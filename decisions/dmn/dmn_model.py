@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vertigym.decisions.dmn.rule_nodes import local_aliases, node_of
 from vertigym.decisions.feel import FeelError, NoValue, Value, from_json, to_json
 from vertigym.decisions.model import MOST_CHARACTERS, Case, CaseError, DecisionError, Evaluation, Node, Rule
 
+_CASE = "case"
 _CLOCK_CALLS = {"now", "today"}
 
 
@@ -42,9 +44,10 @@ class DmnModel:
         self.inputs = self._inputs()
         self.schema: dict[str, Any] = input_schema(self.types)
         self.tests: list[tuple[Case, Any]] = [(case, None) for case in example_cases(self.schema)]
-        self.nodes: list[Node] = [node for e in self._needed if (node := node_of(e, self.graph))]
+        made = [node for e in self._needed if (node := node_of(e, self.graph))]
+        self.nodes: list[Node] = [Node(_CASE, _CASE, "input"), *made]
         self.rules: dict[str, Rule] = {rule.id: rule for node in self.nodes for rule in node.rules}
-        self.edges = tuple(self._edges())
+        self.edges = tuple((a.id, b.id, "") for a, b in pairwise(self.nodes))  # in the order they are decided in
         self.language = self._language()
 
     def _top(self) -> list[DrgElement]:
@@ -72,19 +75,20 @@ class DmnModel:
                 if column.text in found and column.limits:
                     kind = found[column.text]
                     known = column.limit_text in kind.limit_texts
-                    found[column.text] = kind if known else replace(
-                        kind,
-                        limits=(*kind.limits, column.limits),
-                        limit_texts=(*kind.limit_texts, column.limit_text),
+                    found[column.text] = (
+                        kind
+                        if known
+                        else replace(
+                            kind,
+                            limits=(*kind.limits, column.limits),
+                            limit_texts=(*kind.limit_texts, column.limit_text),
+                        )
                     )
                 if column.text in found and found[column.text].base.name == "Any":
-                    found[column.text] = replace(found[column.text], base=column.type.base, whole=column.type.whole)
+                    found[column.text] = replace(
+                        found[column.text], base=column.type.base, whole=column.type.whole
+                    )
         return found
-
-    def _edges(self) -> list[tuple[str, str, str]]:
-        """Each decision leads to all after it: they stand in the order they are decided in."""
-        order = ["", *(node.id for node in self.nodes)]
-        return [(a, b, "") for a, b in zip(order, order[1:], strict=False) if a]
 
     def _language(self) -> FeelLanguage:
         tables = [e.table for e in self._needed if e.table]
@@ -92,11 +96,12 @@ class DmnModel:
             names_known=frozenset(self.graph.words | {e.name for e in self._needed} | set(self.inputs)),
             roots=frozenset({*self.inputs, *(e.name for e in self._needed if e.kind == "decision")}),
             aliases=local_aliases(self._needed, self.graph, self.inputs),
-            columns={column.text: self._kind_of(column.text, column.type) for t in tables for column in t.columns},
+            columns={
+                column.text: self._kind_of(column.text, column.type) for t in tables for column in t.columns
+            },
             cells={cell for table in tables for rule in table.rules for cell in rule.cells},
-            opaque={
-                text for e in self._needed for text in e.texts if e.table and text in _changed(e)
-            } | {e.texts[0] for e in self._needed if e.kind == "decision" and not e.table and _converts(e)},
+            opaque={text for e in self._needed for text in e.texts if e.table and text in _changed(e)}
+            | {e.texts[0] for e in self._needed if e.kind == "decision" and not e.table and _converts(e)},
             read=self._scope,
         )
 
@@ -189,9 +194,11 @@ def _changed(element: DrgElement) -> set[str]:
     for rule in element.table.rules:
         values = element.table.constant(rule)
         kinds = [output.type for output in element.table.outputs]
-        if values is None or not all(kind.holds(value) for kind, value in zip(kinds, values, strict=True)):
-            found |= set(rule.results)
-        elif len(values) == 1 and not element.type.holds(values[0]):
+        if (
+            values is None
+            or not all(kind.holds(value) for kind, value in zip(kinds, values, strict=True))
+            or (len(values) == 1 and not element.type.holds(values[0]))
+        ):
             found |= set(rule.results)
     return found
 

@@ -15,6 +15,7 @@ from vertigym.decisions.feel.syntax import (
     Variable,
 )
 
+
 def language_of(element: Element, outer: str) -> str:
     """The expression language that an element states, or the one around it."""
     return str(element.get("expressionLanguage") or outer)

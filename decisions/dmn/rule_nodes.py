@@ -113,7 +113,9 @@ def shown(element: Element | None) -> Iterator[str]:
         case "list" | "relation" | "row" as kind:
             yield kind
             for part in children(element, "column", "row", *EXPRESSIONS):
-                yield from _headed("  - ", iter([part.get("name") or ""]) if local(part) == "column" else shown(part))
+                yield from _headed(
+                    "  - ", iter([part.get("name") or ""]) if local(part) == "column" else shown(part)
+                )
         case kind:
             yield f"{kind} {element.get('iteratorVariable') or ''}".strip()
             for part in element:

@@ -22,9 +22,18 @@ from vertigym.decisions.model import Case, CaseError, Engine
 from vertigym.decisions.outputs import computed_fields, project
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, Sampler
-from vertigym.envs.decision.config import OLD_DECISION, DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.decision.config import (
+    MODEL_FILES,
+    OLD_FILES,
+    DecisionConfig,
+    Rules,
+    RulesConfig,
+    config_text,
+    write_folder,
+)
 from vertigym.envs.decision.scripts import sandboxed
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
+from vertigym.envs.folders import EnvFolder
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 400, "test": 400}
 REFUSED = "refused"  # the answer of a model that cannot decide a case
@@ -198,9 +207,13 @@ class RuleComparison:
             outputs=tuple(self.fields),
         )
         longest = max(len(dumps(task.answer)) for split in SPLITS for task in tasks[split])
-        extra = {OLD_DECISION: self.old.text, **suites(tokens=longest + 8)}
+        (old_name, old_text), *imports = self.old.files.items()
+        if imports:
+            raise ConfigError(f"{self.old.source}: it imports {imports[0][0]}; put both into one file first")
+        old_file = OLD_FILES[MODEL_FILES.index(old_name)]
+        extra = {old_file: old_text, **suites(tokens=longest + 8)}
         text, readme = config_text(config), self._readme(name)
-        write_folder(out, text, self.new.text, tasks, readme, extra=extra, force=force)
+        write_folder(out, text, self.new.files, tasks, readme, extra=extra, force=force)
         return {
             split: {c: sum(task.info["change"] == c for task in tasks[split]) for c in (CHANGED, SAME)}
             for split in SPLITS
@@ -215,21 +228,37 @@ class RuleComparison:
 
 
 def compare_files(
-    old: Path, new: Path, *, seed: int = 0, now: str | None = None, scripts: Engine = sandboxed
+    old: Path,
+    new: Path,
+    *,
+    seed: int = 0,
+    now: str | None = None,
+    decisions: Sequence[str] = (),
+    scripts: Engine = sandboxed,
 ) -> RuleComparison:
     """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it,
-    `scripts` runs JavaScript in them.
+    `decisions` are those of a DMN file that are compared, `scripts` runs JavaScript in them.
 
     Raises:
         DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.
     """
-    files = [path / "decision.json" if path.is_dir() else path for path in (old, new)]
-    models = [read_model(file, scripts=scripts) for file in files]
+    models = [_model(path, scripts, decisions) for path in (old, new)]
     old_model, new_model = (model.at(now) if now else model for model in models)
     for model in (old_model, new_model):
         if model.clock_readers() or model.impure():
             raise ConfigError(f"{model.source}: it reads the clock or draws random numbers; give --now")
     return RuleComparison(old_model, new_model, seed=seed)
+
+
+def _model(path: Path, scripts: Engine, decisions: Sequence[str]) -> RuleModel:
+    """The model in a file, or in an environment's folder."""
+    if not path.is_dir():
+        return read_model(path, scripts=scripts, decisions=decisions)
+    folder = EnvFolder(path)
+    config = RulesConfig.model_validate(
+        {k: v for k, v in folder.table.items() if k in RulesConfig.model_fields}
+    )
+    return config.model(folder, scripts)
 
 
 def suites(*, tokens: int) -> dict[str, str]:

@@ -39,7 +39,8 @@ def _node_text(node: Node) -> str:
     where += f" (results go to {node.target})" if node.target else ""
     match node.kind:
         case "table":
-            return f"### {node.name}{where}\n{_POLICY.get(node.hit_policy, '')}\n\n{_table(node)}"
+            policy = node.source or _POLICY.get(node.hit_policy, "")
+            return f"### {node.name}{where}\n{policy}\n\n{_table(node)}"
         case "switch":
             lines = [f"- {rule.cells[0][1] or 'otherwise'}" for rule in node.rules]
             return f"### {node.name} (which rules apply next)\n" + "\n".join(lines)
@@ -48,6 +49,8 @@ def _node_text(node: Node) -> str:
             return f"### {node.name}{where}\n" + "\n".join(lines)
         case "function":
             return f"### {node.name}\n```js\n{node.source.strip()}\n```"
+        case "boxed":
+            return f"### {node.name}\n{node.source}"
     return ""
 
 
