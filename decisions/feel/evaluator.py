@@ -1,8 +1,8 @@
 """Evaluation of the syntax tree: one function a kind of node, in a table.
 
 Whatever has no value raises `NoValue` inside; the node that is evaluated becomes null there, and the reason is
-kept. Work is counted, so that no text can run for ever or fill the memory: a step for each node evaluated, and for
-each eight values that an operation walks through.
+kept. Work is counted, so that no text can run for ever or fill the memory: a step for each node evaluated, and
+one for each eight values that an operation walks through.
 Source: OMG Decision Model and Notation 1.5, chapter 10.3.2.
 """
 
@@ -92,12 +92,13 @@ class Evaluation:
         try:
             return _RULES[type(expr)](self, expr, scope)
         except NoValue as error:
-            return self.null(error)
+            self.note(error)
+            return None
 
-    def null(self, error: NoValue) -> None:
-        """Null, its reason kept."""
+    def note(self, reason: NoValue) -> None:
+        """Keeps why something is null."""
         if len(self.reasons) < MOST_REASONS:
-            self.reasons.append(str(error))
+            self.reasons.append(str(reason))
 
     def spend(self, steps: int) -> None:
         """Counts work.
@@ -132,7 +133,8 @@ class Evaluation:
             try:
                 passed = self._passes(test, value, inner)
             except NoValue as error:
-                passed = self.null(error)
+                self.note(error)
+                passed = None
             if passed:
                 return True
             found = None if passed is None else found
@@ -166,9 +168,8 @@ class Evaluation:
         self.walk(*arguments)
         if isinstance(function, BuiltIn):
             run, values = function.bind(arguments, names)
-            if function.clocked:
-                values = [self.clock() if self.clock else None, *values]
-            result = run(*values)
+            now = [self.clock() if self.clock else None] if function.clocked else []
+            result = run(*now, *values)
             self.walk(result)
             return result
         if not isinstance(function, Function):
@@ -275,7 +276,8 @@ def _member(run: Evaluation, item: Value, name: str) -> Value:
     try:
         return property_of(item, name)
     except NoValue as error:
-        return run.null(error)
+        run.note(error)
+        return None
 
 
 def _filter(run: Evaluation, expr: Filter, scope: Scope) -> Value:
@@ -332,7 +334,8 @@ def _binary(run: Evaluation, expr: Binary, scope: Scope) -> Value:
         except NoValue as error:
             if each is expr:
                 raise
-            value = run.null(error)
+            run.note(error)
+            value = None
     return value
 
 

@@ -1,7 +1,8 @@
 """FEEL's grammar by precedence climbing.
 
-From the loosest: `or`, `and`, comparisons with `between` and `in`, `+ -`, `* /`, `**`, unary minus, `instance of`, then
-paths, filters and calls. Operators of one level are read from the left, `**` too.
+From the loosest: `or`, `and`, comparisons with `between` and `in`, `+ -`, `* /`, `**`, unary minus,
+`instance of`, then paths, filters and calls. Operators of one level are read from the left, `**` too.
+
 Source: OMG Decision Model and Notation 1.5, chapter 10.3.1.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Collection
 from typing import cast
 
 from vertigym.decisions.feel.cursor import Cursor
-from vertigym.decisions.feel.feel_types import ANY
+from vertigym.decisions.feel.feel_types import ANY, FeelType
 from vertigym.decisions.feel.lexer import string_value, syntax_error
 from vertigym.decisions.feel.syntax import (
     Between,
@@ -356,7 +357,8 @@ class Parser(Cursor):
     def function(self) -> Expr:
         """`function(name: type, …) body`."""
         self.expect("(")
-        names, types = [], []
+        names: list[str] = []
+        types: list[FeelType] = []
         while not self.is_next(")") and (not names or self.expect(",")):
             names.append(self.declared(":", ",", ")"))
             types.append(self.type() if self.accept(":") else ANY)
