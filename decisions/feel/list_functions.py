@@ -29,7 +29,7 @@ def aggregate(name: str, item: str = "Any") -> Callable[[Callable[[Items], Value
 
     def declare(run: Callable[[Items], Value]) -> Callable[[Items], Value]:
         builtin(f"{name}(list: list<{item}>)")(lambda items: run(_without_null(name, items)))
-        builtin(f"{name}(...c: {item})")(lambda *items: run(_without_null(name, list(items))))
+        builtin(f"{name}(...c: {item})")(lambda *items: run(_without_null(name, _some(name, list(items)))))
         return run
 
     return declare

@@ -16,7 +16,7 @@ from vertigym.decisions.feel.syntax import (
     Between,
     Binary,
     Call,
-    Comparison,
+    CompareNode,
     Constant,
     ContextNode,
     Expr,
@@ -107,7 +107,7 @@ class Parser(Cursor):
     def test(self, level: int = 0) -> Expr:
         """A comparison without a left side, or any expression."""
         if operator := self.accept(*_COMPARATORS):
-            return Comparison(operator, self.operation(_SUM))  # type: ignore[arg-type]
+            return CompareNode(operator, self.operation(_SUM))  # type: ignore[arg-type]
         return self.operation(level) if level else self.expression()
 
     def expression(self) -> Expr:
