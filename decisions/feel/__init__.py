@@ -10,9 +10,10 @@ and an evaluation past its bounds, raise `FeelError`.
 from collections.abc import Callable, Collection, Mapping, MutableSequence
 from typing import TypeVar
 
+from vertigym.decisions.feel import node_rules  # noqa: F401 - importing it registers the rules
 from vertigym.decisions.feel.conformance import coerced, conforms, fits
 from vertigym.decisions.feel.cursor import Cursor
-from vertigym.decisions.feel.evaluator import Clock, Evaluation, Scope
+from vertigym.decisions.feel.evaluation import Clock, Evaluator, Scope
 from vertigym.decisions.feel.feel_types import FeelType
 from vertigym.decisions.feel.functions import BUILT_INS
 from vertigym.decisions.feel.parser import Parser
@@ -78,7 +79,7 @@ def evaluate(
     Raises:
         FeelError: it takes too many steps, too much memory or too deep a recursion.
     """
-    return _bounded(lambda: Evaluation(clock, reasons, types).value(expr, Scope(scope)))
+    return _bounded(lambda: Evaluator(clock, reasons, types).value(expr, Scope(scope)))
 
 
 def satisfies(
@@ -95,7 +96,7 @@ def satisfies(
     Raises:
         FeelError: as for `evaluate`.
     """
-    return _bounded(lambda: Evaluation(clock, reasons, types).satisfies(tests, value, Scope(scope)))
+    return _bounded(lambda: Evaluator(clock, reasons, types).satisfies(tests, value, Scope(scope)))
 
 
 def _bounded(work: Callable[[], T]) -> T:

@@ -5,7 +5,7 @@ Source: OMG Decision Model and Notation 1.5, chapters 10.3.2.9.2 to 10.3.2.9.4.
 
 from collections.abc import Mapping
 
-from vertigym.decisions.feel.feel_types import ANY, FeelType
+from vertigym.decisions.feel.feel_types import ANY, DEFINED, FeelType
 from vertigym.decisions.feel.temporal import Date, DateTime, Time
 from vertigym.decisions.feel.values import Function, NoValue, Range, Value, kind_of, shown
 
@@ -45,7 +45,7 @@ def coerced(value: Value, kind: FeelType, types: Types | None = None) -> Value:
 def resolved(kind: FeelType, types: Types | None) -> FeelType:
     """What a name of the caller's stands for; a name that nobody defines is Any."""
     for _ in range(_MOST_ALIASES):
-        if kind.name in _DEFINED:
+        if kind.name in DEFINED:
             return kind
         if not types or kind.name not in types:
             return ANY
@@ -92,9 +92,3 @@ def fits(narrow: FeelType, wide: FeelType, types: Types | None = None) -> bool:
     if wide.name == "function":
         return all(fits(w, n, types) for n, w in pairs[:-1]) and fits(*pairs[-1], types)
     return all(fits(n, w, types) for n, w in pairs)
-
-
-_DEFINED = frozenset(
-    {"Any", "Null", "number", "string", "boolean", "date", "time", "list", "context", "range", "function"}
-    | {"date and time", "days and time duration", "years and months duration"}
-)

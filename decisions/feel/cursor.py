@@ -1,29 +1,15 @@
-"""A place in the lexemes of a FEEL text, with the steps that every rule of the grammar takes: look, accept, expect;
-and the rules for names and types."""
+"""A place in the lexemes of a FEEL text: look, accept, expect; and the rules for names and types."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from vertigym.decisions.feel.feel_types import FeelType
+from vertigym.decisions.feel.feel_types import DEFINED, FeelType
 from vertigym.decisions.feel.lexer import KEYWORDS, Lexeme, Names, lexemes, spelled, syntax_error
 from vertigym.decisions.feel.values import FeelError
 
 MOST_NESTED = 64  # brackets, lists, functions in each other
-TYPES = [
-    "Any",
-    "Null",
-    "number",
-    "string",
-    "boolean",
-    "date",
-    "time",
-    "list",
-    "context",
-    "range",
-    "function",
-] + ["date and time", "days and time duration", "years and months duration"]
-_TYPE_NAMES = Names(TYPES)
+_TYPE_NAMES = Names(DEFINED)
 
 
 class Cursor:
@@ -60,9 +46,8 @@ class Cursor:
 
     def expect(self, *words: str) -> str:
         """As `accept`, and an error otherwise."""
-        if found := self.accept(*words):
-            return found
-        self.fail(f"expected {' or '.join(map(repr, words))}")
+        found = self.accept(*words)
+        return found if found else self.fail(f"expected {' or '.join(map(repr, words))}")
 
     def fail(self, message: str = "") -> NoReturn:
         """Raises FeelError: what was expected, and what came."""
@@ -148,7 +133,7 @@ class Cursor:
         return ".".join(parts)
 
     def _separated_fields(self) -> tuple[tuple[str, FeelType], ...]:
-        fields = []
+        fields: list[tuple[str, FeelType]] = []
         while not fields or self.accept(","):
             name = self.declared(":")
             self.expect(":")

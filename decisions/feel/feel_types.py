@@ -34,3 +34,7 @@ TIME = FeelType("time")
 DATE_AND_TIME = FeelType("date and time")
 DAYS_AND_TIME = FeelType("days and time duration")
 YEARS_AND_MONTHS = FeelType("years and months duration")
+DEFINED = frozenset(
+    {"Any", "Null", "number", "string", "boolean", "date", "time", "list", "context", "range", "function"}
+    | {"date and time", "days and time duration", "years and months duration"}
+)

@@ -1,10 +1,11 @@
 """FEEL's text as lexemes, and the names in scope, which decide where a name ends.
 
-A FEEL name may hold spaces and operators (`Applicant Age`, `a-b`), so no grammar without the names in scope can read
-it. A name is therefore a *sequence of lexemes*: the parser asks at each place which known name is the longest there.
-A generated parser (PyPI `lark`) would need its lexer replaced by this one and its rules repeated for each kind of
-bracket that closes a range; precedence climbing by hand is shorter. Of the FEEL packages in reach, PyPI `bkflow-feel`
-knows no `if`, `for`, durations or names with spaces, and npm `@bpmn-io/feelin` needs a JavaScript engine.
+A FEEL name may hold spaces and operators (`Applicant Age`, `a-b`), so no grammar can read it without the names
+in scope. A name is therefore a *sequence of lexemes*: the parser asks at each place for the longest known name.
+A generated parser (PyPI `lark`) would need its lexer replaced by this one, and rules that know whether `[` opens
+a filter or closes a range; precedence climbing by hand is shorter. Of the FEEL packages in reach, `bkflow-feel`
+1.2 (PyPI) has no `if`, `for`, durations or names with spaces; `@bpmn-io/feelin` 6.1 (npm) needs JavaScript.
+
 Source: OMG Decision Model and Notation 1.5, chapter 10.3.1.2, rules 26 to 31.
 """
 

@@ -29,7 +29,7 @@ def aggregate(name: str, item: str = "Any") -> Callable[[Callable[[Items], Value
 
     def declare(run: Callable[[Items], Value]) -> Callable[[Items], Value]:
         builtin(f"{name}(list: list<{item}>)")(lambda items: run(_without_null(name, items)))
-        builtin(f"{name}(...c: {item})")(lambda *items: run(_without_null(name, list(items))))
+        builtin(f"{name}(...c: {item})")(lambda *items: run(_without_null(name, _some(name, list(items)))))
         return run
 
     return declare
@@ -53,12 +53,12 @@ def _count(items: Items) -> Value:
 
 
 @aggregate("min")
-def _min(items: Items) -> Value:
+def _min(items: Items) -> Any:
     return min(_some("min", items), key=cmp_to_key(order))
 
 
 @aggregate("max")
-def _max(items: Items) -> Value:
+def _max(items: Items) -> Any:
     return max(_some("max", items), key=cmp_to_key(order))
 
 
@@ -257,7 +257,7 @@ def _holds(function: Function, left: Value, right: Value) -> bool:
     return found
 
 
-def _folded(operator: str, items: Items) -> Value:
+def _folded(operator: str, items: Items) -> Any:
     kinds = {type(item) for item in items}
     if len(kinds) > 1 or not kinds <= {Decimal, DaysTime, YearsMonths}:
         raise NoValue(

@@ -1,7 +1,8 @@
 """FEEL's arithmetic, comparison and equality of values.
 
-Each operation is a row of a table, by the types on its two sides. A date beside a date and time is its midnight in
-UTC. Local and zoned times are neither comparable nor subtracted from each other, and are never equal.
+Each operation is a row of a table, by the types on its two sides. A date beside a date and time is its midnight
+in UTC. Local and zoned times are neither comparable nor subtracted from each other, and are never equal.
+
 Source: OMG Decision Model and Notation 1.5, chapter 10.3.2.13, tables 45 to 62.
 """
 
@@ -58,7 +59,7 @@ def negate(value: Value) -> Value:
 
 
 def equal(left: Value, right: Value) -> bool | None:
-    """`left = right`; `None` where the two are of different kinds. Inside lists and contexts these are unequal."""
+    """`left = right`; `None` where they are of different kinds. Inside lists and contexts these are unequal."""
     if left is None or right is None:
         return left is right
     if type(left) is not type(right):
@@ -135,7 +136,7 @@ def in_range(value: Value, ends: Range) -> bool:
 
 
 def _sign(left: Any, right: Any) -> int:
-    return (left > right) - (left < right)
+    return int(left > right) - int(left < right)
 
 
 def _is_local(value: Any) -> bool:

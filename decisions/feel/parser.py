@@ -1,7 +1,8 @@
 """FEEL's grammar by precedence climbing.
 
-From the loosest: `or`, `and`, comparisons with `between` and `in`, `+ -`, `* /`, `**`, unary minus, `instance of`, then
-paths, filters and calls. Operators of one level are read from the left, `**` too.
+From the loosest: `or`, `and`, comparisons with `between` and `in`, `+ -`, `* /`, `**`, unary minus,
+`instance of`, then paths, filters and calls. Operators of one level are read from the left, `**` too.
+
 Source: OMG Decision Model and Notation 1.5, chapter 10.3.1.
 """
 
@@ -9,13 +10,13 @@ from collections.abc import Collection
 from typing import cast
 
 from vertigym.decisions.feel.cursor import Cursor
-from vertigym.decisions.feel.feel_types import ANY
+from vertigym.decisions.feel.feel_types import ANY, FeelType
 from vertigym.decisions.feel.lexer import string_value, syntax_error
 from vertigym.decisions.feel.syntax import (
     Between,
     Binary,
     Call,
-    Comparison,
+    CompareNode,
     Constant,
     ContextNode,
     Expr,
@@ -106,7 +107,7 @@ class Parser(Cursor):
     def test(self, level: int = 0) -> Expr:
         """A comparison without a left side, or any expression."""
         if operator := self.accept(*_COMPARATORS):
-            return Comparison(operator, self.operation(_SUM))  # type: ignore[arg-type]
+            return CompareNode(operator, self.operation(_SUM))  # type: ignore[arg-type]
         return self.operation(level) if level else self.expression()
 
     def expression(self) -> Expr:
@@ -356,7 +357,8 @@ class Parser(Cursor):
     def function(self) -> Expr:
         """`function(name: type, …) body`."""
         self.expect("(")
-        names, types = [], []
+        names: list[str] = []
+        types: list[FeelType] = []
         while not self.is_next(")") and (not names or self.expect(",")):
             names.append(self.declared(":", ",", ")"))
             types.append(self.type() if self.accept(":") else ANY)

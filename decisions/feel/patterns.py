@@ -1,7 +1,8 @@
 """XPath's regular expressions, translated to those of the package `regex`, which can be stopped after a time.
 
-What XPath does not know (look-around, `\\b`, possessive quantifiers, references to groups that are not closed) is
-refused, not read as something else.
+What XPath does not know (look-around, word boundaries, possessive quantifiers, references to groups that are
+not closed) is refused, not read as something else.
+
 Sources: W3C, XQuery 1.0 and XPath 2.0 Functions and Operators, chapter 7.6; XML Schema Part 2, appendix F.
 """
 

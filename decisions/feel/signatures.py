@@ -3,20 +3,20 @@
     @builtin("substring(string: string, start position: number, length?: number)")
 
 Arguments are bound by position or by name, and checked: one that is null or of another type makes the result
-null, with the signature as the reason. `name?` may be left out, `type?` may be null, `...name` takes the rest. A
-function with several signatures takes the first that fits; if none does, the first that fits after FEEL's own
-conversions.
+null, with the signature as the reason. `name?` may be left out, `type?` may be null, `...name` takes the rest.
+A function of several signatures takes the first that fits; if none does, the first after FEEL's conversions.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from vertigym.decisions.feel.conformance import coerced, conforms
 from vertigym.decisions.feel.feel_types import FeelType
 from vertigym.decisions.feel.values import Function, NoValue, Value, kind_of
 
+Run = TypeVar("Run", bound=Callable[..., Value])
 _PARAMETER = re.compile(
     r"(?P<rest>\.\.\.)?(?P<name>[\w ]+?)(?P<optional>\?)?: (?P<type>[\w ]+)(?:<(?P<item>\w+)>)?(?P<null>\?)?"
 )
@@ -129,10 +129,10 @@ class BuiltIn(Function):
 BUILT_INS: dict[str, BuiltIn] = {}
 
 
-def builtin(*signatures: str, clocked: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def builtin(*signatures: str, clocked: bool = False) -> Callable[[Run], Run]:
     """Declares a function of FEEL by its signatures, all of one name."""
 
-    def declare(run: Callable[..., Any]) -> Callable[..., Any]:
+    def declare(run: Run) -> Run:
         for text in signatures:
             name, _, rest = text.partition("(")
             parameters = tuple(Parameter.of(part) for part in rest.rstrip(")").split(", ") if part)

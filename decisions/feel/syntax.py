@@ -1,6 +1,6 @@
 """The syntax tree of FEEL: one frozen class a construct.
 
-`Comparison` and `RangeNode` inside `UnaryTests` are what a decision table's cell usually is; every other
+`CompareNode` and `RangeNode` inside `UnaryTests` are what a decision table's cell usually is; every other
 expression of a cell is either compared with the input or, where it speaks of `?`, is the test itself.
 Source: OMG Decision Model and Notation 1.5, chapter 10.3.1.
 """
@@ -180,7 +180,7 @@ class RangeNode(Expr):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison(Expr):
+class CompareNode(Expr):
     """`< 5`, without a left side: a unary test, and as a value of its own a range. `=` and `!=` too."""
 
     operator: OneOf["=", "!=", "<", "<=", ">", ">="]

@@ -1,8 +1,9 @@
 """Dates, times and durations as FEEL has them: years to 999,999,999 both ways, zones by offset or by id.
 
 Python's own end at the year 9999 and know no time with a zone's name. Lengths are whole numbers of nanoseconds.
-Sources: OMG Decision Model and Notation 1.5, chapter 10.3.2.3; days from dates: Howard Hinnant, "chrono-compatible
-low-level date algorithms".
+
+Sources: OMG Decision Model and Notation 1.5, chapter 10.3.2.3; days from dates: Howard Hinnant,
+"chrono-compatible low-level date algorithms".
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,7 @@
-"""String functions. Positions count characters, not UTF-16 units. Source: OMG Decision Model and Notation 1.5, table 70."""
+"""String functions. Positions count characters, not UTF-16 units.
+
+Source: OMG Decision Model and Notation 1.5, table 70.
+"""
 
 from decimal import Decimal
 

@@ -5,7 +5,7 @@ A text, date or duration stands for itself; inside a list, context or range a te
 
 import re
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 from vertigym.decisions.feel.temporal_text import text_of
 from vertigym.decisions.feel.values import (
@@ -78,7 +78,7 @@ def _range_text(ends: Range) -> str:
     return f"{low}{_quoted(ends.low)}..{_quoted(ends.high)}{high}"
 
 
-def from_json(value: Any) -> Value:
+def from_json(value: Any) -> Any:
     """A JSON value as FEEL's: numbers exactly as they are printed; texts stay texts.
 
     Raises:
@@ -100,7 +100,7 @@ def from_json(value: Any) -> Value:
 
 
 def to_json(value: Value) -> Any:
-    """A FEEL value as JSON: whole numbers as int, others as the nearest float, all else but lists and contexts as text.
+    """A FEEL value as JSON: whole numbers as int, others as the nearest float; dates, ranges and such as text.
 
     Raises:
         FeelError: it has too many parts.
@@ -122,7 +122,7 @@ def _json(value: Value) -> Any:
     return _quoted(value)
 
 
-def _no_json(value: Any) -> Any:
+def _no_json(value: Any) -> NoReturn:
     raise NoValue(f"{value!r} is no JSON value")
 
 

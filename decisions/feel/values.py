@@ -110,8 +110,10 @@ def shown(value: Value) -> str:
 
 
 def measure(value: Value, most: int) -> int:
-    """How many values lie in a value, itself among them, counted as far as `most`: a part that stands in many places
-    counts each time, so this is what walking through it costs."""
+    """How many values lie in a value, itself among them, counted as far as `most`.
+
+    A part that stands in many places counts each time: this is what walking through the value costs.
+    """
     count, left = 0, [value]
     while left and count <= most:
         item = left.pop()
