@@ -22,7 +22,7 @@ from vertigym.decisions.feel.syntax import (
     Between,
     Binary,
     Call,
-    Comparison,
+    CompareNode,
     Constant,
     ContextNode,
     Filter,
@@ -133,7 +133,7 @@ class AtomReader:
                 _add(value, atom)
             case Variable() | Path():
                 self._name(tree, atom, wrapper, nested)
-            case Comparison(bound=bound):
+            case CompareNode(bound=bound):
                 atom.open |= not atom.names
                 atom.compares = True
                 self._note(bound, atom, wrapper, nested)

@@ -10,7 +10,7 @@ from typing import Any
 
 from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.feel import UnaryTests, to_json
-from vertigym.decisions.feel.syntax import Comparison, Constant, RangeNode
+from vertigym.decisions.feel.syntax import CompareNode, Constant, RangeNode
 
 _JSON: dict[str, dict[str, Any]] = {
     "number": {"type": ["number", "null"]},
@@ -65,9 +65,9 @@ def _limits(tests: UnaryTests) -> dict[str, Any]:
     match tests.tests[0]:
         case RangeNode(low=Constant(low), high=Constant(high), low_closed=at_low, high_closed=at_high):
             return {**_bound("minimum", low, closed=at_low), **_bound("maximum", high, closed=at_high)}
-        case Comparison(operator=">" | ">=" as operator, bound=Constant(low)):
+        case CompareNode(operator=">" | ">=" as operator, bound=Constant(low)):
             return _bound("minimum", low, closed=operator == ">=")
-        case Comparison(operator="<" | "<=" as operator, bound=Constant(high)):
+        case CompareNode(operator="<" | "<=" as operator, bound=Constant(high)):
             return _bound("maximum", high, closed=operator == "<=")
     return {}
 

@@ -30,7 +30,7 @@ from vertigym.decisions.feel import (
     to_json,
 )
 from vertigym.decisions.feel.functions import BUILT_INS
-from vertigym.decisions.feel.syntax import Call, Comparison, Constant, RangeNode, Variable
+from vertigym.decisions.feel.syntax import Call, CompareNode, Constant, RangeNode, Variable
 from vertigym.decisions.zen_language import nested
 
 _SECOND = 1_000_000_000
@@ -238,7 +238,7 @@ def _constants(test: Expr) -> list[Value]:
     match test:
         case RangeNode(low=low, high=high):
             found = [_constant(low), _constant(high)]
-        case Comparison(bound=bound):
+        case CompareNode(bound=bound):
             found = [_constant(bound)]
         case _:
             found = [_constant(test)]
@@ -303,7 +303,7 @@ def _inside(test: Expr, place: float) -> bool:
             return (low <= place if low_closed else low < place) and (
                 place <= high if high_closed else place < high
             )
-        case Comparison(operator=operator):
+        case CompareNode(operator=operator):
             return {
                 "<": place < low, "<=": place <= low, ">": place > low, ">=": place >= low,
                 "=": place == low, "!=": place != low,
