@@ -16,7 +16,7 @@ from typing import Any
 from vertigym.decisions import candidates
 from vertigym.decisions.cases import value_key
 from vertigym.decisions.expressions import Atom
-from vertigym.decisions.model import Case, Node
+from vertigym.decisions.model import TABLES, Case, Node
 from vertigym.decisions.protocols import Language, RuleModel
 
 Path = tuple[str, ...]
@@ -89,7 +89,7 @@ class Conditions:
                 if not atom.names:  # a value the name can take, not one that a condition compares with
                     derived.literals.add(atom)
                 derived.names |= {name for name, _ in _scoped(atom, node.scope).names}
-        if node.kind == "table":
+        if node.kind in TABLES:
             free = (cell for rule in node.rules for _, cell in rule.cells)
             names = {
                 n for cell in free for a in self._speak.atoms(cell) for n, _ in _scoped(a, node.scope).names

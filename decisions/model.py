@@ -34,6 +34,7 @@ from vertigym.decisions.zen_language import ZenLanguage
 Case = dict[str, Any]
 Decide = Callable[[Case], Any]  # the engine's answer for a case, {"result": …, "trace": …}; raises CaseError
 Engine = Callable[[str], Decide]  # opens the text of a model
+TABLES = ("table", "inner table")  # kinds of nodes that are tables; an inner one is part of another node
 _KEY = "decision"
 MOST_CHARACTERS = 10_000_000  # of a file of rules
 _UNSUPPORTED = {
@@ -65,13 +66,14 @@ class Rule:
     def text(self) -> str:
         """`age > 65, plan 'gold' -> premium 12`: the rule in one line."""
         conditions = ", ".join(f"{f} {c}".strip() for f, c in self.cells if c.strip()) or "otherwise"
-        outcome = ", ".join(f"{f} {v}" for f, v in self.outcome if v.strip())
+        outcome = ", ".join(f"{f} {v}".strip() for f, v in self.outcome if v.strip())
         return f"{conditions} -> {outcome}" if outcome else conditions
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: a `table`, `switch`, `expression`, `function`, or another kind that holds no rules.
+    """One node: a `table` (an `inner table` is shown as part of another node), `switch`, `expression`, `function`, a
+    `boxed` expression of DMN, or another kind that holds no rules.
 
     `expressions` are (key, expression) pairs. `scope` is the field the node works inside (with `[]` when it
     loops over a list), `target` where its outputs go; `pass_through` says whether it hands on what it got. In a

@@ -29,7 +29,7 @@ from vertigym.decisions.bindings import (
     written,
 )
 from vertigym.decisions.boxes import Box, Classes, Mask, hull, schema_mask, without
-from vertigym.decisions.model import Node, Rule
+from vertigym.decisions.model import TABLES, Node, Rule
 from vertigym.decisions.protocols import RuleModel
 
 MOST_STATES = 300  # more are joined into fewer, wider ones
@@ -105,7 +105,7 @@ class Explorer:
         env = self._entry(node, state)
         if env is None:
             yield state
-        elif node.kind == "table":
+        elif node.kind in TABLES:
             yield from self._table(node, state, env, reached)
         elif node.kind == "switch":
             yield from self._switch(node, state, env, reached)

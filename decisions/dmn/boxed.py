@@ -7,7 +7,7 @@ Source: OMG DMN 1.5, chapters 7.3 and 10.3.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vertigym.decisions.dmn.dialects import feel_text, is_feel
 from vertigym.decisions.dmn.elements import (
@@ -35,6 +35,9 @@ from vertigym.decisions.feel import (
 )
 from vertigym.decisions.model import DecisionError
 
+if TYPE_CHECKING:
+    from vertigym.decisions.dmn.tables import DecisionTable
+
 T = TypeVar("T", Expr, UnaryTests)
 
 
@@ -50,20 +53,22 @@ class FormalParameter:
 class Compiler:
     """Compiles the expressions of one element of a model. `names` may stand in its texts, `known` are those that have
     a value there; `free` collects the others, `texts` every FEEL text, `calls` what is invoked, `said` what texts of a
-    `tool` are in FEEL."""
+    `tool` are in FEEL; `tables` are its decision tables, named by their `place`."""
 
     types: TypeTable
     names: frozenset[str]
     known: frozenset[str]
     where: str
+    place: str = ""
     language: str = ""
     tool: bool = False
     feel_types: Mapping[str, FeelType] = field(default_factory=dict)
     free: list[tuple[str, ...]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
-    said: dict[str, str] = field(default_factory=dict)
+    said: dict[tuple[str, bool], str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    tables: list["DecisionTable"] = field(default_factory=list)
 
     def inside(self, *more: str) -> "Compiler":
         """The compiler of a part where further names have a value; what it notes is noted here too."""
@@ -103,7 +108,7 @@ class Compiler:
         where = f"{self.where}: {text[:60]!r}"
         if not is_feel(language) and text not in ("", "-"):
             said = located(lambda: feel_text(text, language, is_test=is_test), self.where)
-            self.said[text] = said
+            self.said[text, is_test] = said
             return located(lambda: read(said, self.names), where)
         try:
             return read(text, self.names)
@@ -115,7 +120,7 @@ class Compiler:
                 found = read(said, self.names)
             except DecisionError:
                 raise DecisionError(f"{where}: {error}") from None
-            self.said[text] = said
+            self.said[text, is_test] = said
             return found
 
     def _note(self, tree: Expr | UnaryTests, text: str) -> None:
@@ -186,8 +191,9 @@ class Compiler:
             name = name_of(entry) if variable is not None else ""
             kind = self.types.of(variable)
             # An entry's own name is in scope where it is a function, so that it may call itself.
-            entries.append((name, kind, inner.inside(*([name] if name else ())).of(entry, "a context entry")))
             inner = inner.inside(*([name] if name else ()))
+            part = replace(inner, place=f"{self.place}.{name}" if name else self.place)
+            entries.append((name, kind, part.of(entry, "a context entry")))
 
         def context(scope: Scope, run: Evaluator) -> Value:
             made: dict[str, Value] = {}

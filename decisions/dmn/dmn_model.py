@@ -19,7 +19,7 @@ from vertigym.decisions.dmn.feel_language import FeelLanguage, FeelScope
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.dmn.reader import DrgElement
-from vertigym.decisions.dmn.rule_nodes import local_aliases, node_of
+from vertigym.decisions.dmn.rule_nodes import local_aliases, nodes_of
 from vertigym.decisions.feel import FeelError, NoValue, Value, from_json, to_json
 from vertigym.decisions.model import MOST_CHARACTERS, Case, CaseError, DecisionError, Evaluation, Node, Rule
 
@@ -44,7 +44,7 @@ class DmnModel:
         self.inputs = self._inputs()
         self.schema: dict[str, Any] = input_schema(self.types)
         self.tests: list[tuple[Case, Any]] = [(case, None) for case in example_cases(self.schema)]
-        made = [node for e in self._needed if (node := node_of(e, self.graph))]
+        made = [node for e in self._needed for node in nodes_of(e)]
         self.nodes: list[Node] = [Node(_CASE, _CASE, "input"), *made]
         self.rules: dict[str, Rule] = {rule.id: rule for node in self.nodes for rule in node.rules}
         self.edges = tuple((a.id, b.id, "") for a, b in pairwise(self.nodes))  # in the order they are decided in
@@ -91,7 +91,7 @@ class DmnModel:
         return found
 
     def _language(self) -> FeelLanguage:
-        tables = [e.table for e in self._needed if e.table]
+        tables = [table for e in self._needed for table in e.tables]
         return FeelLanguage(
             names_known=frozenset(self.graph.words | {e.name for e in self._needed} | set(self.inputs)),
             roots=frozenset({*self.inputs, *(e.name for e in self._needed if e.kind == "decision")}),
@@ -102,6 +102,7 @@ class DmnModel:
             cells={cell for table in tables for rule in table.rules for cell in rule.cells},
             opaque={text for e in self._needed for text in e.texts if e.table and text in _changed(e)}
             | {e.texts[0] for e in self._needed if e.kind == "decision" and not e.table and _converts(e)},
+            said={key: text for e in self._needed for key, text in e.said.items()},
             read=self._scope,
         )
 

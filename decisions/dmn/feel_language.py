@@ -47,7 +47,7 @@ class FeelScope(dict[str, Any]):
 class FeelLanguage:
     """The language of one model. `names` may stand in its texts; `roots` are the names of inputs and decisions, `aliases`
     what local names stand for; `columns` gives the base type of a column's text; `opaque` are texts whose value is
-    changed by a type; `read` makes a scope of a case."""
+    changed by a type; `said` is what a tool's text is in FEEL, for an expression or a cell; `read` makes a scope of a case."""
 
     names_known: Collection[str]
     roots: frozenset[str]
@@ -55,6 +55,7 @@ class FeelLanguage:
     columns: Mapping[str, str]
     cells: Collection[str]
     opaque: Collection[str]
+    said: Mapping[tuple[str, bool], str]
     read: Callable[[Mapping[str, Any]], FeelScope]
     skips_failing_rules: bool = False
     _trees: dict[str, Expr | None] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class FeelLanguage:
         """The syntax tree of an expression, None where it is none."""
         if text not in self._trees:
             try:
-                self._trees[text] = parse(text, self.names_known)
+                self._trees[text] = parse(self.said.get((text, False), text), self.names_known)
             except FeelError:
                 self._trees[text] = None
         return self._trees[text]
@@ -77,7 +78,7 @@ class FeelLanguage:
         """The tests of a cell, None where it is no cell."""
         if text not in self._tests:
             try:
-                self._tests[text] = parse_unary_tests(text, self.names_known)
+                self._tests[text] = parse_unary_tests(self.said.get((text, True), text), self.names_known)
             except FeelError:
                 self._tests[text] = None
         return self._tests[text]

@@ -53,6 +53,10 @@ class DecisionGraph:
             return
         aliases = self._aliases(element)
         functions = {*self._visible(element), *element.aliases, element.name}
+        for key in element.needs:
+            if (other := self.elements[key]).name == element.name and other.kind == "inputData":
+                element.fault = f"{self._where(element)}: two things are called {element.name!r}"
+                return
         implies = element.kind == "decision" and (self._reader.implied or not self._uses_inputs(element))
         for path in element.paths:
             if path[0] in aliases:
@@ -221,7 +225,6 @@ class DecisionGraph:
             return run.values.get(element.key, run.inputs.get(element.key))
         if element.key not in run.values:
             scope = self._scope(element, run)
-            run.seen[element.key] = scope
             run.values[element.key] = run.coerced(element.body(scope, run), element.type, element.name)
         return run.values[element.key]
 

@@ -5,6 +5,7 @@ An element is known by its key, `namespace#id`. Imported files lie beside the fi
 why; the others work.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ _MOST_FILES = 50
 class DrgElement:
     """Input data, a decision, a business knowledge model or a decision service.
 
-    `needs` are the keys it requires. Of a decision, `table` is its decision table; of an invocable, `parameters` are
+    `needs` are the keys it requires. Of a decision, `table` is its decision table, `tables` are all in it; of an invocable, `parameters` are
     what it takes. A service has `outputs`, `inputs` and `input_decisions` (keys). `paths` are names that nothing gives it.
     """
 
@@ -55,8 +56,9 @@ class DrgElement:
     aliases: dict[str, tuple[str, str]] = field(default_factory=dict)  # a name -> (key, output) of a decision
     texts: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
-    said: dict[str, str] = field(default_factory=dict)
+    said: dict[tuple[str, bool], str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    tables: list[DecisionTable] = field(default_factory=list)
     fault: str = ""
 
 
@@ -96,6 +98,7 @@ class Reader:
         self._folder = path.resolve().parent
         self._files: dict[Path, DmnFile] = {}
         self.elements: dict[str, DrgElement] = {}
+        self._table_ids: Counter[str] = Counter()
         self.main = self._file(path.resolve(), str(path))
         for file in self._files.values():
             for element in file.root:
@@ -130,7 +133,7 @@ class Reader:
         """The file that an import names: at its location, or the one beside the file with its namespace. None where
         there is none: what needs it cannot be used, the rest can."""
         space, location = element.get("namespace") or "", unquote(element.get("locationURI") or "")
-        for found in self._candidates(location, path):
+        for found in self._candidates(location, path) if space or location else ():
             if not found.is_relative_to(self._folder):
                 raise DecisionError(f"{file.source}: import {location!r} lies outside the file's folder")
             if found.is_file() and (not space or _space_of(found) == space):
@@ -195,7 +198,11 @@ class Reader:
                     element.parameters = tuple(FormalParameter(name, ItemType()) for name in names)
                     compiler.free.clear()
             element.paths, element.texts, element.calls = compiler.free, compiler.texts, compiler.calls
-            element.said, element.notes = compiler.said, compiler.notes
+            element.said, element.notes, element.tables = compiler.said, compiler.notes, compiler.tables
+            for table in element.tables:
+                self._table_ids[table.id] += 1
+                if self._table_ids[table.id] > 1:
+                    table.id += f"~{self._table_ids[table.id]}"
         except DecisionError as error:
             element.fault = str(error)
         except RecursionError:
@@ -231,6 +238,7 @@ class Reader:
             names=self.words | set(visible),
             known=frozenset(visible),
             where=f"{file.source}: {_KINDS[element.kind]} {element.name!r}",
+            place=element.name,
             language="" if is_feel(outer) else outer,
             tool=is_tool(file.root),
             feel_types=file.types.feel_types,
@@ -239,7 +247,7 @@ class Reader:
     def _decision(self, element: DrgElement, compiler: Compiler) -> None:
         body = body_of(element.element)
         if body is not None and local(body) == "decisionTable":
-            element.table = compiled_table(body, compiler, element.name)
+            element.table = compiled_table(body, compiler)
             element.body = element.table.body
         elif body is not None:
             element.body = compiler.body(body)

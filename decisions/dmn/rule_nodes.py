@@ -22,33 +22,38 @@ _POLICIES = {
 }
 
 
-def node_of(element: DrgElement, graph: DecisionGraph) -> Node | None:
-    """The node of a decision or a business knowledge model; None for what holds no logic."""
-    if element.kind == "decisionService" or (element.body is None):
-        return None
-    if element.kind == "decision" and element.table:
-        return _table_node(element, element.table)
+def nodes_of(element: DrgElement) -> Iterator[Node]:
+    """The nodes of a decision or a business knowledge model: its table, or its tables and the whole as text."""
+    if element.table:
+        yield _table_node(element, element.table)
+        return
     if not element.texts:
-        return None
+        return
     if element.kind == "decision" and local(body_of(element.element)) == "literalExpression":
-        return Node(element.key, element.name, "expression", expressions=((element.name, element.texts[0]),))
+        yield Node(element.key, element.name, "expression", expressions=((element.name, element.texts[0]),))
+        return
+    yield from (_table_node(element, table) for table in element.tables)
     name = element.name
     if element.kind != "decision":
         name = f"{name}({', '.join(p.name for p in element.parameters)})"
     logic = element.element if element.kind == "decision" else child(element.element, "encapsulatedLogic")
     texts = tuple((element.name, text) for text in element.texts)
-    return Node(element.key, name, "boxed", expressions=texts, source="\n".join(shown(body_of(logic))))
+    yield Node(element.key, name, "boxed", expressions=texts, source="\n".join(shown(body_of(logic))))
 
 
 def _table_node(element: DrgElement, table: DecisionTable) -> Node:
-    """A table's rules; those of a priority in the order of it, so that the first that matches decides."""
+    """A table's rules; those of a priority in the order of it, so that the first that matches decides. The result of a
+    table that gives a list, or stands inside something else, is not known by a name of its own."""
     ranked = table.policy == "PRIORITY" and all(table.constant(rule) is not None for rule in table.rules)
-    single = len(table.outputs) == 1
-    fields = tuple(element.name if single else f"{element.name}.{output.name}" for output in table.outputs)
+    first = element.table is table and table.policy in _FIRST and (table.policy != "PRIORITY" or ranked)
+    single, head = len(table.outputs) == 1, element.name if first else ""
+    fields = tuple(
+        ".".join(part for part in (head, "" if single else output.name) if part) for output in table.outputs
+    )
     rules = [
         Rule(
             f"{table.id}:{rule.number}",
-            element.name,
+            table.id,
             place,
             tuple(
                 (column.text, "" if cell == "-" else cell)
@@ -58,16 +63,16 @@ def _table_node(element: DrgElement, table: DecisionTable) -> Node:
         )
         for place, rule in enumerate(table.by_priority() if ranked else table.rules)
     ]
-    first = table.policy in _FIRST and (table.policy != "PRIORITY" or ranked)
     return Node(
-        element.key,
-        element.name,
-        "table",
+        table.id,
+        table.id,
+        "table" if element.table is table else "inner table",
         rules=tuple(rules),
         columns=tuple(column.text for column in table.columns),
         outputs=fields,
         hit_policy="first" if first else "collect",
-        unique=table.policy == "UNIQUE",
+        target="" if first else element.name,
+        unique=first and table.policy == "UNIQUE",
         source=_policy_text(table),
     )
 

@@ -77,6 +77,7 @@ class DecisionTable:
         matched = self.matches(scope, run)
         kept = self._kept(matched, scope, run)
         run.hits += [f"{self.id}:{rule.number}" for rule, _ in kept]
+        run.seen[self.id] = scope
         if not kept:
             return self._default(scope, run)
         if self.policy not in LISTS:
@@ -212,7 +213,7 @@ def _bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-def compiled_table(element: Element, compiler: Compiler, id_: str = "") -> DecisionTable:
+def compiled_table(element: Element, compiler: Compiler) -> DecisionTable:
     """A `decisionTable` element compiled.
 
     Raises:
@@ -238,10 +239,11 @@ def compiled_table(element: Element, compiler: Compiler, id_: str = "") -> Decis
     ]
     if policy in ("PRIORITY", "OUTPUT ORDER"):
         _check_ranked(rules, outputs, compiler.where)
-    table = DecisionTable(id_, policy, aggregate, columns, outputs, rules, dict(compiler.feel_types))
+    table = DecisionTable(compiler.place, policy, aggregate, columns, outputs, rules, dict(compiler.feel_types))
     for place in range(len(columns)):
         closed = (_is_closed(rule.tests[place], compiler) << index for index, rule in enumerate(rules))
         table.closed.append(reduce(int.__or__, closed, 0))
+    compiler.tables.append(table)
     return table
 
 
