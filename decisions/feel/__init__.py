@@ -16,16 +16,17 @@ from vertigym.decisions.feel.cursor import Cursor
 from vertigym.decisions.feel.evaluation import Clock, Evaluator, Scope
 from vertigym.decisions.feel.feel_types import FeelType
 from vertigym.decisions.feel.functions import BUILT_INS
+from vertigym.decisions.feel.lexer import Names
 from vertigym.decisions.feel.parser import Parser
 from vertigym.decisions.feel.properties import NAMES as PROPERTIES
 from vertigym.decisions.feel.syntax import Expr, UnaryTests
 from vertigym.decisions.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
 from vertigym.decisions.feel.temporal_text import temporal
-from vertigym.decisions.feel.texts import from_json, text, to_json
+from vertigym.decisions.feel.texts import check_parts, from_json, text, to_json
 from vertigym.decisions.feel.values import FeelError, Function, NoValue, Range, Value, number
 
 T = TypeVar("T")
-_KNOWN = [*BUILT_INS, *PROPERTIES]
+_KNOWN = Names([*BUILT_INS, *PROPERTIES])
 
 
 def parse(text: str, names: Collection[str] = ()) -> Expr:
@@ -56,7 +57,7 @@ def parse_type(text: str) -> FeelType:
     Raises:
         FeelError: it is not a type.
     """
-    return _bounded(lambda: Cursor(text, (), ()).whole_type())
+    return _bounded(lambda: Cursor(text, ()).whole_type())
 
 
 def evaluate(
@@ -79,7 +80,9 @@ def evaluate(
     Raises:
         FeelError: it takes too many steps, too much memory or too deep a recursion.
     """
-    return _bounded(lambda: Evaluator(clock, reasons, types).value(expr, Scope(scope)))
+    value = _bounded(lambda: Evaluator(clock, reasons, types).value(expr, Scope(scope)))
+    check_parts(value)
+    return value
 
 
 def satisfies(

@@ -15,12 +15,12 @@ _TYPE_NAMES = Names(DEFINED)
 class Cursor:
     """The text, how far it has been read, and the names in scope there."""
 
-    def __init__(self, text: str, names: Collection[str], known: Collection[str]) -> None:
+    def __init__(self, text: str, names: Collection[str], known: Names | None = None) -> None:
         self.text = text
         self.lexemes = lexemes(text)
         self.at = 0
-        self.names = Names([*known, *names])
-        self.keys = Names([*known, *names])  # names of fields that the text gives: what may follow a dot
+        self.names = Names(names, known)
+        self.keys = Names(names, known)  # names of fields that the text gives: what may follow a dot
         self._depth = 0
         self.filters = 0  # inside how many filters, where the fields of contexts are names
 

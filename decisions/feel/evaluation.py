@@ -8,8 +8,8 @@ Source: OMG Decision Model and Notation 1.5, chapter 10.3.2.
 
 from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from datetime import datetime
-from decimal import Decimal
-from typing import Any
+from decimal import Decimal, DecimalException
+from typing import Any, ParamSpec, TypeVar
 
 from vertigym.decisions.feel.conformance import Types, coerced
 from vertigym.decisions.feel.operators import compare, equal, in_range
@@ -31,12 +31,15 @@ from vertigym.decisions.feel.values import (
     Range,
     Value,
     measure,
+    number,
     shown,
 )
 
-MOST_STEPS = 3_000_000
+MOST_STEPS = 1_000_000
 MOST_REASONS = 100
 Clock = Callable[[], datetime]
+P = ParamSpec("P")
+V = TypeVar("V")
 Rule = Callable[["Evaluator", Any, "Scope"], Value]
 RULES: dict[type[Expr], Rule] = {}
 
@@ -81,7 +84,7 @@ class Evaluator:
     def value(self, expr: Expr, scope: Scope) -> Value:
         """What an expression is worth; null, with the reason kept, where it has no value."""
         self.spend(1)
-        try:
+        try:  # as in `kept`, without its frame: recursion goes deeper
             return RULES[type(expr)](self, expr, scope)
         except NoValue as error:
             self.note(error)
@@ -91,6 +94,14 @@ class Evaluator:
         """Keeps why something is null."""
         if len(self.reasons) < MOST_REASONS:
             self.reasons.append(str(reason))
+
+    def kept(self, work: Callable[P, V], *arguments: P.args, **named: P.kwargs) -> V | None:
+        """What `work` gives; null, with the reason kept, where it has no value."""
+        try:
+            return work(*arguments, **named)
+        except NoValue as error:
+            self.note(error)
+            return None
 
     def spend(self, steps: int) -> None:
         """Counts work.
@@ -122,11 +133,7 @@ class Evaluator:
         inner = Scope({"?": value}, scope)
         found: bool | None = False
         for test in tests:
-            try:
-                passed = self._passes(test, value, inner)
-            except NoValue as error:
-                self.note(error)
-                passed = None
+            passed = self.kept(self._passes, test, value, inner)
             if passed:
                 return True
             found = None if passed is None else found
@@ -161,7 +168,10 @@ class Evaluator:
         if isinstance(function, BuiltIn):
             run, values = function.bind(arguments, names)
             now = [self.clock() if self.clock else None] if function.clocked else []
-            result = run(*now, *values)
+            try:
+                result = run(*now, *values)
+            except DecimalException:
+                raise NoValue(f"{function.name}({', '.join(map(shown, values))}): no such number") from None
             self.walk(result)
             return result
         if not isinstance(function, Function):
@@ -232,6 +242,6 @@ def _steps(low: Value, high: Value) -> list[Value]:
         case _:
             raise NoValue(f"{shown(low)}..{shown(high)}: neither whole numbers nor dates")
     if abs(last - first) >= MOST_ITEMS:
-        raise FeelError(f"a range of {abs(last - first) + 1} steps; at most {MOST_ITEMS} are taken")
+        raise FeelError(f"the range {shown(low)}..{shown(high)}: at most {MOST_ITEMS} steps are taken")
     way = range(first, last + 1) if first <= last else range(first, last - 1, -1)
-    return [Date.of_ordinal(i) if isinstance(low, Date) else Decimal(i) for i in way]
+    return [Date.of_ordinal(i) if isinstance(low, Date) else number(i) for i in way]

@@ -2,7 +2,7 @@
 
 A FEEL name may hold spaces and operators (`Applicant Age`, `a-b`), so no grammar can read it without the names
 in scope. A name is therefore a *sequence of lexemes*: the parser asks at each place for the longest known name.
-A generated parser (PyPI `lark`) would need its lexer replaced by this one, and rules that know whether `[` opens
+A parser of `lark` (PyPI) would need its lexer replaced by this one, and rules that know whether `[` opens
 a filter or closes a range; precedence climbing by hand is shorter. Of the FEEL packages in reach, `bkflow-feel`
 1.2 (PyPI) has no `if`, `for`, durations or names with spaces; `@bpmn-io/feelin` 6.1 (npm) needs JavaScript.
 
@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from vertigym.decisions.feel.values import FeelError
 
@@ -106,18 +107,25 @@ def _unescaped(match: re.Match[str]) -> str:
     return _PLAIN.get(match[3], match[0])
 
 
+@lru_cache(maxsize=10_000)
+def _words(name: str) -> tuple[str, ...]:
+    """A name's words; none where it holds quotes, as only a context's key can."""
+    return () if '"' in name else tuple(lexeme.text for lexeme in lexemes(name)[:-1])
+
+
 class Names:
     """The names in scope at a place of the text, as sequences of words."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._layers: list[dict[tuple[str, ...], str]] = [{}]
-        self._longest = 1
+    def __init__(self, names: Iterable[str], around: "Names | None" = None) -> None:
+        outer = around._layers if around else []
+        self._layers: list[dict[tuple[str, ...], str]] = [*outer, {}]
+        self._longest = around._longest if around else 1
         for name in names:
             self.add(name)
 
     def add(self, name: str) -> None:
-        """Brings a name into the innermost scope. Quotes are no part of a name, only of a context's key."""
-        words = () if '"' in name else tuple(lexeme.text for lexeme in lexemes(name)[:-1])
+        """Brings a name into the innermost scope."""
+        words = _words(name)
         self._longest = max(self._longest, len(words))
         self._layers[-1][words] = name
 

@@ -2,20 +2,21 @@
 
 import decimal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from decimal import Decimal
 from functools import cmp_to_key, reduce
 from typing import Any
 
 from vertigym.decisions.feel.operators import equal, operate, order
 from vertigym.decisions.feel.signatures import builtin
-from vertigym.decisions.feel.temporal import DaysTime, YearsMonths
+from vertigym.decisions.feel.temporal import DateTime, DaysTime, Time, YearsMonths
 from vertigym.decisions.feel.values import (
     DECIMAL128,
     MOST_ITEMS,
     FeelError,
     Function,
     NoValue,
+    Range,
     Value,
     kind_of,
     shown,
@@ -63,13 +64,13 @@ def _max(items: Items) -> Any:
 
 
 @aggregate("sum")
-def _sum(items: Items) -> Value:
+def _sum(items: Items) -> Any:
     """Of numbers, or of durations of one kind."""
     return _folded("+", _some("sum", items))
 
 
 @aggregate("product", "number")
-def _product(items: Items) -> Value:
+def _product(items: Items) -> Any:
     return _folded("*", _some("product", items))
 
 
@@ -193,23 +194,8 @@ def _index_of(items: Items, match: Value) -> Value:
 
 @builtin("distinct values(list: list)")
 def _distinct(items: Items) -> Value:
-    """The first of each: numbers and texts by hash, whatever else by comparison."""
-    found: Items = []
-    plain: set[tuple[type, Any]] = set()
-    others: Items = []
-    for item in items:
-        if isinstance(item, Decimal | str | bool | None):
-            if (type(item), item) in plain:
-                continue
-            plain.add((type(item), item))
-        else:
-            if any(equal(item, other) is True for other in others):
-                continue
-            others.append(item)
-            if len(others) > 2000:
-                raise FeelError("more than 2000 distinct values that are neither numbers nor strings")
-        found.append(item)
-    return found
+    """The first of each."""
+    return list({_identity(item): item for item in reversed(items)}.values())[::-1]
 
 
 @builtin("flatten(list: list)")
@@ -264,6 +250,20 @@ def _folded(operator: str, items: Items) -> Any:
             f"{' and '.join(sorted(map(kind_of, items[:2])))}: neither numbers nor durations of one kind"
         )
     return reduce(lambda total, item: operate(operator, total, item), items)
+
+
+def _identity(value: Value) -> Hashable:
+    """What two values share where `=` holds for them."""
+    match value:
+        case list():
+            return (list, *map(_identity, value))
+        case dict():
+            return (dict, frozenset((key, _identity(item)) for key, item in value.items()))
+        case Time() | DateTime():
+            return type(value), value.zone is None, value.instant
+        case Range(low, high, low_closed, high_closed):
+            return Range, _identity(low), _identity(high), low_closed, high_closed
+    return type(value), value
 
 
 def _given(lists: tuple[Items, ...]) -> tuple[Items, ...]:

@@ -73,15 +73,7 @@ def _path(run: Evaluator, expr: Path, scope: Scope) -> Value:
     if not isinstance(source, list):
         return property_of(source, expr.name)
     run.spend(len(source))
-    return [_member(run, item, expr.name) for item in source]
-
-
-def _member(run: Evaluator, item: Value, name: str) -> Value:
-    try:
-        return property_of(item, name)
-    except NoValue as error:
-        run.note(error)
-        return None
+    return [run.kept(property_of, item, expr.name) for item in source]
 
 
 @rule(Filter)
@@ -137,13 +129,7 @@ def _binary(run: Evaluator, expr: Binary, scope: Scope) -> Value:
         row.append(row[-1].left)
     value = run.value(row[-1].left, scope)
     for each in reversed(row):
-        try:
-            value = _operation(run, each, value, scope)
-        except NoValue as error:
-            if each is expr:
-                raise
-            run.note(error)
-            value = None
+        value = run.kept(_operation, run, each, value, scope)
     return value
 
 
@@ -169,7 +155,9 @@ def _operation(run: Evaluator, expr: Binary, left: Value, scope: Scope) -> Value
 @rule(Between)
 def _between(run: Evaluator, expr: Between, scope: Scope) -> Value:
     value, low, high = (run.value(each, scope) for each in (expr.value, expr.low, expr.high))
-    return compare(">=", value, low) and compare("<=", value, high)
+    ends = [(">=", low), ("<=", high)]
+    sides = [run.kept(compare, operator, value, end) for operator, end in ends]
+    return False if False in sides else None if None in sides else True
 
 
 @rule(InTests)

@@ -1,7 +1,6 @@
 """Numeric and boolean functions. Source: OMG Decision Model and Notation 1.5, tables 67, 74 and 75."""
 
 import decimal
-from collections.abc import Callable
 from decimal import Decimal
 
 from vertigym.decisions.feel.operators import equal, negate
@@ -59,25 +58,25 @@ def _abs(n: Decimal | DaysTime | YearsMonths) -> Value:
 @builtin("modulo(dividend: number, divisor: number)")
 def _modulo(dividend: Decimal, divisor: Decimal) -> Value:
     """`dividend - divisor * floor(dividend / divisor)`: its sign is the divisor's."""
-    rest = _computed(DECIMAL128.remainder, dividend, divisor)
+    rest = DECIMAL128.remainder(dividend, divisor)
     return DECIMAL128.add(rest, divisor) if rest and (rest < 0) != (divisor < 0) else rest
 
 
 @builtin("sqrt(number: number)")
 def _sqrt(number: Decimal) -> Value:
-    return _computed(DECIMAL128.sqrt, number)
+    return DECIMAL128.sqrt(number)
 
 
 @builtin("log(number: number)")
 def _log(number: Decimal) -> Value:
     if number <= 0:
         raise NoValue(f"log({number}): only of numbers above 0")
-    return _computed(DECIMAL128.ln, number)
+    return DECIMAL128.ln(number)
 
 
 @builtin("exp(number: number)")
 def _exp(number: Decimal) -> Value:
-    return _computed(DECIMAL128.exp, number)
+    return DECIMAL128.exp(number)
 
 
 @builtin("odd(number: number)")
@@ -104,12 +103,5 @@ def _is(first: Value, second: Value) -> Value:
 
 
 def _parity(number: Decimal) -> int | None:
-    rest = _computed(DECIMAL128.remainder, number, Decimal(2))
+    rest = DECIMAL128.remainder(number, Decimal(2))
     return int(abs(rest)) if rest == int(rest) else None
-
-
-def _computed(function: Callable[..., Decimal], *numbers: Decimal) -> Decimal:
-    try:
-        return function(*numbers)
-    except (decimal.DecimalException, ZeroDivisionError):
-        raise NoValue(f"{function.__name__}({', '.join(map(str, numbers))}): there is no such number") from None

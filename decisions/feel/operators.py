@@ -15,6 +15,7 @@ from vertigym.decisions.feel.temporal import DAY, Date, DateTime, DaysTime, Time
 from vertigym.decisions.feel.values import (
     DECIMAL128,
     MOST_CHARACTERS,
+    FeelError,
     Function,
     NoValue,
     Range,
@@ -140,7 +141,7 @@ def _sign(left: Any, right: Any) -> int:
 
 
 def _is_local(value: Any) -> bool:
-    return (value if isinstance(value, Time) else value.time).zone is None
+    return value.zone is None
 
 
 def _midnight(date: Date) -> DateTime:
@@ -149,7 +150,7 @@ def _midnight(date: Date) -> DateTime:
 
 def _joined(left: str, right: str) -> str:
     if len(left) + len(right) > MOST_CHARACTERS:
-        raise NoValue(f"a string of more than {MOST_CHARACTERS} characters")
+        raise FeelError(f"+ makes a string of more than {MOST_CHARACTERS} characters")
     return left + right
 
 

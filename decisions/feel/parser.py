@@ -11,7 +11,7 @@ from typing import cast
 
 from vertigym.decisions.feel.cursor import Cursor
 from vertigym.decisions.feel.feel_types import ANY, FeelType
-from vertigym.decisions.feel.lexer import string_value, syntax_error
+from vertigym.decisions.feel.lexer import Names, string_value, syntax_error
 from vertigym.decisions.feel.syntax import (
     Between,
     Binary,
@@ -68,7 +68,7 @@ _NEVER_FIRST = (
 class Parser(Cursor):
     """Reads one text."""
 
-    def __init__(self, text: str, names: Collection[str], known: Collection[str]) -> None:
+    def __init__(self, text: str, names: Collection[str], known: Names) -> None:
         super().__init__(text, names, known)
         self._range_ends = 0  # inside how many `..b`, where `[` may close the range
         self._no_tests: set[int] = (

@@ -7,13 +7,14 @@ Sources: W3C, XQuery 1.0 and XPath 2.0 Functions and Operators, chapter 7.6; XML
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import regex
 
 from vertigym.decisions.feel.values import FeelError, NoValue
 
 MOST_PATTERN = 5_000  # characters
+MOST_ATOMS = 20_000  # characters and classes, each as often as quantities such as {100} repeat it
 SECONDS = 2.0  # for one search; then the evaluation ends with an error
 _NAME_START = (
     r":A-Z_a-z\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u02FF\u0370-\u037D\u037F-\u1FFF\u200C\u200D\u2070-\u218F"
@@ -75,6 +76,8 @@ class _Translation:
         self.groups: list[int] = []  # open groups; 0 for one that is not counted
         self.opened = 0
         self.closed: set[int] = set()
+        self.sizes = [0]  # atoms of each open group, outermost first
+        self.last = 0  # atoms of what a quantifier would repeat
 
     def text(self) -> str:
         """The translated pattern."""
@@ -85,6 +88,8 @@ class _Translation:
 
     def _next(self) -> str:
         character = self._take()
+        if character not in "()|*+?{":
+            self._grow(1)
         match character:
             case "\\":
                 return self._escape(in_class=False)
@@ -93,9 +98,7 @@ class _Translation:
             case "(":
                 return self._open()
             case ")":
-                if self.groups:
-                    self.closed.add(self.groups.pop())
-                return ")"
+                return self._close()
             case "." if "s" in self.flags:
                 return r"[\s\S]"
             case ".":
@@ -116,7 +119,7 @@ class _Translation:
         self.at += 1
         return self.pattern[self.at - 1]
 
-    def _fail(self, message: str) -> Any:
+    def _fail(self, message: str) -> NoReturn:
         raise NoValue(f"pattern {self.pattern[:60]!r}: {message}")
 
     def _quantifier(self, character: str) -> str:
@@ -126,6 +129,9 @@ class _Translation:
                 self._fail("a quantity is written {n}, {n,} or {n,m}, with at most four digits")
             self.at = match.end()
             character += match[0]
+            most = max(int(match[1]), int(match[3] or 0))
+            self.sizes[-1] -= self.last
+            self._grow(self.last * max(most, 1))
         if self.pattern.startswith("?", self.at):
             self.at += 1
             character += "?"
@@ -133,7 +139,22 @@ class _Translation:
             self._fail("one quantifier after another")
         return character
 
+    def _grow(self, atoms: int) -> None:
+        self.last = atoms
+        self.sizes[-1] += atoms
+        if self.sizes[-1] > MOST_ATOMS:
+            self._fail(f"with its quantities it is more than {MOST_ATOMS} characters long")
+
+    def _close(self) -> str:
+        if not self.groups:
+            self._fail("')' without its opening bracket")
+        self.closed.add(self.groups.pop())
+        inner = self.sizes.pop()
+        self._grow(inner)
+        return ")"
+
     def _open(self) -> str:
+        self.sizes.append(0)
         if self.pattern.startswith("?", self.at):
             if not self.pattern.startswith("?:", self.at):
                 self._fail("of groups with (? only (?: is known")

@@ -3,11 +3,24 @@
 Source: OMG Decision Model and Notation 1.5, table 78.
 """
 
+import re
 from dataclasses import dataclass
 
+from vertigym.decisions.feel.lexer import string_value
 from vertigym.decisions.feel.operators import compare, order
-from vertigym.decisions.feel.signatures import builtin
-from vertigym.decisions.feel.values import Range, Value
+from vertigym.decisions.feel.signatures import BUILT_INS, builtin
+from vertigym.decisions.feel.temporal_text import temporal
+from vertigym.decisions.feel.values import NoValue, Range, Value, number
+
+_LITERAL = re.compile(
+    r"\s*(?P<open>[\[(\]])\s*(?P<low>.*?)\s*\.\.\s*(?P<high>.*?)\s*(?P<close>[\])\[])\s*", re.DOTALL
+)
+_END = re.compile(
+    r"""(?P<number>-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+))
+    |(?:(?P<function>@|(?:date|time|date\ and\ time|duration)\s*\()\s*)?
+    (?P<string>"(?:[^"\\]|\\.)*")(?:\s*\))?""",
+    re.VERBOSE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,38 @@ def _coincides(first: Range, second: Range) -> bool:
 @builtin("coincides(point1: Any, point2: Any)")
 def _coincide(first: Value, second: Value) -> Value:
     return compare("=", first, second)
+
+
+@builtin("range(from: string)")
+def _range_from(spelled: str) -> Value:
+    """`[18..21)`; an end that is left out, with a bracket that excludes it, is open to infinity."""
+    match = _LITERAL.fullmatch(spelled)
+    if not match:
+        raise NoValue(f"{spelled[:60]!r} is no range ([low..high])")
+    low, high = (_end(text) for text in (match["low"], match["high"]))
+    low_closed, high_closed = match["open"] == "[", match["close"] == "]"
+    if (low is None and (low_closed or high is None)) or (high is None and high_closed):
+        raise NoValue(f"{spelled[:60]!r}: an end that is left out is excluded, and the other end is given")
+    if low is not None and high is not None and order(low, high) > 0:
+        raise NoValue(f"{spelled[:60]!r}: its ends are in the wrong order")
+    return Range(low, high, low_closed, high_closed)
+
+
+def _end(spelled: str) -> Value:
+    """A number, string, `@"…"`, or `date("…")` and such."""
+    match = _END.fullmatch(spelled)
+    if not spelled or spelled == "null":
+        return None
+    if not match:
+        raise NoValue(f"{spelled[:60]!r} is neither a literal nor a date, time or duration")
+    if match["number"]:
+        return number(match["number"])
+    literal = string_value(match["string"])
+    function = (match["function"] or "").rstrip("( ")
+    if function in ("", "@"):
+        return temporal(literal) if function else literal
+    run, values = BUILT_INS[function].bind([literal], ())
+    return run(*values)
 
 
 def _starts_within(inner: Range, outer: Range) -> bool:

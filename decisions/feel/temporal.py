@@ -111,6 +111,11 @@ class DateTime:
     time: Time
 
     @property
+    def zone(self) -> Zone:
+        """The zone of its time."""
+        return self.time.zone
+
+    @property
     def local(self) -> int:
         """Nanoseconds since 1970-01-01 by calendar and clock, whatever the zone."""
         return self.date.ordinal * DAY + self.time.nanoseconds

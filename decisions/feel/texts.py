@@ -7,6 +7,7 @@ import re
 from decimal import Decimal
 from typing import Any, NoReturn
 
+from vertigym.core.bounds import MOST_DIGITS
 from vertigym.decisions.feel.temporal_text import text_of
 from vertigym.decisions.feel.values import (
     MOST_CHARACTERS,
@@ -29,7 +30,7 @@ def text(value: Value) -> str:
     Raises:
         FeelError: the text would be too long.
     """
-    _check(value)
+    check_parts(value)
     found = value if isinstance(value, str) else _quoted(value)
     if len(found) > MOST_CHARACTERS:
         raise FeelError(f"a text of more than {MOST_CHARACTERS} characters")
@@ -103,9 +104,9 @@ def to_json(value: Value) -> Any:
     """A FEEL value as JSON: whole numbers as int, others as the nearest float; dates, ranges and such as text.
 
     Raises:
-        FeelError: it has too many parts.
+        FeelError: it has too many parts, or a number is too large.
     """
-    _check(value)
+    check_parts(value)
     return _json(value)
 
 
@@ -114,7 +115,7 @@ def _json(value: Value) -> Any:
         case None | bool() | str():
             return value
         case Decimal():
-            return int(value) if value == int(value) else float(value)
+            return _json_number(value)
         case list():
             return [_json(item) for item in value]
         case dict():
@@ -122,10 +123,21 @@ def _json(value: Value) -> Any:
     return _quoted(value)
 
 
+def _json_number(value: Decimal) -> int | float:
+    if value.adjusted() >= MOST_DIGITS:
+        raise FeelError(f"{value} is too large for JSON: more than {MOST_DIGITS} digits")
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
 def _no_json(value: Any) -> NoReturn:
     raise NoValue(f"{value!r} is no JSON value")
 
 
-def _check(value: Value) -> None:
+def check_parts(value: Value) -> None:
+    """Refuses a value that is too large to walk through.
+
+    Raises:
+        FeelError: it has too many parts.
+    """
     if measure(value, MOST_PARTS) > MOST_PARTS:
         raise FeelError(f"a value of more than {MOST_PARTS} parts")
