@@ -4,6 +4,7 @@
     never         its own conditions exclude each other or the input's schema, or its outcome cannot be computed
     unreachable   what is decided before its table leaves no case for it
     overlap       two rules of a table whose rules must exclude each other (hit policy unique) match one value
+    cell          a literal is no value (the 30th of February), or not of its column's type or values
 
 Each is an argument over all inputs (`boxes.py`, `symbolic.py`), so a rule that is not listed is not thereby
 shown to be reachable: it is *not proven* either way until a case hits it.
@@ -20,13 +21,13 @@ from vertigym.decisions.model import Node
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.symbolic import AS, Explorer, Reachable, RuleRegion
 
-Kind = Literal["shadowed", "never", "unreachable", "overlap"]
+Kind = Literal["shadowed", "never", "unreachable", "overlap", "cell"]
 
 
 @dataclass(frozen=True, slots=True)
 class RuleFinding:
     """`by` are the rules that stand in the way; `example` is what an overlap's columns hold where both match;
-    `proven` is false only for an overlap whose columns are computed (they may never take that value)."""
+    `proven` is false only for an overlap whose columns are computed (they may never take that value); `cell` is a faulty cell and why."""
 
     kind: Kind
     rule: str
@@ -34,6 +35,7 @@ class RuleFinding:
     by: tuple[str, ...] = ()
     example: tuple[tuple[str, Any], ...] = ()
     proven: bool = True
+    cell: str = ""
 
     @property
     def reason(self) -> str:
@@ -46,6 +48,8 @@ class RuleFinding:
                 return "no input meets its conditions"
             case "unreachable":
                 return "what is decided before it leaves no case for it"
+            case "cell":
+                return self.cell
             case "overlap":
                 where = ", ".join(f"{name} = {value!r}" for name, value in self.example) or "every case"
                 return f"{'overlaps' if self.proven else 'may overlap'} with {self.by[0]} ({where})"
@@ -61,14 +65,17 @@ class RuleAnalysis:
     @property
     def unreachable(self) -> frozenset[str]:
         """Rules that are proven not to be hit by any case."""
-        return frozenset(f.rule for f in self.findings if f.kind != "overlap")
+        return frozenset(f.rule for f in self.findings if f.kind not in ("overlap", "cell"))
 
 
 def analyse(model: RuleModel) -> RuleAnalysis:
     """Examine a model. Takes milliseconds; nothing is sampled."""
     explorer = Explorer(model)
     reached = explorer.run()
-    found = []
+    found = [
+        RuleFinding("cell", rule, model.rules[rule].text, cell=f"{cell} ({why})")
+        for rule, cell, why in model.cell_faults()
+    ]
     for node in model.nodes:
         rows = free_rows(explorer, node)
         for place, row in enumerate(rows):

@@ -215,6 +215,15 @@ class DecisionModel:
             waiting = [node for node in waiting if node.id not in placed]
         return order + waiting
 
+    def cell_faults(self) -> list[tuple[str, str, str]]:
+        """The engine's language states no types, so no cell is at fault by itself."""
+        return []
+
+    @property
+    def notes(self) -> list[str]:
+        """Nothing is taken for granted."""
+        return []
+
     def clock_readers(self) -> list[str]:
         """Names of the nodes whose expressions read the clock."""
         return [node.name for node in self.nodes if any(map(reads_clock, node.texts()))]

@@ -87,6 +87,13 @@ class RuleModel(Protocol):
             CaseError: there is no answer.
         """
 
+    def cell_faults(self) -> list[tuple[str, str, str]]:
+        """Rules' ids, cells and what is wrong with them, seen without any case."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was lost or taken for granted when the model was read."""
+
     def in_order(self) -> list[Node]:
         """The nodes, each after all that lead to it."""
 

@@ -59,15 +59,16 @@ class AtomReader:
         found = [atom for part in _tests(tree) for atom in self._split(part)]
         return [a for a in found if a.names or a.numbers or a.strings or a.dates or a.booleans or a.null]
 
-    def _split(self, tree: Expr) -> Iterator[Atom]:
-        """One atom for each condition in a tree."""
+    def _split(self, tree: Expr, *, decides: bool = False) -> Iterator[Atom]:
+        """One atom for each condition in a tree; a name that `decides` by itself is true or false."""
         match tree:
             case Binary(operator="and" | "or"):
-                yield from self._split(tree.left)
-                yield from self._split(tree.right)
-            case If():
-                for part in tree.children():
-                    yield from self._split(part)
+                yield from self._split(tree.left, decides=True)
+                yield from self._split(tree.right, decides=True)
+            case If(then_value=then, else_value=other):
+                yield from self._split(tree.condition, decides=True)
+                yield from self._split(then, decides=then == other)  # a condition that holds whatever `?` is
+                yield from self._split(other)
             case ListNode(items=items):
                 for item in items:
                     yield from self._split(item)
@@ -85,7 +86,7 @@ class AtomReader:
             case FunctionNode(body=body):
                 yield from self._split(body)
             case _:
-                atom, nested = Atom(), list[Expr]()
+                atom, nested = Atom(booleans=decides and isinstance(tree, Variable | Path)), list[Expr]()
                 self._note(tree, atom, "", nested)
                 yield atom
                 yield from self._split_all(nested)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from vertigym.decisions.dmn.dialects import feel_text, is_feel
+from vertigym.decisions.dmn.dialects import CELL_INPUT, feel_text, is_feel
 from vertigym.decisions.dmn.elements import (
     EXPRESSIONS,
     Element,
@@ -110,6 +110,9 @@ class Compiler:
             said = located(lambda: feel_text(text, language, is_test=is_test), self.where)
             self.said[text, is_test] = said
             return located(lambda: read(said, self.names), where)
+        if is_test and self.tool and CELL_INPUT.search(text):
+            text, said = CELL_INPUT.sub("?", text), text
+            self.said[said, is_test] = text
         try:
             return read(text, self.names)
         except DecisionError as error:

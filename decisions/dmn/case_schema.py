@@ -25,7 +25,7 @@ _JSON: dict[str, dict[str, Any]] = {
     "context": {"type": ["object", "null"]},
 }
 _EXAMPLES: dict[str, list[Any]] = {
-    "number": [1, 10, 100], "string": ["other"], "boolean": [True, False], "date": ["2024-01-01", "2000-06-15"],
+    "number": [1, 10, 100], "string": ["other", "amber", "birch"], "boolean": [True, False], "date": ["2024-01-01", "2000-06-15"],
     "date and time": ["2024-01-01T12:00:00", "2000-06-15T08:30:00"], "time": ["12:00:00", "08:30:00"],
     "days and time duration": ["P1D", "P30D"], "years and months duration": ["P1M", "P1Y"],
 }  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from vertigym.decisions.dmn.elements import Element
 from vertigym.decisions.model import DecisionError
 
+CELL_INPUT = re.compile(r"\bcellInput\b")  # Camunda's name for the value that a cell tests
 _TOOL = re.compile(r"camunda|flowable|activiti|bpmn\.io|DMN/(20130901|20153011)\}", re.IGNORECASE)
 _SCRIPTS = ("juel", "groovy", "javascript", "ecmascript")
 _PLAIN = re.compile(r'-?\d+(\.\d+)?|"[^"\\$#]*"|true|false|null|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*')
@@ -81,8 +82,8 @@ def _rewritten(text: str, *, is_test: bool, language: str) -> str | None:
     words = _words(inner)
     if words is None or not words:
         return None
-    if is_test and words[0] in ("=", "!=", "<", "<=", ">", ">="):
-        return " ".join(words)
+    if words[0] in ("=", "!=", "<", "<=", ">", ">="):
+        return " ".join(words) if is_test else None
     made = _conditional(words)
     if is_test and (wrapped or language) and not any("?" in word for word in words):
         return f"if ? = null then {made} else {made}"  # the condition itself, whatever the column's value is

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vertigym.core.files import read_text
+from vertigym.decisions.dmn.cell_faults import cell_faults
 from vertigym.decisions.dmn.case_schema import example_cases, input_schema
 from vertigym.decisions.dmn.feel_language import FeelLanguage, FeelScope
 from vertigym.decisions.dmn.graph import DecisionGraph
@@ -145,7 +146,8 @@ class DmnModel:
             raise CaseError(f"it cannot be evaluated: {error}") from None
         if run.faults:
             raise CaseError(run.faults[0])
-        return Evaluation(found, tuple(dict.fromkeys(run.hits)), {k: FeelScope(v) for k, v in run.seen.items()})
+        hit = tuple(dict.fromkeys(rule for rule in run.hits if rule in self.rules))
+        return Evaluation(found, hit, {k: FeelScope(v) for k, v in run.seen.items()})
 
     def _input(self, name: str, value: Any) -> Value:
         """
@@ -171,6 +173,21 @@ class DmnModel:
     def in_order(self) -> list[Node]:
         """The nodes, each after all that lead to it."""
         return list(self.nodes)
+
+    def cell_faults(self) -> list[tuple[str, str, str]]:
+        """Rules, cells and what is wrong with them, seen without any case."""
+        return [fault for e in self._needed for table in e.tables for fault in cell_faults(table)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know: decisions that are lost, and what was taken for granted."""
+        lost = [f"decision {name!r} cannot be used: {why}" for name, why in self.lost.items()]
+        implied = [name for name in self.inputs if name in self.graph.implied]
+        return [
+            *lost,
+            *(note for e in self._needed for note in e.notes),
+            *([f"no input data declares {', '.join(implied)}: taken from the expressions"] if implied else []),
+        ]
 
     def clock_readers(self) -> list[str]:
         """Names of the decisions that read the clock; none where it is stopped."""

@@ -198,9 +198,11 @@ class DecisionGraph:
     def required(self, element: DrgElement) -> list[DrgElement]:
         """The element and all it requires, each after what it requires."""
         order: dict[str, DrgElement] = {}
+        seen: set[str] = set()
 
         def visit(each: DrgElement) -> None:
-            if each.key not in order:
+            if each.key not in seen:
+                seen.add(each.key)
                 for key in each.needs:
                     visit(self.elements[key])
                 order[each.key] = each
@@ -250,11 +252,13 @@ class DecisionGraph:
         """A business knowledge model or a decision service as something that can be invoked."""
         if element.kind == "decisionService":
             return self._service(element, run)
-        assert element.body is not None
-        scope = self._scope(element, run)
-        function = invocable(element.name, element.parameters, element.body, scope, run, element.type)
-        scope[element.name] = function  # it may invoke itself
-        return function
+        if element.key not in run.functions:
+            assert element.body is not None
+            scope: Scope = {}
+            function = invocable(element.name, element.parameters, element.body, scope, run, element.type)
+            run.functions[element.key] = function  # known before its scope is made: it may invoke itself
+            scope |= {element.name: function, **self._scope(element, run)}
+        return run.functions[element.key]
 
     def _service(self, element: DrgElement, run: Evaluator) -> Function:
         keys = (*element.inputs, *element.input_decisions)

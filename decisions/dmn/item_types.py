@@ -8,6 +8,7 @@ definitions) and 10.3.2.9.4 (type conversions).
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache, cached_property
 from typing import Any, TypeVar
 
@@ -54,7 +55,8 @@ def _reader(name: str) -> Expr | None:
 @dataclass(slots=True)
 class ItemType:
     """A type: `base` where it is FEEL's own, `parts` of a context, `item` of a list. `allowed` limits a value (of a
-    list each item), `constraint` the whole; `whole` numbers come from the tools' integer and long."""
+    list each item), `constraint` the whole; `whole` numbers come from the tools' integer and long; `converts`: a tool's, whose engine makes texts of numbers
+    and numbers of texts."""
 
     name: str = "Any"
     base: FeelType = ANY
@@ -63,6 +65,7 @@ class ItemType:
     limits: tuple[UnaryTests, ...] = ()
     limit_texts: tuple[str, ...] = ()
     whole: bool = False
+    converts: bool = False
 
     @property
     def feel(self) -> FeelType:
@@ -96,7 +99,7 @@ class ItemType:
         """
         if self.holds(value):
             return value
-        made: Any = value
+        made: Any = _converted(value, self.base.name) if self.converts else value
         if isinstance(value, Date) and self.base.name == "date and time":
             made = DateTime(value, Time(0, 0, 0, zone=0))
         elif isinstance(value, list) and len(value) == 1 and not self.item:
@@ -126,6 +129,19 @@ class ItemType:
         return made
 
 
+def _converted(value: Value, kind: str) -> Value:
+    """A number or truth value as text, a text as a number or truth value; anything else as it is."""
+    if (kind == "string" and isinstance(value, Decimal | bool)) or (kind == "number" and isinstance(value, str)):
+        made = evaluate(_conversion(kind), {"from": value})
+        return value if made is None else made
+    return {"true": True, "false": False}.get(value, value) if kind == "boolean" and isinstance(value, str) else value
+
+
+@cache
+def _conversion(kind: str) -> Expr:
+    return parse(f"{kind}(from)", ["from"])
+
+
 def _shown(value: Value) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
@@ -134,7 +150,8 @@ def _shown(value: Value) -> str:
 class TypeTable:
     """The item definitions of one file, resolved when first asked for. `imported` holds the tables of imports by name."""
 
-    def __init__(self, root: Element, where: str) -> None:
+    def __init__(self, root: Element, where: str, *, converts: bool = False) -> None:
+        self._converts = converts
         self._items = {" ".join((e.get("name") or "").split()): e for e in children(root, "itemDefinition")}
         self.imported: dict[str, TypeTable] = {}
         self._where = where
@@ -175,7 +192,8 @@ class TypeTable:
                 self._known[known] = self._item(self._items[known], known, (*seen, known))
                 return self._known[known]
             if (base := _NAMES.get(known.replace(" ", "").lower())) is not None:
-                return ItemType(known or "Any", FeelType(base), whole=known.lower() in _WHOLE)
+                whole = known.lower() in _WHOLE
+                return ItemType(known or "Any", FeelType(base), whole=whole, converts=self._converts)
         for name_of_import, table in self.imported.items():
             if name.startswith(f"{name_of_import}.") or prefix == name_of_import:
                 return table.named(name.removeprefix(f"{name_of_import}.").removeprefix(f"{prefix}:"))

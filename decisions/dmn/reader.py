@@ -117,7 +117,7 @@ class Reader:
             raise DecisionError(f"{source}: imports more than {_MOST_FILES} files")
         root = read_root(path)
         file = DmnFile(
-            root, source, str(root.get("namespace") or ""), version_of(root), TypeTable(root, source)
+            root, source, str(root.get("namespace") or ""), version_of(root), TypeTable(root, source, converts=is_tool(root))
         )
         self._files[path] = file
         for element in children(root, "import"):

@@ -1,13 +1,14 @@
 """A decision as a node of rules: what the analysis walks, the sampler aims at, and a prompt shows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from vertigym.decisions.dmn.atoms import AtomReader
 from vertigym.decisions.dmn.elements import EXPRESSIONS, Element, body_of, child, children, inner_text, local
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.reader import DrgElement
 from vertigym.decisions.dmn.tables import DecisionTable
-from vertigym.decisions.feel import FeelError, parse
+from vertigym.decisions.feel import Expr, FeelError, parse
+from vertigym.decisions.feel.syntax import Call, Variable
 from vertigym.decisions.model import Node, Rule
 
 _FIRST = ("UNIQUE", "ANY", "FIRST", "PRIORITY")
@@ -147,6 +148,7 @@ def local_aliases(
         for name, (key, output) in element.aliases.items():
             parts = (graph.elements[key].name, output)
             aliases[name] = [".".join(part for part in parts if part)]
+    invoked = {e.name: e for e in elements if e.parameters}
     for _ in range(2):
         reader = AtomReader(known, dict(aliases))
         for element in elements:
@@ -157,7 +159,25 @@ def local_aliases(
                     continue
                 if name and name not in known:
                     aliases[name] = list(dict.fromkeys([*aliases.get(name, ()), *reader.names(tree)]))
+            for name, argument in _arguments(element, invoked, graph.words):
+                if name not in known:
+                    aliases[name] = list(dict.fromkeys([*aliases.get(name, ()), *reader.names(argument)]))
     return aliases
+
+
+def _arguments(
+    element: DrgElement, invoked: Mapping[str, DrgElement], words: Collection[str]
+) -> Iterator[tuple[str, Expr]]:
+    """The parameters of knowledge models and what an element's texts give for them."""
+    for text in element.texts:
+        try:
+            tree = parse(text, words)
+        except FeelError:
+            continue
+        for part in tree.walk():
+            if isinstance(part, Call) and isinstance(part.function, Variable) and part.function.name in invoked:
+                names = part.names or tuple(p.name for p in invoked[part.function.name].parameters)
+                yield from zip(names, part.arguments, strict=False)
 
 
 def _local_texts(element: Element) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vertigym.decisions.dmn.item_types import ItemType
-from vertigym.decisions.feel import Clock, Expr, FeelError, FeelType, NoValue, Value, evaluate
+from vertigym.decisions.feel import Clock, Expr, FeelError, FeelType, Function, NoValue, Value, evaluate
 
 Scope = dict[str, Value]
 Body = Callable[[Scope, "Evaluator"], Value]  # a compiled boxed expression
@@ -29,13 +29,14 @@ class Evaluator:
     hits: list[str] = field(default_factory=list)
     seen: dict[str, Scope] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
     steps: int = 0
     calls: int = 0
 
     def inside(self, inputs: Mapping[str, Value], values: dict[str, Value]) -> "Evaluator":
         """The same evaluation inside a decision service, which sees nothing but what it is given."""
         return Evaluator(
-            inputs, self.clock, self.reasons, self.faults, self.hits, {}, values, self.steps, self.calls
+            inputs, self.clock, self.reasons, self.faults, self.hits, self.seen, values, {}, self.steps, self.calls
         )
 
     def value(self, tree: Expr, scope: Scope, types: Mapping[str, FeelType]) -> Value:

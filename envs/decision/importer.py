@@ -62,7 +62,7 @@ class DecisionImportReport:
     @property
     def not_proven(self) -> tuple[tuple[str, str], ...]:
         """Rules that no case hits although nothing proves that none can."""
-        proven = {finding.rule for finding in self.findings if finding.kind != "overlap"}
+        proven = {finding.rule for finding in self.findings if finding.kind not in ("overlap", "cell")}
         return tuple(pair for pair in self.not_hit if pair[0] not in proven)
 
     @property
@@ -116,8 +116,9 @@ def import_decision(
     claim_folder(out, FOLDER, force=force)
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
-    warnings: list[str] = []
-    model, fixed = _without_clock(read_model(file, sheet, scripts, decisions), now, seed, warnings)
+    read = read_model(file, sheet, scripts, decisions)
+    warnings = list(read.notes)
+    model, fixed = _without_clock(read, now, seed, warnings)
     known = analyse(model)
     sampler = Sampler(model, seed, fixed, known.unreachable)
     if not sampler.fields:
