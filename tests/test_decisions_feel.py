@@ -146,6 +146,9 @@ FUNCTIONS = [
     ("{f: function(n) if n <= 1 then 1 else n * f(n - 1), r: f(20)}.r", "2432902008176640000"),
     ("{a: 2, f: function(x) x * a, r: f(5)}.r", "10"),
     ("(function(x: number) x)([5])", "5"),  # the only item of a list
+    ("(function(x: number) x)([5, 6])", "null"),
+    ("(function(x: list<number>) x)(5)", "[5]"),
+    ('(function(x: date and time) x)(@"2024-01-01")', "2024-01-01T00:00:00Z"),
     ('(function(x: number) x)("a")', "null"),
     ("(function(x) x)(1, 2)", "null"),
     ("(function(x, y) x - y)(y: 1, x: 3)", "2"),

@@ -66,6 +66,7 @@ ARITHMETIC = [
     ('-@"P1M"', "-P1M"),
     ('years and months duration(@"2011-12-22", @"2013-08-24")', "P1Y8M"),
     ('years and months duration(@"2013-08-24", @"2011-12-22")', "-P1Y8M"),
+    ('years and months duration(@"2015-01-21", @"2016-01-21T00:00:00Z")', "P1Y"),
 ]
 COMPARISONS = [
     ('@"10:00:00Z" = @"11:00:00+01:00"', "true"),
