@@ -127,7 +127,8 @@ LISTS = [
     ("list replace([2], function(item) true, 5)", "null"),
     ("reverse([1, 2])", "[2, 1]"),
     ("index of([1, 2, 1, null], 1)", "[1, 3]"),
-    ("union([1, 2], [2.0, 3])", "[1, 2, 3]"),
+    ("union([2, 1], [2.0, 3], [1])", "[2, 1, 3]"),  # in the order in which they first stand
+    ("distinct values([1, 2, 1])", "[1, 2]"),
     ('distinct values([1, "1", [1], [1.0], @"10:00:00Z", @"11:00:00+01:00"])', '[1, "1", [1], 10:00:00Z]'),
     ("flatten([[1, [2]], [[[3]]], 4])", "[1, 2, 3, 4]"),
     ("sort([3, 1, 2], function(x, y) x > y)", "[3, 2, 1]"),
