@@ -1,8 +1,11 @@
 """No text makes FEEL hang, fill the memory or end with an error of Python's own."""
 
+from itertools import chain, product
+
 import pytest
 
 from vertigym.decisions.feel import FeelError, evaluate, parse, parse_unary_tests, patterns, to_json
+from vertigym.decisions.feel.signatures import BUILT_INS
 
 DOUBLED = ", ".join(["a0: [1]"] + [f"a{i}: [a{i - 1}, a{i - 1}]" for i in range(1, 60)])
 TOO_MUCH = [
@@ -48,6 +51,8 @@ def test_too_much_is_refused(text: str) -> None:
     "text",
     [
         "10 ** 99999999",
+        "0 ** -1",
+        "sqrt([null])",
         "9 ** 9 ** 9 ** 9 ** 9",
         "exp(1e6000)",
         "stddev([1e6000, -1e6000])",
@@ -71,6 +76,28 @@ def test_a_pattern_that_backtracks_is_stopped(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(patterns, "SECONDS", 0.01)
     with pytest.raises(FeelError, match="regular expression"):
         evaluate(parse('matches(s, "^(a|aa|aaa)+$")'), {"s": "a" * 5000 + "b"})
+
+
+ODD = """null|-1|1.5|1e6000|""|true|[]|[null]|[1, 2]|{a: 1}|[1..2]|(< 5)|function(x, y) x|abs|@"2024-01-01"|
+@"10:00:00Z"|@"999999999-12-31T23:59:59@Europe/Paris"|@"P1M"|@"P1D" """.split("|")
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_INS))
+def test_no_function_ends_with_an_error_of_pythons_own(name: str) -> None:
+    for arguments in chain([()], product(ODD), product(ODD, ODD)):
+        reasons: list[str] = []
+        found = evaluate(parse(f"{name}({', '.join(arguments)})"), {}, reasons=reasons)
+        assert found is not None or reasons or "null" in arguments, arguments
+
+
+@pytest.mark.parametrize(
+    "operator", ["+", "-", "*", "/", "**", "=", "<", ">=", "in", "and", "or", "between 1 and"]
+)
+def test_no_operator_ends_with_an_error_of_pythons_own(operator: str) -> None:
+    for left, right in product(ODD, ODD):
+        reasons: list[str] = []
+        found = evaluate(parse(f"({left}) {operator} {right}"), {}, reasons=reasons)
+        assert found is not None or reasons or "null" in (left, right), (left, right)
 
 
 def test_long_chains_that_people_write_are_read() -> None:

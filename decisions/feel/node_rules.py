@@ -198,6 +198,8 @@ def _quantified(run: Interpreter, expr: Quantified, scope: Scope) -> Value:
             return decisive
         if not isinstance(holds, bool):
             found = None
+        if not isinstance(holds, bool | None):
+            run.note(NoValue(f"{expr.quantifier} … satisfies {shown(holds)}, not a boolean"))
     return found
 
 
