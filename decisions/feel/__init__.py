@@ -13,7 +13,7 @@ from typing import TypeVar
 from vertigym.decisions.feel import node_rules  # noqa: F401 - importing it registers the rules
 from vertigym.decisions.feel.conformance import coerced, conforms, fits
 from vertigym.decisions.feel.cursor import Cursor
-from vertigym.decisions.feel.evaluation import Clock, Evaluator, Scope
+from vertigym.decisions.feel.evaluation import Clock, Interpreter, Scope
 from vertigym.decisions.feel.feel_types import FeelType
 from vertigym.decisions.feel.functions import BUILT_INS
 from vertigym.decisions.feel.lexer import Names
@@ -80,7 +80,7 @@ def evaluate(
     Raises:
         FeelError: it takes too many steps, too much memory or too deep a recursion.
     """
-    value = _bounded(lambda: Evaluator(clock, reasons, types).value(expr, Scope(scope)))
+    value = _bounded(lambda: Interpreter(clock, reasons, types).value(expr, Scope(scope)))
     check_parts(value)
     return value
 
@@ -99,7 +99,7 @@ def satisfies(
     Raises:
         FeelError: as for `evaluate`.
     """
-    return _bounded(lambda: Evaluator(clock, reasons, types).satisfies(tests, value, Scope(scope)))
+    return _bounded(lambda: Interpreter(clock, reasons, types).satisfies(tests, value, Scope(scope)))
 
 
 def _bounded(work: Callable[[], T]) -> T:

@@ -109,14 +109,15 @@ def _years_and_months(start: Date | DateTime, end: Date | DateTime) -> Value:
 
 @builtin("number(from: string, grouping separator?: string?, decimal separator?: string?)")
 def _number(spelled: str, grouping: str | None = None, point: str | None = None) -> Value:
-    if (
-        grouping not in (None, " ", ",", ".")
-        or point not in (None, ",", ".")
-        or (grouping and grouping == point)
-    ):
-        raise NoValue(f"separators {grouping!r} and {point!r}: a space, comma or point, and another one")
-    plain = spelled.replace(grouping, "") if grouping else spelled
-    plain = plain.replace(point, ".") if point and not (point == "," and "." in plain) else plain
+    if grouping not in (None, " ", ",", ".") or point not in (None, ",", "."):
+        raise NoValue(
+            f"separators {grouping!r} and {point!r}: groups by space, comma or point, then comma or point"
+        )
+    if grouping and grouping == point:
+        raise NoValue(f"{grouping!r} for both separators")
+    whole, mark, fraction = spelled.partition(point or ("." if grouping != "." else "\0"))
+    plain = whole.replace(grouping, "") if grouping else whole
+    plain += f".{fraction}" * bool(mark)
     if not _NUMBER.fullmatch(plain):
         raise NoValue(f"{spelled[:60]!r} is no number")
     try:

@@ -40,7 +40,7 @@ MOST_REASONS = 100
 Clock = Callable[[], datetime]
 P = ParamSpec("P")
 V = TypeVar("V")
-Rule = Callable[["Evaluator", Any, "Scope"], Value]
+Rule = Callable[["Interpreter", Any, "Scope"], Value]
 RULES: dict[type[Expr], Rule] = {}
 
 
@@ -71,7 +71,7 @@ class Scope:
         return scope
 
 
-class Evaluator:
+class Interpreter:
     """One evaluation: what it may use, what it has spent, and why its nulls are null."""
 
     def __init__(self, clock: Clock | None, reasons: MutableSequence[str] | None, types: Types | None) -> None:

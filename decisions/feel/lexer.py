@@ -119,7 +119,7 @@ class Names:
     def __init__(self, names: Iterable[str], around: "Names | None" = None) -> None:
         outer = around._layers if around else []
         self._layers: list[dict[tuple[str, ...], str]] = [*outer, {}]
-        self._longest = around._longest if around else 1
+        self._longest: int = around._longest if around else 1
         for name in names:
             self.add(name)
 

@@ -195,7 +195,10 @@ def _index_of(items: Items, match: Value) -> Value:
 @builtin("distinct values(list: list)")
 def _distinct(items: Items) -> Value:
     """The first of each."""
-    return list({_identity(item): item for item in reversed(items)}.values())[::-1]
+    found: dict[Hashable, Value] = {}
+    for item in items:
+        found.setdefault(_identity(item), item)
+    return list(found.values())
 
 
 @builtin("flatten(list: list)")

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from vertigym.decisions.feel import functions
 from vertigym.decisions.feel.conformance import conforms
-from vertigym.decisions.feel.evaluation import Evaluator, Scope, rule
+from vertigym.decisions.feel.evaluation import Interpreter, Scope, rule
 from vertigym.decisions.feel.feel_types import ANY, FeelType
 from vertigym.decisions.feel.operators import compare, negate, operate
 from vertigym.decisions.feel.properties import property_of
@@ -46,17 +46,17 @@ from vertigym.decisions.feel.values import (
 
 
 @rule(Constant)
-def _constant(_: Evaluator, expr: Constant, __: Scope) -> Value:
+def _constant(_: Interpreter, expr: Constant, __: Scope) -> Value:
     return expr.value
 
 
 @rule(NullNode)
-def _null(_: Evaluator, expr: NullNode, __: Scope) -> Value:
+def _null(_: Interpreter, expr: NullNode, __: Scope) -> Value:
     raise NoValue(expr.reason)
 
 
 @rule(Variable)
-def _variable(run: Evaluator, expr: Variable, scope: Scope) -> Value:
+def _variable(run: Interpreter, expr: Variable, scope: Scope) -> Value:
     found = scope.find(expr.name)
     if found is None:
         if expr.name in functions.BUILT_INS:
@@ -68,7 +68,7 @@ def _variable(run: Evaluator, expr: Variable, scope: Scope) -> Value:
 
 
 @rule(Path)
-def _path(run: Evaluator, expr: Path, scope: Scope) -> Value:
+def _path(run: Interpreter, expr: Path, scope: Scope) -> Value:
     source = run.value(expr.source, scope)
     if not isinstance(source, list):
         return property_of(source, expr.name)
@@ -77,7 +77,7 @@ def _path(run: Evaluator, expr: Path, scope: Scope) -> Value:
 
 
 @rule(Filter)
-def _filter(run: Evaluator, expr: Filter, scope: Scope) -> Value:
+def _filter(run: Interpreter, expr: Filter, scope: Scope) -> Value:
     source = run.value(expr.source, scope)
     if source is None:
         raise NoValue("a filter of null")
@@ -97,7 +97,7 @@ def _filter(run: Evaluator, expr: Filter, scope: Scope) -> Value:
     return kept
 
 
-def _filtered_by(run: Evaluator, condition: Expr, item: Value, scope: Scope) -> Value:
+def _filtered_by(run: Interpreter, condition: Expr, item: Value, scope: Scope) -> Value:
     if isinstance(condition, CompareNode):  # [> 5]: a test of the item
         return run.any_test((condition,), item, scope)
     return run.value(condition, scope)
@@ -111,18 +111,18 @@ def _picked(items: list[Value], place: Decimal) -> Value:
 
 
 @rule(Call)
-def _call(run: Evaluator, expr: Call, scope: Scope) -> Value:
+def _call(run: Interpreter, expr: Call, scope: Scope) -> Value:
     function = run.value(expr.function, scope)
     return run.invoke(function, [run.value(each, scope) for each in expr.arguments], expr.names)
 
 
 @rule(Negation)
-def _negation(run: Evaluator, expr: Negation, scope: Scope) -> Value:
+def _negation(run: Interpreter, expr: Negation, scope: Scope) -> Value:
     return negate(run.value(expr.operand, scope))
 
 
 @rule(Binary)
-def _binary(run: Evaluator, expr: Binary, scope: Scope) -> Value:
+def _binary(run: Interpreter, expr: Binary, scope: Scope) -> Value:
     """Operators in a row are folded from the left in a loop: a row may be longer than recursion goes."""
     row = [expr]
     while isinstance(row[-1].left, Binary):
@@ -133,7 +133,7 @@ def _binary(run: Evaluator, expr: Binary, scope: Scope) -> Value:
     return value
 
 
-def _operation(run: Evaluator, expr: Binary, left: Value, scope: Scope) -> Value:
+def _operation(run: Interpreter, expr: Binary, left: Value, scope: Scope) -> Value:
     if expr.operator in ("and", "or"):
         decisive = expr.operator == "or"
         if left is decisive:
@@ -153,7 +153,7 @@ def _operation(run: Evaluator, expr: Binary, left: Value, scope: Scope) -> Value
 
 
 @rule(Between)
-def _between(run: Evaluator, expr: Between, scope: Scope) -> Value:
+def _between(run: Interpreter, expr: Between, scope: Scope) -> Value:
     value, low, high = (run.value(each, scope) for each in (expr.value, expr.low, expr.high))
     ends = [(">=", low), ("<=", high)]
     sides = [run.kept(compare, operator, value, end) for operator, end in ends]
@@ -161,12 +161,12 @@ def _between(run: Evaluator, expr: Between, scope: Scope) -> Value:
 
 
 @rule(InTests)
-def _in(run: Evaluator, expr: InTests, scope: Scope) -> Value:
+def _in(run: Interpreter, expr: InTests, scope: Scope) -> Value:
     return run.any_test(expr.tests, run.value(expr.value, scope), scope)
 
 
 @rule(If)
-def _if(run: Evaluator, expr: Expr, scope: Scope) -> Value:
+def _if(run: Interpreter, expr: Expr, scope: Scope) -> Value:
     while isinstance(expr, If):
         chosen = run.value(expr.condition, scope)
         if not isinstance(chosen, bool | None):
@@ -176,7 +176,7 @@ def _if(run: Evaluator, expr: Expr, scope: Scope) -> Value:
 
 
 @rule(For)
-def _for(run: Evaluator, expr: For, scope: Scope) -> Value:
+def _for(run: Interpreter, expr: For, scope: Scope) -> Value:
     results: list[Value] = []
     reads_partial = any(isinstance(each, Variable) and each.name == "partial" for each in expr.body.walk())
     for inner in run.rounds(expr.iterations, scope):
@@ -189,7 +189,7 @@ def _for(run: Evaluator, expr: For, scope: Scope) -> Value:
 
 
 @rule(Quantified)
-def _quantified(run: Evaluator, expr: Quantified, scope: Scope) -> Value:
+def _quantified(run: Interpreter, expr: Quantified, scope: Scope) -> Value:
     decisive = expr.quantifier == "some"
     found: bool | None = not decisive
     for inner in run.rounds(expr.iterations, scope):
@@ -198,23 +198,25 @@ def _quantified(run: Evaluator, expr: Quantified, scope: Scope) -> Value:
             return decisive
         if not isinstance(holds, bool):
             found = None
+        if not isinstance(holds, bool | None):
+            run.note(NoValue(f"{expr.quantifier} … satisfies {shown(holds)}, not a boolean"))
     return found
 
 
 @rule(InstanceOf)
-def _instance_of(run: Evaluator, expr: InstanceOf, scope: Scope) -> Value:
+def _instance_of(run: Interpreter, expr: InstanceOf, scope: Scope) -> Value:
     value = run.value(expr.value, scope)
     run.walk(value)
     return conforms(value, expr.type, run.types)
 
 
 @rule(ListNode)
-def _list(run: Evaluator, expr: ListNode, scope: Scope) -> Value:
+def _list(run: Interpreter, expr: ListNode, scope: Scope) -> Value:
     return [run.value(item, scope) for item in expr.items]
 
 
 @rule(ContextNode)
-def _context(run: Evaluator, expr: ContextNode, scope: Scope) -> Value:
+def _context(run: Interpreter, expr: ContextNode, scope: Scope) -> Value:
     entries: dict[str, Value] = {}
     inner = Scope(entries, scope)
     for key, each in expr.entries:
@@ -225,7 +227,7 @@ def _context(run: Evaluator, expr: ContextNode, scope: Scope) -> Value:
 
 
 @rule(RangeNode)
-def _range(run: Evaluator, expr: RangeNode, scope: Scope) -> Value:
+def _range(run: Interpreter, expr: RangeNode, scope: Scope) -> Value:
     low, high = run.value(expr.low, scope), run.value(expr.high, scope)
     if low is None or high is None:
         raise NoValue("a range with an end that is null")
@@ -234,7 +236,7 @@ def _range(run: Evaluator, expr: RangeNode, scope: Scope) -> Value:
 
 
 @rule(CompareNode)
-def _unary_range(run: Evaluator, expr: CompareNode, scope: Scope) -> Value:
+def _unary_range(run: Interpreter, expr: CompareNode, scope: Scope) -> Value:
     bound = run.value(expr.bound, scope)
     compare("<=", bound, bound)
     match expr.operator:
@@ -248,7 +250,7 @@ def _unary_range(run: Evaluator, expr: CompareNode, scope: Scope) -> Value:
 
 
 @rule(FunctionNode)
-def _function(run: Evaluator, expr: FunctionNode, scope: Scope) -> Value:
+def _function(run: Interpreter, expr: FunctionNode, scope: Scope) -> Value:
     def call(*arguments: Value) -> Value:
         if expr.external:
             raise NoValue("an external function is never called")

@@ -24,6 +24,7 @@ from vertigym.decisions.feel.values import (
     shown,
 )
 
+_INFINITY = Decimal("Infinity")
 MOST_DURATION = 10**33  # nanoseconds, or months
 Operation = Callable[[Any, Any], Value]
 
@@ -38,9 +39,12 @@ def operate(operator: str, left: Value, right: Value) -> Value:
     if not operation:
         raise NoValue(f"{shown(left)} {operator} {shown(right)}: not for {kind_of(left)} and {kind_of(right)}")
     try:
-        return operation(left, right)
+        result = operation(left, right)
     except (decimal.DecimalException, ZeroDivisionError):
-        raise NoValue(f"{shown(left)} {operator} {shown(right)}: there is no such number") from None
+        result = _INFINITY
+    if isinstance(result, Decimal) and not result.is_finite():
+        raise NoValue(f"{shown(left)} {operator} {shown(right)}: there is no such number")
+    return result
 
 
 def negate(value: Value) -> Value:

@@ -240,6 +240,8 @@ class Parser(Cursor):
             if lexeme.text in _LITERALS:
                 self.at += 1
                 return Constant(_LITERALS[lexeme.text])
+        if not match and lexeme.kind != "name":
+            self.fail("a value is expected")
         return Variable(self.name())
 
     def numeral(self, sign: str = "") -> Expr:

@@ -43,7 +43,15 @@ def _seconds(whole: int, nanoseconds: int) -> Decimal:
 
 
 def _offset(zone_offset: int | None) -> Value:
-    return None if zone_offset is None else DaysTime(zone_offset * SECOND)
+    if zone_offset is None:
+        raise NoValue("a local time has no offset")
+    return DaysTime(zone_offset * SECOND)
+
+
+def _timezone(time: Time) -> Value:
+    if not isinstance(time.zone, str):
+        raise NoValue("the time has no zone with an id")
+    return time.zone
 
 
 def _signed(amount: int, unit: int, modulus: int) -> Decimal:
@@ -64,7 +72,7 @@ _TIME: _Reads = {
     "minute": lambda t: Decimal(t.minute),
     "second": lambda t: _seconds(t.second, t.nanosecond),
     "time offset": lambda t: _offset(offset(t.zone)),
-    "timezone": lambda t: t.zone if isinstance(t.zone, str) else None,
+    "timezone": _timezone,
 }
 
 

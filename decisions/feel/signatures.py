@@ -47,13 +47,10 @@ class Parameter:
         Raises:
             NoValue: it does not.
         """
-        if value is None:
-            if self.nullable:
-                return None
-        elif conforms(value, self.type):
+        if convert:
+            value = coerced(value, self.type)
+        if self.nullable if value is None else conforms(value, self.type):
             return value
-        elif convert:
-            return coerced(value, self.type)
         raise NoValue("")
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from vertigym.core.errors import MissingDependencyError
+from vertigym.core.errors import InputError
 
 Zone = int | str | None  # seconds east of UTC, a zone's id (Europe/Paris), or none: local
 MOST_YEARS = 999_999_999
@@ -176,7 +176,7 @@ def has_zone(zone: str) -> bool:
 def _zones() -> frozenset[str]:
     found = frozenset(available_timezones())
     if not found:
-        raise MissingDependencyError("tzdata", "zones", "reading time zones on this machine")
+        raise InputError("this machine has no database of time zones: pip install tzdata")
     return found
 
 
