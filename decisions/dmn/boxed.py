@@ -69,10 +69,11 @@ class Compiler:
     said: dict[tuple[str, bool], str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tables: list["DecisionTable"] = field(default_factory=list)
+    parsed: dict[tuple[str, str, bool], Expr | UnaryTests] = field(default_factory=dict)
 
     def inside(self, *more: str) -> "Compiler":
         """The compiler of a part where further names have a value; what it notes is noted here too."""
-        return replace(self, names=self.names | set(more), known=self.known | set(more))
+        return replace(self, names=self.names | set(more), known=self.known | set(more), parsed={})
 
     def at(self, place: str) -> "Compiler":
         """The compiler of a part, with its place in errors."""
@@ -85,7 +86,10 @@ class Compiler:
         Raises:
             DecisionError: not FEEL, or a function in another language.
         """
-        tree = self._read(text, language, parse)
+        key = (text, language, False)
+        tree = self.parsed.get(key) or self._read(text, language, parse)
+        assert isinstance(tree, Expr)
+        self.parsed[key] = tree
         if is_external(tree):
             raise DecisionError(f"{self.where}: a function in Java or PMML is not supported: {text[:60]!r}")
         self._note(tree, text)
@@ -96,7 +100,10 @@ class Compiler:
         Raises:
             DecisionError: not FEEL.
         """
-        tests = self._read(text or "-", language, parse_unary_tests, is_test=True)
+        key = (text, language, True)
+        tests = self.parsed.get(key) or self._read(text or "-", language, parse_unary_tests, is_test=True)
+        assert isinstance(tests, UnaryTests)
+        self.parsed[key] = tests
         self._note(tests, text)
         return tests
 

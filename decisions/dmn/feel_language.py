@@ -6,11 +6,13 @@ on which they are numbers (days, seconds, months); everything else that is not u
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 from vertigym.decisions.dmn.atoms import AtomReader
 from vertigym.decisions.dmn.names import called_names, dotted, free_names
+from vertigym.decisions.dmn.tables import ClosedCell, spans_of
 from vertigym.decisions.expressions import Atom
 from vertigym.decisions.feel import (
     Date,
@@ -62,6 +64,8 @@ class FeelLanguage:
     _tests: dict[str, UnaryTests | None] = field(default_factory=dict)
     _atoms: dict[str, Sequence[Atom]] = field(default_factory=dict)
     _simple: dict[str, str | None] = field(default_factory=dict)
+    _closed: dict[str, ClosedCell] = field(default_factory=dict)
+    _held: dict[tuple[str, type, Value], bool] = field(default_factory=dict)
 
     # Reading.
 
@@ -121,6 +125,8 @@ class FeelLanguage:
             tests = self.tests(cell)
             self._simple[cell] = _axis(tests) if tests is not None else None
         axis, kind = self._simple[cell], self.columns.get(column, "Any")
+        if axis is not None and not column:
+            return True
         if axis is None or kind in ("list", "context", "function"):
             return False
         return kind in (axis, "Any") if axis else kind not in _AXES
@@ -185,7 +191,18 @@ class FeelLanguage:
         if tests is None or scope is None:
             return False
         try:
-            return satisfies(tests, self._value(column, scope), scope) is True
+            value = self._value(column, scope)
+            if not self.is_simple(cell) or isinstance(value, list | dict):
+                return satisfies(tests, value, scope) is True
+            closed = self._closed.get(cell)
+            if closed is None:
+                closed = self._closed[cell] = ClosedCell(tests, spans_of(tests))
+            if closed.spans is not None and isinstance(value, Decimal):
+                return closed.passes(value, {})
+            key = (cell, value.__class__, value)
+            if key not in self._held:
+                self._held[key] = closed.passes(value, {})
+            return self._held[key]
         except FeelError:
             return False
 
@@ -199,6 +216,8 @@ class FeelLanguage:
 
     def _value(self, column: str, scope: FeelScope) -> Value:
         tree = self.tree(column)
+        if isinstance(tree, Variable) and tree.name in scope:
+            return scope[tree.name]
         return None if tree is None else evaluate(tree, scope)
 
     def _scope(self, context: Any) -> FeelScope | None:

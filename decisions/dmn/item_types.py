@@ -40,6 +40,7 @@ _NAMES = {
     "integer": "number", "int": "number", "long": "number", "short": "number",
     "double": "number", "float": "number", "decimal": "number",
 }  # fmt: skip
+_PYTHON = {"number": Decimal, "string": str, "boolean": bool}  # known without a closer look
 _WHOLE = {"integer", "int", "long", "short"}
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class ItemType:
 
     def holds(self, value: Value) -> bool:
         """Whether a value conforms; null does to every type."""
-        if value is None:
+        if value is None or (_PYTHON.get(self.base.name) is value.__class__ and not (self.limits or self.whole)):
             return True
         if self.item:
             fits = isinstance(value, list) and all(map(self.item.holds, value))

@@ -169,7 +169,9 @@ def _arguments(
     element: DrgElement, invoked: Mapping[str, DrgElement], words: Collection[str]
 ) -> Iterator[tuple[str, Expr]]:
     """The parameters of knowledge models and what an element's texts give for them."""
-    for text in element.texts:
+    for text in dict.fromkeys(element.texts):
+        if not any(name in text for name in invoked):
+            continue
         try:
             tree = parse(text, words)
         except FeelError:

@@ -5,8 +5,9 @@ bit mask, so a table of a thousand rules costs one look-up a column.
 Source: OMG DMN 1.5, chapter 8.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import reduce
 
 from vertigym.decisions.dmn.boxed import Compiler
@@ -15,7 +16,7 @@ from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.dmn.names import called_names, free_names
 from vertigym.decisions.dmn.running import Evaluator, Scope
 from vertigym.decisions.feel import Expr, FeelType, UnaryTests, Value, evaluate, parse, satisfies
-from vertigym.decisions.feel.syntax import Constant
+from vertigym.decisions.feel.syntax import CompareNode, Constant, RangeNode, Variable
 from vertigym.decisions.model import DecisionError
 
 LISTS = ("RULE ORDER", "OUTPUT ORDER", "COLLECT")
@@ -59,6 +60,32 @@ class TableRule:
     trees: tuple[Expr | None, ...]
 
 
+Span = tuple[Decimal | None, bool, Decimal | None, bool]  # low, whether it belongs to it, high, likewise
+
+
+@dataclass(slots=True)
+class ClosedCell:
+    """A cell that asks for nothing but its column's value, with a bit for each rule that has it. `spans` is what it
+    says of numbers, where it is made of numbers only."""
+
+    tests: UnaryTests
+    spans: tuple[Span, ...] | None
+    rules: int = 0
+
+    def passes(self, value: Value, types: Mapping[str, FeelType]) -> bool:
+        """Whether a value passes."""
+        if not self.tests.tests:
+            return True
+        if self.spans is None or not isinstance(value, Decimal):
+            return satisfies(self.tests, value, {}, types=types) is True
+        held = any(
+            (low is None or low < value or (at_low and low == value))
+            and (high is None or value < high or (at_high and high == value))
+            for low, at_low, high, at_high in self.spans
+        )
+        return held is not self.tests.negated
+
+
 @dataclass(slots=True)
 class DecisionTable:
     """A compiled table; `id` begins the ids of its rules (`id:3` is the third)."""
@@ -71,6 +98,7 @@ class DecisionTable:
     rules: list[TableRule]
     types: dict[str, FeelType]
     closed: list[int] = field(default_factory=list)  # by column: the rules whose cell asks for no other name
+    closed_cells: list[list["ClosedCell"]] = field(default_factory=list)
 
     def body(self, scope: Scope, run: Evaluator) -> Value:
         """The table's result in a scope."""
@@ -89,7 +117,9 @@ class DecisionTable:
         """The rules that match."""
         left = (1 << len(self.rules)) - 1
         for place, column in enumerate(self.columns):
-            value = run.value(column.tree, scope, self.types)
+            tree = column.tree
+            plain = isinstance(tree, Variable) and tree.name in scope
+            value = scope[tree.name] if plain else run.value(tree, scope, self.types)
             value = run.coerced(value, column.type, column.text)
             if column.limits and value is not None and satisfies(column.limits, value, scope) is not True:
                 run.reasons.append(f"{self.id}: {column.text} lies outside its input values")
@@ -105,18 +135,16 @@ class DecisionTable:
         return [self.rules[index] for index in _bits(left)]
 
     def _closed_matches(self, place: int, column: Column, value: Value) -> int:
-        key = (type(value), None if isinstance(value, list | dict) else value)
-        if key[1] is not None or value is None:
-            if key in column.masks:
-                return column.masks[key]
-        held: dict[UnaryTests, bool] = {}
+        """The rules whose cell asks for nothing but the column's value, and passes it."""
+        hashable = not isinstance(value, list | dict)
+        key = (value.__class__, value if hashable else None)
+        if hashable and (known := column.masks.get(key)) is not None:
+            return known
         mask = 0
-        for index in _bits(self.closed[place]):
-            tests = self.rules[index].tests[place]
-            if tests not in held:
-                held[tests] = satisfies(tests, value, {}, types=self.types) is True
-            mask |= held[tests] << index
-        if (key[1] is not None or value is None) and len(column.masks) < _MOST_CACHED:
+        for cell in self.closed_cells[place]:
+            if cell.passes(value, self.types):
+                mask |= cell.rules
+        if hashable and len(column.masks) < _MOST_CACHED:
             column.masks[key] = mask
         return mask
 
@@ -241,8 +269,13 @@ def compiled_table(element: Element, compiler: Compiler) -> DecisionTable:
         _check_ranked(rules, outputs, compiler.where)
     table = DecisionTable(compiler.place, policy, aggregate, columns, outputs, rules, dict(compiler.feel_types))
     for place in range(len(columns)):
-        closed = (_is_closed(rule.tests[place], compiler) << index for index, rule in enumerate(rules))
-        table.closed.append(reduce(int.__or__, closed, 0))
+        cells: dict[str, ClosedCell] = {}
+        for index, rule in enumerate(rules):
+            if _is_closed(rule.tests[place], compiler):
+                text, tests = rule.cells[place], rule.tests[place]
+                cells.setdefault(text, ClosedCell(tests, spans_of(tests))).rules |= 1 << index
+        table.closed.append(reduce(int.__or__, (cell.rules for cell in cells.values()), 0))
+        table.closed_cells.append(list(cells.values()))
     compiler.tables.append(table)
     return table
 
@@ -259,6 +292,26 @@ def _check_ranked(rules: Sequence[TableRule], outputs: Sequence[OutputClause], w
                     f"{where}: rule {rule.number}: {text} is not among the output values "
                     f"{output.limit_text}, so it has no priority"
                 )
+
+
+def spans_of(tests: UnaryTests) -> tuple[Span, ...] | None:
+    """The spans of numbers that pass a test; None where it is made of anything else."""
+    found: list[Span] = []
+    for test in tests.tests:
+        match test:
+            case Constant(value=Decimal() as value):
+                found.append((value, True, value, True))
+            case CompareNode(operator="=", bound=Constant(value=Decimal() as value)):
+                found.append((value, True, value, True))
+            case CompareNode(operator="<" | "<=" as operator, bound=Constant(value=Decimal() as high)):
+                found.append((None, False, high, operator == "<="))
+            case CompareNode(operator=">" | ">=" as operator, bound=Constant(value=Decimal() as low)):
+                found.append((low, operator == ">=", None, False))
+            case RangeNode(Constant(value=Decimal() as low), Constant(value=Decimal() as high), at_low, at_high):
+                found.append((low, at_low, high, at_high))
+            case _:
+                return None
+    return tuple(found)
 
 
 def _is_closed(tests: UnaryTests, compiler: Compiler) -> bool:
