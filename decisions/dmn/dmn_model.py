@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vertigym.core.files import read_text
-from vertigym.decisions.dmn.cell_faults import cell_faults
 from vertigym.decisions.dmn.case_schema import example_cases, input_schema
+from vertigym.decisions.dmn.cell_faults import cell_faults
 from vertigym.decisions.dmn.feel_language import FeelLanguage, FeelScope
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.item_types import ItemType
