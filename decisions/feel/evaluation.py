@@ -153,7 +153,9 @@ class Interpreter:
             and (asked or not isinstance(value, bool))
         ):
             return result
-        if result is None and (asked or isinstance(test, RangeNode)):
+        if result is None and asked:
+            return None
+        if isinstance(test, RangeNode) and (not isinstance(result, Range) or None in (result.low, result.high)):
             return None
         self.walk(value, result)
         return _matches(value, result)
