@@ -214,6 +214,7 @@ def test_names_hold_spaces_operators_and_words_of_the_grammar() -> None:
         "Terms and Conditions": True,
         "Loan 2nd": number(2),
         "Person's Age": number(3),
+        "b//c": number(99),  # no text can spell it, nor does it hide `b`
         "m": {"Greet the Person": "hi"},
     }
     assert worth("Applicant Age + 1", scope) == "21"

@@ -128,6 +128,15 @@ def test_long_chains_that_people_write_are_read() -> None:
     assert len(parse_unary_tests(", ".join(map(str, range(5000)))).tests) == 5000
 
 
+def test_functions_call_each_other_to_a_fixed_depth() -> None:
+    def sum_to(n: int) -> object:
+        return evaluate(parse(f"{{f: function(n) if n <= 1 then 1 else n + f(n - 1), r: f({n})}}.r"), {})
+
+    assert sum_to(50) == 1275
+    with pytest.raises(FeelError, match="50 levels"):
+        sum_to(51)
+
+
 def test_what_json_does_not_hold_is_refused() -> None:
     with pytest.raises(FeelError, match="too large for JSON"):
         to_json(evaluate(parse("1e6000"), {}))

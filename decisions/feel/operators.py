@@ -224,7 +224,7 @@ def _earlier(operation: Operation) -> Operation:
     return lambda left, right: operation(left, negate(right))
 
 
-_ORDERED = {"<": lt, "<=": le, ">": gt, ">=": ge}
+_ORDERED: dict[str, Callable[[int, int], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _Table = dict[tuple[type, type], Operation]
 _ADD: _Table = {
     (Decimal, Decimal): DECIMAL128.add,
