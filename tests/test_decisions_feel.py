@@ -131,6 +131,10 @@ RANGES = [
     ('5 in "a"', "false"),
     ("null in [1..2]", "null"),
     ("1 in [1..null]", "null"),
+    ("5 in (null..10]", "null"),
+    ("(null..10] = (<= 10)", "true"),
+    ("{r: (null..10], found: 5 in r}.found", "true"),
+    ("(null..null)", "null"),
     ("1 in (2)[1] or 1 in [1]", "true"),
     ("1 + 1 in [2..3]", "true"),
     ("(< 5).end", "5"),
@@ -210,6 +214,7 @@ def test_names_hold_spaces_operators_and_words_of_the_grammar() -> None:
         "Terms and Conditions": True,
         "Loan 2nd": number(2),
         "Person's Age": number(3),
+        "b//c": number(99),  # no text can spell it, nor does it hide `b`
         "m": {"Greet the Person": "hi"},
     }
     assert worth("Applicant Age + 1", scope) == "21"

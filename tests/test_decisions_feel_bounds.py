@@ -4,7 +4,7 @@ from itertools import chain, product
 
 import pytest
 
-from vertigym.decisions.feel import FeelError, evaluate, parse, parse_unary_tests, patterns, to_json
+from vertigym.decisions.feel import FeelError, evaluate, evaluation, parse, parse_unary_tests, patterns, to_json
 from vertigym.decisions.feel.signatures import BUILT_INS
 
 DOUBLED = ", ".join(["a0: [1]"] + [f"a{i}: [a{i - 1}, a{i - 1}]" for i in range(1, 60)])
@@ -42,7 +42,8 @@ TOO_MUCH = [
 
 
 @pytest.mark.parametrize("text", TOO_MUCH, ids=range(len(TOO_MUCH)))
-def test_too_much_is_refused(text: str) -> None:
+def test_too_much_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "MOST_STEPS", 100_000)  # a tenth: the test shall be quick
     with pytest.raises(FeelError):
         evaluate(parse(text), {})
 
@@ -125,6 +126,15 @@ def test_long_chains_that_people_write_are_read() -> None:
     chain = " else ".join(f"if x = {i} then {i}" for i in range(200)) + " else null"
     assert evaluate(parse(chain), {"x": None}) is None
     assert len(parse_unary_tests(", ".join(map(str, range(5000)))).tests) == 5000
+
+
+def test_functions_call_each_other_to_a_fixed_depth() -> None:
+    def sum_to(n: int) -> object:
+        return evaluate(parse(f"{{f: function(n) if n <= 1 then 1 else n + f(n - 1), r: f({n})}}.r"), {})
+
+    assert sum_to(50) == 1275
+    with pytest.raises(FeelError, match="50 levels"):
+        sum_to(51)
 
 
 def test_what_json_does_not_hold_is_refused() -> None:

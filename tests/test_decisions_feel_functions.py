@@ -145,6 +145,12 @@ CONTEXTS = [
     ('context put({a: 1}, "b", 2)', "{a: 1, b: 2}"),
     ('context put({a: {b: 1}}, ["a", "b"], 2)', "{a: {b: 2}}"),
     ('context put({a: 1}, ["a", "b"], 2)', "null"),
+    ('context put({a: 1}, ["b", "c"], 2)', "null"),  # there is no context to put it in
+    ('context put(value: 2, key: "b", context: {a: 1})', "{a: 1, b: 2}"),
+    ('number(decimal separator: ",", from: "1,5")', "1.5"),  # what is left out is null
+    ('is(value1: "a")', "false"),
+    ("abs(n: 1, n: 2)", "null"),
+    ("floor(scale: 1)", "null"),
     ("context merge([{a: 1, b: 1}, {b: 2}])", "{a: 1, b: 2}"),
     ("context merge([{a: 1}, 2])", "null"),
 ]

@@ -53,8 +53,6 @@ def _put_at(context: Context, keys: list[str], value: Value) -> Value:
     if not rest:
         return context | {first: value}
     inner = context.get(first)
-    if inner is None:
-        inner = {}
     if not isinstance(inner, dict):
         raise NoValue(f"entry {first!r} is {shown(inner)}, not a context")
     return context | {first: _put_at(inner, rest, value)}

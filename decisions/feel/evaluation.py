@@ -37,6 +37,7 @@ from vertigym.decisions.feel.values import (
 
 MOST_STEPS = 1_000_000
 MOST_REASONS = 100
+MOST_CALLS = 50  # of functions in each other, far below where Python's own recursion ends
 Clock = Callable[[], datetime]
 P = ParamSpec("P")
 V = TypeVar("V")
@@ -79,6 +80,7 @@ class Interpreter:
         self.types = types
         self.reasons = [] if reasons is None else reasons
         self.steps = MOST_STEPS
+        self.calls = 0  # inside how many
         self.reads_input = False  # whether `?` has been read since this was last set
 
     def value(self, expr: Expr, scope: Scope) -> Value:
@@ -153,7 +155,9 @@ class Interpreter:
             and (asked or not isinstance(value, bool))
         ):
             return result
-        if result is None and (asked or isinstance(test, RangeNode)):
+        if result is None and asked:
+            return None
+        if isinstance(test, RangeNode) and (not isinstance(result, Range) or None in (result.low, result.high)):
             return None
         self.walk(value, result)
         return _matches(value, result)
@@ -176,7 +180,14 @@ class Interpreter:
             return result
         if not isinstance(function, Function):
             raise NoValue(f"{shown(function)} is no function")
-        return coerced(function.call(*self._bound(function, arguments, names)), function.result, self.types)
+        values = self._bound(function, arguments, names)
+        self.calls += 1
+        try:
+            if self.calls > MOST_CALLS:
+                raise FeelError(f"functions call each other more than {MOST_CALLS} levels deep")
+            return coerced(function.call(*values), function.result, self.types)
+        finally:
+            self.calls -= 1
 
     def _bound(self, function: Function, arguments: list[Value], names: tuple[str, ...]) -> list[Value]:
         if names:

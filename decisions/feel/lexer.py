@@ -109,8 +109,12 @@ def _unescaped(match: re.Match[str]) -> str:
 
 @lru_cache(maxsize=10_000)
 def _words(name: str) -> tuple[str, ...]:
-    """A name's words; none where it holds quotes, as only a context's key can."""
-    return () if '"' in name else tuple(lexeme.text for lexeme in lexemes(name)[:-1])
+    """A name's words; none where it holds quotes or a comment, as only a context's key can."""
+    return (
+        ()
+        if any(mark in name for mark in ('"', "//", "/*"))
+        else tuple(lexeme.text for lexeme in lexemes(name)[:-1])
+    )
 
 
 class Names:

@@ -9,7 +9,7 @@ from vertigym.decisions.feel import functions
 from vertigym.decisions.feel.conformance import conforms
 from vertigym.decisions.feel.evaluation import Interpreter, Scope, rule
 from vertigym.decisions.feel.feel_types import ANY, FeelType
-from vertigym.decisions.feel.operators import compare, negate, operate
+from vertigym.decisions.feel.operators import compare, negate, operate, order
 from vertigym.decisions.feel.properties import property_of
 from vertigym.decisions.feel.syntax import (
     Between,
@@ -230,15 +230,17 @@ def _context(run: Interpreter, expr: ContextNode, scope: Scope) -> Value:
 def _range(run: Interpreter, expr: RangeNode, scope: Scope) -> Value:
     low, high = run.value(expr.low, scope), run.value(expr.high, scope)
     if low is None or high is None:
-        raise NoValue("a range with an end that is null")
-    compare("<=", low, high)
+        if low is high or (low is None and expr.low_closed) or (high is None and expr.high_closed):
+            raise NoValue("a range with an end that is null, and included")
+    else:
+        order(low, high)  # of kinds that can be compared
     return Range(low, high, expr.low_closed, expr.high_closed)
 
 
 @rule(CompareNode)
 def _unary_range(run: Interpreter, expr: CompareNode, scope: Scope) -> Value:
     bound = run.value(expr.bound, scope)
-    compare("<=", bound, bound)
+    order(bound, bound)
     match expr.operator:
         case "<" | "<=":
             return Range(None, bound, False, expr.operator == "<=")

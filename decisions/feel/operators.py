@@ -9,6 +9,7 @@ Source: OMG Decision Model and Notation 1.5, chapter 10.3.2.13, tables 45 to 62.
 import decimal
 from collections.abc import Callable
 from decimal import Decimal
+from operator import ge, gt, le, lt
 from typing import Any
 
 from vertigym.decisions.feel.temporal import DAY, Date, DateTime, DaysTime, Time, YearsMonths
@@ -69,6 +70,8 @@ def equal(left: Value, right: Value) -> bool | None:
         return left is right
     if type(left) is not type(right):
         return None
+    if isinstance(left, Decimal | str | bool):
+        return left == right
     match left, right:
         case (Time() | DateTime(), Time() | DateTime()):
             return _is_local(left) == _is_local(right) and left.instant == right.instant
@@ -92,19 +95,17 @@ def order(left: Value, right: Value) -> int:
     Raises:
         NoValue: they cannot be compared.
     """
-    match left, right:
-        case (Date(), DateTime()):
-            left = _midnight(left)
-        case (DateTime(), Date()):
-            right = _midnight(right)
+    if isinstance(left, Date) and isinstance(right, DateTime):
+        left = _midnight(left)
+    elif isinstance(left, DateTime) and isinstance(right, Date):
+        right = _midnight(right)
     if type(left) is type(right):
-        match left:
-            case Time() | DateTime():
-                if _is_local(left) != _is_local(right):
-                    raise NoValue(f"{shown(left)} and {shown(right)}: one has a time zone, one has none")
-                return _sign(left.instant, right.instant)  # type: ignore[union-attr]
-            case Decimal() | str() | Date() | YearsMonths() | DaysTime():
-                return _sign(left, right)
+        if isinstance(left, Decimal | str | Date | YearsMonths | DaysTime):
+            return _sign(left, right)
+        if isinstance(left, Time | DateTime):
+            if _is_local(left) != _is_local(right):
+                raise NoValue(f"{shown(left)} and {shown(right)}: one has a time zone, one has none")
+            return _sign(left.instant, right.instant)  # type: ignore[union-attr]
     raise NoValue(f"{shown(left)} and {shown(right)} cannot be compared: {kind_of(left)} and {kind_of(right)}")
 
 
@@ -119,8 +120,7 @@ def compare(operator: str, left: Value, right: Value) -> bool | None:
         if same is None:
             raise NoValue(f"{shown(left)} {operator} {shown(right)}: {kind_of(left)} and {kind_of(right)}")
         return same == (operator == "=")
-    found = order(left, right)
-    return {"<": found < 0, "<=": found <= 0, ">": found > 0, ">=": found >= 0}[operator]
+    return _ORDERED[operator](order(left, right), 0)
 
 
 def in_range(value: Value, ends: Range) -> bool:
@@ -224,6 +224,7 @@ def _earlier(operation: Operation) -> Operation:
     return lambda left, right: operation(left, negate(right))
 
 
+_ORDERED: dict[str, Callable[[int, int], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _Table = dict[tuple[type, type], Operation]
 _ADD: _Table = {
     (Decimal, Decimal): DECIMAL128.add,

@@ -11,7 +11,7 @@ from typing import cast
 
 from vertigym.decisions.feel.cursor import Cursor
 from vertigym.decisions.feel.feel_types import ANY, FeelType
-from vertigym.decisions.feel.lexer import Names, string_value, syntax_error
+from vertigym.decisions.feel.lexer import KEYWORDS, Names, string_value, syntax_error
 from vertigym.decisions.feel.syntax import (
     Between,
     Binary,
@@ -47,22 +47,7 @@ _LEVELS = {"or": 1, "and": 2, "+": _SUM, "-": _SUM, "*": 5, "/": 5, "**": 6} | d
 )
 _COMPARATORS = ("=", "!=", "<", "<=", ">", ">=")
 _LITERALS = {"true": True, "false": False, "null": None}
-_NEVER_FIRST = (
-    "",
-    ",",
-    ")",
-    "]",
-    "}",
-    "..",
-    "and",
-    "or",
-    "then",
-    "else",
-    "return",
-    "satisfies",
-    "in",
-    "between",
-)
+_NEVER_FIRST = {"", ",", ")", "]", "}", ".."} | (KEYWORDS - {"if", "for", "some", "every", "function"})
 
 
 class Parser(Cursor):
@@ -71,9 +56,7 @@ class Parser(Cursor):
     def __init__(self, text: str, names: Collection[str], known: Names) -> None:
         super().__init__(text, names, known)
         self._range_ends = 0  # inside how many `..b`, where `[` may close the range
-        self._no_tests: set[int] = (
-            set()
-        )  # brackets after `in` that hold an operand, so that none is read thrice
+        self._no_tests: set[int] = set()  # brackets after `in` that hold an operand: none is read thrice
 
     def whole(self) -> Expr:
         """The text as one expression."""

@@ -9,7 +9,7 @@ A function of several signatures takes the first that fits; if none does, the fi
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from vertigym.decisions.feel.conformance import coerced, conforms
@@ -64,38 +64,36 @@ class Signature:
 
     def bound(self, arguments: Sequence[Value], names: Sequence[str], *, convert: bool) -> list[Value] | None:
         """The arguments as `run` takes them, or none where they do not fit."""
-        if names:
-            given = dict(zip(names, arguments, strict=True))
-            known = [parameter.name for parameter in self.parameters]
-            if len(given) < len(names) or not given.keys() <= set(known):
-                return None
-            last = max(known.index(name) for name in names)
-            required = max((i for i, p in enumerate(self.parameters) if not p.optional), default=-1)
-            arguments = [given.get(name) for name in known[: max(last, required) + 1]]
-            absent = [name not in given for name in known]
-        else:
-            absent = []
-        pairs = self._paired(arguments)
-        if pairs is None:
+        pairs = self._by_name(dict(zip(names, arguments, strict=True))) if names else self._by_place(arguments)
+        if pairs is None or len(pairs) < len(arguments):
             return None
         try:
-            return [
-                None
-                if absent and absent[index] and parameter.optional
-                else parameter.accepts(value, convert=convert)
-                for index, (parameter, value) in enumerate(pairs)
-            ]
+            return [parameter.accepts(value, convert=convert) for parameter, value in pairs]
         except NoValue:
             return None
 
-    def _paired(self, arguments: Sequence[Value]) -> list[tuple[Parameter, Value]] | None:
+    def _by_name(self, given: dict[str, Value]) -> list[tuple[Parameter, Value]] | None:
+        """Parameters with their arguments; null is what is left out. None where a name is unknown."""
+        if not given.keys() <= {parameter.name for parameter in self.parameters}:
+            return None
+        taken = list(self.parameters)
+        while taken[-1].optional and taken[-1].name not in given:
+            taken.pop()
+        return [
+            (
+                replace(each, nullable=True) if each.optional and each.name not in given else each,
+                given.get(each.name),
+            )
+            for each in taken
+        ]
+
+    def _by_place(self, arguments: Sequence[Value]) -> list[tuple[Parameter, Value]] | None:
+        """Parameters with their arguments, as far as there are parameters; none where there are too few."""
         parameters = list(self.parameters)
         if parameters and parameters[-1].rest:
             parameters += [parameters[-1]] * (len(arguments) - len(parameters))
         required = sum(not parameter.optional for parameter in self.parameters)
-        if not required <= len(arguments) <= len(parameters):
-            return None
-        return list(zip(parameters, arguments, strict=False))
+        return list(zip(parameters, arguments, strict=False)) if required <= len(arguments) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
