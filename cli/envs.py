@@ -11,6 +11,13 @@ from vertigym.cli.console import EnvId, Force, Json, note, print_json, table
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run a model's JavaScript in this process, not in a sandbox.")
 ]
+Decision = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A decision of a DMN file to ask for (again for more). Default: those no other one requires.",
+        metavar="NAME",
+    ),
+]
 app = typer.Typer(help="Environments: list, show, new, import, diff, check.", no_args_is_help=True)
 
 
@@ -71,7 +78,7 @@ def env_import(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A decision model: JDM JSON, DMN 1.3-1.5, or a table in csv or xlsx; the format is guessed.",
+            help="A decision model: JDM JSON, DMN 1.1-1.6, or a table in csv or xlsx; the format is guessed.",
             metavar="FILE",
         ),
     ],
@@ -102,6 +109,7 @@ def env_import(
         ),
     ] = None,
     sheet: Annotated[str, typer.Option(help="Which sheet of a workbook, where it has several.")] = "",
+    decision: Decision = None,
     trust: Trust = False,
     force: Force = False,
     as_json: Json = False,
@@ -115,6 +123,7 @@ def env_import(
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
     shared: dict[str, Any] = {"rules": rules, "seed": seed, "now": now, "force": force}
+    shared |= {"decisions": tuple(decision or ())}
     shared |= {"scripts": in_process} if trust else {}
     if mode == "agent" and sheet:
         raise ConfigError("--sheet is for --mode decision; save the sheet as csv first")
@@ -158,6 +167,7 @@ def env_diff(
     id: Annotated[str, typer.Option("--id", help="Its id, namespace/Name-v0.")] = "local/Change-v0",  # noqa: A002
     seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
     now: Annotated[str | None, typer.Option(help="Fix the clock of models that read it.")] = None,
+    decision: Decision = None,
     trust: Trust = False,
     force: Force = False,
     as_json: Json = False,
@@ -171,7 +181,9 @@ def env_diff(
 
     if out:
         claim_folder(out, FOLDER, force=force)
-    comparison = compare_files(old, new, seed=seed, now=now, scripts=in_process if trust else sandboxed)
+    comparison = compare_files(
+        old, new, seed=seed, now=now, decisions=decision or (), scripts=in_process if trust else sandboxed
+    )
     found = comparison.difference()
     counts = comparison.write(out, id, force=force) if out else {}
     if as_json:

@@ -1,19 +1,14 @@
-"""What names mean while a model is walked symbolically: bindings of dotted paths, and the engine's values.
+"""What names mean while a model is walked symbolically: bindings of dotted paths.
 
 An `Env` says what was written where; a name is looked up as the engine would: bound itself, inside something
-bound, or around something bound (then unknown). An expression over known names is evaluated by the engine.
+bound, or around something bound (then unknown).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertigym.decisions.expressions import is_random, reads_clock, tokens
-from vertigym.decisions.model import Node, whole_numbers
-
-NAME = re.compile(r"[A-Za-z_$][\w$]*(?:\??\.[A-Za-z_$][\w$]*)*")
-_WORDS = {"and", "or", "not", "in", "true", "false", "null"}
+from vertigym.decisions.model import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +27,6 @@ class Symbol:
 
 Bound = Const | Symbol
 Env = dict[str, Bound]  # dotted path -> what was written there; "" is the root
-
-
-def conjuncts(expression: str) -> list[str]:
-    """An expression's parts between top-level `and`s; the whole where an `or` or a `?` stands at the top."""
-    parts, depth, start, quote = list[str](), 0, 0, ""
-    for match in re.finditer(r"['\"`]|[\[({]|[\])}]|\band\b|&&|\bor\b|\|\||\?(?![.?])", expression):
-        text = match.group()
-        if text in "'\"`":
-            quote = "" if quote == text else quote or text
-        elif quote:
-            continue
-        elif text in "[({":
-            depth += 1
-        elif text in "])}":
-            depth -= 1
-        elif not depth and text in ("or", "||", "?"):
-            return [expression.strip()]
-        elif not depth:
-            parts.append(expression[start : match.start()].strip())
-            start = match.end()
-    return [*parts, expression[start:].strip()]
-
-
-def names_in(expression: str) -> list[str]:
-    """The names in an expression that are fields: no calls, no words, no members of closures. In the order
-    they come, each once."""
-    stream = tokens(expression)
-    found = []
-    for index, token in enumerate(stream):
-        call = index + 1 < len(stream) and stream[index + 1].text == "("
-        if token.kind == "name" and token.text not in _WORDS and token.text != "$" and not call:
-            found.append(token.text)
-    if "`" in expression:
-        found.append("$template")
-    return list(dict.fromkeys(found))
 
 
 def named(name: str, env: Env, node: Node, own: Env) -> Bound:
@@ -133,41 +93,6 @@ def _says_nothing(env: Env, path: str) -> bool:
     """Whether `env` is only what a node wrote, and nothing of that is at, under or around `path`."""
     near = any(p and (path == p or path.startswith(f"{p}.") or p.startswith(f"{path}.")) for p in env)
     return env.get("") == Const({}) and not near
-
-
-def context_of(found: Mapping[str, Bound]) -> dict[str, Any]:
-    """The known names as the record that the engine evaluates in (a whole last: it holds its parts)."""
-    context: dict[str, Any] = {}
-    for name, bound in sorted(found.items(), key=lambda item: -item[0].count(".")):
-        at = context
-        *parents, last = name.removeprefix("$root.").removeprefix("$.").split(".")
-        for key in parents:
-            inner = at.setdefault(key, {})
-            at[key] = at = inner if isinstance(inner, dict) else {}
-        at[last] = bound.value if isinstance(bound, Const) else None
-    return context
-
-
-def evaluated(expression: str, found: Mapping[str, Bound]) -> Const | None:
-    """The engine's value of an expression over known names; None where it has none, or depends on more."""
-    import zen
-
-    if any(name.startswith("$") for name in found) or reads_clock(expression) or is_random(expression):
-        return None
-    try:
-        return Const(whole_numbers(zen.evaluate_expression(expression, context_of(found))))
-    except Exception:  # the engine's refusal
-        return None
-
-
-def matches(cell: str, value: Any, found: Mapping[str, Bound]) -> bool:
-    """Whether the engine says that a cell matches a known value."""
-    import zen
-
-    try:
-        return bool(zen.evaluate_unary_expression(cell, {**context_of(found), "$": value}))
-    except Exception:  # as above: a cell that cannot be evaluated does not match
-        return False
 
 
 def frozen(outs: Mapping[str, Mapping[str, Bound]]) -> Any:

@@ -13,14 +13,13 @@ whether a rule lies inside the union of earlier ones is decided by subtracting b
 values, no sample.
 """
 
-import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, floor, inf
 from typing import Any
 
-from vertigym.decisions.expressions import Token, tokens
+from vertigym.decisions.protocols import Language
+from vertigym.decisions.zen_language import ZenLanguage
 
 Mask = int
 Box = dict[str, Mask]  # what a value is called -> the classes it may lie in; one that is not named is free
@@ -28,17 +27,17 @@ Box = dict[str, Mask]  # what a value is called -> the classes it may lie in; on
 MOST_PIECES = 400  # a difference that falls into more boxes is given up
 
 _OTHER_TEXT = "\u2060no such text"
-_DATE = re.compile(r"\b(?:date|time)\(\s*('[^']*'|\"[^\"]*\")\s*\)")
-_OPS = {"<", ">", "<=", ">=", "==", "!=", "..", "[", "]", "(", ")", ",", "!", "&&", "||"}
-_WORDS = {"in", "not", "and", "or", "true", "false", "null"}
 
 
 class Classes:
     """The classes that `conditions` tell apart. `points[i]` represents class i, which is bit i of a mask."""
 
-    def __init__(self, conditions: Iterable[str], values: Iterable[Any] = ()) -> None:
+    def __init__(
+        self, conditions: Iterable[str], values: Iterable[Any] = (), language: Language | None = None
+    ) -> None:
+        self._language = language or ZenLanguage()
         numbers, texts = set[float](), set[str]()
-        for found in map(_literals, dict.fromkeys(conditions)):
+        for found in map(self._language.literals, dict.fromkeys(conditions)):
             numbers |= found[0]
             texts |= found[1]
         for value in values:
@@ -61,8 +60,8 @@ class Classes:
         expression's about that name."""
         key = (condition, name)
         if key not in self._masks:
-            numbers, texts = _literals(condition)
-            holds, mask = compiled_condition(condition, name), 0
+            numbers, texts = self._language.literals(condition)
+            holds, mask = self._language.condition(condition, name), 0
             for low, high in self._spans(sorted(numbers)):
                 if holds(self.points[low]):
                     mask |= (1 << high) - (1 << low)
@@ -93,45 +92,6 @@ class Classes:
     def example(self, mask: Mask) -> Any:
         """A value in `mask`."""
         return self.points[(mask & -mask).bit_length() - 1]
-
-
-def is_simple(condition: str) -> bool:
-    """Whether a cell compares `$` with literals and does nothing else."""
-    stream = tokens(_undated(condition))
-    return _readable(condition) and all(map(_plain, stream)) and not _asks_inside(stream)
-
-
-def simple_name(expression: str) -> str:
-    """The one name that an expression compares with literals; empty where it does anything else."""
-    stream = tokens(_undated(expression))
-    names = {t.text for t in stream if t.kind == "name" and not _plain(t)}
-    calls = any(a.text in names and b.text == "(" for a, b in pairwise(stream))
-    fits = len(names) == 1 and not calls and all(_plain(t) or t.kind == "name" for t in stream)
-    fits = fits and _readable(expression) and not _asks_inside(stream)
-    name = next(iter(names)) if fits else ""
-    return "" if name[:1] in ("$", "#") else name
-
-
-def compiled_condition(condition: str, name: str) -> Callable[[Any], bool]:
-    """Whether the engine says that a condition holds for a value: a cell's, about `$`; or, given a `name`, an
-    expression's about that name. One that it cannot read or evaluate does not."""
-    import zen
-
-    try:
-        compiled = (zen.compile_expression if name else zen.compile_unary_expression)(condition)
-    except Exception:  # the engine's refusal of the text
-        return lambda value: False
-
-    def holds(value: Any) -> bool:
-        context: Any = value
-        for part in reversed(name.split(".") if name else "$"):
-            context = {part: context}
-        try:
-            return compiled.evaluate(context) is True
-        except Exception:  # its refusal of a value: in a table or switch that means "does not match"
-            return False
-
-    return holds
 
 
 def meet(one: Box, other: Box) -> bool:
@@ -240,43 +200,6 @@ def _spread(cuts: Sequence[float]) -> list[float]:
     for low, high in zip(cuts, [*cuts[1:], cuts[-1] + 2.0], strict=True):
         spread += [low, (low + high) / 2]
     return spread
-
-
-def _literals(condition: str) -> tuple[set[float], set[str]]:
-    stream = tokens(_undated(condition))
-    return {float(t.text) for t in stream if t.kind == "number"}, {t.text for t in stream if t.kind == "string"}
-
-
-def _undated(condition: str) -> str:
-    """The condition with each `date('…')` as the number that the engine makes of it."""
-    import zen
-
-    def number(match: re.Match[str]) -> str:
-        try:
-            return repr(float(zen.evaluate_expression(match.group(), {})))
-        except Exception:  # not a date: left as it is, so the condition is not simple
-            return match.group()
-
-    return _DATE.sub(number, condition)
-
-
-def _readable(condition: str) -> bool:
-    """Whether its texts are what they look like: no escapes, no templates."""
-    return "\\" not in condition and "`" not in condition
-
-
-def _asks_inside(stream: Sequence[Token]) -> bool:
-    """Whether it asks if a literal is in something (`'x' in tags`): lists are one class, so that is not
-    simple."""
-    return any(
-        b.text == "in" and (a.kind in ("number", "string") or a.text in ("]", ")")) for a, b in pairwise(stream)
-    )
-
-
-def _plain(token: Token) -> bool:
-    if token.kind == "name":
-        return token.text in _WORDS or token.text == "$"
-    return token.kind != "op" or token.text in _OPS
 
 
 def _key(value: Any) -> tuple[str, Any]:

@@ -31,3 +31,12 @@ def _canonical(value: Any, *, drop_nulls: bool) -> Any:
     if isinstance(value, list | tuple):
         return [_canonical(item, drop_nulls=drop_nulls) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def whole_numbers(value: Any) -> Any:
+    """Engine numbers as people write them: whole floats become integers, all the way down."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: whole_numbers(item) for key, item in value.items()}
+    return [whole_numbers(item) for item in value] if isinstance(value, list) else value

@@ -15,8 +15,9 @@ from typing import Any
 
 from vertigym.decisions import candidates
 from vertigym.decisions.cases import value_key
-from vertigym.decisions.expressions import Atom, atoms
-from vertigym.decisions.model import Case, DecisionModel, Node
+from vertigym.decisions.expressions import Atom
+from vertigym.decisions.model import TABLES, Case, Node
+from vertigym.decisions.protocols import Language, RuleModel
 
 Path = tuple[str, ...]
 
@@ -54,7 +55,8 @@ class _Derived:
 class Conditions:
     """The fields of a model and their candidates, read from its expressions and its tests' inputs."""
 
-    def __init__(self, model: DecisionModel) -> None:
+    def __init__(self, model: RuleModel) -> None:
+        self._speak = model.language
         self._seen = _leaves(case for case, _ in model.tests)
         self._schema = model.schema
         self._derived: dict[str, _Derived] = defaultdict(_Derived)
@@ -62,32 +64,36 @@ class Conditions:
         self._wide: dict[str, candidates.Hints] = defaultdict(candidates.Hints)
         for node in model.nodes:
             self._learn_outputs(node)
-        found = [atom for node in model.nodes for atom in _atoms(node)]
+        found = [atom for node in model.nodes for atom in _atoms(node, self._speak)]
         for atom in found:
             self._learn(atom)
         self.fields = self._fields(_without_parents([*self._hints, *self._script_fields(model)]))
 
     def sources(self, expression: str, node: Node) -> frozenset[str]:
         """Names of the input fields that `expression` depends on, through whatever is computed between."""
-        names = {name for atom in atoms(expression) for name, _ in _scoped(atom, node.scope).names}
+        names = {name for atom in self._speak.atoms(expression) for name, _ in _scoped(atom, node.scope).names}
         return frozenset(self._inputs_of(names))
 
     # Reading the model.
 
     def _learn_outputs(self, node: Node) -> None:
         """Note what each name computed by `node` is computed from."""
-        subjects = [name for column in node.columns for atom in atoms(column) for name, _ in atom.names]
+        subjects = [
+            name for column in node.columns for atom in self._speak.atoms(column) for name, _ in atom.names
+        ]
         pairs = [*node.expressions, *(pair for rule in node.rules for pair in rule.outcome)]
         for key, expression in pairs:
             derived = self._derived[_join(node.target, key)]
             derived.names |= {_join(node.scope, subject) for subject in subjects}
-            for atom in atoms(expression):
+            for atom in self._speak.atoms(expression):
                 if not atom.names:  # a value the name can take, not one that a condition compares with
                     derived.literals.add(atom)
                 derived.names |= {name for name, _ in _scoped(atom, node.scope).names}
-        if node.kind == "table":
+        if node.kind in TABLES:
             free = (cell for rule in node.rules for _, cell in rule.cells)
-            names = {n for cell in free for a in atoms(cell) for n, _ in _scoped(a, node.scope).names}
+            names = {
+                n for cell in free for a in self._speak.atoms(cell) for n, _ in _scoped(a, node.scope).names
+            }
             for output in node.outputs:
                 self._derived[_join(node.target, output)].names |= names
 
@@ -135,7 +141,7 @@ class Conditions:
         return inputs
 
     @staticmethod
-    def _script_fields(model: DecisionModel) -> list[str]:
+    def _script_fields(model: RuleModel) -> list[str]:
         return [] if model.rules else [n for node in model.nodes for n in candidates.script_names(node.source)]
 
     # Making values.
@@ -190,23 +196,23 @@ def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:
     return (low, high, unit) if -_MOST < low <= high < _MOST else None
 
 
-def _atoms(node: Node) -> Iterator[Atom]:
+def _atoms(node: Node, language: Language) -> Iterator[Atom]:
     """A node's atoms in the scope it works in; a cell's atom carries its column's names, as `$` stands for
     them."""
     for _, expression in node.expressions:
-        yield from (_scoped(atom, node.scope) for atom in atoms(expression))
+        yield from (_scoped(atom, node.scope) for atom in language.atoms(expression))
     for column in node.columns:
-        yield from (_scoped(atom, node.scope) for atom in atoms(column))
+        yield from (_scoped(atom, node.scope) for atom in language.atoms(column))
     for rule in node.rules:
         for column, cell in rule.cells:
-            subject = [name for atom in atoms(column) for name in atom.names]
-            for atom in atoms(cell):
+            subject = [name for atom in language.atoms(column) for name in atom.names]
+            for atom in language.atoms(cell):
                 calls = [wrapper for name, wrapper in atom.names if name == "$" and wrapper]
                 held = [(name, wrapper or next(iter(calls), "")) for name, wrapper in subject]
                 implicit = atom.open or all(name[0] in "$#" for name, _ in atom.names)
                 yield _scoped(replace(atom, names=[*(held if implicit else []), *atom.names]), node.scope)
         for _, expression in rule.outcome:
-            yield from (_scoped(atom, node.scope) for atom in atoms(expression))
+            yield from (_scoped(atom, node.scope) for atom in language.atoms(expression))
 
 
 def _scoped(atom: Atom, scope: str) -> Atom:

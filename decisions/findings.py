@@ -4,6 +4,7 @@
     never         its own conditions exclude each other or the input's schema, or its outcome cannot be computed
     unreachable   what is decided before its table leaves no case for it
     overlap       two rules of a table whose rules must exclude each other (hit policy unique) match one value
+    cell          a literal is no value (the 30th of February), or not of its column's type or values
 
 Each is an argument over all inputs (`boxes.py`, `symbolic.py`), so a rule that is not listed is not thereby
 shown to be reachable: it is *not proven* either way until a case hits it.
@@ -16,16 +17,17 @@ from typing import Any, Literal
 
 from vertigym.decisions.bindings import Env, Symbol
 from vertigym.decisions.boxes import MOST_PIECES, both, meet, minus, without
-from vertigym.decisions.model import DecisionModel, Node, whole_numbers
-from vertigym.decisions.symbolic import Explorer, Reachable, RuleRegion
+from vertigym.decisions.model import Node
+from vertigym.decisions.protocols import RuleModel
+from vertigym.decisions.symbolic import AS, Explorer, Reachable, RuleRegion
 
-Kind = Literal["shadowed", "never", "unreachable", "overlap"]
+Kind = Literal["shadowed", "never", "unreachable", "overlap", "cell"]
 
 
 @dataclass(frozen=True, slots=True)
 class RuleFinding:
     """`by` are the rules that stand in the way; `example` is what an overlap's columns hold where both match;
-    `proven` is false only for an overlap whose columns are computed (they may never take that value)."""
+    `proven` is false only for an overlap whose columns are computed (they may never take that value); `cell` is a faulty cell and why."""
 
     kind: Kind
     rule: str
@@ -33,6 +35,7 @@ class RuleFinding:
     by: tuple[str, ...] = ()
     example: tuple[tuple[str, Any], ...] = ()
     proven: bool = True
+    cell: str = ""
 
     @property
     def reason(self) -> str:
@@ -45,6 +48,8 @@ class RuleFinding:
                 return "no input meets its conditions"
             case "unreachable":
                 return "what is decided before it leaves no case for it"
+            case "cell":
+                return self.cell
             case "overlap":
                 where = ", ".join(f"{name} = {value!r}" for name, value in self.example) or "every case"
                 return f"{'overlaps' if self.proven else 'may overlap'} with {self.by[0]} ({where})"
@@ -60,14 +65,17 @@ class RuleAnalysis:
     @property
     def unreachable(self) -> frozenset[str]:
         """Rules that are proven not to be hit by any case."""
-        return frozenset(f.rule for f in self.findings if f.kind != "overlap")
+        return frozenset(f.rule for f in self.findings if f.kind not in ("overlap", "cell"))
 
 
-def analyse(model: DecisionModel) -> RuleAnalysis:
+def analyse(model: RuleModel) -> RuleAnalysis:
     """Examine a model. Takes milliseconds; nothing is sampled."""
     explorer = Explorer(model)
     reached = explorer.run()
-    found = []
+    found = [
+        RuleFinding("cell", rule, model.rules[rule].text, cell=f"{cell} ({why})")
+        for rule, cell, why in model.cell_faults()
+    ]
     for node in model.nodes:
         rows = free_rows(explorer, node)
         for place, row in enumerate(rows):
@@ -133,8 +141,14 @@ def _overlaps(explorer: Explorer, rows: list[RuleRegion]) -> Iterator[RuleFindin
             asked = {name for r in (row, other) for name in (r.box or {}) if name not in explorer.domains}
             names = sorted(asked | {n for n in common if n in explorer.domains and n in _columns(row)})
             free = not any(name in written or " with " in name for name in names)
-            example = tuple((name, whole_numbers(explorer.classes.example(common[name]))) for name in names)
+            example = tuple(_example(explorer, name, common[name]) for name in names)
             yield RuleFinding("overlap", row.rule.id, row.rule.text, (other.rule.id,), example, free)
+
+
+def _example(explorer: Explorer, name: str, mask: int) -> tuple[str, Any]:
+    """A name and a value it may have."""
+    bare, _, axis = name.partition(AS)
+    return bare, explorer.language.example(explorer.classes.example(mask), axis)
 
 
 def _never_alone(explorer: Explorer, rows: list[RuleRegion], reached: Reachable) -> Iterator[RuleFinding]:
@@ -146,7 +160,7 @@ def _never_alone(explorer: Explorer, rows: list[RuleRegion], reached: Reachable)
             yield RuleFinding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in near))
 
 
-def compatible(model: DecisionModel, node: Node) -> list[tuple[int, int]]:
+def compatible(model: RuleModel, node: Node) -> list[tuple[int, int]]:
     """Places of two rules of a table that are not proven to exclude each other."""
     rows = free_rows(Explorer(model), node)
     return [

@@ -1,33 +1,40 @@
 """Which format a file of rules has, and the decision model in it.
 
     .json           a decision model of the engine (JDM)
-    .dmn, .xml      DMN 1.3 to 1.5
+    .dmn, .xml      DMN 1.1 to 1.6
     .csv, .xlsx     a table with a header row of conditions and outcomes
 
 A file of another name is known by its first bytes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vertigym.core.errors import DataError
 from vertigym.decisions.model import DecisionError, DecisionModel, Engine
+from vertigym.decisions.protocols import RuleModel
 
 FORMATS = {".json": "jdm", ".dmn": "dmn", ".xml": "dmn", ".csv": "csv", ".tsv": "csv", ".xlsx": "xlsx"}
 
 
-def read_model(file: Path, sheet: str = "", scripts: Engine | None = None) -> DecisionModel:
-    """The decision model in a file of any known format; `sheet` names a sheet of a workbook.
+def read_model(
+    file: Path, sheet: str = "", scripts: Engine | None = None, decisions: Sequence[str] = ()
+) -> RuleModel:
+    """The decision model in a file of any known format; `sheet` names a sheet of a workbook, `decisions` those of
+    a DMN file that are asked for.
 
     Raises:
-        DecisionError: the file's content cannot be used. DataError: there is no such file.
+        DecisionError: the file's content cannot be used, or has no such decision. DataError: there is no such file.
         MissingDependencyError: the package that reads its format is not installed.
     """
     form = guess(file)
     try:
         if form == "dmn":
-            from vertigym.decisions.dmn import read_dmn
+            from vertigym.decisions.dmn.dmn_model import DmnModel
 
-            return DecisionModel(read_dmn(file), str(file))
+            return DmnModel(file, decisions)
+        if decisions:
+            raise DecisionError(f"{file}: only a DMN file holds several decisions to choose from")
         if form in ("csv", "xlsx"):
             from vertigym.decisions.sheets import read_sheet
 

@@ -26,8 +26,9 @@ from vertigym.decisions.candidates import distinct
 from vertigym.decisions.cases import value_key
 from vertigym.decisions.conditions import Field, get, put
 from vertigym.decisions.findings import RuleAnalysis, free_rows
-from vertigym.decisions.model import Case, DecisionModel
+from vertigym.decisions.model import Case
 from vertigym.decisions.outputs import leaves, project
+from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 from vertigym.decisions.symbolic import Explorer, RuleRegion
 
@@ -69,7 +70,7 @@ class RulePairs:
     interacting: set[tuple[str, str]] = field(default_factory=set)
     hit: set[tuple[str, str]] = field(default_factory=set)
 
-    def outcomes(self, model: DecisionModel) -> dict[tuple[str, str, str], bool]:
+    def outcomes(self, model: RuleModel) -> dict[tuple[str, str, str], bool]:
         """(node, one outcome, another) that are adjacent -> whether some minimal pair shows it."""
         shown: dict[tuple[str, str, str], bool] = defaultdict(bool)
         for pair, found in self.minimal.items():
@@ -83,7 +84,7 @@ class RulePairs:
         return list({(id(p.one), id(p.other)): p for p in found}.values())
 
 
-def adjacent(model: DecisionModel, analysis: RuleAnalysis) -> list[AdjacentRules]:
+def adjacent(model: RuleModel, analysis: RuleAnalysis) -> list[AdjacentRules]:
     """The adjacent pairs of all tables and switches where the first match decides, among rules that are not
     proven unreachable; of a large table those of rules that stand near each other."""
     explorer, gone = Explorer(model), analysis.unreachable
@@ -312,6 +313,6 @@ def _apart(here: Sequence[Box], there: Sequence[Box]) -> tuple[str, ...] | None:
     return tuple(sorted(name.partition(" with ")[0] for name in columns)) or None
 
 
-def _outcome(model: DecisionModel, rule: str) -> str:
+def _outcome(model: RuleModel, rule: str) -> str:
     """What a rule decides, as text; a switch's branch is its own outcome."""
     return dumps(model.rules[rule].outcome) if model.rules[rule].outcome else rule

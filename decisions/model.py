@@ -21,6 +21,7 @@ from typing import Any
 from vertigym.core.bounds import MOST_LEVELS, is_too_deep, json_value
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_text
+from vertigym.decisions.cases import whole_numbers
 from vertigym.decisions.expressions import (
     is_random,
     out_of_bounds,
@@ -29,10 +30,12 @@ from vertigym.decisions.expressions import (
     stop_clock,
 )
 from vertigym.decisions.input_schema import schema_fault
+from vertigym.decisions.zen_language import ZenLanguage
 
 Case = dict[str, Any]
 Decide = Callable[[Case], Any]  # the engine's answer for a case, {"result": …, "trace": …}; raises CaseError
 Engine = Callable[[str], Decide]  # opens the text of a model
+TABLES = ("table", "inner table")  # kinds of nodes that are tables; an inner one is part of another node
 _KEY = "decision"
 MOST_CHARACTERS = 10_000_000  # of a file of rules
 _UNSUPPORTED = {
@@ -64,13 +67,14 @@ class Rule:
     def text(self) -> str:
         """`age > 65, plan 'gold' -> premium 12`: the rule in one line."""
         conditions = ", ".join(f"{f} {c}".strip() for f, c in self.cells if c.strip()) or "otherwise"
-        outcome = ", ".join(f"{f} {v}" for f, v in self.outcome if v.strip())
+        outcome = ", ".join(f"{f} {v}".strip() for f, v in self.outcome if v.strip())
         return f"{conditions} -> {outcome}" if outcome else conditions
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: a `table`, `switch`, `expression`, `function`, or another kind that holds no rules.
+    """One node: a `table` (an `inner table` is shown as part of another node), `switch`, `expression`, `function`, a
+    `boxed` expression of DMN, or another kind that holds no rules.
 
     `expressions` are (key, expression) pairs. `scope` is the field the node works inside (with `[]` when it
     loops over a list), `target` where its outputs go; `pass_through` says whether it hands on what it got. In a
@@ -124,6 +128,7 @@ class DecisionModel:
     def __init__(self, text: str, source: str = "decision model", scripts: Engine | None = None) -> None:
         self.text = text
         self.source = source
+        self.language = ZenLanguage()
         self._scripts = scripts
         document = _document(text, source)
         _validate(text, source)
@@ -171,6 +176,11 @@ class DecisionModel:
             hit += self._hits(node_id, entry["traceData"])
         return Evaluation(whole_numbers(answer["result"]), tuple(dict.fromkeys(hit)), contexts)
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The model as an environment's folder keeps it."""
+        return {"decision.json": self.text}
+
     @cached_property
     def _decide(self) -> Decide:
         if not self.scripts:
@@ -206,6 +216,15 @@ class DecisionModel:
             waiting = [node for node in waiting if node.id not in placed]
         return order + waiting
 
+    def cell_faults(self) -> list[tuple[str, str, str]]:
+        """The engine's language states no types, so no cell is at fault by itself."""
+        return []
+
+    @property
+    def notes(self) -> list[str]:
+        """Nothing is taken for granted."""
+        return []
+
     def clock_readers(self) -> list[str]:
         """Names of the nodes whose expressions read the clock."""
         return [node.name for node in self.nodes if any(map(reads_clock, node.texts()))]
@@ -222,15 +241,6 @@ class DecisionModel:
                 node["content"] = _map_strings(node["content"], lambda text: stop_clock(text, now))
         text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
         return DecisionModel(text, self.source, self._scripts)
-
-
-def whole_numbers(value: Any) -> Any:
-    """Engine numbers as people write them: whole floats become integers, all the way down."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: whole_numbers(item) for key, item in value.items()}
-    return [whole_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def _document(text: str, source: str) -> dict[str, Any]:

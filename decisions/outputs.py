@@ -7,12 +7,13 @@ A field is named by its dotted path, as in `fees.total`; records are descended i
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vertigym.decisions.model import Case, DecisionModel
+from vertigym.decisions.model import Case
+from vertigym.decisions.protocols import RuleModel
 
 WHOLE = "$"
 
 
-def computed_fields(model: DecisionModel, pairs: Iterable[tuple[Case, Any]]) -> list[str]:
+def computed_fields(model: RuleModel, pairs: Iterable[tuple[Case, Any]]) -> list[str]:
     """The output fields that the model's nodes compute, over some (case, output) pairs: those a node writes,
     and those whose value is not simply that of the input. Fields that are null in every case are left out."""
     written = _written(model)
@@ -56,7 +57,7 @@ def leaves(record: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[
             yield (*prefix, key), value
 
 
-def _written(model: DecisionModel) -> list[str]:
+def _written(model: RuleModel) -> list[str]:
     """Fields that table and expression nodes write, in the order of the nodes."""
     names = []
     for node in model.nodes:

@@ -17,19 +17,17 @@ from functools import partial
 from typing import Any, TypeVar
 
 from vertigym.core.seeds import generator
-from vertigym.decisions.cases import case_key
+from vertigym.decisions.cases import case_key, whole_numbers
 from vertigym.decisions.conditions import Conditions, Field, get, put
-from vertigym.decisions.expressions import atoms
 from vertigym.decisions.model import (
     Case,
     CaseError,
-    DecisionModel,
     Evaluation,
     Node,
     Rule,
     is_finite,
-    whole_numbers,
 )
+from vertigym.decisions.protocols import Language, RuleModel
 
 T = TypeVar("T")
 
@@ -68,9 +66,9 @@ class Sampler:
     `unreachable`."""
 
     def __init__(
-        self, model: DecisionModel, seed: int, fixed: Case | None = None, unreachable: Set[str] = frozenset()
+        self, model: RuleModel, seed: int, fixed: Case | None = None, unreachable: Set[str] = frozenset()
     ) -> None:
-        self.model = model
+        self.model, self._speak = model, model.language
         self.conditions = Conditions(model)
         self.fields = self.conditions.fields
         self.by_name = {f.name: f for f in self.fields}
@@ -233,22 +231,22 @@ class Sampler:
         satisfies it; without, between a case where the number is too small and one where it is too large."""
         for index, (column, cell) in enumerate(cells):
             others = [pair for pair in cells if pair != (column, cell)]
-            near = [s for s in reached if all(_holds(*pair, _context(s, node)) for pair in others)]
+            near = [s for s in reached if all(self._speak.holds(*pair, _context(s, node)) for pair in others)]
             sources = self.conditions.sources(column or cell, node)
             if near and donors[index]:
                 low = self._pick(near).case
                 high = self._with_fields_of(low, self._pick(donors[index]), sources)
-                self._bisect(rule, node, low, high, sources, partial(_holds, column, cell))
-            elif near and column and (limits := [n for atom in atoms(cell) for n in atom.numbers]):
+                self._bisect(rule, node, low, high, sources, partial(self._speak.holds, column, cell))
+            elif near and column and (limits := [n for atom in self._speak.atoms(cell) for n in atom.numbers]):
                 target = sum(limits) / len(limits)
-                above = [_above(target, column, _context(s, node)) for s in near]
+                above = [_above(self._speak, target, column, _context(s, node)) for s in near]
                 lows = [s.case for s, is_above in zip(near, above, strict=True) if is_above is False]
                 highs = [s.case for s, is_above in zip(near, above, strict=True) if is_above]
                 for _ in range(_PAIRS if lows and highs else 0):
                     low = self._pick(lows)
                     high = self._with_fields_of(low, self._pick(highs), sources)
-                    self._bisect(rule, node, low, high, sources, partial(_above, target, column))
-            limits = _limits(node, rule, column)
+                    self._bisect(rule, node, low, high, sources, partial(_above, self._speak, target, column))
+            limits = _limits(self._speak, node, rule, column)
             if near and column and limits and rule.id not in self._found.hit:
                 self._solve(rule, node, column, limits, self._pick(near).case)
 
@@ -271,7 +269,9 @@ class Sampler:
     def _column(self, case: Case, node: Node, column: str) -> float | None:
         """A column's number in a case, None where it has none."""
         try:
-            return _number(column, _inside(self.model.evaluate(case).contexts.get(node.id), node.scope))
+            return self._speak.number(
+                column, _inside(self.model.evaluate(case).contexts.get(node.id), node.scope)
+            )
         except CaseError:
             return None
 
@@ -311,7 +311,7 @@ class Sampler:
         found = []
         for index in order[:600]:
             sample = reached[int(index)]
-            if _holds(column, cell, _context(sample, node)):
+            if self._speak.holds(column, cell, _context(sample, node)):
                 found.append(sample.case)
                 if len(found) == _DONORS:
                     break
@@ -324,7 +324,7 @@ class Sampler:
         for name in sorted(self.conditions.sources(column or cell, node)):
             if field_ := self.by_name.get(name):
                 made += [put(base, field_.path, value) for value in (*field_.near, *field_.wide)]
-        return [case for case in made if _holds(column, cell, _inside(case, node.scope))]
+        return [case for case in made if self._speak.holds(column, cell, _inside(case, node.scope))]
 
     def _perturbed(self, case: Case) -> Case:
         """One field changed: a number by some per cent (a computed value may have to fall into a narrow band),
@@ -342,10 +342,10 @@ class Sampler:
         return case
 
 
-def _limits(node: Node, rule: Rule, column: str) -> list[float]:
+def _limits(language: Language, node: Node, rule: Rule, column: str) -> list[float]:
     """The numbers that a column is compared with in a rule and those before it, and a larger one."""
     cells = [cell for other in node.rules[: rule.index + 1] for name, cell in other.cells if name == column]
-    numbers = sorted({number for cell in cells for atom in atoms(cell) for number in atom.numbers})
+    numbers = sorted({number for cell in cells for atom in language.atoms(cell) for number in atom.numbers})
     return [*numbers, 1.5 * numbers[-1]] if numbers else []
 
 
@@ -358,33 +358,7 @@ def _inside(context: Any, scope: str) -> Any:
     return get(context, tuple(scope.split("."))) if scope and isinstance(context, dict) else context
 
 
-def _holds(column: str, cell: str, context: Any) -> bool:
-    """Whether a cell's condition holds in a context, by the engine's own evaluation."""
-    import zen
-
-    if not isinstance(context, dict):
-        return False
-    try:
-        if not column:
-            return zen.evaluate_expression(cell, context) is True
-        value = zen.evaluate_expression(column, context)
-        return bool(zen.evaluate_unary_expression(cell, {**context, "$": value}))
-    except Exception:  # the engine's refusal of one probe: the condition does not hold there
-        return False
-
-
-def _above(target: float, column: str, context: Any) -> bool | None:
+def _above(language: Language, target: float, column: str, context: Any) -> bool | None:
     """Whether a column's value is above `target`; None where it is no number."""
-    value = _number(column, context)
+    value = language.number(column, context)
     return None if value is None else value > target
-
-
-def _number(column: str, context: Any) -> float | None:
-    """A column's value where it is a number."""
-    import zen
-
-    try:
-        value = zen.evaluate_expression(column, context)
-    except Exception:  # as above
-        return None
-    return None if isinstance(value, bool) or not isinstance(value, int | float) else value

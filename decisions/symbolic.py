@@ -17,36 +17,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vertigym.decisions.bindings import (
-    NAME,
     Bound,
     Const,
     Env,
     Symbol,
-    conjuncts,
-    evaluated,
     frozen,
     join,
     lookup,
-    matches,
     merged,
     named,
-    names_in,
     written,
 )
-from vertigym.decisions.boxes import (
-    Box,
-    Classes,
-    Mask,
-    hull,
-    is_simple,
-    schema_mask,
-    simple_name,
-    without,
-)
-from vertigym.decisions.expressions import is_random, reads_clock
-from vertigym.decisions.model import DecisionModel, Node, Rule
+from vertigym.decisions.boxes import Box, Classes, Mask, hull, schema_mask, without
+from vertigym.decisions.model import TABLES, Node, Rule
+from vertigym.decisions.protocols import RuleModel
 
 MOST_STATES = 300  # more are joined into fewer, wider ones
+AS = " as "  # between a value's name and the kind of moment it is compared as
 
 
 @dataclass(slots=True)
@@ -79,12 +66,14 @@ class RuleRegion:
 class Explorer:
     """Walks one model. `domains` are the classes that the input's schema leaves open, by dotted path."""
 
-    def __init__(self, model: DecisionModel) -> None:
+    def __init__(self, model: RuleModel) -> None:
         self.model = model
-        cells = [cell for rule in model.rules.values() for _, cell in rule.cells]
-        parts = [part for cell in cells for part in conjuncts(cell)]
-        simple = [c for c in (*cells, *parts) if is_simple(c) or simple_name(c)]
-        self.classes = Classes(simple, _limits(model.schema))
+        self.language = speak = model.language
+        cells = list(dict.fromkeys(cell for rule in model.rules.values() for cell in rule.cells))
+        parts = [part for _, cell in cells for part in speak.parts(cell)]
+        simple = [cell for column, cell in cells if speak.is_simple(cell, column) or speak.simple_name(cell)]
+        simple += [part for part in parts if speak.is_simple(part) or speak.simple_name(part)]
+        self.classes = Classes(simple, _limits(model.schema), speak)
         self.domains = dict(_domains(self.classes, model.schema, ""))
         self._read = _names_read(model)
         self._edges = _edges_into(model)
@@ -116,7 +105,7 @@ class Explorer:
         env = self._entry(node, state)
         if env is None:
             yield state
-        elif node.kind == "table":
+        elif node.kind in TABLES:
             yield from self._table(node, state, env, reached)
         elif node.kind == "switch":
             yield from self._switch(node, state, env, reached)
@@ -227,13 +216,18 @@ class Explorer:
     def _value(self, expression: str, env: Env, node: Node, own: Env, fresh: str) -> Bound:
         """What an expression gives: a constant where all it names is known, another name's value, or
         unknown."""
-        names = names_in(expression)
+        names = self.language.names(expression)
         found = {name: named(name, env, node, own) for name in names}
-        if len(names) == 1 and NAME.fullmatch(expression.strip()):
+        if len(names) == 1 and self.language.is_name(expression):
             return found[names[0]]
         if all(isinstance(v, Const) for v in found.values()) and "#" not in expression:
-            return evaluated(expression, found) or Symbol(fresh)
+            return self._evaluated(expression, found) or Symbol(fresh)
         return Symbol(fresh)
+
+    def _evaluated(self, expression: str, found: Mapping[str, Bound]) -> Const | None:
+        """The engine's value of an expression over known names; None where it has none, or depends on more."""
+        made = self.language.computed(expression, _values(found))
+        return None if made is None else Const(made[0])
 
     # One row.
 
@@ -258,15 +252,15 @@ class Explorer:
         """Whether the row's outcome can be computed (the engine passes over a row where it cannot); None: in
         some cases it may not."""
         sure = True
-        for _, expression in rule.outcome:
-            names = names_in(expression)
-            if not expression or (len(names) == 1 and NAME.fullmatch(expression)):
+        for _, expression in rule.outcome if self.language.skips_failing_rules else ():
+            names = self.language.names(expression)
+            if not expression or (len(names) == 1 and self.language.is_name(expression)):
                 continue
             found = {name: named(name, env, node, {}) for name in names}
             if "#" in expression or not all(isinstance(v, Const) for v in found.values()):
                 sure = False
-            elif evaluated(expression, found) is None:
-                if any(n[0] == "$" for n in names) or reads_clock(expression) or is_random(expression):
+            elif self._evaluated(expression, found) is None:
+                if self.language.depends_on_more(expression, names):
                     sure = False
                 else:
                     return False
@@ -277,35 +271,36 @@ class Explorer:
         if column:
             yield self._cell(column, cell, node, env)
             return
-        for part in conjuncts(cell):
-            names = names_in(part)
+        for part in self.language.parts(cell):
+            names = self.language.names(part)
             found = {name: named(name, env, node, {}) for name in names}
             if all(isinstance(v, Const) for v in found.values()) and "#" not in part:
-                value = evaluated(part, found)
+                value = self._evaluated(part, found)
                 yield "", self.classes.all if value is not None and value.value is True else 0
-            elif (name := simple_name(part)) and isinstance(bound := found.get(name), Symbol):
+            elif (name := self.language.simple_name(part)) and isinstance(bound := found.get(name), Symbol):
                 yield bound.name, self.classes.where(part, name)
             else:
                 yield "", None
 
     def _cell(self, column: str, cell: str, node: Node, env: Env) -> tuple[str, Mask | None]:
         bound = self._column(column, node, env)
-        others = {n: named(n, env, node, {}) for n in names_in(cell)}
+        others = {n: named(n, env, node, {}) for n in self.language.names(cell)}
         if isinstance(bound, Const) and all(isinstance(v, Const) for v in others.values()):
-            return "", self.classes.all if matches(cell, bound.value, others) else 0
-        if isinstance(bound, Symbol) and is_simple(cell):
-            return bound.name, self.classes.where(cell)
+            return "", self.classes.all if self.language.matches(cell, bound.value, _values(others)) else 0
+        if isinstance(bound, Symbol) and self.language.is_simple(cell, column):
+            axis = self.language.axis(cell)
+            return f"{bound.name}{AS}{axis}" if axis else bound.name, self.classes.where(cell)
         return "", None
 
     def _column(self, column: str, node: Node, env: Env) -> Bound:
         """A column's value; an expression over unknown values is an unknown value named by all it depends
         on."""
-        names = names_in(column)
+        names = self.language.names(column)
         found = {name: named(name, env, node, {}) for name in names}
-        if len(names) == 1 and NAME.fullmatch(column.strip()):
+        if len(names) == 1 and self.language.is_name(column):
             return found[names[0]]
         if "#" not in column and found and all(isinstance(v, Const) for v in found.values()):
-            return evaluated(column, found) or Symbol(f"{node.id}:{column}")
+            return self._evaluated(column, found) or Symbol(f"{node.id}:{column}")
         signature = ", ".join(f"{n}={v}" for n, v in found.items())
         return Symbol(f"{column} with {signature}")
 
@@ -372,15 +367,22 @@ def _domains(classes: Classes, schema: Mapping[str, Any], path: str) -> Iterator
             yield from _domains(classes, part, name)
 
 
-def _names_read(model: DecisionModel) -> set[str]:
+def _values(found: Mapping[str, Bound]) -> dict[str, Any]:
+    """The known values by name."""
+    return {name: bound.value if isinstance(bound, Const) else None for name, bound in found.items()}
+
+
+def _names_read(model: RuleModel) -> set[str]:
     """First parts of all names that anything reads; "" where a script may read anything."""
     texts = [text for node in model.nodes for text in node.texts()]
-    names = {name.removeprefix("$root.").removeprefix("$.") for text in texts for name in names_in(text)}
+    names = {
+        name.removeprefix("$root.").removeprefix("$.") for text in texts for name in model.language.names(text)
+    }
     scopes = {node.scope.removesuffix("[]") for node in model.nodes if node.scope}
     return {name.partition(".")[0] for name in names | scopes}
 
 
-def _edges_into(model: DecisionModel) -> dict[str, list[tuple[str, str]]]:
+def _edges_into(model: RuleModel) -> dict[str, list[tuple[str, str]]]:
     """Node -> (source, the rule id of the branch it hangs on or "")."""
     into: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for source, target, branch in model.edges:

@@ -7,9 +7,11 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from vertigym.core.types import Split
 from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import read_model
-from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
+from vertigym.decisions.model import CaseError, DecisionError
+from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sfeel import Name, Term, expression, unary_tests
 from vertigym.envs.decision.importer import import_decision
 
@@ -66,15 +68,15 @@ def document(
     return f"{head}{more}{''.join(parts)}</definitions>"
 
 
-def model(tmp_path: Path, content: str) -> DecisionModel:
+def model(tmp_path: Path, content: str, *decisions: str) -> RuleModel:
     file = tmp_path / "rules.dmn"
     file.write_text(content)
-    return read_model(file)
+    return read_model(file, decisions=decisions)
 
 
 def decided(tmp_path: Path, content: str, *cases: dict[str, Any], field: str = "D") -> list[Any]:
-    """What the field is in each case; "refused" where the engine refuses the case."""
-    read, found = model(tmp_path, content), []
+    """What the decision is in each case; "refused" where the case has no answer."""
+    read, found = model(tmp_path, content, field), []
     for case in cases:
         try:
             found.append(read.evaluate(case).output.get(field))
@@ -131,16 +133,16 @@ def test_several_outputs_are_parts_of_the_decision(tmp_path: Path) -> None:
     outputs = ['<output name="grade"/>', '<output name="the fee"/>']
     rows = [["< 10", '"low"', "n * 2"], [">= 10", '"high"', "n + 0.5"]]
     assert decided(tmp_path, document(("D", table(N, rows, "", outputs), ["n"])), {"n": 4}, {"n": 12}) == [
-        {"grade": "low", "the_fee": 8}, {"grade": "high", "the_fee": 12.5},
+        {"grade": "low", "the fee": 8}, {"grade": "high", "the fee": 12.5},
     ]  # fmt: skip
     listed = document(
         ("D", table(N, [["> 1", '"a"', "1"], ["> 2", '"b"', "2"]], "hitPolicy='COLLECT'", outputs), ["n"])
     )
-    assert decided(tmp_path, listed, {"n": 3}) == [[{"grade": "a", "the_fee": 1}, {"grade": "b", "the_fee": 2}]]
+    assert decided(tmp_path, listed, {"n": 3}) == [[{"grade": "a", "the fee": 1}, {"grade": "b", "the fee": 2}]]
 
 
 def test_decisions_that_depend_on_each_other_with_dates_types_and_priorities(tmp_path: Path) -> None:
-    loan = read_model(LOAN)
+    loan = read_model(LOAN, decisions=["Risk", "Approval"])
     for age, income, since, expected in (
         (20, 90000, "2010-01-01", ("high", "no")),
         (30, 30000, "2021-01-01", ("medium", "yes")),
@@ -148,12 +150,13 @@ def test_decisions_that_depend_on_each_other_with_dates_types_and_priorities(tmp
         (30, 24012, "2020-01-01", ("medium", "yes")),
         (30, 4000, "2020-01-01", ("medium", None)),
     ):
-        output = loan.evaluate({"Applicant_Age": age, "Income": income, "Member_Since": since}).output
+        output = loan.evaluate({"Applicant Age": age, "Income": income, "Member Since": since}).output
         assert (output["Risk"], output.get("Approval")) == expected
     with pytest.raises(CaseError):
-        loan.evaluate({"Applicant_Age": "old"})
+        loan.evaluate({"Applicant Age": "old"})
+    sizes: dict[Split, int] = {"train": 60, "eval": 20, "test": 20}
     report = import_decision(
-        LOAN, "acme/Loan-v0", tmp_path / "out", sizes={"train": 60, "eval": 20, "test": 20}
+        LOAN, "acme/Loan-v0", tmp_path / "out", sizes=sizes, decisions=["Risk", "Approval"]
     )
     assert report.coverage == 1.0
     assert report.outputs == ("Risk", "Approval")
@@ -183,7 +186,7 @@ def test_item_definitions_give_components_allowed_values_and_types(tmp_path: Pat
         ("D", table(columns, rows, "hitPolicy='FIRST'"), ["order"]), inputs=[("order", "tOrder")], more=items
     )
     dated = [("2024-01-31", "a"), ("2024-02-01", "a"), ("2024-02-01", "b"), ("soon", "a"), ("2024-01-31", "c")]
-    cases: list[dict[str, Any]] = [{"order": {"ship_date": day, "kind": kind}} for day, kind in dated]
+    cases: list[dict[str, Any]] = [{"order": {"ship date": day, "kind": kind}} for day, kind in dated]
     assert decided(tmp_path, content, *cases) == [1, None, 2, "refused", "refused"]
 
 
@@ -235,9 +238,9 @@ def test_rules_of_a_unique_table_that_overlap_are_reported(tmp_path: Path) -> No
         ("overlap", "D:2", ("D:1",)), ("overlap", "D:3", ("D:1",)), ("overlap", "D:3", ("D:2",)),
     ]  # fmt: skip
     assert {(f.rule, f.by) for f in found if f.kind == "shadowed"} == {
-        ("D:2", ("D:1", "D:3")), ("D:3", ("D:1", "D:2")),
+        ("D:2", ("D:1",)), ("D:3", ("D:1",)),
     }  # fmt: skip
-    assert found[0].reason.startswith("overlaps with D:1 (n = ")
+    assert next(f for f in found if f.kind == "overlap").reason.startswith("overlaps with D:1 (n = ")
     assert not analyse(model(tmp_path, document(("D", table(N, RULES), ["n"])))).findings
 
 
@@ -276,8 +279,10 @@ def test_a_test_of_another_type_than_its_column_is_refused() -> None:
 
 ONE = table(N, RULES)
 SELF = '<itemDefinition name="tA"><typeRef>tA</typeRef></itemDefinition>'
-LISTS = '<itemDefinition name="tA" isCollection="true"/>'
-GROOVY = "<literalExpression expressionLanguage='groovy'><text>1</text></literalExpression>"
+GROOVY = "<literalExpression expressionLanguage='groovy'><text>a.b(1)</text></literalExpression>"
+KNOWLEDGE = '<knowledgeRequirement><requiredKnowledge href="#gone"/></knowledgeRequirement>'
+JAVA = "<functionDefinition kind='Java'><context/></functionDefinition>"
+FEEL_JAVA = "<literalExpression><text>function(x) external {java: {class: 1}}</text></literalExpression>"
 BOMB = (
     '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "aaaaaaaaaa">'
     + "".join(f'<!ENTITY {chr(98 + i)} "{f"&{chr(97 + i)};" * 10}">' for i in range(9))
@@ -293,8 +298,9 @@ OUTSIDE = (
     [
         ("", "not XML"),
         ("<definitions", "not XML"),
-        ("<a/>", "not DMN 1.3, 1.4, 1.5"),
-        (document(("D", ONE, ["n"]), space="http://www.omg.org/spec/DMN/20151101/dmn.xsd"), "not DMN"),
+        ("<a/>", "not DMN 1.1 to 1.6"),
+        (document(("D", ONE, ["n"]), space="http://www.omg.org/spec/DMN/20990101/dmn.xsd"), "not DMN"),
+        (document(("D", ONE, ["n"]), space="http://example.org/spec/DMN/20151101/dmn.xsd"), "not DMN"),
         (BOMB, "document type or entities"),
         (OUTSIDE, "document type or entities"),
         ("<a>" * 5000, "not XML|not DMN"),
@@ -302,17 +308,15 @@ OUTSIDE = (
         (document(("A", ONE, ["n", "B"]), ("B", ONE, ["n", "A"])), "in a circle: A -> B -> A"),
         (document(("A", ONE, ["A", "n"])), "in a circle: A -> A"),
         (document(("A", ONE, ["gone"])), "requires #d_gone, which is not there"),
-        (document(("A", "<context/>", ["n"])), "context is not supported"),
-        (document(("A", "<invocation/>", ["n"])), "invocation is not supported"),
-        (document(("A", "", ["n"])), "has 0 expressions"),
-        (document(("A", "<knowledgeRequirement/>" + ONE, ["n"])), "business knowledge model"),
-        (document(("A", ONE, ["n"]), more="<import/>"), "imports of other models"),
-        (document(("A", ONE, ["n"]), inputs=[("n", "dayTimeDuration")]),
-         "type 'dayTimeDuration' is not supported"),
+        (document(("A", "<invocation/>", ["n"])), "an invocation without the name"),
+        (document(("A", ONE + ONE, ["n"])), "has 2 expressions"),
+        (document(("A", "", ["n"])), "no decision has any logic"),
+        (document(("A", KNOWLEDGE + ONE, ["n"])), "requires #gone, which is not there"),
+        (document(("A", JAVA, ["n"])), "a Java function is not supported"),
+        (document(("A", FEEL_JAVA, ["n"])), "in Java or PMML is not supported"),
+        (document(("A", ONE, ["n"]), inputs=[("n", "tMoney")]), "type 'tMoney' is not defined"),
         (document(("A", ONE, ["n"]), inputs=[("n", "tA")], more=SELF),
          "defined by itself"),
-        (document(("A", ONE, ["n"]), inputs=[("n", "tA")], more=LISTS),
-         "is a list"),
         (document(("A", ONE, [])), "unknown name 'n'"),
         (document(("n", ONE, ["n"])), "two things are called 'n'"),
         (document(("A", table(N, RULES, "hitPolicy='BEST'"), ["n"])), "hit policy 'BEST'"),
@@ -320,8 +324,8 @@ OUTSIDE = (
         (document(("A", table(N, RULES, "hitPolicy='PRIORITY'", VALUES), ["n"])),
          "not among the output values"),
         (document(("A", table(N, [["1"]]), ["n"])), "1 input and 0 output entries"),
-        (document(("A", table(N, []), ["n"])), "without a rule"),
-        (document(("A", table(N, [["max(1)", "1"]]), ["n"])), "rule 1: 'max.1.': unknown function 'max'"),
+        (document(("A", table(N, [["best(1)", "1"]]), ["n"])), "decision 'A': unknown function 'best'"),
+        (document(("A", table(N, [["> 1,", "1"]]), ["n"])), "rule 1: input 1: '> 1,': not FEEL"),
         (document(("A", GROOVY, ["n"])),
          "'groovy' is not supported"),
     ],
@@ -334,7 +338,18 @@ def test_what_is_unsafe_malformed_or_unsupported_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("space", ["20191111", "20211108", "20230324"])
-def test_versions_1_3_to_1_5(tmp_path: Path, space: str) -> None:
-    content = document(("D", ONE, ["n"]), space=f"https://www.omg.org/spec/DMN/{space}/MODEL/")
+@pytest.mark.parametrize(
+    "space",
+    [
+        "http://www.omg.org/spec/DMN/20151101/dmn.xsd",
+        "http://www.omg.org/spec/DMN/20151101",
+        "http://www.omg.org/spec/DMN/20180521/MODEL/",
+        "https://www.omg.org/spec/DMN/20191111/MODEL/",
+        "https://www.omg.org/spec/DMN/20211108/MODEL/",
+        "https://www.omg.org/spec/DMN/20230324/MODEL/",
+        "https://www.omg.org/spec/DMN/20240513/MODEL/",
+    ],
+)
+def test_versions_1_1_to_1_6(tmp_path: Path, space: str) -> None:
+    content = document(("D", ONE, ["n"]), space=space)
     assert decided(tmp_path, content, {"n": 12}) == ["mid"]

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from tests.test_envs_decision_import import expression, graph, table
 from vertigym.decisions import symbolic
-from vertigym.decisions.bindings import conjuncts
-from vertigym.decisions.boxes import Classes, both, is_simple, minus, simple_name, without
+from vertigym.decisions.boxes import Classes, both, minus, without
 from vertigym.decisions.findings import RuleFinding, analyse
 from vertigym.decisions.minimal_pairs import adjacent, find_pairs
 from vertigym.decisions.model import DecisionModel, Evaluation
 from vertigym.decisions.sampler import DecidedCase, Sampler
+from vertigym.decisions.zen_language import conjuncts, is_simple, simple_name
 from vertigym.envs.decision.env import load
 from vertigym.envs.decision.importer import import_decision
 from vertigym.envs.decision.selection import outcome_names, select

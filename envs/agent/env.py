@@ -19,7 +19,6 @@ from vertigym.core.errors import InfrastructureError
 from vertigym.core.files import dumps
 from vertigym.core.types import Message, Score, Task
 from vertigym.decisions.conditions import put
-from vertigym.decisions.model import DecisionModel
 from vertigym.envs.agent.config import AgentConfig, Does, fits
 from vertigym.envs.agent.customer import Customer, EndpointCustomer, ScriptedCustomer
 from vertigym.envs.agent.database import DECIDED, Database, World, build_world, stored_cases
@@ -258,7 +257,7 @@ def load(folder: EnvFolder, **changes: Any) -> AgentEnv:
 
 def system_text(config: AgentConfig, folder: EnvFolder) -> str:
     """The policy text, and the rules where they are shown."""
-    rules = rules_text(DecisionModel.read(folder.file("decision.json"))) if config.rules == "shown" else ""
+    rules = rules_text(config.model(folder)) if config.rules == "shown" else ""
     return "\n\n".join(part for part in (config.policy, rules) if part)
 
 

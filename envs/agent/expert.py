@@ -15,8 +15,9 @@ from typing import Any
 
 from vertigym.core.types import Message, Score, Split, Task
 from vertigym.decisions.conditions import put
-from vertigym.decisions.model import Case, CaseError, DecisionModel
+from vertigym.decisions.model import Case, CaseError
 from vertigym.decisions.outputs import project
+from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.agent.customer import Known, read_answer
 from vertigym.envs.agent.database import scalars
 from vertigym.envs.agent.env import AgentEnv
@@ -91,7 +92,7 @@ def _find(opening: str, call: Callable[..., Any]) -> str:
     return str(case)
 
 
-def expert_logs(env: AgentEnv, model: DecisionModel, split: Split = "train") -> list[dict[str, Any]]:
+def expert_logs(env: AgentEnv, model: RuleModel, split: Split = "train") -> list[dict[str, Any]]:
     """Chat rows `{"messages": [...], "tools": [...]}`: how an expert worked by the rules of `model` (an older
     version, say). A case that those rules cannot decide is left out."""
     tasks = [env.tasks.get(i) for i in env.tasks.ids(split)]

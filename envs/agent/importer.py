@@ -20,8 +20,9 @@ from vertigym.core.manifest import claim_folder
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.conditions import put
-from vertigym.decisions.model import Case, CaseError, DecisionError, DecisionModel, Engine
+from vertigym.decisions.model import Case, CaseError, DecisionError, Engine
 from vertigym.decisions.outputs import project
+from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.agent.config import AgentConfig, config_text, schema_of
 from vertigym.envs.agent.customer import fact_text, misspell
 from vertigym.envs.agent.database import build_world, person, scalars, stored_cases
@@ -52,6 +53,7 @@ def import_agent(
     description: str = "",
     keep: Sequence[str] = (),
     settings: Sequence[str] = (),
+    decisions: Sequence[str] = (),
     scripts: Engine = sandboxed,
     force: bool = False,
 ) -> DecisionImportReport:
@@ -76,6 +78,7 @@ def import_agent(
             outputs=outputs,
             now=now,
             description=description,
+            decisions=decisions,
             scripts=scripts,
             contrast=False,  # near twins and distractors are made in the database, not drawn here
         )
@@ -85,7 +88,7 @@ def import_agent(
         shared = plain.model_dump(exclude={"kind", "weights"})
         schema = {"decision": schema_of(task.answer for task in tasks)}
         config = parse(AgentConfig, {**shared, "kind": "agent", **schema}, settings, source="settings")
-        model = DecisionModel.read(base / "decision.json", scripts)
+        model = plain.model(folder, scripts)
         fair, unfair = _proven(_requests(tasks, config, model), config, model, system_text(config, folder))
         if not all(fair[split] for split in SPLITS):
             reason = unfair.most_common(1)[0][0] if unfair else "a split is empty"
@@ -96,7 +99,7 @@ def import_agent(
         dropped = [f"{n} tasks left out, not proven fair: {why}" for why, n in unfair.most_common(1)]
         report = replace(report, folder=out, counts=counts, warnings=(*few, *kept, *dropped))
         readme = _readme(report, config, fair)
-        write_folder(out, config_text(config), model.text, fair, readme, keep=keep, force=force)
+        write_folder(out, config_text(config), model.files, fair, readme, keep=keep, force=force)
         return report
 
 
@@ -110,7 +113,7 @@ def _repeated(cases: Tasks, split: Split, wanted: int) -> list[Task]:
     return [*tasks, *again][: max(wanted, len(tasks))]
 
 
-def _requests(tasks: Sequence[Task], config: AgentConfig, model: DecisionModel) -> list[Task]:
+def _requests(tasks: Sequence[Task], config: AgentConfig, model: RuleModel) -> list[Task]:
     """Each case as a request; no two read alike."""
     known = known_values(tasks)
     pool = stored_cases([task for task in tasks if task.split == "train"], config.seed)
@@ -136,7 +139,7 @@ def _requests(tasks: Sequence[Task], config: AgentConfig, model: DecisionModel) 
 
 
 def _withheld(
-    task: Task, config: AgentConfig, model: DecisionModel, known: Mapping[str, Sequence[Any]], rng: Any
+    task: Task, config: AgentConfig, model: RuleModel, known: Mapping[str, Sequence[Any]], rng: Any
 ) -> list[str]:
     """Facts that are not on file: any of those that the decision depends on."""
     if rng.random() >= config.request.withheld:
@@ -153,7 +156,7 @@ def _withheld(
     return found
 
 
-def _differs(task: Task, name: str, value: Any, config: AgentConfig, model: DecisionModel) -> bool:
+def _differs(task: Task, name: str, value: Any, config: AgentConfig, model: RuleModel) -> bool:
     """Whether the decision is another one when the fact has this value."""
     path = tuple(name.split("."))
     try:
@@ -181,7 +184,7 @@ def _customer_facts(
 
 
 def _proven(
-    tasks: Sequence[Task], config: AgentConfig, model: DecisionModel, system: str
+    tasks: Sequence[Task], config: AgentConfig, model: RuleModel, system: str
 ) -> tuple[dict[Split, list[Task]], Counter[str]]:
     """The tasks that are fair, with the expert's actions; and why the others are not."""
     env = AgentEnv(TaskSet(tasks), config, system=system)

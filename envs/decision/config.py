@@ -2,7 +2,7 @@
 
 Loan-v0/
   env.toml              id, which output fields are asked for, weights, tolerance, rules shown or hidden
-  decision.json         the decision model
+  decision.json         the decision model (decision.dmn, and the files it imports, for DMN)
   tasks/train.jsonl     one Task a line; also eval.jsonl, test.jsonl
   README.md             what it is, how many tasks, which rules they hit
   manifest.json         the sha256 of each file: what was edited is not replaced by the next import
@@ -18,11 +18,17 @@ from vertigym.core.config import Config
 from vertigym.core.files import dumps, write_jsonl, write_text
 from vertigym.core.manifest import sealed_folder
 from vertigym.core.types import SPLITS, Split, Task
+from vertigym.decisions.formats import read_model
+from vertigym.decisions.model import Engine
+from vertigym.decisions.protocols import RuleModel
+from vertigym.envs.folders import EnvFolder
 
 Rules = Literal["shown", "hidden"]
 
 FOLDER = "environment"  # what the manifest of such a folder says it is
+MODEL_FILES = ("decision.json", "decision.dmn")
 OLD_DECISION = "decision-old.json"  # optional: an earlier version of decision.json
+OLD_FILES = (OLD_DECISION, "decision-old.dmn")
 
 
 class Weights(Config):
@@ -51,6 +57,19 @@ class RulesConfig(Config):
     tolerance: float = Field(1e-6, ge=0)
     seed: int = 0
     now: str = ""
+    decisions: tuple[str, ...] = ()
+
+    def model(self, folder: EnvFolder, scripts: Engine | None = None) -> RuleModel:
+        """The decision model in the environment's folder, with its clock stopped where this says when.
+
+        Raises:
+            InputError: it is not there or cannot be used.
+        """
+        file = next(
+            (f for name in MODEL_FILES if (f := folder.file(name)).is_file()), folder.file(MODEL_FILES[0])
+        )
+        model = read_model(file, scripts=scripts, decisions=self.decisions)
+        return model.at(self.now) if self.now and model.clock_readers() else model
 
 
 class DecisionConfig(RulesConfig):
@@ -76,7 +95,7 @@ tolerance = {tolerance}
 
 # How the tasks were sampled.
 seed = {seed}
-{now}
+{now}{decisions}
 [weights]
 parses = {parses}
 fields = {fields}
@@ -87,7 +106,7 @@ exact = {exact}
 def write_folder(
     folder: Path,
     config: str,
-    decision: str,
+    files: Mapping[str, str],
     tasks: Mapping[Split, Sequence[Task]],
     readme: str,
     *,
@@ -95,7 +114,7 @@ def write_folder(
     extra: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
-    """Write the whole folder, or nothing; `config` is the text of `env.toml`. Files named in `keep` are carried
+    """Write the whole folder, or nothing; `config` is the text of `env.toml`, `files` are the model's. Files named in `keep` are carried
     over from the old one; `extra` are further files by name.
 
     Raises:
@@ -105,9 +124,8 @@ def write_folder(
     kept = {name: (folder / name).read_text("utf-8") for name in keep if (folder / name).is_file()}
     with sealed_folder(folder, FOLDER, force=force) as new:
         write_text(new / "env.toml", config)
-        write_text(new / "decision.json", decision)
         write_text(new / "README.md", readme)
-        for name, text in {**kept, **(extra or {})}.items():
+        for name, text in {**files, **kept, **(extra or {})}.items():
             write_text(new / name, text)
         for split in SPLITS:
             write_jsonl(new / "tasks" / f"{split}.jsonl", map(_row, tasks[split]))
@@ -123,6 +141,7 @@ def config_text(config: DecisionConfig) -> str:
         tolerance=config.tolerance,
         seed=config.seed,
         now=f"now = {dumps(config.now)}\n" if config.now else "",
+        decisions=f"decisions = {dumps(config.decisions)}\n" if config.decisions else "",
         **config.weights.model_dump(),
     )
 

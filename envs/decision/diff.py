@@ -18,12 +18,22 @@ from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import find_pairs
-from vertigym.decisions.model import Case, CaseError, DecisionModel, Engine
+from vertigym.decisions.model import Case, CaseError, Engine
 from vertigym.decisions.outputs import computed_fields, project
+from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, Sampler
-from vertigym.envs.decision.config import OLD_DECISION, DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.decision.config import (
+    MODEL_FILES,
+    OLD_FILES,
+    DecisionConfig,
+    Rules,
+    RulesConfig,
+    config_text,
+    write_folder,
+)
 from vertigym.envs.decision.scripts import sandboxed
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
+from vertigym.envs.folders import EnvFolder
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 400, "test": 400}
 REFUSED = "refused"  # the answer of a model that cannot decide a case
@@ -115,9 +125,7 @@ class RuleComparison:
         ConfigError: there is no case that both models know.
     """
 
-    def __init__(
-        self, old: DecisionModel, new: DecisionModel, *, seed: int = 0, cases: Sequence[Case] = ()
-    ) -> None:
+    def __init__(self, old: RuleModel, new: RuleModel, *, seed: int = 0, cases: Sequence[Case] = ()) -> None:
         self.old, self.new, self.seed = old, new, seed
         found = [*cases, *(case for model in (old, new) for case in _sampled(model, seed))]
         unique = list({case_key(case): case for case in reversed(found)}.values())[::-1]
@@ -199,9 +207,13 @@ class RuleComparison:
             outputs=tuple(self.fields),
         )
         longest = max(len(dumps(task.answer)) for split in SPLITS for task in tasks[split])
-        extra = {OLD_DECISION: self.old.text, **suites(tokens=longest + 8)}
+        (old_name, old_text), *imports = self.old.files.items()
+        if imports:
+            raise ConfigError(f"{self.old.source}: it imports {imports[0][0]}; put both into one file first")
+        old_file = OLD_FILES[MODEL_FILES.index(old_name)]
+        extra = {old_file: old_text, **suites(tokens=longest + 8)}
         text, readme = config_text(config), self._readme(name)
-        write_folder(out, text, self.new.text, tasks, readme, extra=extra, force=force)
+        write_folder(out, text, self.new.files, tasks, readme, extra=extra, force=force)
         return {
             split: {c: sum(task.info["change"] == c for task in tasks[split]) for c in (CHANGED, SAME)}
             for split in SPLITS
@@ -216,21 +228,37 @@ class RuleComparison:
 
 
 def compare_files(
-    old: Path, new: Path, *, seed: int = 0, now: str | None = None, scripts: Engine = sandboxed
+    old: Path,
+    new: Path,
+    *,
+    seed: int = 0,
+    now: str | None = None,
+    decisions: Sequence[str] = (),
+    scripts: Engine = sandboxed,
 ) -> RuleComparison:
     """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it,
-    `scripts` runs JavaScript in them.
+    `decisions` are those of a DMN file that are compared, `scripts` runs JavaScript in them.
 
     Raises:
         DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.
     """
-    files = [path / "decision.json" if path.is_dir() else path for path in (old, new)]
-    models = [read_model(file, scripts=scripts) for file in files]
+    models = [_model(path, scripts, decisions) for path in (old, new)]
     old_model, new_model = (model.at(now) if now else model for model in models)
     for model in (old_model, new_model):
         if model.clock_readers() or model.impure():
             raise ConfigError(f"{model.source}: it reads the clock or draws random numbers; give --now")
     return RuleComparison(old_model, new_model, seed=seed)
+
+
+def _model(path: Path, scripts: Engine, decisions: Sequence[str]) -> RuleModel:
+    """The model in a file, or in an environment's folder."""
+    if not path.is_dir():
+        return read_model(path, scripts=scripts, decisions=decisions)
+    folder = EnvFolder(path)
+    config = RulesConfig.model_validate(
+        {k: v for k, v in folder.table.items() if k in RulesConfig.model_fields}
+    )
+    return config.model(folder, scripts)
 
 
 def suites(*, tokens: int) -> dict[str, str]:
@@ -273,7 +301,7 @@ def change_lines(found: RuleDifference, most: int = 12) -> list[str]:
     return lines
 
 
-def _sampled(model: DecisionModel, seed: int) -> list[Case]:
+def _sampled(model: RuleModel, seed: int) -> list[Case]:
     """Cases that reach every rule and every boundary of a model."""
     known = analyse(model)
     sampler = Sampler(model, seed, unreachable=known.unreachable)
@@ -283,7 +311,7 @@ def _sampled(model: DecisionModel, seed: int) -> list[Case]:
     return [sample.case for sample in found.samples]
 
 
-def _decided(model: DecisionModel, case: Case) -> DecidedCase | None:
+def _decided(model: RuleModel, case: Case) -> DecidedCase | None:
     try:
         return DecidedCase(case, model.evaluate(case))
     except CaseError:
@@ -294,7 +322,7 @@ def _answer(sample: DecidedCase | None, fields: Sequence[str]) -> Any:
     return REFUSED if sample is None else project(sample.evaluation.output, fields)
 
 
-def _reason(compared: _ComparedCase, old: DecisionModel, new: DecisionModel) -> Any:
+def _reason(compared: _ComparedCase, old: RuleModel, new: RuleModel) -> Any:
     """The rules that applied before and whose like no longer does, and those that apply now."""
     before, now = (
         {(model.rules[r].node, model.rules[r].text): r for r in (sample.evaluation.rules if sample else ())}
@@ -305,11 +333,11 @@ def _reason(compared: _ComparedCase, old: DecisionModel, new: DecisionModel) -> 
     return gone, came
 
 
-def _rule_texts(model: DecisionModel) -> dict[str, None]:
+def _rule_texts(model: RuleModel) -> dict[str, None]:
     return {f"{rule.node}: {rule.text}": None for rule in model.rules.values()}
 
 
-def _other_nodes(old: DecisionModel, new: DecisionModel) -> list[str]:
+def _other_nodes(old: RuleModel, new: RuleModel) -> list[str]:
     """Names of expressions and scripts that are not the same in both."""
     sides = [{node.name: (node.expressions, node.source) for node in m.nodes} for m in (old, new)]
     names = dict.fromkeys([*sides[0], *sides[1]])

@@ -10,7 +10,6 @@ The engine is not needed to play: its answers are in the tasks.
 from typing import Any
 
 from vertigym.core.types import SPLITS, Task
-from vertigym.decisions.model import DecisionModel
 from vertigym.envs.decision.config import DecisionConfig
 from vertigym.envs.decision.prompts import rules_text
 from vertigym.envs.env import SingleTurnEnv
@@ -26,7 +25,7 @@ class DecisionEnv(SingleTurnEnv):
 
     def __init__(self, folder: EnvFolder, config: DecisionConfig, *, only: str = "") -> None:
         verifier = DecisionVerifier(**config.weights.model_dump(), tolerance=config.tolerance)
-        model = DecisionModel.read(folder.file("decision.json")) if config.rules == "shown" else None
+        model = config.model(folder) if config.rules == "shown" else None
         tasks = folder.tasks()
         if only:
             found = (tasks.get(i) for split in SPLITS for i in tasks.ids(split))

@@ -11,8 +11,9 @@ from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.findings import RuleFinding, analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
-from vertigym.decisions.model import Case, DecisionError, DecisionModel, Engine
+from vertigym.decisions.model import Case, DecisionError, Engine
 from vertigym.decisions.outputs import WHOLE, computed_fields, project
+from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.decision.scripts import sandboxed
@@ -61,7 +62,7 @@ class DecisionImportReport:
     @property
     def not_proven(self) -> tuple[tuple[str, str], ...]:
         """Rules that no case hits although nothing proves that none can."""
-        proven = {finding.rule for finding in self.findings if finding.kind != "overlap"}
+        proven = {finding.rule for finding in self.findings if finding.kind not in ("overlap", "cell")}
         return tuple(pair for pair in self.not_hit if pair[0] not in proven)
 
     @property
@@ -86,6 +87,7 @@ def import_decision(
     keep: Sequence[str] = (),
     contrast: bool = True,
     sheet: str = "",
+    decisions: Sequence[str] = (),
     scripts: Engine = sandboxed,
     force: bool = False,
 ) -> DecisionImportReport:
@@ -100,6 +102,7 @@ def import_decision(
         contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
             without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
+        decisions: which decisions of a DMN file are asked for; by default those that no other one requires.
         scripts: what runs JavaScript in the model.
         force: replace `out` also where its files were edited.
 
@@ -113,8 +116,9 @@ def import_decision(
     claim_folder(out, FOLDER, force=force)
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
-    warnings: list[str] = []
-    model, fixed = _without_clock(read_model(file, sheet, scripts), now, seed, warnings)
+    read = read_model(file, sheet, scripts, decisions)
+    warnings = list(read.notes)
+    model, fixed = _without_clock(read, now, seed, warnings)
     known = analyse(model)
     sampler = Sampler(model, seed, fixed, known.unreachable)
     if not sampler.fields:
@@ -132,7 +136,14 @@ def import_decision(
     chosen = select(usable, sum(sizes.values()), seed, pairs=minimal, outcomes=named)
     assigned = assign_splits(chosen, sizes, minimal)
     config = DecisionConfig(
-        id=id, kind="decision", description=description, rules=rules, outputs=fields, seed=seed, now=now or ""
+        id=id,
+        kind="decision",
+        description=description,
+        rules=rules,
+        outputs=fields,
+        seed=seed,
+        now=now or "",
+        decisions=tuple(decisions),
     )
     make = TaskMaker(model, fields, optional=_is_optional(usable, fields), pairs=minimal)
     tasks = {split: [make(sample, split, assigned[split]) for sample in assigned[split]] for split in SPLITS}
@@ -156,7 +167,7 @@ def import_decision(
         interacting=len(pairs.interacting),
         interacting_hit=len(pairs.hit),
     )
-    write_folder(out, config_text(config), model.text, tasks, _readme(report, config), keep=keep, force=force)
+    write_folder(out, config_text(config), model.files, tasks, _readme(report, config), keep=keep, force=force)
     return report
 
 
@@ -169,9 +180,7 @@ def check_id(id: str) -> None:  # noqa: A002
         raise ConfigError(f"environment id {id!r}: the form is namespace/Name-v0")
 
 
-def _without_clock(
-    model: DecisionModel, now: str | None, seed: int, warnings: list[str]
-) -> tuple[DecisionModel, Case]:
+def _without_clock(model: RuleModel, now: str | None, seed: int, warnings: list[str]) -> tuple[RuleModel, Case]:
     """The model as a function of its input, and what is fixed in every case."""
     if impure := model.impure():
         raise DecisionError(
@@ -200,7 +209,7 @@ def _without_clock(
     return stopped, {}
 
 
-def _asked(model: DecisionModel, sampled: SampledCases, wanted: Sequence[str], source: str) -> list[str]:
+def _asked(model: RuleModel, sampled: SampledCases, wanted: Sequence[str], source: str) -> list[str]:
     """The output fields to ask for; those wanted must occur."""
     pairs = [(s.case, s.evaluation.output) for s in sampled.samples]
     if not wanted:

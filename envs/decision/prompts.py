@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertigym.core.files import dumps
-from vertigym.decisions.model import Case, DecisionModel, Node
+from vertigym.decisions.model import Case, Node
 from vertigym.decisions.outputs import WHOLE
+from vertigym.decisions.protocols import RuleModel
 
 _POLICY = {
     "first": "The first row that matches decides.",
@@ -13,7 +14,7 @@ _POLICY = {
 }
 
 
-def rules_text(model: DecisionModel) -> str:
+def rules_text(model: RuleModel) -> str:
     """All nodes that decide something, in the order they run, as Markdown."""
     parts = [part for node in model.nodes if (part := _node_text(node))]
     return "\n\n".join(["Decide by these rules. They apply in order; an empty cell matches anything.", *parts])
@@ -38,7 +39,8 @@ def _node_text(node: Node) -> str:
     where += f" (results go to {node.target})" if node.target else ""
     match node.kind:
         case "table":
-            return f"### {node.name}{where}\n{_POLICY.get(node.hit_policy, '')}\n\n{_table(node)}"
+            policy = node.source or _POLICY.get(node.hit_policy, "")
+            return f"### {node.name}{where}\n{policy}\n\n{_table(node)}"
         case "switch":
             lines = [f"- {rule.cells[0][1] or 'otherwise'}" for rule in node.rules]
             return f"### {node.name} (which rules apply next)\n" + "\n".join(lines)
@@ -47,6 +49,8 @@ def _node_text(node: Node) -> str:
             return f"### {node.name}{where}\n" + "\n".join(lines)
         case "function":
             return f"### {node.name}\n```js\n{node.source.strip()}\n```"
+        case "boxed":
+            return f"### {node.name}\n{node.source}"
     return ""
 
 

@@ -15,8 +15,9 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.conditions import Conditions
 from vertigym.decisions.minimal_pairs import MinimalPair
-from vertigym.decisions.model import Case, DecisionModel
+from vertigym.decisions.model import Case
 from vertigym.decisions.outputs import leaves, project
+from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase
 from vertigym.envs.decision.prompts import case_prompt
 
@@ -174,7 +175,7 @@ class TaskMaker:
     the input fields that must be looked at to see so), and for a half of a minimal pair the other half."""
 
     def __init__(
-        self, model: DecisionModel, fields: Sequence[str], *, optional: bool, pairs: Sequence[MinimalPair] = ()
+        self, model: RuleModel, fields: Sequence[str], *, optional: bool, pairs: Sequence[MinimalPair] = ()
     ) -> None:
         self._fields, self._optional = fields, optional
         self._looked_at = looked_at(model)
@@ -205,7 +206,7 @@ class TaskMaker:
         return len(rules) + len(frozenset().union(*(self._looked_at[rule] for rule in rules)))
 
 
-def looked_at(model: DecisionModel) -> dict[str, frozenset[str]]:
+def looked_at(model: RuleModel) -> dict[str, frozenset[str]]:
     """Rule -> the input fields behind its conditions and, where the first match decides, those before it."""
     conditions = Conditions(model)
     found: dict[str, frozenset[str]] = {}

@@ -16,9 +16,11 @@ from vertigym.core.files import dumps
 from vertigym.core.seeds import generator
 from vertigym.core.types import Message, Split, Task
 from vertigym.decisions.expressions import tokens
+from vertigym.decisions.formats import read_model
 from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
 from vertigym.decisions.outputs import project
-from vertigym.envs.decision.config import OLD_DECISION
+from vertigym.decisions.protocols import RuleModel
+from vertigym.envs.decision.config import OLD_FILES
 from vertigym.envs.decision.env import DecisionEnv
 from vertigym.envs.decision.scripts import sandboxed
 
@@ -30,25 +32,25 @@ _THRESHOLD = re.compile(r"([<>]=?\s*|\[|\(|\.\.\s*)(-?\d[\d_]*(?:\.\d+)?)")
 _SPAN = 0.15  # how far above the share asked for a change may take the model
 
 
-def old_version(env: DecisionEnv, *, share: float = 0.6, seed: int = 0) -> DecisionModel:
+def old_version(env: DecisionEnv, *, share: float = 0.6, seed: int = 0) -> RuleModel:
     """The older version that lies in the environment's folder; where there is none, one that is derived and
     answers about `share` of the training cases differently.
 
     Raises:
         DecisionError: there is none and none can be derived.
     """
-    old = env.folder.file(OLD_DECISION)
-    if old.is_file():
-        return DecisionModel.read(old, sandboxed)
-    current = DecisionModel.read(env.folder.file("decision.json"), sandboxed)
+    for name in OLD_FILES:
+        if (old := env.folder.file(name)).is_file():
+            return read_model(old, scripts=sandboxed, decisions=env.config.decisions)
+    current = env.config.model(env.folder, sandboxed)
     return derive_old(current, _tasks(env, "train"), env.config.outputs, share=share, seed=seed)
 
 
 def company_logs(
-    env: DecisionEnv, old: DecisionModel, *, split: Split = "train", share_old: float = 0.75, seed: int = 0
+    env: DecisionEnv, old: RuleModel, *, split: Split = "train", share_old: float = 0.75, seed: int = 0
 ) -> list[dict[str, list[Message]]]:
     """`stale_logs` over a split of an environment, with the system message that its episodes open with."""
-    current = DecisionModel.read(env.folder.file("decision.json"), sandboxed)
+    current = env.config.model(env.folder, sandboxed)
     return stale_logs(
         current,
         old,
@@ -65,7 +67,7 @@ def _tasks(env: DecisionEnv, split: Split) -> list[Task]:
 
 
 def derive_old(
-    model: DecisionModel, tasks: Sequence[Task], fields: Sequence[str], *, share: float = 0.6, seed: int = 0
+    model: RuleModel, tasks: Sequence[Task], fields: Sequence[str], *, share: float = 0.6, seed: int = 0
 ) -> DecisionModel:
     """An older version of `model` that answers about `share` of the tasks differently.
 
@@ -75,6 +77,10 @@ def derive_old(
     Raises:
         DecisionError: no change of the model's rules changes any answer. ConfigError: `share` is not in (0, 1].
     """
+    if not isinstance(model, DecisionModel):
+        raise DecisionError(
+            f"{model.source}: no older version is derived of DMN; put one beside it as {OLD_FILES[1]}"
+        )
     if not 0 < share <= 1:
         raise ConfigError(f"share={share}: the share of answers to change is above 0 and at most 1")
     forms = {_form(task.answer) for task in tasks}
@@ -101,8 +107,8 @@ def derive_old(
 
 
 def stale_logs(
-    current: DecisionModel,
-    old: DecisionModel,
+    current: RuleModel,
+    old: RuleModel,
     tasks: Sequence[Task],
     fields: Sequence[str],
     *,
@@ -131,7 +137,7 @@ def stale_logs(
     return rows
 
 
-def _answer(model: DecisionModel, task: Task, fields: Sequence[str]) -> Any:
+def _answer(model: RuleModel, task: Task, fields: Sequence[str]) -> Any:
     """What `model` decides in the task's case, None where it cannot."""
     try:
         return project(model.evaluate(task.info["input"]).output, fields)
