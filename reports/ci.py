@@ -35,8 +35,21 @@ def junit(decisions: Sequence[tuple[Decision, Report]]) -> str:
             case = _case(suite, f"{decision.suite}.slices", label)
             mean, se, interval = estimate_cells(found)
             ET.SubElement(case, "system-out").text = f"score {mean} ± {se} ({interval}) on {found.tasks} tasks"
-    ET.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    return _document(root)
+
+
+def tests_junit(name: str, results: Sequence[tuple[str, str]]) -> str:
+    """A JUnit document of one test suite: tests by name, each with its fault or none."""
+    root = ET.Element("testsuites", name="vertigym rules")
+    failures = str(sum(bool(fault) for _, fault in results))
+    suite = ET.SubElement(
+        root, "testsuite", name=_clean(name), tests=str(len(results)), failures=failures, errors="0"
+    )
+    for test, fault in results:
+        case = _case(suite, name, test)
+        if fault:
+            ET.SubElement(case, "failure", type="rules", message=_clean(fault))
+    return _document(root)
 
 
 def summary(decision: Decision, report: Report) -> str:
@@ -80,8 +93,13 @@ def _gate_case(suite: ET.Element, decision: Decision, check: Check) -> None:
         ET.SubElement(case, "system-out").text = _clean(check.reason)
 
 
+def _document(root: ET.Element) -> str:
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
 def _case(suite: ET.Element, group: str, name: str) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=group, name=_clean(name), time="0")
+    return ET.SubElement(suite, "testcase", classname=_clean(group), name=_clean(name), time="0")
 
 
 def _clean(text: str) -> str:

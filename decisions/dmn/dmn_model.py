@@ -48,7 +48,9 @@ class DmnModel:
         made = [node for e in self._needed for node in nodes_of(e)]
         self.nodes: list[Node] = [Node(_CASE, _CASE, "input"), *made]
         self.rules: dict[str, Rule] = {rule.id: rule for node in self.nodes for rule in node.rules}
-        self.edges = tuple((a.id, b.id, "") for a, b in pairwise(self.nodes))  # in the order they are decided in
+        self.edges = tuple(
+            (a.id, b.id, "") for a, b in pairwise(self.nodes)
+        )  # in the order they are decided in
         self.language = self._language()
 
     def _top(self) -> list[DrgElement]:

@@ -31,6 +31,19 @@ def read_root(file: Path) -> Element:
         DecisionError: not XML, not DMN, too large or too deep, or with a document type or entities.
         MissingDependencyError: defusedxml is not installed.
     """
+    root = read_xml(file)
+    if not version_of(root):
+        raise DecisionError(f"{file}: not DMN 1.1 to 1.6: the root is {root.tag[:100]!r}")
+    return root
+
+
+def read_xml(file: Path) -> Element:
+    """The root of an XML file.
+
+    Raises:
+        DecisionError: not XML, too large or too deep, or with a document type or entities.
+        MissingDependencyError: defusedxml is not installed.
+    """
     try:
         from defusedxml import DefusedXmlException
         from defusedxml.ElementTree import fromstring
@@ -44,8 +57,6 @@ def read_root(file: Path) -> Element:
         raise DecisionError(f"{file}: has a document type or entities; DMN needs neither") from None
     except (SyntaxError, ValueError, LookupError) as error:  # ParseError is a SyntaxError
         raise DecisionError(f"{file}: not XML ({error})") from None
-    if not version_of(root):
-        raise DecisionError(f"{file}: not DMN 1.1 to 1.6: the root is {root.tag[:100]!r}")
     if _depth(root) > _MOST_DEPTH:
         raise DecisionError(f"{file}: elements lie in each other more than {_MOST_DEPTH} deep")
     return root
