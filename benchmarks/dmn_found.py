@@ -13,9 +13,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from vertigym.core.errors import InputError
+from vertigym.core.errors import DataError, InputError
 from vertigym.decisions.dmn.dmn_model import DmnModel
-from vertigym.decisions.model import DecisionError
 from vertigym.envs.check import check
 from vertigym.envs.decision.importer import import_decision
 
@@ -37,7 +36,7 @@ def verdict(file: Path) -> tuple[str, str]:
     """`whole`, `part`, `refused` or `ill-formed`, and why."""
     try:
         model = DmnModel(file)
-    except DecisionError as error:
+    except DataError as error:
         text = str(error).removeprefix(str(file)).lstrip(": ")
         kind = next((name for name, pattern in _ILL_FORMED.items() if re.search(pattern, text)), "")
         return ("ill-formed", f"{kind}: {text}") if kind else ("refused", text)

@@ -18,11 +18,12 @@ from typing import Any
 
 from defusedxml.ElementTree import parse as parse_xml
 
+from vertigym.core.errors import DataError
 from vertigym.decisions.dmn.elements import child, children, local
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.running import Evaluator
-from vertigym.decisions.feel import Value, evaluate, number, parse
 from vertigym.decisions.model import DecisionError
+from vertigym.feel import Value, evaluate, number, parse
 
 _TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 _NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
@@ -66,7 +67,7 @@ def run_folder(folder: Path) -> Iterator[TckResult]:
         path = path if path.is_file() else path.with_suffix(".dmn")
         try:
             graph: DecisionGraph | DecisionError = DecisionGraph(path)
-        except DecisionError as error:
+        except DataError as error:
             graph = error
         for case in children(root, "testCase"):
             for result in children(case, "resultNode"):
@@ -81,7 +82,7 @@ def _judged(graph: DecisionGraph | DecisionError, case: Any, result: Any) -> tup
         if isinstance(graph, DecisionError):
             raise graph
         found = _found(graph, case, result)
-    except DecisionError as error:
+    except DataError as error:
         return ("right" if result.get("errorResult") == "true" else "refused"), str(error)
     if same(found, expected):
         return "right", ""

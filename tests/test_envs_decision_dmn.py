@@ -45,7 +45,7 @@ def dish(more: str = "", language: str = "") -> str:
     )
     dish = (
         '<decision id="d" name="Dish"><informationRequirement><requiredDecision href="#s"/></informationRequirement>'
-        f'<decisionTable {language}>{column("season", "string")}{column("guests", "integer", "[1..20]")}'
+        f"<decisionTable {language}>{column('season', 'string')}{column('guests', 'integer', '[1..20]')}"
         f'<output name="dish" typeRef="string"/>{rule(chr(34) + "Summer" + chr(34), "-", chr(34) + "Salad" + chr(34))}'
         f"{rule(chr(34) + 'Winter' + chr(34), '<= 8', chr(34) + 'Roast' + chr(34))}"
         f"{rule(chr(34) + 'Winter' + chr(34), '> 8', chr(34) + 'Stew' + chr(34))}{more}</decisionTable></decision>"
@@ -167,9 +167,13 @@ def test_proofs_hold_on_dates_and_through_decisions(tmp_path: Path) -> None:
 
 
 def test_rules_of_a_knowledge_model_are_reached_through_its_arguments(tmp_path: Path) -> None:
-    grade = knowledge("grade", "points", table([("points", "number")], [["< 137", '"low"'], [">= 137", '"high"']]))
+    grade = knowledge(
+        "grade", "points", table([("points", "number")], [["< 137", '"low"'], [">= 137", '"high"']])
+    )
     content = document(("D", uses("grade") + literal("grade(n * 1)"), ["n"]), more=grade)
-    report = import_decision(file_of(tmp_path, content), "acme/G-v0", tmp_path / "env", sizes=SIZES, rules="shown")
+    report = import_decision(
+        file_of(tmp_path, content), "acme/G-v0", tmp_path / "env", sizes=SIZES, rules="shown"
+    )
     assert (report.rules, report.not_hit) == (2, ())
     assert "### grade(points)" in make(str(tmp_path / "env")).system
 

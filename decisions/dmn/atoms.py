@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from vertigym.decisions.dmn.names import dotted
 from vertigym.decisions.expressions import Atom, Wrapper
-from vertigym.decisions.feel import (
+from vertigym.feel import (
     Date,
     DateTime,
     DaysTime,
@@ -18,7 +18,7 @@ from vertigym.decisions.feel import (
     evaluate,
     to_json,
 )
-from vertigym.decisions.feel.syntax import (
+from vertigym.feel.syntax import (
     Between,
     Binary,
     Call,

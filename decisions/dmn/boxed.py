@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from vertigym.core.errors import DataError
 from vertigym.decisions.dmn.dialects import CELL_INPUT, feel_text, is_feel
 from vertigym.decisions.dmn.elements import (
     EXPRESSIONS,
@@ -23,7 +24,8 @@ from vertigym.decisions.dmn.elements import (
 from vertigym.decisions.dmn.item_types import ItemType, TypeTable, located
 from vertigym.decisions.dmn.names import called_names, free_names, is_external, language_of
 from vertigym.decisions.dmn.running import Body, Evaluator, Scope
-from vertigym.decisions.feel import (
+from vertigym.decisions.model import DecisionError
+from vertigym.feel import (
     Expr,
     FeelType,
     Function,
@@ -33,7 +35,6 @@ from vertigym.decisions.feel import (
     parse,
     parse_unary_tests,
 )
-from vertigym.decisions.model import DecisionError
 
 if TYPE_CHECKING:
     from vertigym.decisions.dmn.tables import DecisionTable
@@ -122,13 +123,13 @@ class Compiler:
             self.said[said, is_test] = text
         try:
             return read(text, self.names)
-        except DecisionError as error:
+        except DataError as error:
             if not self.tool or language:
                 raise DecisionError(f"{where}: {error}") from None
             try:
                 said = feel_text(text, language, is_test=is_test)
                 found = read(said, self.names)
-            except DecisionError:
+            except DataError:
                 raise DecisionError(f"{where}: {error}") from None
             self.said[text, is_test] = said
             return found

@@ -9,8 +9,8 @@ from itertools import islice
 from typing import Any
 
 from vertigym.decisions.dmn.item_types import ItemType
-from vertigym.decisions.feel import UnaryTests, to_json
-from vertigym.decisions.feel.syntax import CompareNode, Constant, RangeNode
+from vertigym.feel import UnaryTests, to_json
+from vertigym.feel.syntax import CompareNode, Constant, RangeNode
 
 _JSON: dict[str, dict[str, Any]] = {
     "number": {"type": ["number", "null"]},

@@ -1,15 +1,15 @@
 """Cells that can be seen to be wrong without any case: a literal that is no value, or not of its column's type.
 
-    date("2024-02-30")      no such day: the cell never holds
-    "high"                  in a column of numbers, or not among the column's values
+date("2024-02-30")      no such day: the cell never holds
+"high"                  in a column of numbers, or not among the column's values
 """
 
 from collections.abc import Iterator
 
 from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.dmn.tables import Column, DecisionTable, OutputClause, TableRule
-from vertigym.decisions.feel import Expr, UnaryTests, Value, evaluate, satisfies
-from vertigym.decisions.feel.syntax import Call, CompareNode, Constant, NullNode, RangeNode, Variable
+from vertigym.feel import Expr, UnaryTests, Value, evaluate, satisfies
+from vertigym.feel.syntax import Call, CompareNode, Constant, NullNode, RangeNode, Variable
 
 _DATED = {"date", "time", "date and time", "duration", "years and months duration"}
 

@@ -21,8 +21,8 @@ from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.dmn.reader import DrgElement
 from vertigym.decisions.dmn.rule_nodes import local_aliases, nodes_of
-from vertigym.decisions.feel import FeelError, NoValue, Value, from_json, to_json
 from vertigym.decisions.model import MOST_CHARACTERS, Case, CaseError, DecisionError, Evaluation, Node, Rule
+from vertigym.feel import FeelError, NoValue, Value, from_json, to_json
 
 _CASE = "case"
 _CLOCK_CALLS = {"now", "today"}

@@ -14,7 +14,8 @@ from vertigym.decisions.dmn.atoms import AtomReader
 from vertigym.decisions.dmn.names import called_names, dotted, free_names
 from vertigym.decisions.dmn.tables import ClosedCell, spans_of
 from vertigym.decisions.expressions import Atom
-from vertigym.decisions.feel import (
+from vertigym.decisions.zen_language import nested
+from vertigym.feel import (
     Date,
     DateTime,
     DaysTime,
@@ -31,9 +32,8 @@ from vertigym.decisions.feel import (
     satisfies,
     to_json,
 )
-from vertigym.decisions.feel.functions import BUILT_INS
-from vertigym.decisions.feel.syntax import Call, CompareNode, Constant, RangeNode, Variable
-from vertigym.decisions.zen_language import nested
+from vertigym.feel.functions import BUILT_INS
+from vertigym.feel.syntax import Call, CompareNode, Constant, RangeNode, Variable
 
 _SECOND = 1_000_000_000
 _CLOCK = {"now", "today"}

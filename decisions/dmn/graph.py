@@ -11,11 +11,11 @@ from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.dmn.reader import DrgElement, Reader
 from vertigym.decisions.dmn.running import Evaluator, Scope
 from vertigym.decisions.dmn.tables import LISTS, DecisionTable
-from vertigym.decisions.feel import Clock, FeelType, Function, NoValue, Value
-from vertigym.decisions.feel.feel_types import ANY
-from vertigym.decisions.feel.functions import BUILT_INS
-from vertigym.decisions.feel.syntax import Variable
 from vertigym.decisions.model import DecisionError
+from vertigym.feel import Clock, FeelType, Function, NoValue, Value
+from vertigym.feel.feel_types import ANY
+from vertigym.feel.functions import BUILT_INS
+from vertigym.feel.syntax import Variable
 
 _INVOCABLE = ("businessKnowledgeModel", "decisionService")
 

@@ -12,8 +12,10 @@ from decimal import Decimal
 from functools import cache, cached_property
 from typing import Any, TypeVar
 
+from vertigym.core.errors import DataError
 from vertigym.decisions.dmn.elements import Element, child, children, inner_text, text_of
-from vertigym.decisions.feel import (
+from vertigym.decisions.model import DecisionError
+from vertigym.feel import (
     Date,
     DateTime,
     Expr,
@@ -28,8 +30,7 @@ from vertigym.decisions.feel import (
     parse_unary_tests,
     satisfies,
 )
-from vertigym.decisions.feel.feel_types import ANY
-from vertigym.decisions.model import DecisionError
+from vertigym.feel.feel_types import ANY
 
 _NAMES = {
     "number": "number", "string": "string", "boolean": "boolean", "date": "date", "time": "time",
@@ -79,7 +80,9 @@ class ItemType:
 
     def holds(self, value: Value) -> bool:
         """Whether a value conforms; null does to every type."""
-        if value is None or (_PYTHON.get(self.base.name) is value.__class__ and not (self.limits or self.whole)):
+        if value is None or (
+            _PYTHON.get(self.base.name) is value.__class__ and not (self.limits or self.whole)
+        ):
             return True
         if self.item:
             fits = isinstance(value, list) and all(map(self.item.holds, value))
@@ -132,10 +135,16 @@ class ItemType:
 
 def _converted(value: Value, kind: str) -> Value:
     """A number or truth value as text, a text as a number or truth value; anything else as it is."""
-    if (kind == "string" and isinstance(value, Decimal | bool)) or (kind == "number" and isinstance(value, str)):
+    if (kind == "string" and isinstance(value, Decimal | bool)) or (
+        kind == "number" and isinstance(value, str)
+    ):
         made = evaluate(_conversion(kind), {"from": value})
         return value if made is None else made
-    return {"true": True, "false": False}.get(value, value) if kind == "boolean" and isinstance(value, str) else value
+    return (
+        {"true": True, "false": False}.get(value, value)
+        if kind == "boolean" and isinstance(value, str)
+        else value
+    )
 
 
 @cache
@@ -166,7 +175,7 @@ class TypeTable:
             for name in table._items:
                 try:
                     found[f"{prefix}{name}"] = table.named(name).feel
-                except DecisionError:
+                except DataError:
                     continue
         return found
 
@@ -244,5 +253,5 @@ def located(read: Callable[[], T], where: str) -> T:
     """
     try:
         return read()
-    except DecisionError as error:
+    except DataError as error:
         raise DecisionError(f"{where}: {error}") from None

@@ -6,7 +6,7 @@ from typing import Any
 
 from vertigym.core.errors import DataError
 from vertigym.decisions.dmn.elements import child, children, local, read_xml
-from vertigym.decisions.feel import Value, evaluate, number, parse, to_json
+from vertigym.feel import Value, evaluate, number, parse, to_json
 
 _TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 _NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator
 
 from vertigym.decisions.dmn.elements import Element
-from vertigym.decisions.feel import Expr, UnaryTests
-from vertigym.decisions.feel.syntax import (
+from vertigym.feel import Expr, UnaryTests
+from vertigym.feel.syntax import (
     Call,
     ContextNode,
     Filter,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+from vertigym.core.errors import DataError
 from vertigym.decisions.dmn.boxed import Compiler, FormalParameter
 from vertigym.decisions.dmn.dialects import is_feel, is_tool
 from vertigym.decisions.dmn.elements import (
@@ -117,7 +118,11 @@ class Reader:
             raise DecisionError(f"{source}: imports more than {_MOST_FILES} files")
         root = read_root(path)
         file = DmnFile(
-            root, source, str(root.get("namespace") or ""), version_of(root), TypeTable(root, source, converts=is_tool(root))
+            root,
+            source,
+            str(root.get("namespace") or ""),
+            version_of(root),
+            TypeTable(root, source, converts=is_tool(root)),
         )
         self._files[path] = file
         for element in children(root, "import"):
@@ -173,7 +178,7 @@ class Reader:
         )
         try:
             made.type = file.types.of(child(element, "variable"))
-        except DecisionError as error:
+        except DataError as error:
             made.fault = str(error)
         self.elements[made.key] = made
 
@@ -203,7 +208,7 @@ class Reader:
                 self._table_ids[table.id] += 1
                 if self._table_ids[table.id] > 1:
                     table.id += f"~{self._table_ids[table.id]}"
-        except DecisionError as error:
+        except DataError as error:
             element.fault = str(error)
         except RecursionError:
             element.fault = f"{element.file.source}: {element.name!r} is nested too deeply"
@@ -265,7 +270,7 @@ def _is_model(element: Element) -> bool:
 def _space_of(path: Path) -> str:
     try:
         return str(read_root(path).get("namespace") or "")
-    except DecisionError:
+    except DataError:
         return ""
 
 

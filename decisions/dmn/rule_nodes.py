@@ -7,9 +7,9 @@ from vertigym.decisions.dmn.elements import EXPRESSIONS, Element, body_of, child
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.reader import DrgElement
 from vertigym.decisions.dmn.tables import DecisionTable
-from vertigym.decisions.feel import Expr, FeelError, parse
-from vertigym.decisions.feel.syntax import Call, Variable
 from vertigym.decisions.model import Node, Rule
+from vertigym.feel import Expr, FeelError, parse
+from vertigym.feel.syntax import Call, Variable
 
 _FIRST = ("UNIQUE", "ANY", "FIRST", "PRIORITY")
 _POLICIES = {

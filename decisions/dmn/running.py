@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vertigym.decisions.dmn.item_types import ItemType
-from vertigym.decisions.feel import Clock, Expr, FeelError, FeelType, Function, NoValue, Value, evaluate
+from vertigym.feel import Clock, Expr, FeelError, FeelType, Function, NoValue, Value, evaluate
 
 Scope = dict[str, Value]
 Body = Callable[[Scope, "Evaluator"], Value]  # a compiled boxed expression
@@ -36,7 +36,16 @@ class Evaluator:
     def inside(self, inputs: Mapping[str, Value], values: dict[str, Value]) -> "Evaluator":
         """The same evaluation inside a decision service, which sees nothing but what it is given."""
         return Evaluator(
-            inputs, self.clock, self.reasons, self.faults, self.hits, self.seen, values, {}, self.steps, self.calls
+            inputs,
+            self.clock,
+            self.reasons,
+            self.faults,
+            self.hits,
+            self.seen,
+            values,
+            {},
+            self.steps,
+            self.calls,
         )
 
     def value(self, tree: Expr, scope: Scope, types: Mapping[str, FeelType]) -> Value:

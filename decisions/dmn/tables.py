@@ -15,9 +15,9 @@ from vertigym.decisions.dmn.elements import Element, child, children, inner_text
 from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.dmn.names import called_names, free_names
 from vertigym.decisions.dmn.running import Evaluator, Scope
-from vertigym.decisions.feel import Expr, FeelType, UnaryTests, Value, evaluate, parse, satisfies
-from vertigym.decisions.feel.syntax import CompareNode, Constant, RangeNode, Variable
 from vertigym.decisions.model import DecisionError
+from vertigym.feel import Expr, FeelType, UnaryTests, Value, evaluate, parse, satisfies
+from vertigym.feel.syntax import CompareNode, Constant, RangeNode, Variable
 
 LISTS = ("RULE ORDER", "OUTPUT ORDER", "COLLECT")
 POLICIES = ("UNIQUE", "ANY", "PRIORITY", "FIRST", *LISTS)
@@ -307,7 +307,9 @@ def spans_of(tests: UnaryTests) -> tuple[Span, ...] | None:
                 found.append((None, False, high, operator == "<="))
             case CompareNode(operator=">" | ">=" as operator, bound=Constant(value=Decimal() as low)):
                 found.append((low, operator == ">=", None, False))
-            case RangeNode(Constant(value=Decimal() as low), Constant(value=Decimal() as high), at_low, at_high):
+            case RangeNode(
+                Constant(value=Decimal() as low), Constant(value=Decimal() as high), at_low, at_high
+            ):
                 found.append((low, at_low, high, at_high))
             case _:
                 return None

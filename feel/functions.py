@@ -3,7 +3,7 @@
 Source: OMG Decision Model and Notation 1.5, chapter 10.3.4.
 """
 
-from vertigym.decisions.feel import (
+from vertigym.feel import (
     context_functions,
     conversion_functions,
     list_functions,
@@ -11,7 +11,7 @@ from vertigym.decisions.feel import (
     range_functions,
     text_functions,
 )
-from vertigym.decisions.feel.signatures import BUILT_INS
+from vertigym.feel.signatures import BUILT_INS
 
 __all__ = [
     "BUILT_INS",

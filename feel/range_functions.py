@@ -6,11 +6,11 @@ Source: OMG Decision Model and Notation 1.5, table 78.
 import re
 from dataclasses import dataclass
 
-from vertigym.decisions.feel.lexer import string_value
-from vertigym.decisions.feel.operators import compare, order
-from vertigym.decisions.feel.signatures import BUILT_INS, builtin
-from vertigym.decisions.feel.temporal_text import temporal
-from vertigym.decisions.feel.values import NoValue, Range, Value, number
+from vertigym.feel.lexer import string_value
+from vertigym.feel.operators import compare, order
+from vertigym.feel.signatures import BUILT_INS, builtin
+from vertigym.feel.temporal_text import temporal
+from vertigym.feel.values import NoValue, Range, Value, number
 
 _LITERAL = re.compile(
     r"\s*(?P<open>[\[(\]])\s*(?P<low>.*?)\s*\.\.\s*(?P<high>.*?)\s*(?P<close>[\])\[])\s*", re.DOTALL

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vertigym.decisions.feel.signatures import builtin
-from vertigym.decisions.feel.values import NoValue, Value, shown
+from vertigym.feel.signatures import builtin
+from vertigym.feel.values import NoValue, Value, shown
 
 Context = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .test_decisions_feel import worth
+from .test_feel import worth
 
 NUMBERS = [
     ("decimal(1/3, 2)", "0.33"),

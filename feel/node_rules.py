@@ -5,13 +5,13 @@ Source: OMG Decision Model and Notation 1.5, chapter 10.3.2.
 
 from decimal import Decimal
 
-from vertigym.decisions.feel import functions
-from vertigym.decisions.feel.conformance import conforms
-from vertigym.decisions.feel.evaluation import Interpreter, Scope, rule
-from vertigym.decisions.feel.feel_types import ANY, FeelType
-from vertigym.decisions.feel.operators import compare, negate, operate, order
-from vertigym.decisions.feel.properties import property_of
-from vertigym.decisions.feel.syntax import (
+from vertigym.feel import functions
+from vertigym.feel.conformance import conforms
+from vertigym.feel.evaluation import Interpreter, Scope, rule
+from vertigym.feel.feel_types import ANY, FeelType
+from vertigym.feel.operators import compare, negate, operate, order
+from vertigym.feel.properties import property_of
+from vertigym.feel.syntax import (
     Between,
     Binary,
     Call,
@@ -33,7 +33,7 @@ from vertigym.decisions.feel.syntax import (
     RangeNode,
     Variable,
 )
-from vertigym.decisions.feel.values import (
+from vertigym.feel.values import (
     MOST_ITEMS,
     FeelError,
     Function,

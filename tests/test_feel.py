@@ -2,8 +2,8 @@
 
 import pytest
 
-from vertigym.decisions.feel import FeelError, Value, evaluate, number, parse, text
-from vertigym.decisions.feel.syntax import Binary, Path, Variable
+from vertigym.feel import FeelError, Value, evaluate, number, parse, text
+from vertigym.feel.syntax import Binary, Path, Variable
 
 
 def worth(expression: str, scope: dict[str, Value] | None = None) -> str:

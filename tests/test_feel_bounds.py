@@ -4,8 +4,8 @@ from itertools import chain, product
 
 import pytest
 
-from vertigym.decisions.feel import FeelError, evaluate, evaluation, parse, parse_unary_tests, patterns, to_json
-from vertigym.decisions.feel.signatures import BUILT_INS
+from vertigym.feel import FeelError, evaluate, evaluation, parse, parse_unary_tests, patterns, to_json
+from vertigym.feel.signatures import BUILT_INS
 
 DOUBLED = ", ".join(["a0: [1]"] + [f"a{i}: [a{i - 1}, a{i - 1}]" for i in range(1, 60)])
 TOO_MUCH = [

@@ -5,7 +5,7 @@ Source: OMG Decision Model and Notation 1.5, chapters 10.3.2.3 and 10.3.4.1.
 
 import re
 
-from vertigym.decisions.feel.temporal import (
+from vertigym.feel.temporal import (
     DAY,
     HOUR,
     MINUTE,
@@ -18,7 +18,7 @@ from vertigym.decisions.feel.temporal import (
     Zone,
     has_zone,
 )
-from vertigym.decisions.feel.values import NoValue
+from vertigym.feel.values import NoValue
 
 Temporal = Date | Time | DateTime | YearsMonths | DaysTime
 _DATE = r"(?P<year>-?(?:[1-9][0-9]{4,8}|[0-9]{4}))-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from vertigym.decisions.feel.temporal import (
+from vertigym.feel.temporal import (
     DAY,
     HOUR,
     MINUTE,
@@ -19,7 +19,7 @@ from vertigym.decisions.feel.temporal import (
     YearsMonths,
     offset,
 )
-from vertigym.decisions.feel.values import DECIMAL128, NoValue, Range, Value, kind_of, shown
+from vertigym.feel.values import DECIMAL128, NoValue, Range, Value, kind_of, shown
 
 
 def property_of(value: Value, name: str) -> Value:

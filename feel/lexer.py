@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vertigym.decisions.feel.values import FeelError
+from vertigym.feel.values import FeelError
 
 MOST_TEXT = 100_000  # characters of one expression
 KEYWORDS = frozenset(

@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import regex
 
-from vertigym.decisions.feel.patterns import compiled, search, timed
-from vertigym.decisions.feel.signatures import builtin
-from vertigym.decisions.feel.values import MOST_CHARACTERS, FeelError, NoValue, Value
+from vertigym.feel.patterns import compiled, search, timed
+from vertigym.feel.signatures import builtin
+from vertigym.feel.values import MOST_CHARACTERS, FeelError, NoValue, Value
 
 _REPLACEMENT = regex.compile(r"\\([\\$])|\$([0-9]+)|([\\$])")
 

@@ -11,10 +11,10 @@ from datetime import datetime
 from decimal import Decimal, DecimalException
 from typing import Any, ParamSpec, TypeVar
 
-from vertigym.decisions.feel.conformance import Types, coerced
-from vertigym.decisions.feel.operators import compare, equal, in_range
-from vertigym.decisions.feel.signatures import BuiltIn
-from vertigym.decisions.feel.syntax import (
+from vertigym.feel.conformance import Types, coerced
+from vertigym.feel.operators import compare, equal, in_range
+from vertigym.feel.signatures import BuiltIn
+from vertigym.feel.syntax import (
     CompareNode,
     Constant,
     Expr,
@@ -22,8 +22,8 @@ from vertigym.decisions.feel.syntax import (
     RangeNode,
     UnaryTests,
 )
-from vertigym.decisions.feel.temporal import Date
-from vertigym.decisions.feel.values import (
+from vertigym.feel.temporal import Date
+from vertigym.feel.values import (
     MOST_ITEMS,
     FeelError,
     Function,

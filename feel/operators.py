@@ -12,8 +12,8 @@ from decimal import Decimal
 from operator import ge, gt, le, lt
 from typing import Any
 
-from vertigym.decisions.feel.temporal import DAY, Date, DateTime, DaysTime, Time, YearsMonths
-from vertigym.decisions.feel.values import (
+from vertigym.feel.temporal import DAY, Date, DateTime, DaysTime, Time, YearsMonths
+from vertigym.feel.values import (
     DECIMAL128,
     MOST_CHARACTERS,
     FeelError,

@@ -7,10 +7,10 @@ from decimal import Decimal
 from functools import cmp_to_key, reduce
 from typing import Any
 
-from vertigym.decisions.feel.operators import equal, operate, order
-from vertigym.decisions.feel.signatures import builtin
-from vertigym.decisions.feel.temporal import DateTime, DaysTime, Time, YearsMonths
-from vertigym.decisions.feel.values import (
+from vertigym.feel.operators import equal, operate, order
+from vertigym.feel.signatures import builtin
+from vertigym.feel.temporal import DateTime, DaysTime, Time, YearsMonths
+from vertigym.feel.values import (
     DECIMAL128,
     MOST_ITEMS,
     FeelError,

@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from vertigym.decisions.feel import Date, evaluate, parse, text
-from vertigym.decisions.feel.temporal import month_length
+from vertigym.feel import Date, evaluate, parse, text
+from vertigym.feel.temporal import month_length
 
-from .test_decisions_feel import worth
+from .test_feel import worth
 
 LITERALS = [
     ('@"2024-02-29"', "2024-02-29"),

@@ -7,11 +7,11 @@ import re
 from datetime import datetime
 from decimal import Decimal
 
-from vertigym.decisions.feel.signatures import builtin
-from vertigym.decisions.feel.temporal import SECOND, Date, DateTime, DaysTime, Time, YearsMonths
-from vertigym.decisions.feel.temporal_text import MOST_OFFSET, date_of, date_time_of, duration_of, time_of
-from vertigym.decisions.feel.texts import text
-from vertigym.decisions.feel.values import DECIMAL128, NoValue, Value, number
+from vertigym.feel.signatures import builtin
+from vertigym.feel.temporal import SECOND, Date, DateTime, DaysTime, Time, YearsMonths
+from vertigym.feel.temporal_text import MOST_OFFSET, date_of, date_time_of, duration_of, time_of
+from vertigym.feel.texts import text
+from vertigym.feel.values import DECIMAL128, NoValue, Value, number
 
 _NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

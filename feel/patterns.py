@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import regex
 
-from vertigym.decisions.feel.values import FeelError, NoValue
+from vertigym.feel.values import FeelError, NoValue
 
 MOST_PATTERN = 5_000  # characters
 MOST_ATOMS = 20_000  # characters and classes, each as often as quantities such as {100} repeat it

@@ -3,10 +3,10 @@
 import decimal
 from decimal import Decimal
 
-from vertigym.decisions.feel.operators import equal, negate
-from vertigym.decisions.feel.signatures import builtin
-from vertigym.decisions.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
-from vertigym.decisions.feel.values import DECIMAL128, NoValue, Value
+from vertigym.feel.operators import equal, negate
+from vertigym.feel.signatures import builtin
+from vertigym.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
+from vertigym.feel.values import DECIMAL128, NoValue, Value
 
 LOWEST_SCALE, HIGHEST_SCALE = -6111, 6176  # what IEEE 754 decimal128 has
 

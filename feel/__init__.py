@@ -10,20 +10,20 @@ and an evaluation past its bounds, raise `FeelError`.
 from collections.abc import Callable, Collection, Mapping, MutableSequence
 from typing import TypeVar
 
-from vertigym.decisions.feel import node_rules  # noqa: F401 - importing it registers the rules
-from vertigym.decisions.feel.conformance import coerced, conforms, fits
-from vertigym.decisions.feel.cursor import Cursor
-from vertigym.decisions.feel.evaluation import Clock, Interpreter, Scope
-from vertigym.decisions.feel.feel_types import FeelType
-from vertigym.decisions.feel.functions import BUILT_INS
-from vertigym.decisions.feel.lexer import Names
-from vertigym.decisions.feel.parser import Parser
-from vertigym.decisions.feel.properties import NAMES as PROPERTIES
-from vertigym.decisions.feel.syntax import Expr, UnaryTests
-from vertigym.decisions.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
-from vertigym.decisions.feel.temporal_text import temporal
-from vertigym.decisions.feel.texts import check_parts, from_json, text, to_json
-from vertigym.decisions.feel.values import FeelError, Function, NoValue, Range, Value, number
+from vertigym.feel import node_rules  # noqa: F401 - importing it registers the rules
+from vertigym.feel.conformance import coerced, conforms, fits
+from vertigym.feel.cursor import Cursor
+from vertigym.feel.evaluation import Clock, Interpreter, Scope
+from vertigym.feel.feel_types import FeelType
+from vertigym.feel.functions import BUILT_INS
+from vertigym.feel.lexer import Names
+from vertigym.feel.parser import Parser
+from vertigym.feel.properties import NAMES as PROPERTIES
+from vertigym.feel.syntax import Expr, UnaryTests
+from vertigym.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
+from vertigym.feel.temporal_text import temporal
+from vertigym.feel.texts import check_parts, from_json, text, to_json
+from vertigym.feel.values import FeelError, Function, NoValue, Range, Value, number
 
 T = TypeVar("T")
 _KNOWN = Names([*BUILT_INS, *PROPERTIES])

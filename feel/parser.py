@@ -9,10 +9,10 @@ Source: OMG Decision Model and Notation 1.5, chapter 10.3.1.
 from collections.abc import Collection
 from typing import cast
 
-from vertigym.decisions.feel.cursor import Cursor
-from vertigym.decisions.feel.feel_types import ANY, FeelType
-from vertigym.decisions.feel.lexer import KEYWORDS, Names, string_value, syntax_error
-from vertigym.decisions.feel.syntax import (
+from vertigym.feel.cursor import Cursor
+from vertigym.feel.feel_types import ANY, FeelType
+from vertigym.feel.lexer import KEYWORDS, Names, string_value, syntax_error
+from vertigym.feel.syntax import (
     Between,
     Binary,
     Call,
@@ -37,8 +37,8 @@ from vertigym.decisions.feel.syntax import (
     UnaryTests,
     Variable,
 )
-from vertigym.decisions.feel.temporal_text import temporal
-from vertigym.decisions.feel.values import FeelError, NoValue, number
+from vertigym.feel.temporal_text import temporal
+from vertigym.feel.values import FeelError, NoValue, number
 
 MOST_OPERATORS = 500  # in a row, without brackets
 _COMPARISON, _SUM, _UNARY = 3, 4, 7

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from vertigym.decisions.feel import (
+from vertigym.feel import (
     FeelError,
     FeelType,
     Function,
@@ -20,9 +20,9 @@ from vertigym.decisions.feel import (
     satisfies,
     to_json,
 )
-from vertigym.decisions.feel.syntax import CompareNode, Constant, RangeNode, Variable
+from vertigym.feel.syntax import CompareNode, Constant, RangeNode, Variable
 
-from .test_decisions_feel import worth
+from .test_feel import worth
 
 CELLS: list[tuple[str, Value, bool | None]] = [
     ("-", None, True),

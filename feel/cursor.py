@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from vertigym.decisions.feel.feel_types import DEFINED, FeelType
-from vertigym.decisions.feel.lexer import KEYWORDS, Lexeme, Names, lexemes, spelled, syntax_error
-from vertigym.decisions.feel.values import FeelError
+from vertigym.feel.feel_types import DEFINED, FeelType
+from vertigym.feel.lexer import KEYWORDS, Lexeme, Names, lexemes, spelled, syntax_error
+from vertigym.feel.values import FeelError
 
 MOST_NESTED = 64  # brackets, lists, functions in each other
 _TYPE_NAMES = Names(DEFINED)

@@ -5,9 +5,9 @@ Source: OMG Decision Model and Notation 1.5, chapters 10.3.2.9.2 to 10.3.2.9.4.
 
 from collections.abc import Mapping
 
-from vertigym.decisions.feel.feel_types import ANY, DEFINED, FeelType
-from vertigym.decisions.feel.temporal import Date, DateTime, Time
-from vertigym.decisions.feel.values import Function, NoValue, Range, Value, kind_of, shown
+from vertigym.feel.feel_types import ANY, DEFINED, FeelType
+from vertigym.feel.temporal import Date, DateTime, Time
+from vertigym.feel.values import Function, NoValue, Range, Value, kind_of, shown
 
 Types = Mapping[str, FeelType]
 _MOST_ALIASES = 20

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from vertigym.decisions.feel.conformance import coerced, conforms
-from vertigym.decisions.feel.feel_types import FeelType
-from vertigym.decisions.feel.values import Function, NoValue, Value, kind_of
+from vertigym.feel.conformance import coerced, conforms
+from vertigym.feel.feel_types import FeelType
+from vertigym.feel.values import Function, NoValue, Value, kind_of
 
 Run = TypeVar("Run", bound=Callable[..., Value])
 _PARAMETER = re.compile(

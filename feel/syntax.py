@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal as OneOf
 
-from vertigym.decisions.feel.feel_types import FeelType
-from vertigym.decisions.feel.values import Value
+from vertigym.feel.feel_types import FeelType
+from vertigym.feel.values import Value
 
 Operator = OneOf["+", "-", "*", "/", "**", "=", "!=", "<", "<=", ">", ">=", "and", "or"]
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from vertigym.decisions.feel.feel_types import ANY, FeelType
-from vertigym.decisions.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
-from vertigym.decisions.model import DecisionError
+from vertigym.core.errors import DataError
+from vertigym.feel.feel_types import ANY, FeelType
+from vertigym.feel.temporal import Date, DateTime, DaysTime, Time, YearsMonths
 
 DECIMAL128 = decimal.Context(
     prec=34,
@@ -33,7 +33,7 @@ MOST_ITEMS = 100_000  # of a list that a range or a function makes
 MOST_CHARACTERS = 1_000_000  # of a string that an expression makes
 
 
-class FeelError(DecisionError):
+class FeelError(DataError):
     """A text that is not FEEL, or an evaluation past its bounds."""
 
 

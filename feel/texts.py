@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from vertigym.core.bounds import MOST_DIGITS
-from vertigym.decisions.feel.temporal_text import text_of
-from vertigym.decisions.feel.values import (
+from vertigym.feel.temporal_text import text_of
+from vertigym.feel.values import (
     MOST_CHARACTERS,
     FeelError,
     Function,
