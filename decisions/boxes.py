@@ -26,7 +26,7 @@ Box = dict[str, Mask]  # what a value is called -> the classes it may lie in; on
 
 MOST_PIECES = 400  # a difference that falls into more boxes is given up
 
-_OTHER_TEXT = "\u2060no such text"
+OTHER_TEXT = "\u2060no such text"
 
 
 class Classes:
@@ -47,7 +47,7 @@ class Classes:
                 numbers.add(float(value))
         self._cuts = sorted(numbers)
         spread = _spread(self._cuts)
-        self._others: tuple[Any, ...] = (*sorted(texts), _OTHER_TEXT, True, False, None, [], {})
+        self._others: tuple[Any, ...] = (*sorted(texts), OTHER_TEXT, True, False, None, [], {})
         self._first_other = len(spread)
         self.points: list[Any] = [*spread, *self._others]
         self._texts: Mask = (1 << (len(texts) + 1)) - 1 << self._first_other
@@ -65,7 +65,7 @@ class Classes:
             for low, high in self._spans(sorted(numbers)):
                 if holds(self.points[low]):
                     mask |= (1 << high) - (1 << low)
-            if holds(_OTHER_TEXT):
+            if holds(OTHER_TEXT):
                 mask |= self._texts
             for index, point in enumerate(self._others, self._first_other):
                 if not isinstance(point, str) or point in texts:
@@ -157,7 +157,7 @@ def schema_mask(classes: Classes, schema: Mapping[str, Any]) -> Mask:
         fits = not types or any(_is_type(point, name) for name in types)
         if enum is not None:
             fits &= any(type(point) is type(v) and point == v for v in map(_as_float, enum)) or (
-                (point == _OTHER_TEXT and any(isinstance(v, str) and classes.only(v) is None for v in enum))
+                (point == OTHER_TEXT and any(isinstance(v, str) and classes.only(v) is None for v in enum))
                 or (is_number and any(_is_type(v, "number") and classes.only(v) is None for v in enum))
             )
         if is_number:

@@ -10,13 +10,13 @@ Each is an argument over all inputs (`boxes.py`, `symbolic.py`), so a rule that 
 shown to be reachable: it is *not proven* either way until a case hits it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
 from vertigym.decisions.bindings import Env, Symbol
-from vertigym.decisions.boxes import MOST_PIECES, both, meet, minus, without
+from vertigym.decisions.boxes import MOST_PIECES, Box, both, meet, minus, without
 from vertigym.decisions.model import Node
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.symbolic import AS, Explorer, Reachable, RuleRegion
@@ -91,6 +91,16 @@ def free_rows(explorer: Explorer, node: Node) -> list[RuleRegion]:
     """A node's rules by themselves: nothing is known but the input's schema."""
     env: Env = {"": Symbol("")}
     return [explorer.row(rule, node, env, dict(explorer.domains)) for rule in node.rules]
+
+
+def region(explorer: Explorer, rows: Sequence[RuleRegion], place: int) -> list[Box]:
+    """Where a rule decides: its box without the earlier rules'; its whole box where that is not known."""
+    row = rows[place]
+    if row.box is None:
+        return []
+    earlier = [r.box for r in rows[:place] if r.exact and r.box is not None]
+    pieces = without(row.box, earlier, explorer.classes.all)
+    return [row.box] if pieces is None else pieces
 
 
 def _explained(explorer: Explorer, node: Node, rows: list[RuleRegion], place: int) -> RuleFinding:

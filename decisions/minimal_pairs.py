@@ -21,16 +21,16 @@ from itertools import combinations, zip_longest
 from typing import Any
 
 from vertigym.core.files import dumps
-from vertigym.decisions.boxes import Box, differing, hull, without
+from vertigym.decisions.boxes import Box, differing, hull
 from vertigym.decisions.candidates import distinct
 from vertigym.decisions.cases import value_key
 from vertigym.decisions.conditions import Field, get, put
-from vertigym.decisions.findings import RuleAnalysis, free_rows
+from vertigym.decisions.findings import RuleAnalysis, free_rows, region
 from vertigym.decisions.model import Case
 from vertigym.decisions.outputs import leaves, project
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
-from vertigym.decisions.symbolic import Explorer, RuleRegion
+from vertigym.decisions.symbolic import Explorer
 
 _BASES = 6  # cases tried for one side of one pair
 _VALUES = 24  # values tried for one field
@@ -94,7 +94,7 @@ def adjacent(model: RuleModel, analysis: RuleAnalysis) -> list[AdjacentRules]:
             continue
         rows = free_rows(explorer, node)
         live = [place for place, row in enumerate(rows) if row.rule.id not in gone]
-        regions = [_region(explorer, rows, place) for place in live]
+        regions = [region(explorer, rows, place) for place in live]
         hulls = [reduce(hull, pieces) if pieces else {} for pieces in regions]
         outcomes = [_outcome(model, rows[place].rule.id) for place in live]
         pairs: dict[tuple[int, int], tuple[str, ...]] = {}
@@ -290,16 +290,6 @@ class _LeafKeys:
 def _hash(path: tuple[str, ...], value: str) -> int:
     text = dumps([path, value]).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=16).digest(), "big")
-
-
-def _region(explorer: Explorer, rows: Sequence[RuleRegion], place: int) -> list[Box]:
-    """Where a rule decides: its box without the earlier rules'; its whole box where that is not known."""
-    row = rows[place]
-    if row.box is None:
-        return []
-    earlier = [r.box for r in rows[:place] if r.exact and r.box is not None]
-    pieces = without(row.box, earlier, explorer.classes.all)
-    return [row.box] if pieces is None else pieces
 
 
 def _apart(here: Sequence[Box], there: Sequence[Box]) -> tuple[str, ...] | None:

@@ -4,7 +4,8 @@ Four rounds, each bounded by a number of evaluations, so that one seed always gi
 
 1. the inputs of the file's own tests, and each of them with one field changed, every field and candidate;
 2. random changes of one to three fields, and cases with all fields drawn afresh;
-3. for every rule not hit yet, cases put together on purpose: for each of its conditions a *donor* case that
+3. for every rule not hit yet, a case inside what earlier rules leave to it, where its columns are inputs; then
+   cases put together on purpose: for each of its conditions a *donor* case that
    satisfies it is looked up, and the fields that condition depends on are taken from the donor; where no
    candidate gives a computed number the right size, the way between two cases is halved until it fits;
 4. more of round 2, with the wide candidates where a rule is still missing and with numbers between the
@@ -17,17 +18,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from vertigym.core.seeds import generator
+from vertigym.decisions.boxes import OTHER_TEXT, Box
 from vertigym.decisions.cases import case_key, whole_numbers
 from vertigym.decisions.conditions import Conditions, Field, get, put
-from vertigym.decisions.model import (
-    Case,
-    CaseError,
-    Evaluation,
-    Node,
-    Rule,
-    is_finite,
-)
+from vertigym.decisions.findings import free_rows, region
+from vertigym.decisions.model import Case, CaseError, Evaluation, Node, Rule, is_finite
 from vertigym.decisions.protocols import Language, RuleModel
+from vertigym.decisions.symbolic import AS, Explorer
 
 T = TypeVar("T")
 
@@ -35,6 +32,9 @@ _ONE_BY_ONE = 1500  # evaluations at most in round 1
 _DONORS = 12  # cases looked at for one condition
 _TRIES = 80  # cases put together for one rule
 _FOR_RARE = 16_000  # cases tried at most for rules that few cases hit
+_FOR_TARGETS = 16_000  # cases put together at most in one round
+_LOOKED_AT = 6000  # cases that reached a rule's table looked at for it, at most
+_PIECES = 3  # boxes tried of a rule's region
 _FEW = 12  # a rule that fewer cases hit gets more
 _HALVINGS = 16  # steps between two cases
 _PAIRS = 4  # pairs of cases tried
@@ -87,13 +87,13 @@ class Sampler:
         for case in self._one_by_one():
             self.add(case)
         self._vary(wanted, wide=0.0)
+        if self._missing():
+            self._inside_regions()
         for _ in range(2):
-            for rule in self._missing():
-                self._target(rule)
+            self._target_all()
         if self._missing():
             self._vary(len(self._found.samples) + wanted // 4, wide=0.3)
-            for rule in self._missing():
-                self._target(rule)
+            self._target_all()
         self._vary(wanted, wide=0.0, between=True)
         self._add_for_rare_rules()
         return self._found
@@ -187,14 +187,47 @@ class Sampler:
         for sample in self._found.samples:
             for rule in sample.evaluation.rules:
                 holders[rule].append(sample.case)
-        budget = _FOR_RARE
+        budget = self._share(_FOR_RARE)
         for _, cases in sorted(holders.items()):
             for _attempt in range(min(_TRIES, budget) if len(cases) < _FEW and self.fields else 0):
                 budget -= 1
                 field_ = self._pick(self.fields)
                 self.add(put(self._pick(cases), field_.path, self._value(field_, 0.0)))
 
+    def _share(self, evaluations: int) -> int:
+        """So many evaluations for a model of up to 100 rules, fewer for a larger one, where each is dearer."""
+        return evaluations * 100 // max(100, len(self.model.rules))
+
     # Round 3.
+
+    def _inside_regions(self) -> None:
+        """For each rule that is still missing a case inside what earlier rules of its table leave to it. Where a
+        column is computed the case is only a try."""
+        explorer, missing = Explorer(self.model), {rule.id for rule in self._missing()}
+        for node in self.model.nodes:
+            if missing.isdisjoint(rule.id for rule in node.rules):
+                continue
+            rows = free_rows(explorer, node)
+            for place, row in enumerate(rows):
+                for box in region(explorer, rows, place)[:_PIECES] if row.rule.id in missing else ():
+                    self.add(self._case_in(box, explorer))
+
+    def _case_in(self, box: Box, explorer: Explorer) -> Case:
+        """A case whose fields lie in the box."""
+        case = self._bases[0]
+        for name, mask in box.items():
+            field_, _, axis = name.partition(AS)
+            value = explorer.classes.example(mask)
+            if field_ in self.by_name and value != OTHER_TEXT:
+                case = put(case, self.by_name[field_].path, whole_numbers(self._speak.example(value, axis)))
+        return case
+
+    def _target_all(self) -> None:
+        """Target what is missing, within a number of evaluations."""
+        most = self._found.evaluations + self._share(_FOR_TARGETS)
+        for rule in self._missing():
+            if self._found.evaluations < most:
+                self._target(rule)
 
     def _target(self, rule: Rule) -> None:
         """Put cases together for one rule: its conditions one by one, each satisfied by some donor's fields."""
@@ -204,6 +237,8 @@ class Sampler:
         reached = [s for s in self._found.samples if node.id in s.evaluation.contexts]
         if not reached:
             return
+        if len(reached) > (most := self._share(_LOOKED_AT)):
+            reached = [reached[i] for i in self._rng.permutation(len(reached))[:most]]
         cells = [(column, cell) for column, cell in rule.cells if cell]
         donors = [self._donors(node, column, cell, reached) for column, cell in cells]
         for _ in range(_TRIES):
