@@ -201,7 +201,7 @@ class Sampler:
     # Round 3.
 
     def _inside_regions(self) -> None:
-        """For each rule that is still missing a case inside what earlier rules of its table leave to it. Where a
+        """For each rule still missing a case inside what earlier rules of its table leave to it. Where a
         column is computed the case is only a try."""
         explorer, missing = Explorer(self.model), {rule.id for rule in self._missing()}
         for node in self.model.nodes:
