@@ -17,6 +17,7 @@ by somebody in Boston or in Delhi): whoever reads one is wrong for somebody, so 
 import argparse
 import csv
 import random
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -137,7 +138,7 @@ def _test(random_: random.Random, column: Column) -> Test:
         start = date(random_.randint(2019, 2025), 1, 1) + timedelta(random_.randint(0, 364))
         ends: tuple[Value, Value] = (start, start + timedelta(random_.randint(20, 400)))
     else:
-        ends = tuple(sorted({_number(random_, column), _number(random_, column) + 1}))  # type: ignore[assignment]
+        ends = tuple(sorted((_number(random_, column), _number(random_, column) + 1)))  # type: ignore[assignment]
     form = random_.choice(["<", "<=", ">", ">=", "range", "range"])
     if form == "range":
         return Test("range", ends)
@@ -328,10 +329,8 @@ def page(known: Known, how: Style) -> tuple[list[list[Value]], list[str]]:
     if how.merged:
         merges += _runs(grid, 2 + how.declared, int(how.numbered), len(known.conditions), known)
     if how.transposed:
-        labels = [
-            "",
-            *(random_.choice(["Rule {}", "R{}", "{}"]).format(n) for n in range(1, len(known.rules) + 1)),
-        ]
+        label = random_.choice(["Rule {}", "R{}", "{}"])
+        labels = ["", *(label.format(number) for number in range(1, len(known.rules) + 1))]
         grid = [list(column) for column in zip(*grid, strict=True)]
         if not how.numbered:
             grid.insert(0, labels)
@@ -395,7 +394,7 @@ def write(folder: Path, name: str, pages: Sequence[tuple[Known, Style]]) -> Path
             for x, value in enumerate(row, 1):
                 if value not in ("", None):
                     cell = target.cell(y, x, value)
-                    if isinstance(value, str) and value.isdigit():
+                    if isinstance(value, str) and re.search(r"\d{5}", value):
                         cell.number_format = "@"
                     elif isinstance(value, float) and value in rates:
                         cell.number_format = "0.0%"

@@ -7,6 +7,7 @@
 A file of another name is known by its first bytes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from vertigym.core.errors import DataError
@@ -15,8 +16,11 @@ from vertigym.decisions.model import DecisionError, DecisionModel, Engine
 FORMATS = {".json": "jdm", ".dmn": "dmn", ".xml": "dmn", ".csv": "csv", ".tsv": "csv", ".xlsx": "xlsx"}
 
 
-def read_model(file: Path, sheet: str = "", scripts: Engine | None = None) -> DecisionModel:
-    """The decision model in a file of any known format; `sheet` names a sheet of a workbook.
+def read_model(
+    file: Path, sheet: str = "", scripts: Engine | None = None, columns: Mapping[str, str] | None = None
+) -> DecisionModel:
+    """The decision model in a file of any known format; `sheet` names a sheet of a workbook, `columns` declares
+    columns of a spreadsheet (header -> words).
 
     Raises:
         DecisionError: the file's content cannot be used. DataError: there is no such file.
@@ -29,9 +33,10 @@ def read_model(file: Path, sheet: str = "", scripts: Engine | None = None) -> De
 
             return DecisionModel(read_dmn(file), str(file))
         if form in ("csv", "xlsx"):
-            from vertigym.decisions.sheets import read_sheet
+            from vertigym.decisions.spreadsheets.sheet_reader import read_sheet
 
-            return DecisionModel(read_sheet(file, sheet), str(file))
+            found = read_sheet(file, sheet, columns)
+            return DecisionModel(found.text, str(file), notes=found.notes)
         return DecisionModel.read(file, scripts)
     except RecursionError:
         raise DecisionError(f"{file}: something in it is nested too deeply") from None
