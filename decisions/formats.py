@@ -17,10 +17,15 @@ FORMATS = {".json": "jdm", ".dmn": "dmn", ".xml": "dmn", ".csv": "csv", ".tsv": 
 
 
 def read_model(
-    file: Path, sheet: str = "", scripts: Engine | None = None, columns: Mapping[str, str] | None = None
+    file: Path,
+    sheet: str = "",
+    scripts: Engine | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    notes: list[str] | None = None,
 ) -> DecisionModel:
     """The decision model in a file of any known format; `sheet` names a sheet of a workbook, `columns` declares
-    columns of a spreadsheet (header -> words).
+    columns of a spreadsheet (header -> words), `notes` takes up what of the file is not read.
 
     Raises:
         DecisionError: the file's content cannot be used. DataError: there is no such file.
@@ -32,11 +37,15 @@ def read_model(
             from vertigym.decisions.dmn import read_dmn
 
             return DecisionModel(read_dmn(file), str(file))
+        if columns and form not in ("csv", "xlsx"):
+            raise DecisionError(f"{file}: only the columns of a spreadsheet are declared")
         if form in ("csv", "xlsx"):
             from vertigym.decisions.spreadsheets.sheet_reader import read_sheet
 
             found = read_sheet(file, sheet, columns)
-            return DecisionModel(found.text, str(file), notes=found.notes)
+            if notes is not None:
+                notes.extend(found.notes)
+            return DecisionModel(found.text, str(file))
         return DecisionModel.read(file, scripts)
     except RecursionError:
         raise DecisionError(f"{file}: something in it is nested too deeply") from None

@@ -114,23 +114,15 @@ class Evaluation:
 
 class DecisionModel:
     """A loaded model. `text` is the file; `tests` are its own (input, output) pairs; `schema` is the JSON
-    schema of its input, empty where it states none. `scripts` runs it where it has JavaScript. `notes` say what
-    of its file is not in it.
+    schema of its input, empty where it states none. `scripts` runs it where it has JavaScript.
 
     Raises:
         DecisionError: not JSON, not a decision graph, or it needs something that is not supported.
     """
 
-    def __init__(
-        self,
-        text: str,
-        source: str = "decision model",
-        scripts: Engine | None = None,
-        notes: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, text: str, source: str = "decision model", scripts: Engine | None = None) -> None:
         self.text = text
         self.source = source
-        self.notes = notes
         self._scripts = scripts
         document = _document(text, source)
         _validate(text, source)
@@ -228,7 +220,7 @@ class DecisionModel:
             if node["type"] in ("decisionTableNode", "expressionNode", "switchNode"):
                 node["content"] = _map_strings(node["content"], lambda text: stop_clock(text, now))
         text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-        return DecisionModel(text, self.source, self._scripts, self.notes)
+        return DecisionModel(text, self.source, self._scripts)
 
 
 def whole_numbers(value: Any) -> Any:

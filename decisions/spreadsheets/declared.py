@@ -5,10 +5,12 @@
 Such words stand in a row of their own under the headers, or in `columns` (header -> words).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from vertigym.core.config import Config, load
 from vertigym.core.errors import ConfigError
 from vertigym.decisions.spreadsheets.sheet_tests import Kind
 
@@ -26,6 +28,10 @@ _KINDS: Mapping[str, Kind] = {
 _MARKS = {"1,5": ",", "1.5": "."}
 _ORDERS = {"d/m/y": "dmy", "m/d/y": "mdy"}
 WORDS = "condition, outcome, annotation; number, text, boolean, date; 1,5 or 1.5; d/m/y or m/d/y"
+
+
+class _ColumnsFile(Config):
+    columns: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,9 @@ class Declared:
 
 def declared(text: str) -> Declared | None:
     """What the words declare; None where one of them is another word."""
-    role, kind, mark, order = Role.__args__[0], "", "", ""  # type: ignore[attr-defined]
+    role: Role = ""
+    kind: Kind | Literal[""] = ""
+    mark = order = ""
     words = text.lower().split()
     for word in words:
         if word in _ROLES and not role:
@@ -60,19 +68,25 @@ def declared(text: str) -> Declared | None:
         else:
             return None
     kind = kind or ("number" if mark else "date" if order else "")
-    return Declared(role, kind, mark, order) if words else None  # type: ignore[arg-type]
+    return Declared(role, kind, mark, order) if words else None
 
 
-def parse_columns(options: "Iterator[str] | list[str]") -> Columns:
-    """`NAME=WORDS` options as columns.
+def parse_columns(options: Iterable[str]) -> Columns:
+    """Options of the form `HEADER=WORDS`, or a TOML file with a table `[columns]`, as columns.
 
     Raises:
-        ConfigError: no name, or words that declare nothing.
+        ConfigError: neither, or words that declare nothing. DataError: there is no such file.
     """
-    found = {}
+    found: dict[str, str] = {}
     for option in options:
         name, equals, words = option.rpartition("=")
-        if not equals or not name.strip() or declared(words) is None:
-            raise ConfigError(f"--column {option!r}: the form is 'HEADER=WORDS', with the words {WORDS}")
-        found[name.strip()] = words
+        if not equals and option.endswith(".toml"):
+            found |= load(_ColumnsFile, Path(option)).columns
+        else:
+            found[name.strip()] = words
+    for name, words in found.items():
+        if not name or declared(words) is None:
+            raise ConfigError(
+                f"column {name!r}: {words!r} declares nothing; HEADER=WORDS has the words {WORDS}"
+            )
     return found

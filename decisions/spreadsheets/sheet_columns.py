@@ -32,6 +32,7 @@ class ReadColumn:
     declared: Declared
     atoms: list[Atom]
     conditions: list[Condition] = field(default_factory=list)
+    computed: list[Atom] = field(default_factory=list)  # the numbers in formulas
     kind: Kind | str = ""
     order: str = ""
 
@@ -232,7 +233,7 @@ def decimal_mark(columns: Iterable[ReadColumn], delimiter: str) -> str:
     if shown:
         return next(iter(shown))
     for column in numbers:
-        for atom in column.atoms:
+        for atom in (*column.atoms, *column.computed):
             if atom.number and atom.number.point != atom.number.comma:
                 raise column.fail(
                     atom,
@@ -244,7 +245,7 @@ def decimal_mark(columns: Iterable[ReadColumn], delimiter: str) -> str:
 def _evidence(numbers: Iterable[ReadColumn], delimiter: str) -> Iterator[tuple[ReadColumn, Atom, str, bool]]:
     """Values that one mark alone explains, and whether that is certain: `1,5` may also be two values."""
     for column in numbers:
-        for atom in column.atoms:
+        for atom in (*column.atoms, *column.computed):
             if not atom.number or (atom.number.point is None) == (atom.number.comma is None):
                 continue
             mark = "," if atom.number.point is None else "."

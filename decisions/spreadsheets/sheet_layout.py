@@ -12,12 +12,12 @@ columns where marks or labels show it. What could be one or the other is refused
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vertigym.decisions.model import DecisionError
-from vertigym.decisions.spreadsheets.declared import Columns, Declared, declared
+from vertigym.decisions.spreadsheets.declared import Columns, Declared, Role, declared
 from vertigym.decisions.spreadsheets.sheet_pages import MOST_COLUMNS, Cell, Grid, Page, is_blank, turned
 
 POLICIES = {
@@ -25,8 +25,8 @@ POLICIES = {
     "O": ("OUTPUT ORDER", ""), "C": ("COLLECT", ""), "C+": ("COLLECT", "SUM"), "C<": ("COLLECT", "MIN"),
     "C>": ("COLLECT", "MAX"), "C#": ("COLLECT", "COUNT"),
 }  # fmt: skip
-_MARK = re.compile(r"^(?:->|=>|→|⇒|then\b)\s*(?=\S)", re.IGNORECASE)
-_GROUPS = {
+_MARK = re.compile(r"^(?:(?:->|→|⇒|then\b)\s*(?=\S)|=>\s*(?=[^\W\d_]))", re.IGNORECASE)
+_GROUPS: Mapping[Role, str] = {
     "condition": "if when condition conditions input inputs wenn bedingung bedingungen eingabe eingaben si entrées",
     "outcome": "then action actions outcome outcomes output outputs result results dann aktion aktionen ausgabe ausgaben "
     "ergebnis ergebnisse alors résultat résultats sorties",
@@ -102,7 +102,7 @@ def _parts(page: Page) -> list[Page]:
     strong = [y for y, end in zip(starts, ends, strict=True) if any(map(_is_head, page.grid[y:end]))]
     if len(strong) < 2:
         return [page]
-    parts = []
+    parts: list[Page] = []
     for top, end in zip([starts[0], *strong[1:]], [*strong[1:], len(page.grid)], strict=True):
         titles = [cell.text for cell in page.grid[top] if cell.value is not None]
         title = titles[0] if len(set(titles)) == 1 else f"{page.title} {len(parts) + 1}"
@@ -246,7 +246,7 @@ class _Layout:
         chosen = bool(policy) or any(each.role == "outcome" for each in stated.values())
         if not chosen and all(map(_is_name, row)) and len(row) > len(self.body) + 1 and self._is_all_words():
             raise DecisionError(f"{self.source}: do the rules stand in rows or in columns? {_MARK_THEM}")
-        roles = self._roles(places, row, stated, chosen)
+        roles = self._roles(places, row, stated)
         names = self._names(places, row)
         columns = tuple(
             RawColumn(names[x], row[x].where, Declared(roles[x]).over(stated[x]), tuple(self._cells(x)))
@@ -282,20 +282,21 @@ class _Layout:
             "hit policy, or give the condition a longer name"
         )
 
-    def _groups(self, y: int) -> dict[int, str]:
+    def _groups(self, y: int) -> dict[int, Role]:
         """The role of each column by a row of groups; {} where it is none."""
         row = self._row(y)
         words = {cell.text.lower().rstrip(":") for cell in row} - {""}
         if words - set(_GROUP_OF) or not {"condition", "outcome"} <= {_GROUP_OF[word] for word in words}:
             return {}
         is_merged = any(top <= y <= bottom and right > left for top, left, bottom, right in self.page.merged)
-        found, role = dict[int, str](), ""
+        found: dict[int, Role] = {}
+        role: Role = ""
         for x, cell in enumerate(row):
             role = _GROUP_OF.get(cell.text.lower().rstrip(":"), "" if is_merged else role)
             found[x] = role
         return found
 
-    def _stated(self, x: int, head: Cell, group: str, skip: int) -> Declared:
+    def _stated(self, x: int, head: Cell, group: Role, skip: int) -> Declared:
         """What is said of a column: by option, by the declared row, by a mark, by its group, by double lines."""
         name = _MARK.sub("", head.text)
         found = declared(self.columns.get(name, "")) or Declared()
@@ -303,7 +304,7 @@ class _Layout:
         if _is_marked(head):
             return found.over(Declared("outcome"))
         if group and not self._is_note(x, head):
-            found = found.over(Declared(group))  # type: ignore[arg-type]
+            found = found.over(Declared(group))
         row = self._row(self.head)  # double lines: outcomes are right of the first, notes right of the second
         lines = sum("right" in row[i].edges or "left" in row[i + 1].edges for i in range(skip, x))
         return found.over(Declared("annotation" if lines > 1 else "outcome")) if lines else found
@@ -313,9 +314,9 @@ class _Layout:
         return name in _REMARKS or (name in _NUMBERS and _is_numbering(list(self._cells(x))))
 
     def _roles(
-        self, places: Sequence[int], row: Sequence[Cell], stated: dict[int, Declared], chosen: bool
-    ) -> dict[int, str]:
-        roles = {
+        self, places: Sequence[int], row: Sequence[Cell], stated: dict[int, Declared]
+    ) -> dict[int, Role]:
+        roles: dict[int, Role] = {
             x: each.role or ("annotation" if self._is_note(x, row[x]) else "") for x, each in stated.items()
         }
         outcomes = [x for x in places if roles[x] == "outcome"]
@@ -324,7 +325,7 @@ class _Layout:
             name = row[x].text.lower().rstrip(":")
             if name in _MAYBE_NOTES and outcomes and x > outcomes[-1]:
                 roles[x] = "annotation"
-            elif name in _NUMBERS or (name in _MAYBE_NOTES and (x == open_[-1] or not outcomes)):
+            elif name in _NUMBERS or name in _MAYBE_NOTES:
                 raise DecisionError(
                     f"{self.source}: is the column {row[x].text!r} a note or part of the rules? Declare it: --column "
                     f"'{row[x].text}=annotation' (or =condition, =outcome)"
@@ -332,7 +333,9 @@ class _Layout:
         open_ = [x for x in open_ if not roles[x]]
         if not outcomes and open_:
             roles[open_.pop()] = "outcome"
-        return roles | dict.fromkeys(open_, "condition")
+        for x in open_:
+            roles[x] = roles[x] or "condition"
+        return roles
 
     def _names(self, places: Sequence[int], row: Sequence[Cell]) -> dict[int, str]:
         """Headers without marks; under groups where two are the same."""

@@ -20,12 +20,13 @@ from vertigym.decisions.jdm import (
 )
 from vertigym.decisions.model import DecisionError
 from vertigym.decisions.sfeel import Term, quoted
-from vertigym.decisions.spreadsheets.declared import Columns
+from vertigym.decisions.spreadsheets.declared import Columns, Declared
 from vertigym.decisions.spreadsheets.sheet_columns import ReadColumn, decimal_mark, literal
 from vertigym.decisions.spreadsheets.sheet_formulas import Formula, formula
 from vertigym.decisions.spreadsheets.sheet_layout import POLICIES, NotATable, RawColumn, RawTable, find_tables
+from vertigym.decisions.spreadsheets.sheet_notation import Number
 from vertigym.decisions.spreadsheets.sheet_pages import Cell, Page, read_pages
-from vertigym.decisions.spreadsheets.sheet_tests import Atom, Condition, condition, outcome
+from vertigym.decisions.spreadsheets.sheet_tests import Atom, Condition, Kind, condition, outcome
 
 T = TypeVar("T")
 
@@ -120,6 +121,9 @@ class _Table:
         self.values: list[list[Atom | Formula | None]] = []
         self.outcomes = [self._outcomes(column) for column in raw.columns if column.is_outcome]
         self.columns = [*self.conditions, *self.outcomes]
+        for place, given in enumerate(zip(*self.values, strict=True)):
+            if given.count(None) == len(given):
+                raise DecisionError(f"{source}: {self._rule(place)} has no outcome")
 
     @property
     def decides(self) -> tuple[str, ...]:
@@ -161,8 +165,12 @@ class _Table:
         values = [self._read(one, cell) for cell in column.cells]
         self.values.append(values)
         made = ReadColumn(column.name, self.source, column.declared, [v for v in values if isinstance(v, Atom)])
-        if any(isinstance(value, Formula) for value in values):
-            made.declared = column.declared.over(type(column.declared)(kind="number"))
+        for value in values:
+            if isinstance(value, Formula):
+                made.declared = column.declared.over(Declared(kind="number"))
+                numbers = (part for part in value.parts if isinstance(part, Number))
+                kinds: frozenset[Kind] = frozenset({"number"})
+                made.computed += [Atom(value.text, value.where, kinds, number=n, bare=False) for n in numbers]
         return made
 
     def policy_table(self, mark: str, schema: dict[str, Any], target: str) -> PolicyTable:
@@ -193,8 +201,6 @@ class _Table:
                 self._given(column, values[place], mark, numbered)
                 for column, values in zip(self.outcomes, self.values, strict=True)
             )
-            if all(value == "null" for value in given):
-                raise DecisionError(f"{self.source}: {self._rule(place)} has no outcome")
             yield TableRow(tests, given, place + 1)
 
     def _rule(self, place: int) -> str:

@@ -178,6 +178,8 @@ def atom(text: str, cell: Cell, *, is_typed: bool, bare: bool = True) -> Atom:
         kinds: frozenset[Kind] = frozenset({"number", "string"} if digits else {"number"})
         stored: Any = ("format" if cell.as_text else "text") if is_typed and digits else ""
         return Atom(text, where, kinds, None, found_number, stored=stored, bare=bare)
+    if re.fullmatch(r"\d+([.,]\d+)?e[+-]?\d+", text, re.IGNORECASE):
+        raise ValueError("a number in powers of ten, or a code? Write all digits, or the code in quotes")
     return Atom(text, where, frozenset({"string"}), bare=bare)
 
 

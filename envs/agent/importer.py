@@ -52,6 +52,8 @@ def import_agent(
     description: str = "",
     keep: Sequence[str] = (),
     settings: Sequence[str] = (),
+    sheet: str = "",
+    columns: Mapping[str, str] | None = None,
     scripts: Engine = sandboxed,
     force: bool = False,
 ) -> DecisionImportReport:
@@ -76,6 +78,8 @@ def import_agent(
             outputs=outputs,
             now=now,
             description=description,
+            sheet=sheet,
+            columns=columns,
             scripts=scripts,
             contrast=False,  # near twins and distractors are made in the database, not drawn here
         )

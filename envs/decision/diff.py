@@ -16,7 +16,7 @@ from vertigym.core.files import dumps
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.findings import analyse
-from vertigym.decisions.formats import read_model
+from vertigym.decisions.formats import guess, read_model
 from vertigym.decisions.minimal_pairs import find_pairs
 from vertigym.decisions.model import Case, CaseError, DecisionModel, Engine
 from vertigym.decisions.outputs import computed_fields, project
@@ -216,16 +216,26 @@ class RuleComparison:
 
 
 def compare_files(
-    old: Path, new: Path, *, seed: int = 0, now: str | None = None, scripts: Engine = sandboxed
+    old: Path,
+    new: Path,
+    *,
+    seed: int = 0,
+    now: str | None = None,
+    sheet: str = "",
+    columns: Mapping[str, str] | None = None,
+    scripts: Engine = sandboxed,
 ) -> RuleComparison:
-    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it,
-    `scripts` runs JavaScript in them.
+    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it, `sheet`
+    and `columns` say how spreadsheets are read, `scripts` runs JavaScript in the models.
 
     Raises:
         DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.
     """
     files = [path / "decision.json" if path.is_dir() else path for path in (old, new)]
-    models = [read_model(file, scripts=scripts) for file in files]
+    models = [
+        read_model(file, sheet, scripts, columns=columns if guess(file) in ("csv", "xlsx") else None)
+        for file in files
+    ]
     old_model, new_model = (model.at(now) if now else model for model in models)
     for model in (old_model, new_model):
         if model.clock_readers() or model.impure():
