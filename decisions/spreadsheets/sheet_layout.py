@@ -18,6 +18,7 @@ from itertools import pairwise
 
 from vertigym.decisions.model import DecisionError
 from vertigym.decisions.spreadsheets.declared import Columns, Declared, Role, declared
+from vertigym.decisions.spreadsheets.drools_tables import drools_pages
 from vertigym.decisions.spreadsheets.sheet_pages import MOST_COLUMNS, Cell, Grid, Page, is_blank, turned
 
 POLICIES = {
@@ -88,7 +89,8 @@ def find_tables(page: Page, columns: Columns, source: str) -> list[RawTable]:
     width = len(page.grid[0]) if page.grid else 0
     if width > MOST_COLUMNS:
         raise DecisionError(f"{source}: {width:,} columns; a table has at most {MOST_COLUMNS}")
-    return [_Layout(_turned_upright(part), columns, source).table() for part in _parts(page)]
+    parts = drools_pages(page, source) or [_turned_upright(part) for part in _parts(page)]
+    return [_Layout(part, columns, source).table() for part in parts]
 
 
 def _parts(page: Page) -> list[Page]:
@@ -125,19 +127,20 @@ def _is_head(row: Sequence[Cell]) -> bool:
 def _turned_upright(page: Page) -> Page:
     """The page with one rule a row, where marks or rules' labels show that rules stand in columns."""
     top = next((y for y, row in enumerate(page.grid) if len({cell.value for cell in row} - {None}) > 1), 0)
-    page = _cut(page, top, len(page.grid))
-    rows = [row for row in page.grid if not is_blank(row)]
+    below = _cut(page, top, len(page.grid))
+    rows = [row for row in below.grid if not is_blank(row)]
     left = next((x for x in range(len(rows[0]) if rows else 0) if not is_blank([row[x] for row in rows])), 0)
     if len(rows) < 2 or any(_is_marked(cell) for row in rows for cell in row[left + 1 :]):
         return page
     first, last = rows[0], rows[-1]
     if all(map(_is_name, (row[left] for row in rows[:-1]))) and _numbers_rules(last, left, POLICIES):
-        return turned(replace(page, grid=[last, *page.grid[: page.grid.index(last)]], merged=()))
+        title = next((cell.text for cell in page.grid[top - 1] if top and cell.value is not None), page.title)
+        return turned(replace(below, title=title, grid=[last, *below.grid[: below.grid.index(last)]], merged=()))
     if any(_is_marked(row[left]) for row in rows[1:]):
-        return turned(page)
+        return turned(below)
     names = [row[left] for row in rows[1:]]
     if _numbers_rules(first, left, {*POLICIES, *_NUMBERS}) and all(map(_is_name, names)):
-        return turned(page)
+        return turned(below)
     return page
 
 
@@ -256,7 +259,13 @@ class _Layout:
         if len({column.is_outcome for column in columns}) < 2:
             raise NotATable(f"{self.source}: a table needs a condition and an outcome (headers marked '->')")
         heads = frozenset(_MARK.sub("", row[x].text) for x in places)
-        return RawTable(self.page.title, policy or "F", columns, self.page, chosen, heads)
+        return RawTable(self._title(policy), policy or "F", columns, self.page, chosen, heads)
+
+    def _title(self, policy: str) -> str:
+        """The sheet's title; over a hit policy the table's own, where it stands alone in the row above."""
+        above = self._row(self.head - 1) if policy and self.head - 1 in self.lines else []
+        alone = len({cell.value for cell in above} - {None}) == 1
+        return above[0].text if alone and above[0].value is not None else self.page.title
 
     def _cells(self, x: int) -> Iterator[Cell]:
         return (self._row(y)[x] for y in self.body)

@@ -29,6 +29,12 @@ from vertigym.decisions.spreadsheets.sheet_pages import Cell, Page, read_pages
 from vertigym.decisions.spreadsheets.sheet_tests import Atom, Condition, Kind, condition, outcome
 
 T = TypeVar("T")
+_DMN_SHEETS = {
+    "glossary": "a glossary",
+    "decision": "the list of tables to run",
+    "test": "tests",
+}  # of pyDMNrules
+_EXECUTE = "Execute Decision Table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,12 @@ def _tables(
         raise DecisionError(f"{source}: 0 sheets with content")
     found: list[RawTable] = []
     skipped: dict[str, str] = {page.title: "hidden" for page in pages if page.hidden and not sheet}
+    listed = None
     for page in wanted:
+        if why := _DMN_SHEETS.get(page.title.lower()) if not sheet and _first(page) in _DMN_SHEETS else "":
+            skipped[page.title] = why
+            listed = _listed(page, source) if page.title.lower() == "decision" else listed
+            continue
         where = f"{source}: sheet {page.title!r}" if len(titles) > 1 else source
         try:
             found += find_tables(page, columns, where)
@@ -80,6 +91,9 @@ def _tables(
             if len(wanted) == 1:
                 raise
             skipped[page.title] = str(error).removeprefix(f"{where}: ")
+    if listed is not None:
+        skipped |= {t.title: "the sheet Decision does not name it" for t in found if t.title not in listed}
+        found = [table for table in found if table.title in listed]
     if not found:
         reasons = "; ".join(f"{title}: {why}" for title, why in skipped.items())
         raise DecisionError(f"{source}: no sheet holds a table ({reasons})")
@@ -94,6 +108,27 @@ def _tables(
         skipped |= {t.title: "no outcome is marked with ->" for t in found if not t.chosen}
         found = chosen
     return found, tuple(f"sheet {title!r} is not read: {why}" for title, why in skipped.items())
+
+
+def _first(page: Page) -> str:
+    return next((cell.text.lower() for row in page.grid for cell in row if cell.value is not None), "")
+
+
+def _listed(page: Page, source: str) -> set[str]:
+    """The tables that a sheet Decision runs, as pyDMNrules has it.
+
+    Raises:
+        DecisionError: it runs them under conditions.
+    """
+    rows = [[cell.text for cell in row] for row in page.grid]
+    head = next((row for row in rows if _EXECUTE in row), [])
+    before = [name for name in head[: head.index("Decisions") if "Decisions" in head else 0] if name]
+    if not head or before:
+        raise DecisionError(
+            f"{source}: sheet {page.title!r}: a column {_EXECUTE!r} is needed, and tables that run only under conditions "
+            f"({', '.join(before) or 'none'}) are not supported; name one sheet with --sheet"
+        )
+    return {row[head.index(_EXECUTE)] for row in rows[rows.index(head) + 1 :]} - {""}
 
 
 def field_name(header: str) -> str:
@@ -111,6 +146,10 @@ class _Table:
             raise DecisionError(
                 f"{source}: hit policy {self.policy} needs priorities of outputs, which a sheet does not state; put the rules "
                 "in that order and use F"
+            )
+        if any(column.is_outcome and column.name == "Execute" for column in raw.columns):
+            raise DecisionError(
+                f"{source}: table {raw.title!r}: an outcome that runs another table is not supported"
             )
         names = [field_name(column.name) for column in raw.columns]
         twice = sorted({name for name in names if names.count(name) > 1})
