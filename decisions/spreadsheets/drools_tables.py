@@ -20,13 +20,21 @@ from dataclasses import dataclass, replace
 from vertigym.decisions.model import DecisionError
 from vertigym.decisions.spreadsheets.sheet_pages import Cell, Grid, Page, is_blank
 
-_HEADS = {"CONDITION": "C", "ACTION": "A", "NAME": "N", "DESCRIPTION": "N", "ACTIVATION-GROUP": "G"}
-_SHORT = {"C": "C", "A": "A", "N": "N", "I": "N", "X": "G", "G": "G"}
-_CODE = {"functions", "queries", "declare", "variables"}
-_PATH = r"(?:this\.)?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)"
-_ONE = re.compile(rf'{_PATH}\s*(?:(==|!=|<=|>=|<|>)\s*("?)\$(?:param|1)\3)?')
+_HEADS = {
+    "CONDITION": "C",
+    "ACTION": "A",
+    "NAME": "N",
+    "DESCRIPTION": "N",
+    "PRIORITY": "P",
+    "ACTIVATION-GROUP": "G",
+}
+_SHORT = {"C": "C", "A": "A", "N": "N", "I": "N", "P": "P", "X": "G", "G": "G"}
+_PATH = r"(?:this\.)?((?:[A-Za-z_$]\w*\.)*)(get[A-Z]\w*\(\)|[A-Za-z_]\w*)"
+_ONE = re.compile(
+    rf"{_PATH}\s*(?:(==|!=|<=|>=|<|>)\s*(\"?)\$(?:param|1)\4|(\.equals)\(\s*(\"?)\$(?:param|1)\6\s*\))?"
+)
 _TWO = re.compile(rf"{_PATH}\s*(>=|>)\s*\$1\s*(?:,|&&)\s*{_PATH}\s*(<=|<)\s*\$2")
-_SETTER = re.compile(r'(?:\w+\.)?set([A-Z]\w*)\s*\(\s*("?)\$(?:param|1)\2\s*\)\s*;?')
+_SETTER = re.compile(r'(?:\$?\w+\.)?(?:set([A-Z]\w*)\s*\(\s*|(\w+)\s*=\s*)("?)\$(?:param|1)\3\s*\)?\s*;?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +56,6 @@ def drools_pages(page: Page, source: str) -> list[Page] | None:
     heads = [(y, x) for y, row in enumerate(page.grid) for x, cell in enumerate(row) if _opens_table(cell)]
     if not heads:
         return None
-    for row in page.grid[: heads[0][0]]:
-        word = next((cell.text for cell in row if cell.value is not None), "")
-        if word.lower().rstrip(":") in _CODE:
-            raise DecisionError(f"{source}: {word} of a Drools table are not supported: write values, not code")
     ends = [y for y, _ in heads[1:]] + [len(page.grid)]
     return [_table(page, y, x, end, source) for (y, x), end in zip(heads, ends, strict=True)]
 
@@ -67,8 +71,9 @@ def _table(page: Page, top: int, left: int, end: int, source: str) -> Page:
         )
     heads, _, code, _ = (page.grid[top + place] for place in (1, 2, 3, 4))
     columns: list[_Column] = []
-    policy = "U"
-    rules = [row for row in page.grid[top + 5 : end] if not is_blank(row[left:])]
+    policy, ordered = "U", False
+    body = page.grid[top + 5 : end]
+    rules = body[: next((y for y, row in enumerate(body) if is_blank(row[left:])), len(body))]
     for x in range(left, len(heads)):
         kind = heads[x].text.upper()
         if not kind:
@@ -80,8 +85,13 @@ def _table(page: Page, top: int, left: int, end: int, source: str) -> Page:
             )
         if kind == "G":
             policy = _group(rules, x, source)
-        elif kind != "N":
+        elif kind in ("C", "A"):
             columns.append(_column(x, kind, code[x], source))
+        ordered |= kind == "P"
+    if policy == "F" and ordered:
+        raise DecisionError(
+            f"{source}: PRIORITY in an activation group is not supported: put the rules in their order"
+        )
     names = [column.name for column in columns]
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
@@ -111,13 +121,19 @@ def _column(x: int, kind: str, code: Cell, source: str) -> _Column:
     text = code.text
     if kind == "A":
         if found := _SETTER.fullmatch(text):
-            return _Column(x, found[1][0].lower() + found[1][1:], (), bool(found[2]))
+            return _Column(x, _property(found[1]) if found[1] else found[2], (), bool(found[3]))
         raise DecisionError(f"{source}: cell {code.where}: the action {text!r} is code, not setField($param)")
-    if (two := _TWO.fullmatch(text)) and two[1] == two[3]:
-        return _Column(x, two[1], (two[2], two[4]))
+    if (two := _TWO.fullmatch(text)) and two[2] == two[5]:
+        return _Column(x, _property(two[2]), (two[3], two[6]))
     if one := _ONE.fullmatch(text):
-        return _Column(x, one[1], (one[2] or "==",), bool(one[3]))
+        return _Column(x, _property(one[2]), (one[3] or "==",), bool(one[4] or one[6]))
     raise DecisionError(f"{source}: cell {code.where}: the condition {text!r} is code, not field == $param")
+
+
+def _property(name: str) -> str:
+    """`getBasePrice()` and `BasePrice` are the field basePrice."""
+    plain = name[3:-2] if name.endswith("()") else name
+    return plain if plain == name and plain[0].islower() else plain[0].lower() + plain[1:]
 
 
 def _header(column: _Column) -> str:

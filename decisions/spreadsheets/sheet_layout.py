@@ -135,7 +135,9 @@ def _turned_upright(page: Page) -> Page:
     first, last = rows[0], rows[-1]
     if all(map(_is_name, (row[left] for row in rows[:-1]))) and _numbers_rules(last, left, POLICIES):
         title = next((cell.text for cell in page.grid[top - 1] if top and cell.value is not None), page.title)
-        return turned(replace(below, title=title, grid=[last, *below.grid[: below.grid.index(last)]], merged=()))
+        return turned(
+            replace(below, title=title, grid=[last, *below.grid[: below.grid.index(last)]], merged=())
+        )
     if any(_is_marked(row[left]) for row in rows[1:]):
         return turned(below)
     names = [row[left] for row in rows[1:]]
