@@ -72,8 +72,8 @@ def _table(page: Page, top: int, left: int, end: int, source: str) -> Page:
     heads, _, code, _ = (page.grid[top + place] for place in (1, 2, 3, 4))
     columns: list[_Column] = []
     policy, ordered = "U", False
-    body = page.grid[top + 5 : end]
-    rules = body[: next((y for y, row in enumerate(body) if is_blank(row[left:])), len(body))]
+    below = page.grid[top + 5 : end]
+    rules = below[: next((y for y, row in enumerate(below) if is_blank(row[left:])), len(below))]
     for x in range(left, len(heads)):
         kind = heads[x].text.upper()
         if not kind:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NoReturn
 
 from vertigym.decisions.model import DecisionError
 from vertigym.decisions.spreadsheets.declared import Columns, Declared, Role, declared
@@ -47,6 +48,9 @@ _MAYBE_NOTES = set(
 )
 _LABEL = re.compile(r"(?:[^\W\d_]+[ .#_-]*)?(\d+)[.)]?")
 _TESTLIKE = re.compile(r"\s*(?:[<>≤≥≠=\[]|not\s*\(|[-+]?\d[\d.,]*\s*(?:%|$|\.\.))")
+
+
+_MOST_TITLES = 50  # rows over a table
 
 
 class NotATable(DecisionError):
@@ -182,33 +186,37 @@ class _Layout:
             )
         if marked:
             return marked[0]
-        for y, below in pairwise(self.lines):
-            if self._declared_row(below) or self._groups(y):
-                return below if self._groups(y) else y
-        named = [y for y in self.lines if self._names_all(y)]
-        if not named:
+        head = next(self._heads(), None)
+        if head is None:
             self._say_why(self.lines[0])
-        for y in named[1:]:
-            if y - 1 not in self.lines and all(map(_is_name, self._row(y))):
+        filled = set(self.lines)
+        for y in self.lines[self.lines.index(head) + 2 :]:
+            if y - 1 not in filled and all(map(_is_name, self._row(y))):
                 raise DecisionError(
-                    f"{self.source}: row {_number(y)} looks like the headers of another table: mark the outcomes with "
-                    "-> in the header row, delete the empty row, or put each table on a sheet of its own"
+                    f"{self.source}: row {_number(y)} looks like the headers of another table: mark the outcomes with -> in "
+                    "the header row, delete the empty row, or put each table on a sheet of its own"
                 )
-        return named[0]
+        return head
+
+    def _heads(self) -> Iterator[int]:
+        """Rows that may be the headers, without marks: under groups, over declarations, or naming every column."""
+        for y, below in list(pairwise(self.lines))[:_MOST_TITLES]:
+            if self._groups(y) and not self._names_all(y):
+                yield below
+            elif self._declared_row(below) or self._names_all(y):
+                yield y
 
     def _names_all(self, y: int) -> bool:
         """Whether each column with content from here on has a name of its own in this row."""
-        below = [self._row(line) for line in self.lines if line > y]
         row = self._row(y)
-        names = [cell.text for x, cell in enumerate(row) if x or not self._is_numbers(below, cell)]
+        if row[0].value is None:
+            first = [self._row(line)[0] for line in self.lines if line > y]
+            row = row[1:] if is_blank(first) or _is_numbering(first) else []
+        names = {cell.text for cell in row}
         headers = all(_is_name(cell) or cell.text.lower() in _NUMBERS for cell in row)
-        return headers and all(names) and len(names) > 1 and len(set(names)) == len(names) and bool(below)
+        return headers and "" not in names and 1 < len(names) == len(row)
 
-    @staticmethod
-    def _is_numbers(below: Sequence[Sequence[Cell]], head: Cell) -> bool:
-        return head.value is None and (is_blank([r[0] for r in below]) or _is_numbering([r[0] for r in below]))
-
-    def _say_why(self, y: int) -> None:
+    def _say_why(self, y: int) -> NoReturn:
         row = self._row(y)
         unnamed = [cell for cell in row if cell.value is None]
         if tests := [cell for cell in row[1:] if _TESTLIKE.match(cell.text)]:
@@ -225,7 +233,13 @@ class _Layout:
         if len(found) < 2 or any(not isinstance(self._row(y)[x].value, str) for x in found):
             return {}
         known = {x: each for x, each in found.items() if each is not None}
-        return known if len(known) == len(found) else {}
+        if len(known) < len(found):
+            return {}
+        if {(each.role, each.kind) for each in known.values()} == {("", "string")}:
+            raise DecisionError(
+                f"{self.source}: row {_number(y)}: types, or a rule? Write condition text, outcome text for the types"
+            )
+        return known
 
     def _check_merges(self) -> None:
         for top, left, bottom, right in self.page.merged:
@@ -249,8 +263,11 @@ class _Layout:
                 raise DecisionError(f"{self.source}: column {re.sub(r'[0-9]', '', row[x].where)} has no header")
         stated = {x: self._stated(x, row[x], groups.get(x, ""), skip) for x in places}
         chosen = bool(policy) or any(each.role == "outcome" for each in stated.values())
-        if not chosen and all(map(_is_name, row)) and len(row) > len(self.body) + 1 and self._is_all_words():
-            raise DecisionError(f"{self.source}: do the rules stand in rows or in columns? {_MARK_THEM}")
+        words = not chosen and all(_is_name(cell) for y in (self.head, *self.body) for cell in self._row(y))
+        if words and (len(row) > len(self.body) + 1 or self._groups(self.head)):
+            raise DecisionError(
+                f"{self.source}: which row or column holds the headers? {_MARK_THEM.capitalize()}"
+            )
         roles = self._roles(places, row, stated)
         names = self._names(places, row)
         columns = tuple(
@@ -274,9 +291,6 @@ class _Layout:
 
     def _is_empty(self, x: int) -> bool:
         return self._row(self.head)[x].value is None and is_blank(list(self._cells(x)))
-
-    def _is_all_words(self) -> bool:
-        return all(_is_name(cell) for y in self.body for cell in self._row(y))
 
     def _numbering(self, head: Cell) -> tuple[int, str]:
         """How many columns hold the rules' numbers (0 or 1), and the hit policy over them."""

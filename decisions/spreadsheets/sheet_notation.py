@@ -9,10 +9,13 @@ be told the locale, reads 1,5 as 15 in English and does not know the Swiss apost
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 
+_MOST_KEPT = 4096  # readings
 MOST_DIGITS = 15  # more than a float holds: a card's or an account's number
 
 _SPACES = "\u0020\u00a0\u202f\u2009"
@@ -62,13 +65,14 @@ class Number:
         return found / 100 if self.unit == "%" and found is not None else found
 
 
+@lru_cache(_MOST_KEPT)
 def number(text: str) -> Number | None:
     """Every reading as a number; None where there is none.
 
     Raises:
         ValueError: it has more digits than a number keeps.
     """
-    dressed = _DRESSED.fullmatch(text)
+    dressed = _DRESSED.fullmatch(text) if re.search(r"\d", text) else None
     if not dressed:
         return None
     inner, sign = dressed["inner"], dressed["sign"]
@@ -123,7 +127,8 @@ _MONTHS = {
 _WRITE = "write it as 2024-01-31, or in quotes where it is a text"
 
 
-def days(text: str) -> dict[str, date]:
+@lru_cache(_MOST_KEPT)
+def days(text: str) -> Mapping[str, date]:
     """The days it may mean by order ("dmy", "mdy"; both where they do not differ); empty where it is no date.
 
     Raises:

@@ -7,7 +7,7 @@ What has two readings whatever stands beside it (`n/a`, `5 or 10`, `under 18`) i
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -58,7 +58,7 @@ class Atom:
     kinds: frozenset[Kind]
     exact: Any = None
     number: Number | None = None
-    days: dict[str, date] | None = None
+    days: Mapping[str, date] | None = None
     stored: Literal["", "text", "format"] = ""
     bare: bool = True
 
@@ -167,6 +167,10 @@ def atom(text: str, cell: Cell, *, is_typed: bool, bare: bool = True) -> Atom:
     if quoted := re.fullmatch(r'"((?:[^"\\]|\\.)*)"|\'([^\']*)\'', text):
         plain = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted[1] is not None else quoted[2]
         return Atom(text, where, frozenset({"string"}), plain, bare=bare)
+    if len(text) > _MOST_WORDS:
+        if re.fullmatch(r"[\d.,]+", text):
+            raise ValueError("more digits than a number keeps; write a text in quotes")
+        return Atom(text, where, frozenset({"string"}), bare=bare)
     if '"' in text:
         raise ValueError('quotes go around a whole text: "a text"')
     if text.lower() in ("true", "false"):
@@ -203,7 +207,7 @@ def _split(text: str) -> Iterator[str]:
         depth += (sign in "([") - (sign in ")]")
         if sign not in ",;" or depth > 0:
             continue
-        if sign == "," and re.search(r"\d$", text[:place]) and re.match(r"[\d\-\u2013]", text[place + 1 :]):
+        if sign == "," and text[place - 1 : place].isdigit() and text[place + 1 : place + 2].isdigit():
             continue
         yield text[start:place].strip()
         start = place + 1
@@ -226,6 +230,8 @@ def _test(part: str, cell: Cell, *, is_typed: bool) -> Test:
     def bound(text: str) -> Atom:
         return atom(text.strip(), cell, is_typed=is_typed, bare=False)
 
+    if len(part) > _MOST_WORDS:
+        return Test("=", _word(part, cell, is_typed=is_typed))
     if found := _TWO_SIDED.fullmatch(part):
         return _between(found, bound)
     if found := _COMPARED.fullmatch(part):
