@@ -10,8 +10,8 @@ two sheets. Three verdicts, of 50 cases each, sampled at the known table's bound
     refused   an InputError of one line
     wrong     anything else: another decision, a field too many, a traceback
 
-The table's meaning is computed here, not by the rule engine. Beside them stand texts with two meanings (01/02/2024
-by somebody in Boston or in Delhi): whoever reads one is wrong for somebody, so they must be refused.
+The table's meaning is computed here, not by the rule engine. Beside them stand texts with two meanings
+(01/02/2024 by somebody in Boston or in Delhi): whoever reads one is wrong for somebody, so it must be refused.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def _test(random_: random.Random, column: Column) -> Test:
         start = date(random_.randint(2019, 2025), 1, 1) + timedelta(random_.randint(0, 364))
         ends: tuple[Value, Value] = (start, start + timedelta(random_.randint(20, 400)))
     else:
-        ends = tuple(sorted((_number(random_, column), _number(random_, column) + 1)))  # type: ignore[assignment]
+        ends = tuple(sorted((_number(random_, column), round(_number(random_, column) + 1, 6))))  # type: ignore[assignment]
     form = random_.choice(["<", "<=", ">", ">=", "range", "range"])
     if form == "range":
         return Test("range", ends)
@@ -185,9 +185,10 @@ class Place:
 
 
 _GERMAN = {
-    "age": ["Alter", "Laufzeit"], "measure": ["Gewicht (kg)", "Strecke"], "amount": ["Betrag", "Umsatz", "Gebühr"],
-    "rate": ["Quote", "Nachlass", "Auslastung"], "words": ["Sparte", "Kundengruppe"], "code": ["PLZ", "Tarifcode"],
-    "day": ["Beginn", "Stichtag"], "flag": ["Neukunde"], "choice": ["Entscheidung", "Weg"],
+    "age": ["Alter", "Laufzeit"], "measure": ["Gewicht (kg)", "Strecke"],
+    "amount": ["Betrag", "Umsatz", "Gebühr"], "rate": ["Quote", "Nachlass", "Auslastung"],
+    "words": ["Sparte", "Kundengruppe"], "code": ["PLZ", "Tarifcode"], "day": ["Beginn", "Stichtag"],
+    "flag": ["Neukunde"], "choice": ["Entscheidung", "Weg"],
 }  # fmt: skip
 _FRENCH = {
     "age": ["Âge", "Durée"], "measure": ["Poids", "Distance (km)"], "amount": ["Montant", "Chiffre", "Frais"],
@@ -196,15 +197,27 @@ _FRENCH = {
 }  # fmt: skip
 _ENGLISH = {
     "age": ["Age", "Tenure"], "measure": ["Weight", "Distance"], "amount": ["Amount", "Turnover", "Fee"],
-    "rate": ["Utilization", "Discount", "Share"], "words": ["Segment", "Category"], "code": ["Zip", "Plan code"],
-    "day": ["Start", "Due date"], "flag": ["New customer"], "choice": ["Decision", "Route"],
+    "rate": ["Utilization", "Discount", "Share"], "words": ["Segment", "Category"],
+    "code": ["Zip", "Plan code"], "day": ["Start", "Due date"], "flag": ["New customer"],
+    "choice": ["Decision", "Route"],
 }  # fmt: skip
+_DMY, _MDY = "%d/%m/%Y", "%m/%d/%Y"
 PLACES = (
-    Place("de", ",", ".", False, "%d.%m.%Y", "{} €", "{} %", ";", _GERMAN, ["Bemerkung", "Hinweis"], ["Nr.", "Regel"]),
-    Place("fr", ",", "\u202f", False, "%d/%m/%Y", "{} €", "{} %", ";", _FRENCH, ["Remarques", "Commentaire"], ["N°"]),
-    Place("en", ".", ",", False, "%m/%d/%Y", "${}", "{}%", ",", _ENGLISH, ["Remarks", "Notes", "Comment"], ["#", "Rule"]),
-    Place("in", ".", ",", True, "%d/%m/%Y", "₹ {}", "{}%", ",", _ENGLISH, ["Remarks", "Note"], ["S.No.", "Rule ID"]),
-    Place("ch", ".", "’", False, "%d.%m.%Y", "CHF {}", "{}%", ";", _GERMAN, ["Bemerkungen", "Kommentar"], ["#", "Nr"]),
+    Place(
+        "de", ",", ".", False, "%d.%m.%Y", "{} €", "{} %", ";", _GERMAN, ["Bemerkung", "Hinweis"],
+        ["Nr.", "Regel"],
+    ),
+    Place(
+        "fr", ",", "\u202f", False, _DMY, "{} €", "{} %", ";", _FRENCH, ["Remarques", "Commentaire"], ["N°"]
+    ),
+    Place(
+        "en", ".", ",", False, _MDY, "${}", "{}%", ",", _ENGLISH, ["Remarks", "Notes", "Comment"], ["#", "Rule"]
+    ),
+    Place("in", ".", ",", True, _DMY, "₹ {}", "{}%", ",", _ENGLISH, ["Remarks", "Note"], ["S.No.", "Rule ID"]),
+    Place(
+        "ch", ".", "\u2019", False, "%d.%m.%Y", "CHF {}", "{}%", ";", _GERMAN, ["Bemerkungen", "Kommentar"],
+        ["#", "Nr"],
+    ),
 )  # fmt: skip
 WORDS = ["books", "music", "garden tools", "toys", "home", "car", "pets", "R2", "A-1", "gold", "basic"]
 CHOICES = ["accept", "reject", "review", "store credit", "call back", "manual check"]
@@ -275,8 +288,8 @@ def style(random_: random.Random, place: Place, layout: str) -> Style:
     """A writer's habits for one layout."""
     workbook = layout in ("merged", "sheets") or random_.random() < 0.5
     found = Style(place, random_, workbook, native=random_.random() < 0.6, grouped=random_.random() < 0.6)
-    found.range_ = random_.choice(["{}-{}", "{} - {}", "{} – {}", "{}–{}", "[{}..{}]", "{}..{}"])
-    found.wildcards = random_.choice([[""], ["", "-"], ["", "*"], ["any"], ["", "–"], ["", "n/a"]])
+    found.range_ = random_.choice(["{}-{}", "{} - {}", "{} \u2013 {}", "{}\u2013{}", "[{}..{}]", "{}..{}"])
+    found.wildcards = random_.choice([[""], ["", "-"], ["", "*"], ["any"], ["", "\u2013"], ["", "n/a"]])
     found.titles = layout in ("titled", "merged", "sheets") or random_.random() < 0.2
     found.group_row = layout == "merged"
     found.merged = layout == "merged"
@@ -298,9 +311,8 @@ def page(known: Known, how: Style) -> tuple[list[list[Value]], list[str]]:
     ]
     width = len(grid[0])
     if how.declared:
-        grid.append(
-            [_declared("condition", c, place) for c in known.conditions] + [_declared("outcome", c, place) for c in outcomes]
-        )  # fmt: skip
+        roles = [("condition", column) for column in known.conditions] + [("outcome", c) for c in outcomes]
+        grid.append([_declared(role, column, place) for role, column in roles])
     for tests, values in known.rules:
         cells = [how.cell(test, column) for test, column in zip(tests, known.conditions, strict=True)]
         kept = list(zip(values, known.outcomes, strict=True))[-len(outcomes) :]
@@ -357,7 +369,8 @@ def _declared(role: str, column: Column, place: Place) -> str:
 def _runs(grid: list[list[Value]], top: int, left: int, width: int, known: Known) -> list[tuple[int, ...]]:
     """Equal neighbours of the first condition, as merged cells (the rules' own texts made equal first)."""
     same = [tests[0] for tests, _ in known.rules]
-    found, start = [], 0
+    found: list[tuple[int, ...]] = []
+    start = 0
     for at in range(1, len(same) + 1):
         if at == len(same) or same[at] != same[start] or same[start].kind == "any":
             if at - start > 1:
@@ -367,7 +380,7 @@ def _runs(grid: list[list[Value]], top: int, left: int, width: int, known: Known
 
 
 def _letter(place: int) -> str:
-    return get_column_letter(place + 1)
+    return str(get_column_letter(place + 1))
 
 
 def write(folder: Path, name: str, pages: Sequence[tuple[Known, Style]]) -> Path:

@@ -49,7 +49,7 @@ def project(output: Any, fields: Sequence[str]) -> Any:
 
 
 def value_types(records: Iterable[Any]) -> dict[str, str]:
-    """What kind of value each field has over some records, in words: `number`, `text`, `date`, `number or text`."""
+    """What kind of value each field has over some records, in words: `number`, `date`, `number or text`."""
     found: dict[str, set[str]] = {}
     for record in records:
         for path, value in leaves(record) if isinstance(record, dict) else [((WHOLE,), record)]:

@@ -1,4 +1,4 @@
-"""What a sheet, or the person who imports it, declares of a column: its role, its type, how its values are written.
+"""What a sheet, or who imports it, declares of a column: its role, its type, how its values are written.
 
     condition number 1,5        outcome text        date d/m/y        annotation        boolean
 
@@ -18,12 +18,13 @@ Role = Literal["", "condition", "outcome", "annotation"]
 Columns = Mapping[str, str]
 
 _ROLES: Mapping[str, Role] = {
-    "condition": "condition", "input": "condition", "if": "condition", "when": "condition", "outcome": "outcome",
-    "output": "outcome", "then": "outcome", "annotation": "annotation", "note": "annotation", "ignore": "annotation",
+    "condition": "condition", "input": "condition", "if": "condition", "when": "condition",
+    "outcome": "outcome", "output": "outcome", "then": "outcome",
+    "annotation": "annotation", "note": "annotation", "ignore": "annotation",
 }  # fmt: skip
 _KINDS: Mapping[str, Kind] = {
-    "number": "number", "decimal": "number", "integer": "number", "text": "string", "string": "string", "code": "string",
-    "boolean": "boolean", "date": "date",
+    "number": "number", "decimal": "number", "integer": "number", "boolean": "boolean", "date": "date",
+    "text": "string", "string": "string", "code": "string",
 }  # fmt: skip
 _MARKS = {"1,5": ",", "1.5": "."}
 _ORDERS = {"d/m/y": "dmy", "m/d/y": "mdy"}

@@ -7,8 +7,8 @@
               Age bracket              Risk        Base price            (labels, which say nothing)
     young     18, 24                   LOW         450
 
-Drools fires every rule that matches, in no stated order, so the table is read with hit policy U; where all rules are
-of one ACTIVATION-GROUP the first decides. Code beyond a comparison and a setter is refused by name.
+Drools fires every rule that matches, in no stated order, so the table is read with hit policy U; where all
+rules are of one ACTIVATION-GROUP the first decides. Code beyond a comparison and a setter is refused by name.
 
 Source: the Drools documentation, "Spreadsheet decision tables".
 """
@@ -39,7 +39,7 @@ _SETTER = re.compile(r'(?:\$?\w+\.)?(?:set([A-Z]\w*)\s*\(\s*|(\w+)\s*=\s*)("?)\$
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column's field, how its cells become conditions ("" for an outcome), and whether its values are texts."""
+    """A column's field, the signs of its tests (none for an outcome), and whether its values are texts."""
 
     place: int
     name: str

@@ -1,7 +1,7 @@
 """One type for each column, one decimal mark for a file, one order of day and month for a column; or a refusal.
 
-A mark is taken from what has one reading: `1.234,5`, `>= 0,5`, `12,5 %` show a comma, `4.5` and `1,234.5` a point.
-Then `1.500` is fifteen hundred or one and a half; where nothing shows the mark, it must be declared.
+A mark is taken from what has one reading: `1.234,5`, `>= 0,5`, `12,5 %` show a comma, `4.5` and `1,234.5` a
+point. Then `1.500` is fifteen hundred or one and a half; where nothing shows the mark, it must be declared.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 from vertigym.decisions.model import DecisionError
 from vertigym.decisions.spreadsheets.declared import Declared
 from vertigym.decisions.spreadsheets.sheet_notation import plain_number
-from vertigym.decisions.spreadsheets.sheet_tests import Atom, Condition, Kind, is_mark
+from vertigym.decisions.spreadsheets.sheet_tests import CellValue, Condition, Kind, is_mark
 
 _TRUTH = {
     "true": True, "yes": True, "y": True, "ja": True, "oui": True, "x": True, "✓": True, "✔": True, "1": True,
@@ -30,13 +30,13 @@ class ReadColumn:
     name: str
     source: str
     declared: Declared
-    atoms: list[Atom]
+    atoms: list[CellValue]
     conditions: list[Condition] = field(default_factory=list)
-    computed: list[Atom] = field(default_factory=list)  # the numbers in formulas
+    computed: list[CellValue] = field(default_factory=list)  # the numbers in formulas
     kind: Kind | str = ""
     order: str = ""
 
-    def fail(self, atom: Atom, what: str) -> DecisionError:
+    def fail(self, atom: CellValue, what: str) -> DecisionError:
         """An error that names a cell."""
         return DecisionError(f"{self.source}: cell {atom.where}: {atom.text!r}: {what}")
 
@@ -59,7 +59,7 @@ class ReadColumn:
             self._check_signs(condition)
 
     def _kind(self) -> Kind | str:
-        certain: dict[str, Atom] = {}
+        certain: dict[str, CellValue] = {}
         digits = [atom for atom in self.atoms if atom.is_digits]
         for atom in self.atoms:
             if len(atom.kinds) == 1:
@@ -77,14 +77,15 @@ class ReadColumn:
                 raise self._mixed({kind: first, "number": atom})
         return kind
 
-    def _mixed(self, found: dict[str, Atom]) -> DecisionError:
+    def _mixed(self, found: dict[str, CellValue]) -> DecisionError:
         cells = ", ".join(f"a {kind} in {atom.where} ({atom.text})" for kind, atom in found.items())
         return DecisionError(
-            f"{self.source}: column {self.name!r} mixes types: {cells}; a range is written [18..65], a text in quotes; or "
+            f"{self.source}: column {self.name!r} mixes types: {cells}; a range is written [18..65], "
+            "a text in quotes; or "
             f"declare one type, {self.hint('text')}"
         )
 
-    def _kind_of_digits(self, digits: Sequence[Atom]) -> Kind:
+    def _kind_of_digits(self, digits: Sequence[CellValue]) -> Kind:
         stored = {atom.stored for atom in digits}
         if "" in stored:
             self._check_codes(digits)
@@ -95,7 +96,7 @@ class ReadColumn:
             digits[0], f"digits kept as a text: declare {self.hint('number')} or {self.hint('text')}"
         )
 
-    def _check_codes(self, digits: Sequence[Atom]) -> None:
+    def _check_codes(self, digits: Sequence[CellValue]) -> None:
         """Raise DecisionError where digits of one length are only compared as they are: `10115` and `41603`."""
         written = [atom.text for atom in digits if atom.exact is None]
         are_round = not self.conditions and all(text.endswith("00") for text in written)
@@ -110,7 +111,7 @@ class ReadColumn:
             )
 
     def _check_units(self) -> None:
-        units: dict[str, Atom] = {}
+        units: dict[str, CellValue] = {}
         for atom in self.atoms:
             if atom.number and (atom.number.unit or atom.number.value(".") != 0):
                 units.setdefault(atom.number.unit, atom)
@@ -125,7 +126,7 @@ class ReadColumn:
     def _order(self) -> str:
         """Day or month first, where the column's dates show it."""
         slashed = [
-            atom for atom in self.atoms if atom.days and len(set(atom.days.values())) != 1 or _one_order(atom)
+            atom for atom in self.atoms if (atom.days and len(set(atom.days.values())) != 1) or _one_order(atom)
         ]
         typed = [
             atom
@@ -149,7 +150,7 @@ class ReadColumn:
             if len(test.atoms) > 1 and "null" in [atom.exact for atom in test.atoms]:
                 raise self.fail(test.low, "null is no end of a range")
 
-    def value(self, atom: Atom, mark: str) -> Any:
+    def value(self, atom: CellValue, mark: str) -> Any:
         """The atom as this column's type: Decimal, str, bool, date; None for null.
 
         Raises:
@@ -171,18 +172,19 @@ class ReadColumn:
             return truth
         return self._text(atom)
 
-    def _number(self, atom: Atom, mark: str) -> Decimal:
+    def _number(self, atom: CellValue, mark: str) -> Decimal:
         found = atom.number.value(mark) if atom.number else None
         if found is not None:
             return found
         if atom.number:
             raise self.fail(
                 atom,
-                f"the file's decimal mark is {mark!r}: write {_MARK_WORDS[mark]}, or a comma and a space between values",
+                f"the file's decimal mark is {mark!r}: write {_MARK_WORDS[mark]}, or a comma and a "
+                "space between values",
             )
         raise self.fail(atom, "not a number")
 
-    def _text(self, atom: Atom) -> str:
+    def _text(self, atom: CellValue) -> str:
         if isinstance(atom.exact, str):
             return atom.exact
         if isinstance(atom.exact, Decimal) and atom.exact % 1:
@@ -204,12 +206,12 @@ class ReadColumn:
                 )
 
 
-def _one_order(atom: Atom) -> bool:
+def _one_order(atom: CellValue) -> bool:
     return bool(atom.days) and len(atom.days or {}) == 1
 
 
 def decimal_mark(columns: Iterable[ReadColumn], delimiter: str) -> str:
-    """The file's decimal mark, by declaration or by what only one mark explains; "." where it makes no difference.
+    """The file's decimal mark: declared, or the one that explains all; "." where it makes no difference.
 
     Raises:
         DecisionError: cells show both marks, or a cell has two readings and none shows the mark.
@@ -220,7 +222,7 @@ def decimal_mark(columns: Iterable[ReadColumn], delimiter: str) -> str:
         raise DecisionError(f"{numbers[0].source}: both decimal marks are declared; a file has one")
     if stated:
         return next(iter(stated))
-    shown: dict[str, tuple[ReadColumn, Atom]] = {}
+    shown: dict[str, tuple[ReadColumn, CellValue]] = {}
     for column, atom, mark, certain in _evidence(numbers, delimiter):
         if certain:
             shown.setdefault(mark, (column, atom))
@@ -237,12 +239,15 @@ def decimal_mark(columns: Iterable[ReadColumn], delimiter: str) -> str:
             if atom.number and atom.number.point != atom.number.comma:
                 raise column.fail(
                     atom,
-                    f"which mark is the decimal one? Declare {column.hint('number 1,5')} or {column.hint('number 1.5')}",
+                    f"which mark is the decimal one? Declare {column.hint('number 1,5')} or "
+                    f"{column.hint('number 1.5')}",
                 )
     return "."
 
 
-def _evidence(numbers: Iterable[ReadColumn], delimiter: str) -> Iterator[tuple[ReadColumn, Atom, str, bool]]:
+def _evidence(
+    numbers: Iterable[ReadColumn], delimiter: str
+) -> Iterator[tuple[ReadColumn, CellValue, str, bool]]:
     """Values that one mark alone explains, and whether that is certain: `1,5` may also be two values."""
     for column in numbers:
         for atom in (*column.atoms, *column.computed):

@@ -6,13 +6,13 @@
        text  number    number             a row of declarations (see `declared.py`)
     1  gold  > 100     5 %       as in May
 
-Outcomes are marked (`->`, `then`), declared, under Then, or right of a double line; without any of these the last
-column is the outcome. Remarks, notes and rule numbers are recognised and never conditions. Rules may stand in
-columns where marks or labels show it. What could be one or the other is refused.
+Outcomes are marked (`->`, `then`), declared, under Then, or right of a double line; without any of these the
+last column is the outcome. Remarks, notes and rule numbers are recognised and never conditions. Rules may stand
+in columns where marks or labels show it. What could be one or the other is refused.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NoReturn
@@ -20,40 +20,24 @@ from typing import NoReturn
 from vertigym.decisions.model import DecisionError
 from vertigym.decisions.spreadsheets.declared import Columns, Declared, Role, declared
 from vertigym.decisions.spreadsheets.drools_tables import drools_pages
-from vertigym.decisions.spreadsheets.sheet_pages import MOST_COLUMNS, Cell, Grid, Page, is_blank, turned
-
-POLICIES = {
-    "U": ("UNIQUE", ""), "A": ("ANY", ""), "P": ("PRIORITY", ""), "F": ("FIRST", ""), "R": ("RULE ORDER", ""),
-    "O": ("OUTPUT ORDER", ""), "C": ("COLLECT", ""), "C+": ("COLLECT", "SUM"), "C<": ("COLLECT", "MIN"),
-    "C>": ("COLLECT", "MAX"), "C#": ("COLLECT", "COUNT"),
-}  # fmt: skip
-_MARK = re.compile(r"^(?:(?:->|→|⇒|then\b)\s*(?=\S)|=>\s*(?=[^\W\d_]))", re.IGNORECASE)
-_GROUPS: Mapping[Role, str] = {
-    "condition": "if when condition conditions input inputs wenn bedingung bedingungen eingabe eingaben si entrées",
-    "outcome": "then action actions outcome outcomes output outputs result results dann aktion aktionen ausgabe ausgaben "
-    "ergebnis ergebnisse alors résultat résultats sorties",
-    "annotation": "annotation annotations remarks notes comments bemerkungen remarques",
-}
-_GROUP_OF = {word: role for role, words in _GROUPS.items() for word in words.split()}
-_REMARKS = set(
-    "remark remarks note notes comment comments annotation annotations bemerkung bemerkungen anmerkung anmerkungen hinweis "
-    "hinweise kommentar kommentare remarque remarques commentaire commentaires".split()
+from vertigym.decisions.spreadsheets.header_words import (
+    GROUPS,
+    MAYBE_NOTES,
+    POLICIES,
+    REMARKS,
+    RULE_NUMBERS,
+    is_marked,
+    is_name,
+    is_numbering,
+    is_test,
+    unmarked,
 )
-_NUMBERS = {
-    "", "#", "no", "no.", "nr", "nr.", "n°", "№", "rule", "rules", "rule #", "rule no", "rule no.", "rule id", "rule number",
-    "id", "s.no", "s.no.", "s. no.", "sr. no.", "sl. no.", "row", "regel", "regelnr.", "regel-nr.", "lfd. nr.", "règle",
-}  # fmt: skip
-_MAYBE_NOTES = set(
-    "description descriptions beschreibung source quelle reference ref author name title".split()
-)
-_LABEL = re.compile(r"(?:[^\W\d_]+[ .#_-]*)?(\d+)[.)]?")
-_TESTLIKE = re.compile(r"\s*(?:[<>≤≥≠=\[]|not\s*\(|[-+]?\d[\d.,]*\s*(?:%|$|\.\.))")
-
+from vertigym.decisions.spreadsheets.sheet_pages import MOST_COLUMNS, Cell, Page, is_blank, turned
 
 _MOST_TITLES = 50  # rows over a table
 
 
-class NotATable(DecisionError):
+class NoTableError(DecisionError):
     """A page on which no table of rules is found; the message is the reason."""
 
 
@@ -88,7 +72,7 @@ def find_tables(page: Page, columns: Columns, source: str) -> list[RawTable]:
     """The tables on a page: one, or several under each other where each has marks or a hit policy.
 
     Raises:
-        NotATable: there is none. DecisionError: there is one, but it has two readings.
+        NoTableError: there is none. DecisionError: there is one, but it has two readings.
     """
     width = len(page.grid[0]) if page.grid else 0
     if width > MOST_COLUMNS:
@@ -124,8 +108,8 @@ def _cut(page: Page, top: int, end: int) -> Page:
 def _is_head(row: Sequence[Cell]) -> bool:
     """Whether a row has marks, or a hit policy and names right of it."""
     filled = [cell for cell in row if cell.value is not None]
-    named = len(filled) > 2 and filled[0].text in POLICIES and all(map(_is_name, filled[1:]))
-    return named or any(map(_is_marked, filled))
+    named = len(filled) > 2 and filled[0].text in POLICIES and all(map(is_name, filled[1:]))
+    return named or any(map(is_marked, filled))
 
 
 def _turned_upright(page: Page) -> Page:
@@ -134,18 +118,18 @@ def _turned_upright(page: Page) -> Page:
     below = _cut(page, top, len(page.grid))
     rows = [row for row in below.grid if not is_blank(row)]
     left = next((x for x in range(len(rows[0]) if rows else 0) if not is_blank([row[x] for row in rows])), 0)
-    if len(rows) < 2 or any(_is_marked(cell) for row in rows for cell in row[left + 1 :]):
+    if len(rows) < 2 or any(is_marked(cell) for row in rows for cell in row[left + 1 :]):
         return page
     first, last = rows[0], rows[-1]
-    if all(map(_is_name, (row[left] for row in rows[:-1]))) and _numbers_rules(last, left, POLICIES):
+    if all(map(is_name, (row[left] for row in rows[:-1]))) and _numbers_rules(last, left, POLICIES):
         title = next((cell.text for cell in page.grid[top - 1] if top and cell.value is not None), page.title)
         return turned(
             replace(below, title=title, grid=[last, *below.grid[: below.grid.index(last)]], merged=())
         )
-    if any(_is_marked(row[left]) for row in rows[1:]):
+    if any(is_marked(row[left]) for row in rows[1:]):
         return turned(below)
     names = [row[left] for row in rows[1:]]
-    if _numbers_rules(first, left, {*POLICIES, *_NUMBERS}) and all(map(_is_name, names)):
+    if _numbers_rules(first, left, {*POLICIES, *RULE_NUMBERS}) and all(map(is_name, names)):
         return turned(below)
     return page
 
@@ -153,7 +137,7 @@ def _turned_upright(page: Page) -> Page:
 def _numbers_rules(row: Sequence[Cell], left: int, heads: Collection[str]) -> bool:
     labels = [cell for cell in row[left + 1 :] if cell.value is not None]
     head = row[left].text
-    return len(labels) > 1 and (head in heads or head.lower() in heads) and _is_numbering(labels)
+    return len(labels) > 1 and (head in heads or head.lower() in heads) and is_numbering(labels)
 
 
 class _Layout:
@@ -161,7 +145,7 @@ class _Layout:
         self.page, self.columns, self.source = page, columns, source
         self.lines = [y for y, row in enumerate(page.grid) if not is_blank(row)]
         if len(self.lines) < 2:
-            raise NotATable(f"{source}: a table needs a header row and at least one rule")
+            raise NoTableError(f"{source}: a table needs a header row and at least one rule")
         used = [x for x in range(len(page.grid[0])) if not is_blank([row[x] for row in page.grid])]
         self.left, self.right = min(used), max(used) + 1
         self.head = self._find_head()
@@ -169,7 +153,7 @@ class _Layout:
         self.types = self._declared_row(rest[0]) if rest else {}
         self.body = rest[1:] if self.types else rest
         if not self.body:
-            raise NotATable(f"{source}: a table needs a header row and at least one rule")
+            raise NoTableError(f"{source}: a table needs a header row and at least one rule")
         self._check_merges()
 
     def _row(self, y: int) -> list[Cell]:
@@ -178,10 +162,11 @@ class _Layout:
     # The header row.
 
     def _find_head(self) -> int:
-        marked = [y for y in self.lines if any(map(_is_marked, self._row(y)))]
+        marked = [y for y in self.lines if any(map(is_marked, self._row(y)))]
         if len(marked) > 1:
             raise DecisionError(
-                f"{self.source}: outcomes are marked in rows {_number(marked[0])} and {_number(marked[1])}: a sheet holds "
+                f"{self.source}: outcomes are marked in rows {_number(marked[0])} and "
+                f"{_number(marked[1])}: a sheet holds "
                 "one table; put the second on a sheet of its own"
             )
         if marked:
@@ -191,15 +176,16 @@ class _Layout:
             self._say_why(self.lines[0])
         filled = set(self.lines)
         for y in self.lines[self.lines.index(head) + 2 :]:
-            if y - 1 not in filled and all(map(_is_name, self._row(y))):
+            if y - 1 not in filled and all(map(is_name, self._row(y))):
                 raise DecisionError(
-                    f"{self.source}: row {_number(y)} looks like the headers of another table: mark the outcomes with -> in "
+                    f"{self.source}: row {_number(y)} looks like the headers of another table: mark "
+                    "the outcomes with -> in "
                     "the header row, delete the empty row, or put each table on a sheet of its own"
                 )
         return head
 
     def _heads(self) -> Iterator[int]:
-        """Rows that may be the headers, without marks: under groups, over declarations, or naming every column."""
+        """Rows that may be headers without marks: under groups, over declarations, or naming every column."""
         for y, below in list(pairwise(self.lines))[:_MOST_TITLES]:
             if self._groups(y) and not self._names_all(y):
                 yield below
@@ -211,21 +197,22 @@ class _Layout:
         row = self._row(y)
         if row[0].value is None:
             first = [self._row(line)[0] for line in self.lines if line > y]
-            row = row[1:] if is_blank(first) or _is_numbering(first) else []
+            row = row[1:] if is_blank(first) or is_numbering(first) else []
         names = {cell.text for cell in row}
-        headers = all(_is_name(cell) or cell.text.lower() in _NUMBERS for cell in row)
+        headers = all(is_name(cell) or cell.text.lower() in RULE_NUMBERS for cell in row)
         return headers and "" not in names and 1 < len(names) == len(row)
 
     def _say_why(self, y: int) -> NoReturn:
         row = self._row(y)
         unnamed = [cell for cell in row if cell.value is None]
-        if tests := [cell for cell in row[1:] if _TESTLIKE.match(cell.text)]:
+        if tests := [cell for cell in row[1:] if is_test(cell)]:
             raise DecisionError(
-                f"{self.source}: {tests[0].where} ({tests[0].text}) is no header; where the rules stand in columns, {_MARK_THEM}"
+                f"{self.source}: {tests[0].where} ({tests[0].text}) is no header; where the rules "
+                f"stand in columns, {_MARK_THEM}"
             )
         if len(unnamed) < len(row) - 1 and unnamed:
-            raise NotATable(f"{self.source}: column {re.sub(r'[0-9]', '', unnamed[0].where)} has no header")
-        raise NotATable(f"{self.source}: no row names every column, each by a name of its own")
+            raise NoTableError(f"{self.source}: column {re.sub(r'[0-9]', '', unnamed[0].where)} has no header")
+        raise NoTableError(f"{self.source}: no row names every column, each by a name of its own")
 
     def _declared_row(self, y: int) -> dict[int, Declared]:
         """The declarations by column where this row holds nothing else; {} where it holds rules."""
@@ -237,7 +224,8 @@ class _Layout:
             return {}
         if {(each.role, each.kind) for each in known.values()} == {("", "string")}:
             raise DecisionError(
-                f"{self.source}: row {_number(y)}: types, or a rule? Write condition text, outcome text for the types"
+                f"{self.source}: row {_number(y)}: types, or a rule? Write condition text, outcome "
+                "text for the types"
             )
         return known
 
@@ -246,7 +234,8 @@ class _Layout:
             cells = [self.page.grid[y][x] for y in (top, bottom) for x in (left, right)]
             if bottom > self.head and (right > left or top <= self.head) and cells[0].value is not None:
                 raise DecisionError(
-                    f"{self.source}: merged cells {cells[0].where}:{cells[-1].where}: a value may be merged over several "
+                    f"{self.source}: merged cells {cells[0].where}:{cells[-1].where}: a value may be "
+                    "merged over several "
                     "rules of one column, not over several columns; unmerge them"
                 )
 
@@ -263,7 +252,7 @@ class _Layout:
                 raise DecisionError(f"{self.source}: column {re.sub(r'[0-9]', '', row[x].where)} has no header")
         stated = {x: self._stated(x, row[x], groups.get(x, ""), skip) for x in places}
         chosen = bool(policy) or any(each.role == "outcome" for each in stated.values())
-        words = not chosen and all(_is_name(cell) for y in (self.head, *self.body) for cell in self._row(y))
+        words = not chosen and all(is_name(cell) for y in (self.head, *self.body) for cell in self._row(y))
         if words and (len(row) > len(self.body) + 1 or self._groups(self.head)):
             raise DecisionError(
                 f"{self.source}: which row or column holds the headers? {_MARK_THEM.capitalize()}"
@@ -276,8 +265,8 @@ class _Layout:
             if roles[x] != "annotation"
         )
         if len({column.is_outcome for column in columns}) < 2:
-            raise NotATable(f"{self.source}: a table needs a condition and an outcome (headers marked '->')")
-        heads = frozenset(_MARK.sub("", row[x].text) for x in places)
+            raise NoTableError(f"{self.source}: a table needs a condition and an outcome (headers marked '->')")
+        heads = frozenset(unmarked(row[x]) for x in places)
         return RawTable(self._title(policy), policy or "F", columns, self.page, chosen, heads)
 
     def _title(self, policy: str) -> str:
@@ -296,14 +285,15 @@ class _Layout:
         """How many columns hold the rules' numbers (0 or 1), and the hit policy over them."""
         cells = list(self._cells(0))
         filled = [cell for cell in cells if cell.value is not None]
-        numbered = len(filled) in (0, len(cells)) and (not filled or _is_numbering(cells))
-        if head.text not in POLICIES or not (numbered or _is_numbering(filled)):
+        numbered = len(filled) in (0, len(cells)) and (not filled or is_numbering(cells))
+        if head.text not in POLICIES or not (numbered or is_numbering(filled)):
             return (int(head.value is None and numbered)), ""
         digits = all(cell.text.isdigit() for cell in filled)
         if numbered and (not digits or [c.text for c in filled] == [str(n) for n, _ in enumerate(filled, 1)]):
             return 1, head.text
         raise DecisionError(
-            f"{self.source}: is {head.text} in {head.where} a hit policy or a condition? Number each rule 1, 2, 3 for the "
+            f"{self.source}: is {head.text} in {head.where} a hit policy or a condition? Number each "
+            "rule 1, 2, 3 for the "
             "hit policy, or give the condition a longer name"
         )
 
@@ -311,22 +301,22 @@ class _Layout:
         """The role of each column by a row of groups; {} where it is none."""
         row = self._row(y)
         words = {cell.text.lower().rstrip(":") for cell in row} - {""}
-        if words - set(_GROUP_OF) or not {"condition", "outcome"} <= {_GROUP_OF[word] for word in words}:
+        if words - set(GROUPS) or not {"condition", "outcome"} <= {GROUPS[word] for word in words}:
             return {}
         is_merged = any(top <= y <= bottom and right > left for top, left, bottom, right in self.page.merged)
         found: dict[int, Role] = {}
         role: Role = ""
         for x, cell in enumerate(row):
-            role = _GROUP_OF.get(cell.text.lower().rstrip(":"), "" if is_merged else role)
+            role = GROUPS.get(cell.text.lower().rstrip(":"), "" if is_merged else role)
             found[x] = role
         return found
 
     def _stated(self, x: int, head: Cell, group: Role, skip: int) -> Declared:
-        """What is said of a column: by option, by the declared row, by a mark, by its group, by double lines."""
-        name = _MARK.sub("", head.text)
+        """What is said of a column: by an option, the declared row, a mark, its group, double lines."""
+        name = unmarked(head)
         found = declared(self.columns.get(name, "")) or Declared()
         found = found.over(self.types.get(x, Declared()))
-        if _is_marked(head):
+        if is_marked(head):
             return found.over(Declared("outcome"))
         if group and not self._is_note(x, head):
             found = found.over(Declared(group))
@@ -336,7 +326,7 @@ class _Layout:
 
     def _is_note(self, x: int, head: Cell) -> bool:
         name = head.text.lower().rstrip(":")
-        return name in _REMARKS or (name in _NUMBERS and _is_numbering(list(self._cells(x))))
+        return name in REMARKS or (name in RULE_NUMBERS and is_numbering(list(self._cells(x))))
 
     def _roles(
         self, places: Sequence[int], row: Sequence[Cell], stated: dict[int, Declared]
@@ -348,11 +338,12 @@ class _Layout:
         open_ = [x for x in places if not roles[x]]
         for x in open_:
             name = row[x].text.lower().rstrip(":")
-            if name in _MAYBE_NOTES and outcomes and x > outcomes[-1]:
+            if name in MAYBE_NOTES and outcomes and x > outcomes[-1]:
                 roles[x] = "annotation"
-            elif name in _NUMBERS or name in _MAYBE_NOTES:
+            elif name in RULE_NUMBERS or name in MAYBE_NOTES:
                 raise DecisionError(
-                    f"{self.source}: is the column {row[x].text!r} a note or part of the rules? Declare it: --column "
+                    f"{self.source}: is the column {row[x].text!r} a note or part of the rules? "
+                    "Declare it: --column "
                     f"'{row[x].text}=annotation' (or =condition, =outcome)"
                 )
         open_ = [x for x in open_ if not roles[x]]
@@ -364,7 +355,7 @@ class _Layout:
 
     def _names(self, places: Sequence[int], row: Sequence[Cell]) -> dict[int, str]:
         """Headers without marks; under groups where two are the same."""
-        names = {x: _MARK.sub("", row[x].text) for x in places}
+        names = {x: unmarked(row[x]) for x in places}
         above = self._row(self.head - 1) if self.head - 1 in self.lines else []
         if len(set(names.values())) < len(names) and len({c.text for c in above} - {""}) > 1:
             return {x: f"{above[x].text}.{name}" if above[x].text else name for x, name in names.items()}
@@ -372,31 +363,6 @@ class _Layout:
 
 
 _MARK_THEM = "mark each outcome with -> in front of its name"
-
-
-def _is_marked(cell: Cell) -> bool:
-    return isinstance(cell.value, str) and _MARK.match(cell.value) is not None
-
-
-def _is_name(cell: Cell) -> bool:
-    """Whether a cell could be a header: a text that is no test, number, date, wildcard or list."""
-    return (
-        isinstance(cell.value, str)
-        and not _TESTLIKE.match(cell.value)
-        and re.search(r"[^\W\d_]", cell.value) is not None
-        and cell.value.lower() not in ("true", "false", "any", "null")
-    )
-
-
-def _is_numbering(cells: Sequence[Cell]) -> bool:
-    """Whether cells number the rules: `1 2 3`, `R10 R20`, `Rule 1`: one prefix, rising numbers."""
-    found = [_LABEL.fullmatch(cell.text) for cell in cells]
-    if not found or not all(found):
-        return False
-    prefixes = {match.group()[: match.start(1)].strip() for match in found if match}
-    numbers = [int(match[1]) for match in found if match and len(match[1]) < 10]
-    rising = all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
-    return len(prefixes) == 1 and rising and len(numbers) == len(found)
 
 
 def _number(line: int) -> int:

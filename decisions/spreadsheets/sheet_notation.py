@@ -4,8 +4,8 @@
     1,500       1500 with a point, 1.5 with a comma   31.12.2024          one day
     1,5         1.5 with a comma only               01/02/2024          two days: day or month first
 
-Nothing is chosen here. `sheet_columns` sees all cells and chooses, or refuses. (babel's `parse_decimal` needs to
-be told the locale, reads 1,5 as 15 in English and does not know the Swiss apostrophe.)
+Nothing is chosen here. `sheet_columns` sees all cells and chooses, or refuses. (babel's `parse_decimal` needs
+to be told the locale, reads 1,5 as 15 in English and does not know the Swiss apostrophe.)
 """
 
 import re
@@ -34,14 +34,17 @@ def _form(decimal: str, groups: str, more: str = "") -> re.Pattern[str]:
 _POINT = _form(".", ",", r"|[1-9]\d?(?:,\d\d)*,\d{3}")  # and lakh: 12,34,567
 _COMMA = _form(",", ".")
 _CURRENCIES = {
-    "€": "EUR", "£": "GBP", "₹": "INR", "Rs": "INR", "Rs.": "INR", "$": "USD", "US$": "USD", "¥": "JPY", "Fr.": "CHF",
-    "kr": "kr", "zł": "PLN", "Kč": "CZK", "₽": "RUB", "₺": "TRY", "₩": "KRW", "₪": "ILS", "R$": "BRL",
+    "€": "EUR", "£": "GBP", "₹": "INR", "Rs": "INR", "Rs.": "INR", "$": "USD", "US$": "USD", "¥": "JPY",
+    "Fr.": "CHF", "kr": "kr", "zł": "PLN", "Kč": "CZK", "₽": "RUB", "₺": "TRY", "₩": "KRW", "₪": "ILS",
+    "R$": "BRL",
 }  # fmt: skip
-_CODES = (
-    "EUR USD GBP CHF INR JPY CNY SEK NOK DKK PLN CZK HUF RON AUD CAD NZD ZAR BRL MXN SGD HKD KRW TRY ILS THB AED"
-).split()
+_CODES = [
+    "EUR", "USD", "GBP", "CHF", "INR", "JPY", "CNY", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "RON", "AUD",
+    "CAD", "NZD", "ZAR", "BRL", "MXN", "SGD", "HKD", "KRW", "TRY", "ILS", "THB", "AED",
+]  # fmt: skip
 _UNIT = "|".join(map(re.escape, sorted([*_CURRENCIES, *_CODES, "%"], key=len, reverse=True)))
 _DRESSED = re.compile(
+    rf""
     rf"{_SIGN}(?P<before>{_UNIT})?[{_SPACES}]*(?P<inner>[+\-\u2212]?[\d.,].*?)(?P<none>[.,][-\u2013\u2014]{{1,2}})?"
     rf"[{_SPACES}]*(?P<after>{_UNIT})?"
 )
@@ -117,12 +120,12 @@ _NAMED = re.compile(
 _TIME = re.compile(
     r"(?:.*[ T])?\d{1,2}:\d\d(?::\d\d)?(?: ?[ap]\.?m\.?| Uhr)?(?:Z|[+-]\d\d:\d\d)?", re.IGNORECASE
 )
-_MONTHS = {
-    name[:length]: place
-    for place, name in enumerate(
-        "january february march april may june july august september october november december".split(), 1
-    )
-    for length in (3, 4 if name == "september" else 3, len(name))
+_MONTH_NAMES = [
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+    "november", "december",
+]  # fmt: skip
+_MONTHS = {name[:length]: place for place, name in enumerate(_MONTH_NAMES, 1) for length in (3, len(name))} | {
+    "sept": 9
 }
 _WRITE = "write it as 2024-01-31, or in quotes where it is a text"
 

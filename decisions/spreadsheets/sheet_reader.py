@@ -1,4 +1,4 @@
-"""From the tables of a spreadsheet to a decision model: one node a table, each after those it takes values from."""
+"""From the tables of a spreadsheet to a decision model: a node for each, after those it takes values from."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,12 +21,13 @@ from vertigym.decisions.jdm import (
 from vertigym.decisions.model import DecisionError
 from vertigym.decisions.sfeel import Term, quoted
 from vertigym.decisions.spreadsheets.declared import Columns, Declared
+from vertigym.decisions.spreadsheets.header_words import POLICIES
 from vertigym.decisions.spreadsheets.sheet_columns import ReadColumn, decimal_mark, literal
 from vertigym.decisions.spreadsheets.sheet_formulas import Formula, formula
-from vertigym.decisions.spreadsheets.sheet_layout import POLICIES, NotATable, RawColumn, RawTable, find_tables
+from vertigym.decisions.spreadsheets.sheet_layout import NoTableError, RawColumn, RawTable, find_tables
 from vertigym.decisions.spreadsheets.sheet_notation import Number
 from vertigym.decisions.spreadsheets.sheet_pages import Cell, Page, read_pages
-from vertigym.decisions.spreadsheets.sheet_tests import Atom, Condition, Kind, condition, outcome
+from vertigym.decisions.spreadsheets.sheet_tests import CellValue, Condition, Kind, condition, outcome
 
 T = TypeVar("T")
 _DMN_SHEETS = {
@@ -87,7 +88,7 @@ def _tables(
         where = f"{source}: sheet {page.title!r}" if len(titles) > 1 else source
         try:
             found += find_tables(page, columns, where)
-        except NotATable as error:
+        except NoTableError as error:
             if len(wanted) == 1:
                 raise
             skipped[page.title] = str(error).removeprefix(f"{where}: ")
@@ -101,7 +102,8 @@ def _tables(
     if len(found) > 1 and not chosen:
         names = ", ".join(table.title for table in found)
         raise DecisionError(
-            f"{source}: {len(found)} sheets with content ({names}): name one with --sheet, or mark the outcomes of each "
+            f"{source}: {len(found)} sheets with content ({names}): name one with --sheet, or mark "
+            "the outcomes of each "
             "table of rules with ->"
         )
     if chosen and len(found) > len(chosen):
@@ -125,7 +127,8 @@ def _listed(page: Page, source: str) -> set[str]:
     before = [name for name in head[: head.index("Decisions") if "Decisions" in head else 0] if name]
     if not head or before:
         raise DecisionError(
-            f"{source}: sheet {page.title!r}: a column {_EXECUTE!r} is needed, and tables that run only under conditions "
+            f"{source}: sheet {page.title!r}: a column {_EXECUTE!r} is needed, and tables that run "
+            "only under conditions "
             f"({', '.join(before) or 'none'}) are not supported; name one sheet with --sheet"
         )
     return {row[head.index(_EXECUTE)] for row in rows[rows.index(head) + 1 :]} - {""}
@@ -144,7 +147,8 @@ class _Table:
         self.policy, self.aggregate = POLICIES[raw.policy]
         if self.policy in ("PRIORITY", "OUTPUT ORDER"):
             raise DecisionError(
-                f"{source}: hit policy {self.policy} needs priorities of outputs, which a sheet does not state; put the rules "
+                f"{source}: hit policy {self.policy} needs priorities of outputs, which a sheet does "
+                "not state; put the rules "
                 "in that order and use F"
             )
         if any(column.is_outcome and column.name == "Execute" for column in raw.columns):
@@ -157,7 +161,7 @@ class _Table:
             raise DecisionError(f"{source}: two columns are called {twice[0]!r}")
         self.fields = dict(zip((column.name for column in raw.columns), names, strict=True))
         self.conditions = [self._conditions(column) for column in raw.columns if not column.is_outcome]
-        self.values: list[list[Atom | Formula | None]] = []
+        self.values: list[list[CellValue | Formula | None]] = []
         self.outcomes = [self._outcomes(column) for column in raw.columns if column.is_outcome]
         self.columns = [*self.conditions, *self.outcomes]
         for place, given in enumerate(zip(*self.values, strict=True)):
@@ -190,7 +194,7 @@ class _Table:
     def _outcomes(self, column: RawColumn) -> ReadColumn:
         names = [each.name for each in self.conditions]
 
-        def one(cell: Cell) -> Atom | Formula | None:
+        def one(cell: Cell) -> CellValue | Formula | None:
             atom = outcome(cell, is_typed=self.raw.page.is_typed)
             if (
                 atom is None
@@ -203,13 +207,17 @@ class _Table:
 
         values = [self._read(one, cell) for cell in column.cells]
         self.values.append(values)
-        made = ReadColumn(column.name, self.source, column.declared, [v for v in values if isinstance(v, Atom)])
+        made = ReadColumn(
+            column.name, self.source, column.declared, [v for v in values if isinstance(v, CellValue)]
+        )
         for value in values:
             if isinstance(value, Formula):
                 made.declared = column.declared.over(Declared(kind="number"))
                 numbers = (part for part in value.parts if isinstance(part, Number))
                 kinds: frozenset[Kind] = frozenset({"number"})
-                made.computed += [Atom(value.text, value.where, kinds, number=n, bare=False) for n in numbers]
+                made.computed += [
+                    CellValue(value.text, value.where, kinds, number=n, bare=False) for n in numbers
+                ]
         return made
 
     def policy_table(self, mark: str, schema: dict[str, Any], target: str) -> PolicyTable:
@@ -249,11 +257,11 @@ class _Table:
         return f"row {rows.pop()}" if len(rows) == 1 else f"column {re.sub('[0-9]+', '', cells[0])}"
 
     def _given(
-        self, column: ReadColumn, value: Atom | Formula | None, mark: str, numbered: Mapping[str, str]
+        self, column: ReadColumn, value: CellValue | Formula | None, mark: str, numbered: Mapping[str, str]
     ) -> str:
         if value is None:
             return "null"
-        if isinstance(value, Atom):
+        if isinstance(value, CellValue):
             return _engine_value(column, value, mark, is_test=False)
         where = f"{self.source}: cell {value.where}: {value.text!r}"
         if other := set(value.names) - set(numbered):
@@ -264,7 +272,7 @@ class _Table:
             raise DecisionError(f"{where}: {error}") from None
 
 
-def _engine_value(column: ReadColumn, atom: Atom, mark: str, *, is_test: bool) -> str:
+def _engine_value(column: ReadColumn, atom: CellValue, mark: str, *, is_test: bool) -> str:
     """One value in the engine's words; a date in a test is read as one."""
     value = column.value(atom, mark)
     if isinstance(value, str):
@@ -321,7 +329,8 @@ class _Chain:
             for field in table.decides:
                 if field in self.gives:
                     raise DecisionError(
-                        f"{source}: {field!r} is decided by two tables ({self.gives[field].raw.title}, {table.raw.title}): name "
+                        f"{source}: {field!r} is decided by two tables "
+                        f"({self.gives[field].raw.title}, {table.raw.title}): name "
                         "one with --sheet"
                     )
                 self.gives[field] = table
@@ -364,5 +373,6 @@ class _Chain:
         known, title = kinds.setdefault(name, (kind, table.raw.title))
         if kind and known and known != kind:
             raise DecisionError(
-                f"{self.source}: {name!r} is a {known} in {title} and a {kind} in {table.raw.title}: declare one type"
+                f"{self.source}: {name!r} is a {known} in {title} and a {kind} in {table.raw.title}: "
+                "declare one type"
             )

@@ -3,7 +3,7 @@
     books, music     [31..60]  31-60  31 – 60     <= 30   ≤ 30     65+     not(toys)   ≠ toys     "n/a"
     (empty)  -  –  *  any      matches anything
 
-What has two readings whatever stands beside it (`n/a`, `5 or 10`, `under 18`) is refused here, with what to write.
+What has two readings whatever stands beside it (`n/a`, `5 or 10`, `under 18`) is refused, with what to write.
 """
 
 import re
@@ -34,9 +34,13 @@ _TWO_SIDED = re.compile(
 _INTERVAL = re.compile(r"([\[(\]])(.+?)\s*\.\.\.?\s*(.+?)([\])\[])", re.DOTALL)
 _CALL = re.compile(r'date\s*\(\s*("[^"]*")\s*\)|@("[^"]*")')
 _WORDS = re.compile(
-    r"(?:under|below|over|above|at least|at most|no more than|more than|less than|up to|from|until|before|after|since|"
-    r"max\.?|min\.?|maximum|minimum|unter|über|ab|bis|mindestens|höchstens|maximal|minimal|mehr als|weniger als|vor|nach|"
-    r"seit|moins de|plus de|au moins|au plus|jusqu'à|à partir de|avant|après|not|no|except|all but|nicht|außer|ohne|sauf)"
+    r"(?:under|below|over|above|at least|at most|no more than|more than|less than|up "
+    r"to|from|until|before|after|since|"
+    r"max\.?|min\.?|maximum|minimum|unter|über|ab|bis|mindestens|höchstens|maximal|minimal|mehr "
+    r"als|weniger als|vor|nach|"
+    r"seit|moins de|plus de|au moins|au plus|jusqu'à|à partir de|avant|après|not|no|except|all "
+    r"but|nicht|außer|ohne|sauf)"
+    r""
     r"\s+(?P<rest>.*)|.*\d.*\b(?:and|or|und|oder|et|ou)\s+(?:more|over|older|above|less|under|younger|mehr|älter|weniger|plus)",
     re.IGNORECASE,
 )  # fmt: skip
@@ -46,7 +50,7 @@ _MARKS = {"x", "✓", "✔", "☑", "✗", "✘", "☒"}
 
 
 @dataclass(frozen=True, slots=True)
-class Atom:
+class CellValue:
     """One value as written, with the types it may have. `exact` is that of a typed cell, a quoted text, null.
 
     `stored`: how a typed file keeps digits that are no number: "text", or "format" where it also shows them so.
@@ -73,11 +77,11 @@ class Test:
     """`= != < <= > >=` one value, or between two: `[ ]` closed, `( )` open ends."""
 
     sign: str
-    low: Atom
-    high: Atom | None = None
+    low: CellValue
+    high: CellValue | None = None
 
     @property
-    def atoms(self) -> tuple[Atom, ...]:
+    def atoms(self) -> tuple[CellValue, ...]:
         """Its values."""
         return (self.low,) if self.high is None else (self.low, self.high)
 
@@ -114,7 +118,7 @@ def condition(cell: Cell, *, is_typed: bool) -> Condition:
     return Condition(cell.where, tuple(tests), bool(negated))
 
 
-def outcome(cell: Cell, *, is_typed: bool) -> Atom | None:
+def outcome(cell: Cell, *, is_typed: bool) -> CellValue | None:
     """A cell as an outcome; None where it gives none.
 
     Raises:
@@ -131,13 +135,13 @@ def outcome(cell: Cell, *, is_typed: bool) -> Atom | None:
     return atom(text, cell, is_typed=is_typed)
 
 
-def typed(cell: Cell) -> Atom:
+def typed(cell: Cell) -> CellValue:
     """The value of a cell whose type the file knows."""
     value, shown = cell.value, str(cell.value)
     if isinstance(value, bool):
-        return Atom(shown.lower(), cell.where, frozenset({"boolean"}), value)
+        return CellValue(shown.lower(), cell.where, frozenset({"boolean"}), value)
     if isinstance(value, date):
-        return Atom(value.isoformat(), cell.where, frozenset({"date"}), value)
+        return CellValue(value.isoformat(), cell.where, frozenset({"date"}), value)
     if cell.padded:
         raise ValueError(
             "a number shown with leading zeros: is it a number or a text? Format it as one of them"
@@ -146,13 +150,13 @@ def typed(cell: Cell) -> Atom:
     if isinstance(value, int) and not cell.percent:
         if abs(value) > 10**15:
             raise ValueError("more than 15 digits: a number does not keep them; write a text in quotes")
-        return Atom(shown, cell.where, frozenset({"number", "string"}), exact, Number(exact, exact))
+        return CellValue(shown, cell.where, frozenset({"number", "string"}), exact, Number(exact, exact))
     unit = "%" if cell.percent else ""
     scaled = exact * 100 if cell.percent else exact
-    return Atom(shown, cell.where, frozenset({"number"}), exact, Number(scaled, scaled, unit))
+    return CellValue(shown, cell.where, frozenset({"number"}), exact, Number(scaled, scaled, unit))
 
 
-def atom(text: str, cell: Cell, *, is_typed: bool, bare: bool = True) -> Atom:
+def atom(text: str, cell: Cell, *, is_typed: bool, bare: bool = True) -> CellValue:
     """A text as one value.
 
     Raises:
@@ -162,29 +166,29 @@ def atom(text: str, cell: Cell, *, is_typed: bool, bare: bool = True) -> Atom:
     if found := _CALL.fullmatch(text):
         literal = (found[1] or found[2])[1:-1]
         if re.fullmatch(r"\d{4}-\d\d-\d\d", literal) and (known := days(literal)):
-            return Atom(text, where, frozenset({"date"}), known["dmy"], bare=bare)
+            return CellValue(text, where, frozenset({"date"}), known["dmy"], bare=bare)
         raise ValueError('a date is written date("2024-01-31")')
     if quoted := re.fullmatch(r'"((?:[^"\\]|\\.)*)"|\'([^\']*)\'', text):
         plain = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted[1] is not None else quoted[2]
-        return Atom(text, where, frozenset({"string"}), plain, bare=bare)
+        return CellValue(text, where, frozenset({"string"}), plain, bare=bare)
     if len(text) > _MOST_WORDS:
         if re.fullmatch(r"[\d.,]+", text):
             raise ValueError("more digits than a number keeps; write a text in quotes")
-        return Atom(text, where, frozenset({"string"}), bare=bare)
+        return CellValue(text, where, frozenset({"string"}), bare=bare)
     if '"' in text:
         raise ValueError('quotes go around a whole text: "a text"')
     if text.lower() in ("true", "false"):
-        return Atom(text, where, frozenset({"boolean"}), text.lower() == "true", bare=bare)
+        return CellValue(text, where, frozenset({"boolean"}), text.lower() == "true", bare=bare)
     if found_days := days(text):
-        return Atom(text, where, frozenset({"date"}), None, None, found_days, bare=bare)
+        return CellValue(text, where, frozenset({"date"}), None, None, found_days, bare=bare)
     if found_number := number(text):
         digits = bare and re.fullmatch(r"[1-9]\d*|0", text) is not None
         kinds: frozenset[Kind] = frozenset({"number", "string"} if digits else {"number"})
         stored: Any = ("format" if cell.as_text else "text") if is_typed and digits else ""
-        return Atom(text, where, kinds, None, found_number, stored=stored, bare=bare)
+        return CellValue(text, where, kinds, None, found_number, stored=stored, bare=bare)
     if re.fullmatch(r"\d+([.,]\d+)?e[+-]?\d+", text, re.IGNORECASE):
         raise ValueError("a number in powers of ten, or a code? Write all digits, or the code in quotes")
-    return Atom(text, where, frozenset({"string"}), bare=bare)
+    return CellValue(text, where, frozenset({"string"}), bare=bare)
 
 
 def _unfolded(text: str) -> str:
@@ -219,7 +223,7 @@ def _tests(part: str, cell: Cell, *, is_typed: bool) -> Iterator[Test]:
     if part in _NOTHING:
         raise ValueError("a value is missing beside a comma")
     if part == "null":
-        yield Test("=", Atom(part, cell.where, frozenset(), "null"))
+        yield Test("=", CellValue(part, cell.where, frozenset(), "null"))
     elif re.fullmatch(r"\d+(?:,\d+)+", part) and not number(part):
         yield from (Test("=", atom(digits, cell, is_typed=is_typed)) for digits in part.split(","))
     else:
@@ -227,7 +231,7 @@ def _tests(part: str, cell: Cell, *, is_typed: bool) -> Iterator[Test]:
 
 
 def _test(part: str, cell: Cell, *, is_typed: bool) -> Test:
-    def bound(text: str) -> Atom:
+    def bound(text: str) -> CellValue:
         return atom(text.strip(), cell, is_typed=is_typed, bare=False)
 
     if len(part) > _MOST_WORDS:
@@ -250,14 +254,13 @@ def _test(part: str, cell: Cell, *, is_typed: bool) -> Test:
     return Test("=", _word(part, cell, is_typed=is_typed))
 
 
-def _word(part: str, cell: Cell, *, is_typed: bool) -> Atom:
+def _word(part: str, cell: Cell, *, is_typed: bool) -> CellValue:
     """A value that is compared as it is; what looks like a test in words is refused."""
     found = atom(part, cell, is_typed=is_typed)
     if found.kinds != {"string"} or found.exact is not None:
         return found
-    if call := re.match(r"([\w ]+?)\s*\(.*\)\s*$", part) or re.match(r"(\w+)\(", part):
-        if call[1] not in ("date", "time") and (part[call.end() :].strip() or part[call.end(1)] == "("):
-            raise ValueError(f"unknown function {call[1]!r}; a text is written in quotes")
+    if call := re.match(r"(\w+)\(", part):
+        raise ValueError(f"unknown function {call[1]!r}; a text is written in quotes")
     if re.search(r"[<>=≤≥≠]", part):
         raise ValueError("not a test; write < 5, [5..10], a list with commas, or a text in quotes")
     if part[0] in "[](" or part[-1] in "[]":
@@ -310,6 +313,6 @@ def _shared(low: str, high: str) -> tuple[str, str]:
     return low, high
 
 
-def is_mark(found: Atom) -> bool:
+def is_mark(found: CellValue) -> bool:
     """Whether it is a cross or a tick."""
     return found.exact is None and found.text.lower() in _MARKS

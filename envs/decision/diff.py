@@ -225,8 +225,8 @@ def compare_files(
     columns: Mapping[str, str] | None = None,
     scripts: Engine = sandboxed,
 ) -> RuleComparison:
-    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it, `sheet`
-    and `columns` say how spreadsheets are read, `scripts` runs JavaScript in the models.
+    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it,
+    `sheet` and `columns` say how spreadsheets are read, `scripts` runs JavaScript in the models.
 
     Raises:
         DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.

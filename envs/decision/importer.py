@@ -103,7 +103,7 @@ def import_decision(
         contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
             without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
-        columns: what is declared of a spreadsheet's columns, header -> words (`decisions.spreadsheets.declared`).
+        columns: what is declared of a spreadsheet's columns, header -> words (`spreadsheets/declared.py`).
         scripts: what runs JavaScript in the model.
         force: replace `out` also where its files were edited.
 
