@@ -333,13 +333,13 @@ def page(known: Known, how: Style) -> tuple[list[list[Value]], list[str]]:
     if how.group_row:
         offset = int(how.numbered)
         words = random_.choice([("If", "Then"), ("Conditions", "Actions"), ("Inputs", "Outputs")])
-        row: list[Value] = [""] * len(grid[0])
-        row[offset], row[offset + len(known.conditions)] = words
-        grid.insert(0, row)
+        above: list[Value] = [""] * len(grid[0])
+        above[offset], above[offset + len(known.conditions)] = words
+        grid.insert(0, above)
         merges.append((0, offset, 0, offset + len(known.conditions) - 1))
         merges.append((0, offset + len(known.conditions), 0, offset + width - 1))
     if how.merged:
-        merges += _runs(grid, 2 + how.declared, int(how.numbered), len(known.conditions), known)
+        merges += _runs(2 + how.declared, int(how.numbered), known)
     if how.transposed:
         label = random_.choice(["Rule {}", "R{}", "{}"])
         labels = ["", *(label.format(number) for number in range(1, len(known.rules) + 1))]
@@ -366,10 +366,10 @@ def _declared(role: str, column: Column, place: Place) -> str:
     return f"{role} {({'number': number, 'boolean': 'boolean'}).get(column.kind, 'text')}"
 
 
-def _runs(grid: list[list[Value]], top: int, left: int, width: int, known: Known) -> list[tuple[int, ...]]:
-    """Equal neighbours of the first condition, as merged cells (the rules' own texts made equal first)."""
+def _runs(top: int, left: int, known: Known) -> list[tuple[int, int, int, int]]:
+    """Equal neighbours among the tests of the first condition, as merged cells."""
     same = [tests[0] for tests, _ in known.rules]
-    found: list[tuple[int, ...]] = []
+    found: list[tuple[int, int, int, int]] = []
     start = 0
     for at in range(1, len(same) + 1):
         if at == len(same) or same[at] != same[start] or same[start].kind == "any":
