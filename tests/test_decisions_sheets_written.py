@@ -6,7 +6,7 @@ from typing import Any
 
 import openpyxl
 import pytest
-from openpyxl.styles import Border, Side
+from openpyxl.styles import Border, Font, Side
 
 from vertigym.benchmarks.spreadsheets import AMBIGUOUS, guesses, measure
 from vertigym.core.errors import ConfigError
@@ -143,6 +143,10 @@ def test_declared_types(tmp_path: Path) -> None:
         (["=> 5"], "not a test"),
         (["1E+05"], "powers of ten"),
         (["not gold"], r"not\(gold\)"),
+        (["otherwise"], "Leave it empty"),
+        (["All"], '"All" in quotes'),
+        (["A*"], "patterns"),
+        (["'0123"], "quotes go around"),
         (["5k", "> 5"], "mixes types"),
         (["> 5 and > 7"], "two limits on one side"),
         (["1.5", "2,7"], "decimal mark|show"),
@@ -222,6 +226,19 @@ def test_how_a_cell_is_shown_counts(
         read_model(file)
 
 
+def test_what_is_hidden_or_struck_out_is_no_rule_in_silence(tmp_path: Path) -> None:
+    for change, says in (("hidden", "row 3 is hidden"), ("strike", "cell A3: struck out")):
+        file = workbook(tmp_path, rules=[["plan", "-> fee"], ["a", 5], ["b", 1]])
+        book = openpyxl.load_workbook(file)
+        if change == "hidden":
+            book.worksheets[0].row_dimensions[3].hidden = True
+        else:
+            book.worksheets[0]["A3"].font = Font(strike=True)
+        book.save(file)
+        with pytest.raises(DecisionError, match=says):
+            read_model(file)
+
+
 # Layouts.
 
 
@@ -265,6 +282,11 @@ def test_groups_over_the_headers_give_roles_and_tell_names_apart(tmp_path: Path)
 def test_rules_in_columns(tmp_path: Path, labels: str) -> None:
     found = rules(tmp_path, f"{labels}age;> 5;\ntier;gold;silver\n-> fee;1;2\n")
     assert found == ["age > 5, tier 'gold' -> fee 1", "tier 'silver' -> fee 2"]
+
+
+def test_headers_that_are_repeated_are_no_rule(tmp_path: Path) -> None:
+    with pytest.raises(DecisionError, match="row 3 repeats the headers"):
+        rules(tmp_path, "tier;desk\ngold;A\ntier;desk\n")
 
 
 def test_an_error_names_the_column_of_a_rule_in_a_column(tmp_path: Path) -> None:
@@ -316,6 +338,12 @@ def test_tables_under_each_other(tmp_path: Path) -> None:
         "tier 'gold' -> fee 5",
         "fee > 3 -> desk 'A'",
     ]
+
+
+def test_a_file_of_another_encoding_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("Größe;-> fee\n5;1\n".encode("latin-1"))
+    with pytest.raises(DecisionError, match="not UTF-8 .*: save it as 'CSV UTF-8'"):
+        read_model(tmp_path / "t.csv")
 
 
 # Declarations.

@@ -155,6 +155,10 @@ class _Layout:
         if not self.body:
             raise NoTableError(f"{source}: a table needs a header row and at least one rule")
         self._check_merges()
+        heads = [cell.text for cell in self._row(self.head)]
+        for y in self.body:
+            if [cell.text for cell in self._row(y)] == heads:
+                raise DecisionError(f"{self.source}: row {_number(y)} repeats the headers: delete it")
 
     def _row(self, y: int) -> list[Cell]:
         return self.page.grid[y][self.left : self.right]

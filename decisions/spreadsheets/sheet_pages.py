@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vertigym.core.errors import MissingDependencyError
+from vertigym.core.errors import DataError, MissingDependencyError
 from vertigym.core.files import dumps, read_text
 from vertigym.decisions.model import MOST_CHARACTERS, DecisionError
 
@@ -84,7 +84,11 @@ def letter(place: int) -> str:
 
 
 def _csv(file: Path) -> Page:
-    text = read_text(file, MOST_CHARACTERS)
+    try:
+        text = read_text(file, MOST_CHARACTERS)
+    except DataError as error:
+        remedy = ": save it as 'CSV UTF-8'" if "UTF-8" in str(error) else ""
+        raise DecisionError(f"{error}{remedy}") from None
     delimiter = _delimiter(text)
     rows: list[list[str]] = []
     try:
@@ -116,7 +120,7 @@ def _delimiter(text: str) -> str:
 
 
 def _csv_cell(text: str, where: str, file: Path) -> Cell:
-    text = text.strip()
+    text = _clean(text)
     if text.startswith("=") and not text.startswith("=>"):
         raise DecisionError(f"{file}: cell {where}: a formula ({text}): write its value")
     return Cell(text or None, where)
@@ -142,6 +146,9 @@ def _workbook(file: Path) -> list[Page]:
 
 def _page(sheet: Any, file: Path) -> Page:
     _check_size(file, sheet.max_row, sheet.max_column)
+    hidden = [*_hidden(sheet.row_dimensions, "row"), *_hidden(sheet.column_dimensions, "column")]
+    if hidden and sheet.sheet_state == "visible":
+        raise DecisionError(f"{file}: sheet {sheet.title!r}: {hidden[0]} is hidden: show it, or delete it")
     grid = [[_cell(cell, file) for cell in row] for row in sheet.iter_rows()]
     merged = tuple(
         (found.min_row - 1, found.min_col - 1, found.max_row - 1, found.max_col - 1)
@@ -153,6 +160,15 @@ def _page(sheet: Any, file: Path) -> Page:
                 inner = grid[y][x]
                 grid[y][x] = replace(grid[top][left], where=inner.where, edges=inner.edges)
     return Page(sheet.title, grid, merged, is_typed=True, hidden=sheet.sheet_state != "visible")
+
+
+def _hidden(dimensions: Any, kind: str) -> Iterator[str]:
+    yield from (f"{kind} {key}" for key, dimension in dimensions.items() if dimension.hidden)
+
+
+def _clean(text: str) -> str:
+    """The text without space around it and without letters that nobody sees."""
+    return re.sub(r"[\u200b\u200c\u2060\ufeff\u00ad]", "", text).strip()
 
 
 def _check_size(file: Path, rows: int, columns: int) -> None:
@@ -173,11 +189,13 @@ def _cell(cell: Any, file: Path) -> Cell:
             raise DecisionError(f"{file}: cell {where}: a date with a time is not supported, only dates")
         value = value.date()
     if isinstance(value, str):
-        value = value.strip() or None
+        value = _clean(value) or None
     elif not (value is None or isinstance(value, bool | int | float | date)):
         raise DecisionError(f"{file}: cell {where}: {dumps(str(value))} is not a text, number or date")
     if not cell.has_style:
         return Cell(value, where)
+    if value is not None and cell.font is not None and cell.font.strike:
+        raise DecisionError(f"{file}: cell {where}: struck out: delete it, or write it plainly")
     shown = str(cell.number_format)
     return Cell(
         value,

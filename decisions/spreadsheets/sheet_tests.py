@@ -22,7 +22,34 @@ Kind = Literal["number", "string", "boolean", "date"]
 _ANY = {"", "-", "–", "—", "*", "any"}  # noqa: RUF001 (dashes as people type them)
 _NOTHING = {"", "-", "–", "—"}  # noqa: RUF001
 _MISSING = re.compile(r"n\s?[./]\s?a\.?|na|#n/a|k\.\s?a\.?|\?|tbd", re.IGNORECASE)
-_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
+_CATCH_ALL = {
+    "all",
+    "alle",
+    "tous",
+    "toutes",
+    "every",
+    "everything",
+    "beliebig",
+    "egal",
+    "otherwise",
+    "else",
+    "sonst",
+    "sinon",
+    "default",
+    "other",
+    "others",
+    "rest",
+    "andere",
+    "autre",
+    "autres",
+    "empty",
+    "blank",
+    "(blank)",
+    "missing",
+    "leer",
+    "vide",
+}
+_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "\u2010": "-", "\u2011": "-"})
 _DASHES = "-\u2013\u2014\u2212"
 _BETWEEN = re.compile(rf"\s*(?:\.\.\.?|…|[{_DASHES}])\s*|\s+(?:to|bis|à)\s+")
 _SIGNS = {"≤": "<=", "≥": ">=", "≠": "!=", "<>": "!=", "==": "="}
@@ -107,6 +134,8 @@ def condition(cell: Cell, *, is_typed: bool) -> Condition:
     if text.lower() in _ANY:
         return Condition(cell.where)
     _check_missing(text, "leave it empty for anything, null for no value, or")
+    if text.lower() in _CATCH_ALL:
+        raise ValueError(f'anything, no value, or a text? Leave it empty, write null, or "{text}" in quotes')
     if text.count("[") + text.count("(") > MOST_LEVELS:
         raise ValueError(f"brackets more than {MOST_LEVELS} deep")
     negated = re.fullmatch(r"not\s*\((.*)\)", text, re.DOTALL)
@@ -175,7 +204,7 @@ def atom(text: str, cell: Cell, *, is_typed: bool, bare: bool = True) -> CellVal
         if re.fullmatch(r"[\d.,]+", text):
             raise ValueError("more digits than a number keeps; write a text in quotes")
         return CellValue(text, where, frozenset({"string"}), bare=bare)
-    if '"' in text:
+    if '"' in text or text[0] == "'":
         raise ValueError('quotes go around a whole text: "a text"')
     if text.lower() in ("true", "false"):
         return CellValue(text, where, frozenset({"boolean"}), text.lower() == "true", bare=bare)
@@ -259,6 +288,8 @@ def _word(part: str, cell: Cell, *, is_typed: bool) -> CellValue:
     found = atom(part, cell, is_typed=is_typed)
     if found.kinds != {"string"} or found.exact is not None:
         return found
+    if "*" in part:
+        raise ValueError("patterns are not supported; a text is written in quotes")
     if call := re.match(r"(\w+)\(", part):
         raise ValueError(f"unknown function {call[1]!r}; a text is written in quotes")
     if re.search(r"[<>=≤≥≠]", part):
