@@ -342,7 +342,7 @@ def test_tables_under_each_other(tmp_path: Path) -> None:
 
 def test_a_file_of_another_encoding_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("Größe;-> fee\n5;1\n".encode("latin-1"))
-    with pytest.raises(DecisionError, match="not UTF-8 .*: save it as 'CSV UTF-8'"):
+    with pytest.raises(DecisionError, match=r"not UTF-8 .*: save it as 'CSV UTF-8'"):
         read_model(tmp_path / "t.csv")
 
 
