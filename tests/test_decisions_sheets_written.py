@@ -254,6 +254,17 @@ def test_notes_are_never_conditions(tmp_path: Path, header: str) -> None:
     assert rules(tmp_path, text) == ["tier 'gold' -> fee 5", "otherwise -> fee 1"]
 
 
+@pytest.mark.parametrize(
+    ("low", "high"), [("Age from", "Age to"), ("min. Alter", "max. Alter"), ("von", "bis")]
+)
+def test_columns_that_look_like_the_ends_of_a_range_are_refused(tmp_path: Path, low: str, high: str) -> None:
+    text = f"{low};{high};-> fee\n18;65;3\n66;99;2\n"
+    with pytest.raises(DecisionError, match="the ends of one condition"):
+        rules(tmp_path, text)
+    assert len(rules(tmp_path, text, f"{low}=condition", f"{high}=condition")) == 2
+    assert len(rules(tmp_path, "Age from;Weight to;-> fee\n18;65;3\n")) == 1
+
+
 def test_what_may_be_a_note_is_declared(tmp_path: Path) -> None:
     text = "description;tier;fee\nlow;gold;5\nhigh;;1\n"
     with pytest.raises(DecisionError, match="--column 'description=annotation'"):
@@ -325,7 +336,7 @@ def test_tables_that_take_from_each_other_are_one_model(tmp_path: Path) -> None:
         ({"a": FEES, "b": FEES}, "'fee' is decided by two tables"),
         ({"a": ROUTES, "b": [["desk", "-> fee"], ["A", 4]]}, "take what they decide themselves"),
         ({"a": FEES, "b": [["fee", "-> desk"], ["high", "A"]]}, "'fee' is a number in a and a string in b"),
-        ({"a": [["x"], [1]], "b": [["y"], [1]]}, "no sheet holds a table"),
+        ({"a": [["x"], [1]], "b": [["y"], [1]]}, "no table in it"),
     ],
 )
 def test_sheets_that_do_not_fit_are_refused(tmp_path: Path, sheets: dict[str, Any], says: str) -> None:
@@ -401,6 +412,15 @@ def test_a_workbook_of_pydmnrules(tmp_path: Path, turned: bool) -> None:
         "sheet 'Glossary' is not read: a glossary",
         "sheet 'Decision' is not read: the list of tables to run",
     ]
+
+
+def test_a_table_that_the_decision_sheet_names_must_be_there(tmp_path: Path) -> None:
+    file = dmn_rules(tmp_path, turned=False)
+    book = openpyxl.load_workbook(file)
+    book["Decision"].append(["more", "Other table"])
+    book.save(file)
+    with pytest.raises(DecisionError, match="no table 'Other table', which the sheet Decision names"):
+        read_model(file)
 
 
 DROOLS = '''RuleSet,com.acme

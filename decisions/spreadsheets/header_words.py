@@ -34,6 +34,9 @@ MAYBE_NOTES = {
     "title",
 }  # fmt: skip
 
+_ENDS = dict.fromkeys(
+    ("from", "min", "minimum", "lower", "start", "von", "ab", ">", ">=", "de", "low"), "low"
+) | (dict.fromkeys(("to", "max", "maximum", "upper", "end", "bis", "<", "<=", "à", "high", "until"), "high"))
 _MARK = re.compile(r"^(?:(?:->|→|⇒|then\b)\s*(?=\S)|=>\s*(?=[^\W\d_]))", re.IGNORECASE)
 _LABEL = re.compile(r"(?:[^\W\d_]+[ .#_-]*)?(\d{1,9})[.)]?")
 _TEST = re.compile(r"\s*(?:[<>≤≥≠=\[]|not\s*\(|[-+]?\d[\d.,]*\s*(?:%|$|\.\.))")
@@ -62,6 +65,14 @@ def is_name(cell: Cell) -> bool:
         and re.search(r"[^\W\d_]", cell.value) is not None
         and cell.value.lower() not in ("true", "false", "any", "null")
     )
+
+
+def range_end(header: str) -> tuple[str, str]:
+    """`Age from` is the low end of `age`, `max. Age` its high end; ("", "") for other headers."""
+    words = re.findall(r"[^\W_]+|[<>]=?", re.sub(r"([a-z])([A-Z])", r"\1 \2", header).lower())
+    ends = {_ENDS[word] for word in words if word in _ENDS}
+    subject = " ".join(word for word in words if word not in _ENDS)
+    return (subject, ends.pop()) if len(ends) == 1 else ("", "")
 
 
 def is_numbering(cells: Sequence[Cell]) -> bool:

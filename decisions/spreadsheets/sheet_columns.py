@@ -80,9 +80,8 @@ class ReadColumn:
     def _mixed(self, found: dict[str, CellValue]) -> DecisionError:
         cells = ", ".join(f"a {kind} in {atom.where} ({atom.text})" for kind, atom in found.items())
         return DecisionError(
-            f"{self.source}: column {self.name!r} mixes types: {cells}; a range is written [18..65], "
-            "a text in quotes; or "
-            f"declare one type, {self.hint('text')}"
+            f"{self.source}: column {self.name!r} mixes types: {cells}; a range is written [18..65], a text "
+            f"in quotes; or declare one type, {self.hint('text')}"
         )
 
     def _kind_of_digits(self, digits: Sequence[CellValue]) -> Kind:
@@ -179,8 +178,8 @@ class ReadColumn:
         if atom.number:
             raise self.fail(
                 atom,
-                f"the file's decimal mark is {mark!r}: write {_MARK_WORDS[mark]}, or a comma and a "
-                "space between values",
+                f"the file's decimal mark is {mark!r}: write {_MARK_WORDS[mark]}, or a comma and a space "
+                "between values",
             )
         raise self.fail(atom, "not a number")
 

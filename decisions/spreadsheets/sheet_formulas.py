@@ -58,8 +58,8 @@ def formula(text: str, where: str, names: Sequence[str]) -> Formula | None:
     )
     if computes or re.search(r"\w\s*[*×]\s*\w", text):  # noqa: RUF001
         raise ValueError(
-            f"not a formula over the table's conditions ({', '.join(names)}); write the value, or a "
-            "text in quotes"
+            f"not a formula over the table's conditions ({', '.join(names)}); write the value, or a text in "
+            "quotes"
         )
     return None
 

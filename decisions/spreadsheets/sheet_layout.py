@@ -30,6 +30,7 @@ from vertigym.decisions.spreadsheets.header_words import (
     is_name,
     is_numbering,
     is_test,
+    range_end,
     unmarked,
 )
 from vertigym.decisions.spreadsheets.sheet_pages import MOST_COLUMNS, Cell, Page, is_blank, turned
@@ -46,7 +47,6 @@ class RawColumn:
     """A column before its cells are read: the header without its mark, the cells of the rules."""
 
     name: str
-    where: str
     declared: Declared
     cells: tuple[Cell, ...]
 
@@ -169,9 +169,8 @@ class _Layout:
         marked = [y for y in self.lines if any(map(is_marked, self._row(y)))]
         if len(marked) > 1:
             raise DecisionError(
-                f"{self.source}: outcomes are marked in rows {_number(marked[0])} and "
-                f"{_number(marked[1])}: a sheet holds "
-                "one table; put the second on a sheet of its own"
+                f"{self.source}: outcomes are marked in rows {_number(marked[0])} and {_number(marked[1])}: a "
+                "sheet holds one table; put the second on a sheet of its own"
             )
         if marked:
             return marked[0]
@@ -182,9 +181,9 @@ class _Layout:
         for y in self.lines[self.lines.index(head) + 2 :]:
             if y - 1 not in filled and all(map(is_name, self._row(y))):
                 raise DecisionError(
-                    f"{self.source}: row {_number(y)} looks like the headers of another table: mark "
-                    "the outcomes with -> in "
-                    "the header row, delete the empty row, or put each table on a sheet of its own"
+                    f"{self.source}: row {_number(y)} looks like the headers of another table: mark the "
+                    "outcomes with -> in the header row, delete the empty row, or put each table on a sheet "
+                    "of its own"
                 )
         return head
 
@@ -211,8 +210,8 @@ class _Layout:
         unnamed = [cell for cell in row if cell.value is None]
         if tests := [cell for cell in row[1:] if is_test(cell)]:
             raise DecisionError(
-                f"{self.source}: {tests[0].where} ({tests[0].text}) is no header; where the rules "
-                f"stand in columns, {_MARK_THEM}"
+                f"{self.source}: {tests[0].where} ({tests[0].text}) is no header; where the rules stand in "
+                f"columns, {_MARK_THEM}"
             )
         if len(unnamed) < len(row) - 1 and unnamed:
             raise NoTableError(f"{self.source}: column {re.sub(r'[0-9]', '', unnamed[0].where)} has no header")
@@ -228,8 +227,8 @@ class _Layout:
             return {}
         if {(each.role, each.kind) for each in known.values()} == {("", "string")}:
             raise DecisionError(
-                f"{self.source}: row {_number(y)}: types, or a rule? Write condition text, outcome "
-                "text for the types"
+                f"{self.source}: row {_number(y)}: types, or a rule? Write condition text, outcome text for "
+                "the types"
             )
         return known
 
@@ -238,9 +237,8 @@ class _Layout:
             cells = [self.page.grid[y][x] for y in (top, bottom) for x in (left, right)]
             if bottom > self.head and (right > left or top <= self.head) and cells[0].value is not None:
                 raise DecisionError(
-                    f"{self.source}: merged cells {cells[0].where}:{cells[-1].where}: a value may be "
-                    "merged over several "
-                    "rules of one column, not over several columns; unmerge them"
+                    f"{self.source}: merged cells {cells[0].where}:{cells[-1].where}: a value may be merged "
+                    "over several rules of one column, not over several columns; unmerge them"
                 )
 
     # The columns.
@@ -263,8 +261,9 @@ class _Layout:
             )
         roles = self._roles(places, row, stated)
         names = self._names(places, row)
+        self._check_ends([names[x] for x in places if roles[x] == "condition" and not stated[x].role])
         columns = tuple(
-            RawColumn(names[x], row[x].where, Declared(roles[x]).over(stated[x]), tuple(self._cells(x)))
+            RawColumn(names[x], Declared(roles[x]).over(stated[x]), tuple(self._cells(x)))
             for x in places
             if roles[x] != "annotation"
         )
@@ -296,9 +295,8 @@ class _Layout:
         if numbered and (not digits or [c.text for c in filled] == [str(n) for n, _ in enumerate(filled, 1)]):
             return 1, head.text
         raise DecisionError(
-            f"{self.source}: is {head.text} in {head.where} a hit policy or a condition? Number each "
-            "rule 1, 2, 3 for the "
-            "hit policy, or give the condition a longer name"
+            f"{self.source}: is {head.text} in {head.where} a hit policy or a condition? Number each rule 1, "
+            "2, 3 for the hit policy, or give the condition a longer name"
         )
 
     def _groups(self, y: int) -> dict[int, Role]:
@@ -346,9 +344,8 @@ class _Layout:
                 roles[x] = "annotation"
             elif name in RULE_NUMBERS or name in MAYBE_NOTES:
                 raise DecisionError(
-                    f"{self.source}: is the column {row[x].text!r} a note or part of the rules? "
-                    "Declare it: --column "
-                    f"'{row[x].text}=annotation' (or =condition, =outcome)"
+                    f"{self.source}: is the column {row[x].text!r} a note or part of the rules? Declare it: "
+                    f"--column '{row[x].text}=annotation' (or =condition, =outcome)"
                 )
         open_ = [x for x in open_ if not roles[x]]
         if not outcomes and open_:
@@ -356,6 +353,18 @@ class _Layout:
         for x in open_:
             roles[x] = roles[x] or "condition"
         return roles
+
+    def _check_ends(self, names: Sequence[str]) -> None:
+        """Raise DecisionError where two conditions look like the ends of one: `age from`, `age to`."""
+        ends = {name: range_end(name) for name in names}
+        for one, (subject, end) in ends.items():
+            other = next((n for n, found in ends.items() if end == "low" and found == (subject, "high")), "")
+            if other:
+                raise DecisionError(
+                    f"{self.source}: are {one!r} and {other!r} the ends of one condition? Write ranges, "
+                    f"[18..65], in one column, or declare each: --column '{one}=condition' --column "
+                    f"'{other}=condition'"
+                )
 
     def _names(self, places: Sequence[int], row: Sequence[Cell]) -> dict[int, str]:
         """Headers without marks; under groups where two are the same."""

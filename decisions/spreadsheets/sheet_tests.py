@@ -23,32 +23,10 @@ _ANY = {"", "-", "–", "—", "*", "any"}  # noqa: RUF001 (dashes as people typ
 _NOTHING = {"", "-", "–", "—"}  # noqa: RUF001
 _MISSING = re.compile(r"n\s?[./]\s?a\.?|na|#n/a|k\.\s?a\.?|\?|tbd", re.IGNORECASE)
 _CATCH_ALL = {
-    "all",
-    "alle",
-    "tous",
-    "toutes",
-    "every",
-    "everything",
-    "beliebig",
-    "egal",
-    "otherwise",
-    "else",
-    "sonst",
-    "sinon",
-    "default",
-    "other",
-    "others",
-    "rest",
-    "andere",
-    "autre",
-    "autres",
-    "empty",
-    "blank",
-    "(blank)",
-    "missing",
-    "leer",
-    "vide",
-}
+    "all", "alle", "tous", "toutes", "every", "everything", "beliebig", "egal", "otherwise", "else", "sonst",
+    "sinon", "default", "other", "others", "rest", "andere", "autre", "autres", "empty", "blank", "(blank)",
+    "missing", "leer", "vide",
+}  # fmt: skip
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "\u2010": "-", "\u2011": "-"})
 _DASHES = "-\u2013\u2014\u2212"
 _BETWEEN = re.compile(rf"\s*(?:\.\.\.?|…|[{_DASHES}])\s*|\s+(?:to|bis|à)\s+")
@@ -60,17 +38,16 @@ _TWO_SIDED = re.compile(
 )
 _INTERVAL = re.compile(r"([\[(\]])(.+?)\s*\.\.\.?\s*(.+?)([\])\[])", re.DOTALL)
 _CALL = re.compile(r'date\s*\(\s*("[^"]*")\s*\)|@("[^"]*")')
+_BEFORE = (  # words that make a test of the value after them
+    r"under|below|over|above|at least|at most|no more than|more than|less than|up to|from|until|before|after|"
+    r"since|max\.?|min\.?|maximum|minimum|not|no|except|all but|unter|über|ab|bis|mindestens|höchstens|"
+    r"maximal|minimal|mehr als|weniger als|vor|nach|seit|nicht|außer|ohne|moins de|plus de|au moins|au plus|"
+    r"jusqu'à|à partir de|avant|après|sauf"
+)
+_AFTER = r"more|over|older|above|less|under|younger|mehr|älter|weniger|plus"
 _WORDS = re.compile(
-    r"(?:under|below|over|above|at least|at most|no more than|more than|less than|up "
-    r"to|from|until|before|after|since|"
-    r"max\.?|min\.?|maximum|minimum|unter|über|ab|bis|mindestens|höchstens|maximal|minimal|mehr "
-    r"als|weniger als|vor|nach|"
-    r"seit|moins de|plus de|au moins|au plus|jusqu'à|à partir de|avant|après|not|no|except|all "
-    r"but|nicht|außer|ohne|sauf)"
-    r""
-    r"\s+(?P<rest>.*)|.*\d.*\b(?:and|or|und|oder|et|ou)\s+(?:more|over|older|above|less|under|younger|mehr|älter|weniger|plus)",
-    re.IGNORECASE,
-)  # fmt: skip
+    rf"(?:{_BEFORE})\s+(?P<rest>.*)|.*\d.*\b(?:and|or|und|oder|et|ou)\s+(?:{_AFTER})", re.IGNORECASE | re.DOTALL
+)
 _OR = re.compile(r"\s(?:or|oder|ou)\s|\|\|?|\n", re.IGNORECASE)
 _MOST_WORDS = 100  # characters of a range, or of a test in words
 _MARKS = {"x", "✓", "✔", "☑", "✗", "✘", "☒"}
@@ -117,7 +94,6 @@ class Test:
 class Condition:
     """Tests of which one must hold, or none; no tests: anything goes."""
 
-    where: str
     tests: tuple[Test, ...] = ()
     negated: bool = False
 
@@ -129,10 +105,10 @@ def condition(cell: Cell, *, is_typed: bool) -> Condition:
         ValueError: what is wrong with it, and what to write.
     """
     if not isinstance(cell.value, str):
-        return Condition(cell.where, () if cell.value is None else (Test("=", typed(cell)),))
+        return Condition(() if cell.value is None else (Test("=", typed(cell)),))
     text = _unfolded(cell.value)
     if text.lower() in _ANY:
-        return Condition(cell.where)
+        return Condition()
     _check_missing(text, "leave it empty for anything, null for no value, or")
     if text.lower() in _CATCH_ALL:
         raise ValueError(f'anything, no value, or a text? Leave it empty, write null, or "{text}" in quotes')
@@ -144,7 +120,7 @@ def condition(cell: Cell, *, is_typed: bool) -> Condition:
     unequal = [test for test in tests if test.sign == "!="]
     if unequal and len(tests) > 1:
         raise ValueError("several values of which none may be: write not(a, b)")
-    return Condition(cell.where, tuple(tests), bool(negated))
+    return Condition(tuple(tests), bool(negated))
 
 
 def outcome(cell: Cell, *, is_typed: bool) -> CellValue | None:
@@ -296,7 +272,7 @@ def _word(part: str, cell: Cell, *, is_typed: bool) -> CellValue:
         raise ValueError("not a test; write < 5, [5..10], a list with commas, or a text in quotes")
     if part[0] in "[](" or part[-1] in "[]":
         raise ValueError("brackets stand around a range, [18..65]; a text with them is written in quotes")
-    if len(part) <= _MOST_WORDS and (words := _WORDS.fullmatch(part)):
+    if words := _WORDS.fullmatch(part[: _MOST_WORDS + 1]):
         raise ValueError(
             f"a test in words; write < <= > >= and a value, not({words['rest'] or '…'}), or quotes"
         )
@@ -319,7 +295,7 @@ def _between(found: re.Match[str], bound: Any) -> Test:
 
 def _range(part: str) -> tuple[str, str] | None:
     """The two ends where `part` is two numbers or two dates with a dash, dots or `to` between them."""
-    if len(part) > _MOST_WORDS or _is_value(part):
+    if _is_value(part):
         return None
     found = []
     for place in range(1, len(part) - 1):
