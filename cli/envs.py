@@ -1,6 +1,7 @@
 """`vertigym env`: environments, from a decision file to a checked one."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,15 @@ Decision = Annotated[
     typer.Option(
         help="A decision of a DMN file to ask for (again for more). Default: those no other one requires.",
         metavar="NAME",
+    ),
+]
+Sheet = Annotated[str, typer.Option(help="Which sheet of a workbook, where it has several.")]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Declare a spreadsheet's column (again for more): condition, outcome, annotation; number, text, "
+        "boolean, date; 1,5 or 1.5; d/m/y or m/d/y. Or a TOML file with a table [columns].",
+        metavar="HEADER=WORDS|FILE.toml",
     ),
 ]
 app = typer.Typer(help="Environments: list, show, new, import, diff, check.", no_args_is_help=True)
@@ -108,7 +118,8 @@ def env_import(
             "--set", help="agent: a key of env.toml, for example database.cases=100.", metavar="KEY=VALUE"
         ),
     ] = None,
-    sheet: Annotated[str, typer.Option(help="Which sheet of a workbook, where it has several.")] = "",
+    sheet: Sheet = "",
+    column: Column = None,
     decision: Decision = None,
     trust: Trust = False,
     force: Force = False,
@@ -117,6 +128,7 @@ def env_import(
     """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
     from vertigym.core.errors import ConfigError
     from vertigym.decisions.model import in_process
+    from vertigym.decisions.spreadsheets.declared import parse_columns
     from vertigym.envs.agent.importer import import_agent
     from vertigym.envs.decision.importer import import_decision
     from vertigym.evals.evidence import env_shortfalls
@@ -125,14 +137,13 @@ def env_import(
     shared: dict[str, Any] = {"rules": rules, "seed": seed, "now": now, "force": force}
     shared |= {"decisions": tuple(decision or ())}
     shared |= {"scripts": in_process} if trust else {}
-    if mode == "agent" and sheet:
-        raise ConfigError("--sheet is for --mode decision; save the sheet as csv first")
+    shared |= {"sheet": sheet, "columns": parse_columns(column or [])}
     if mode == "agent":
         report = import_agent(file, id, folder, settings=settings or [], **shared)
     elif settings:
         raise ConfigError("--set is for --mode agent; edit the folder's env.toml instead")
     else:
-        report = import_decision(file, id, folder, sheet=sheet, **shared)
+        report = import_decision(file, id, folder, **shared)
     if as_json:
         print_json(dataclasses.asdict(report) | {"coverage": report.coverage})
         return
@@ -140,7 +151,8 @@ def env_import(
     counts = ", ".join(f"{count} {split}" for split, count in report.counts.items())
     print(f"{report.id} -> {report.folder}")
     print(f"tasks:     {counts}; {report.patterns} patterns of rules")
-    print(f"asked for: {', '.join(report.outputs)}")
+    print(f"given:     {_typed(report.given, report.given)}")
+    print(f"asked for: {_typed(report.outputs, report.asked)}")
     print(f"rules:     {covered} of {report.rules} hit" if report.rules else "rules:     none in the model")
     for finding in report.findings:
         print(f"  {finding.kind}  {finding.rule}: {finding.text}: {finding.reason}")
@@ -156,6 +168,11 @@ def env_import(
     print(f"next:      vertigym env show {report.id if out is None else report.folder}")
 
 
+def _typed(names: Iterable[str], types: Mapping[str, str]) -> str:
+    """Fields with their types."""
+    return ", ".join(f"{name} ({types[name]})" if name in types else name for name in names)
+
+
 @app.command("diff")
 def env_diff(
     old: Annotated[Path, typer.Argument(help="The rules as they were: a file or an environment's folder.")],
@@ -167,6 +184,8 @@ def env_diff(
     id: Annotated[str, typer.Option("--id", help="Its id, namespace/Name-v0.")] = "local/Change-v0",  # noqa: A002
     seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
     now: Annotated[str | None, typer.Option(help="Fix the clock of models that read it.")] = None,
+    sheet: Sheet = "",
+    column: Column = None,
     decision: Decision = None,
     trust: Trust = False,
     force: Force = False,
@@ -175,6 +194,7 @@ def env_diff(
     """Say which cases change their answer between two versions of the rules, and which rules did it."""
     from vertigym.core.manifest import claim_folder
     from vertigym.decisions.model import in_process
+    from vertigym.decisions.spreadsheets.declared import parse_columns
     from vertigym.envs.decision.config import FOLDER
     from vertigym.envs.decision.diff import change_lines, compare_files
     from vertigym.envs.decision.scripts import sandboxed
@@ -182,7 +202,14 @@ def env_diff(
     if out:
         claim_folder(out, FOLDER, force=force)
     comparison = compare_files(
-        old, new, seed=seed, now=now, decisions=decision or (), scripts=in_process if trust else sandboxed
+        old,
+        new,
+        seed=seed,
+        now=now,
+        sheet=sheet,
+        columns=parse_columns(column or []),
+        decisions=decision or (),
+        scripts=in_process if trust else sandboxed,
     )
     found = comparison.difference()
     counts = comparison.write(out, id, force=force) if out else {}

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from vertigym.cli.console import Json, print_json, table
-from vertigym.cli.envs import Decision, Trust
+from vertigym.cli.envs import Column, Decision, Sheet, Trust
 
 File = Annotated[
     Path,
     typer.Argument(help="A decision model: JDM JSON, DMN 1.1-1.6, or a table in csv or xlsx.", metavar="FILE"),
 ]
-Sheet = Annotated[str, typer.Option(help="Which sheet of a workbook, where it has several.")]
 Now = Annotated[
     str | None, typer.Option(help="Fix the clock of a model that reads it, for example 2026-01-31T12:00:00Z.")
 ]
@@ -23,10 +22,15 @@ app = typer.Typer(help="Rules: show, run, test, check a decision model.", no_arg
 
 @app.command("show")
 def rules_show(
-    file: File, sheet: Sheet = "", decision: Decision = None, trust: Trust = False, as_json: Json = False
+    file: File,
+    sheet: Sheet = "",
+    column: Column = None,
+    decision: Decision = None,
+    trust: Trust = False,
+    as_json: Json = False,
 ) -> None:
     """Show a decision model: what is given, what needs what, and its tables."""
-    model = _model(file, sheet, decision, trust)
+    model = _model(file, sheet, column, decision, trust)
     if as_json:
         nodes = [dataclasses.asdict(node) for node in model.nodes]
         print_json({"inputs": model.schema, "nodes": nodes, "edges": model.edges})
@@ -46,6 +50,7 @@ def rules_run(
     file: File,
     case: Annotated[Path, typer.Option(help="The case: a JSON record of the inputs.", metavar="CASE")],
     sheet: Sheet = "",
+    column: Column = None,
     decision: Decision = None,
     now: Now = None,
     trust: Trust = False,
@@ -61,7 +66,7 @@ def rules_run(
     if not isinstance(given, dict):
         raise DataError(f"{case}: a case is a JSON record of the inputs")
     try:
-        evaluation, lines = explain(_model(file, sheet, decision, trust, now), given)
+        evaluation, lines = explain(_model(file, sheet, column, decision, trust, now), given)
     except CaseError as error:
         raise DataError(f"{file}: cannot decide this case: {error}") from None
     if as_json:
@@ -85,6 +90,7 @@ def rules_test(
         ),
     ] = None,
     sheet: Sheet = "",
+    column: Column = None,
     now: Now = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit file.", metavar="FILE")] = None,
     trust: Trust = False,
@@ -96,7 +102,7 @@ def rules_test(
     from vertigym.reports.ci import tests_junit
 
     def model_of(name: str) -> Any:
-        return _model(file, sheet, [name] if name else None, trust, now)
+        return _model(file, sheet, column, [name] if name else None, trust, now)
 
     wanted = read_tests(tests) if tests else own_tests(model_of(""))
     results = list(run_tests(wanted, model_of))
@@ -116,6 +122,7 @@ def rules_test(
 def rules_check(
     file: File,
     sheet: Sheet = "",
+    column: Column = None,
     decision: Decision = None,
     now: Now = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampled cases.")] = 0,
@@ -126,7 +133,7 @@ def rules_check(
     from vertigym.decisions.findings import analyse
     from vertigym.decisions.sampler import Sampler
 
-    model = _model(file, sheet, decision, trust, now)
+    model = _model(file, sheet, column, decision, trust, now)
     found = analyse(model)
     sampled = Sampler(model, seed, unreachable=found.unreachable).run(1000)
     not_hit = [r for r in model.rules.values() if r.id not in sampled.hit | found.unreachable]
@@ -149,9 +156,11 @@ def rules_check(
 def _model(file: Path, sheet: str, decisions: Sequence[str] | None, trust: bool, now: str | None = None) -> Any:
     from vertigym.decisions.formats import read_model
     from vertigym.decisions.model import in_process
+    from vertigym.decisions.spreadsheets.declared import parse_columns
     from vertigym.envs.decision.scripts import sandboxed
 
-    model = read_model(file, sheet, in_process if trust else sandboxed, decisions or ())
+    declared, scripts = parse_columns(columns or []), in_process if trust else sandboxed
+    model = read_model(file, sheet, scripts, decisions or (), columns=declared)
     return model.at(now) if now else model
 
 

@@ -7,7 +7,7 @@
 A file of another name is known by its first bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vertigym.core.errors import DataError
@@ -18,16 +18,24 @@ FORMATS = {".json": "jdm", ".dmn": "dmn", ".xml": "dmn", ".csv": "csv", ".tsv": 
 
 
 def read_model(
-    file: Path, sheet: str = "", scripts: Engine | None = None, decisions: Sequence[str] = ()
+    file: Path,
+    sheet: str = "",
+    scripts: Engine | None = None,
+    decisions: Sequence[str] = (),
+    *,
+    columns: Mapping[str, str] | None = None,
 ) -> RuleModel:
-    """The decision model in a file of any known format; `sheet` names a sheet of a workbook, `decisions` those of
-    a DMN file that are asked for.
+    """The decision model in a file of any known format; `sheet` names a sheet of a workbook, `columns` declares
+    columns of a spreadsheet (header -> words), `decisions` are those of a DMN file that are asked for.
 
     Raises:
-        DecisionError: the file's content cannot be used, or has no such decision. DataError: there is no such file.
+        DecisionError: the file's content cannot be used, or has no such decision or column. DataError: there is
+            no such file.
         MissingDependencyError: the package that reads its format is not installed.
     """
     form = guess(file)
+    if columns and form not in ("csv", "xlsx"):
+        raise DecisionError(f"{file}: only the columns of a spreadsheet are declared")
     try:
         if form == "dmn":
             from vertigym.decisions.dmn.dmn_model import DmnModel
@@ -36,9 +44,10 @@ def read_model(
         if decisions:
             raise DecisionError(f"{file}: only a DMN file holds several decisions to choose from")
         if form in ("csv", "xlsx"):
-            from vertigym.decisions.sheets import read_sheet
+            from vertigym.decisions.spreadsheets.sheet_reader import read_sheet
 
-            return DecisionModel(read_sheet(file, sheet), str(file))
+            found = read_sheet(file, sheet, columns)
+            return DecisionModel(found.text, str(file), notes=found.notes)
         return DecisionModel.read(file, scripts)
     except RecursionError:
         raise DecisionError(f"{file}: something in it is nested too deeply") from None

@@ -6,6 +6,7 @@ policy as the author stated it, and the number a rule has in the author's table.
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,6 +19,19 @@ _JSON_TYPES: dict[str, dict[str, Any]] = {
     "date": {"type": ["string", "null"], "pattern": r"^\d{4}-\d\d-\d\d$"},
     "dateTime": {"type": ["string", "null"], "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$"},
     "time": {"type": ["string", "null"], "pattern": r"^\d\d:\d\d:\d\d$"},
+}
+_LETTERS = {
+    "ß": "ss",
+    "æ": "ae",
+    "Æ": "AE",
+    "ø": "o",
+    "Ø": "O",
+    "ł": "l",
+    "Ł": "L",
+    "ı": "i",  # noqa: RUF001
+    "đ": "d",
+    "œ": "oe",
+    "Œ": "OE",
 }
 _EXAMPLES: dict[str, Any] = {
     "number": 1, "string": "other", "boolean": True, "date": "2024-01-01", "dateTime": "2024-01-01T12:00:00Z",
@@ -116,8 +130,10 @@ def example_of(part: Mapping[str, Any]) -> Any:
 
 
 def identifier(name: str) -> str:
-    """A FEEL name as a field name."""
-    found = re.sub(r"\W+", "_", name.strip()).strip("_")
+    """A name as a field name: the engine knows letters a to z, digits and `_` only."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    plain = "".join(c if c.isascii() or not c.isalnum() else _LETTERS.get(c, f"u{ord(c):x}") for c in plain)
+    found = re.sub(r"\W+", "_", plain.strip(), flags=re.ASCII).strip("_")
     if not found or found[0].isdigit():
         found = f"_{found}"
     return (

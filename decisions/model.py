@@ -11,7 +11,7 @@ network or never end: it is run by the `scripts` engine that the caller gives, o
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -125,9 +125,14 @@ class DecisionModel:
         DecisionError: not JSON, not a decision graph, or it needs something that is not supported.
     """
 
-    def __init__(self, text: str, source: str = "decision model", scripts: Engine | None = None) -> None:
-        self.text = text
-        self.source = source
+    def __init__(
+        self,
+        text: str,
+        source: str = "decision model",
+        scripts: Engine | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.text, self.source, self.notes = text, source, list(notes)
         self.language = ZenLanguage()
         self._scripts = scripts
         document = _document(text, source)
@@ -220,11 +225,6 @@ class DecisionModel:
         """The engine's language states no types, so no cell is at fault by itself."""
         return []
 
-    @property
-    def notes(self) -> list[str]:
-        """Nothing is taken for granted."""
-        return []
-
     def clock_readers(self) -> list[str]:
         """Names of the nodes whose expressions read the clock."""
         return [node.name for node in self.nodes if any(map(reads_clock, node.texts()))]
@@ -240,7 +240,7 @@ class DecisionModel:
             if node["type"] in ("decisionTableNode", "expressionNode", "switchNode"):
                 node["content"] = _map_strings(node["content"], lambda text: stop_clock(text, now))
         text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-        return DecisionModel(text, self.source, self._scripts)
+        return DecisionModel(text, self.source, self._scripts, self.notes)
 
 
 def _document(text: str, source: str) -> dict[str, Any]:

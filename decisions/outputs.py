@@ -4,6 +4,7 @@ A field is named by its dotted path, as in `fees.total`; records are descended i
 "$" stands for the whole output, where that is not a record.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,23 @@ def project(output: Any, fields: Sequence[str]) -> Any:
             target = target.setdefault(key, {})
         target[last] = source[last]
     return answer
+
+
+def value_types(records: Iterable[Any]) -> dict[str, str]:
+    """What kind of value each field has over some records, in words: `number`, `date`, `number or text`."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for path, value in leaves(record) if isinstance(record, dict) else [((WHOLE,), record)]:
+            if value is not None:
+                found.setdefault(".".join(path), set()).add(_type(value))
+    return {name: " or ".join(sorted(kinds)) for name, kinds in found.items()}
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, str):
+        return "date" if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else "text"
+    kinds = {bool: "true or false", int: "number", float: "number", list: "list", dict: "record"}
+    return kinds.get(type(value), "any")
 
 
 def leaves(record: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -80,6 +80,10 @@ class RuleModel(Protocol):
     def files(self) -> Mapping[str, str]:
         """The model's files by name, as an environment's folder keeps them; the first is the model."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What was lost, left out or taken for granted when the file was read."""
+
     def evaluate(self, case: Case) -> Evaluation:
         """The answer for a case and the rules it hit.
 
@@ -89,10 +93,6 @@ class RuleModel(Protocol):
 
     def cell_faults(self) -> list[tuple[str, str, str]]:
         """Rules' ids, cells and what is wrong with them, seen without any case."""
-
-    @property
-    def notes(self) -> list[str]:
-        """What was lost or taken for granted when the model was read."""
 
     def in_order(self) -> list[Node]:
         """The nodes, each after all that lead to it."""

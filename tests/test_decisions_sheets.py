@@ -88,8 +88,10 @@ def test_a_workbook(tmp_path: Path) -> None:
 
 def test_a_workbook_with_a_date_cell_and_a_named_sheet(tmp_path: Path) -> None:
     file = workbook(tmp_path, ROWS, other=[["since", "decision"], [date(2024, 2, 1), "yes"], [None, "no"]])
-    with pytest.raises(DecisionError, match=r"2 sheets with content \(Sheet, other\): name one with --sheet"):
-        read_model(file)
+    first = read_model(file)
+    notes = first.notes
+    assert answers(first, *CASES) == EXPECTED
+    assert notes == ["sheet 'other' is not read: no outcome is marked with ->"]
     found = read_model(file, sheet="other")
     assert answers(found, {"since": "2024-02-01"}, {"since": "2024-02-02"}) == [
         {"decision": "yes"},
@@ -138,7 +140,7 @@ def test_a_sheet_becomes_an_environment(tmp_path: Path) -> None:
         ("a,,b\n1,2,3\n", "column B has no header"),
         ("a,a,-> b\n1,2,3\n", "two columns are called 'a'"),
         ("-> a,-> b\n1,2\n", "needs a condition and an outcome"),
-        ("a,b\n5,x\n18-65,y\n", r"cell A3: '18-65': unexpected '-'"),
+        ("a,b\n5,x\n65-18,y\n", r"cell A3: '65': the range ends at 18, before it starts"),
         ("a,b\nred,x\n7,y\n", r"column 'a' mixes types: a string in A2 \(red\), a number in A3 \(7\)"),
         ("a,b\n> 5,=A1*2\n", r"cell B2: a formula \(=A1\*2\)"),
         ("a,b\nlen(3) > 2,x\n", "cell A2.*unknown function 'len'"),
@@ -169,13 +171,25 @@ def test_cells_that_a_program_shows_otherwise_are_refused(
         read_model(workbook(tmp_path, rows))
 
 
-def test_merged_cells_and_broken_workbooks_are_refused(tmp_path: Path) -> None:
-    file = workbook(tmp_path, [["a", "b"], [1, "x"], [None, "y"]])
+def merged(file: Path, *ranges: str) -> Path:
     book = openpyxl.load_workbook(file)
-    book.worksheets[0].merge_cells("A2:A3")
+    for each in ranges:
+        book.worksheets[0].merge_cells(each)
     book.save(file)
-    with pytest.raises(DecisionError, match="merged cells A2:A3"):
-        read_model(file)
+    return file
+
+
+def test_a_value_merged_over_rules_is_that_of_each(tmp_path: Path) -> None:
+    rows = [["a", "n", "b"], ["x", "> 5", 1], [None, "< 2", 2], ["y", None, 3]]
+    model = read_model(merged(workbook(tmp_path, rows), "A2:A3"))
+    cases: list[dict[str, Any]] = [{"a": "y", "n": 1}, {"a": "x", "n": 1}, {"a": "x", "n": 6}]
+    assert [model.evaluate(case).output["b"] for case in cases] == [3, 2, 1]
+
+
+def test_a_value_merged_over_columns_and_a_broken_workbook_are_refused(tmp_path: Path) -> None:
+    rows = [["a", "n", "b"], ["x", None, 1], ["y", None, 3]]
+    with pytest.raises(DecisionError, match="merged cells A2:B2: a value may be merged over several rules"):
+        read_model(merged(workbook(tmp_path, rows), "A2:B2"))
     (tmp_path / "broken.xlsx").write_bytes(b"PK\x03\x04 nonsense")
     with pytest.raises(DecisionError, match="not a workbook"):
         read_model(tmp_path / "broken.xlsx")

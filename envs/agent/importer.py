@@ -54,6 +54,8 @@ def import_agent(
     keep: Sequence[str] = (),
     settings: Sequence[str] = (),
     decisions: Sequence[str] = (),
+    sheet: str = "",
+    columns: Mapping[str, str] | None = None,
     scripts: Engine = sandboxed,
     force: bool = False,
 ) -> DecisionImportReport:
@@ -79,6 +81,8 @@ def import_agent(
             now=now,
             description=description,
             decisions=decisions,
+            sheet=sheet,
+            columns=columns,
             scripts=scripts,
             contrast=False,  # near twins and distractors are made in the database, not drawn here
         )

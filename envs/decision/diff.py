@@ -16,7 +16,7 @@ from vertigym.core.files import dumps
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.findings import analyse
-from vertigym.decisions.formats import read_model
+from vertigym.decisions.formats import guess, read_model
 from vertigym.decisions.minimal_pairs import find_pairs
 from vertigym.decisions.model import Case, CaseError, Engine
 from vertigym.decisions.outputs import computed_fields, project
@@ -233,16 +233,19 @@ def compare_files(
     *,
     seed: int = 0,
     now: str | None = None,
+    sheet: str = "",
+    columns: Mapping[str, str] | None = None,
     decisions: Sequence[str] = (),
     scripts: Engine = sandboxed,
 ) -> RuleComparison:
-    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it,
-    `decisions` are those of a DMN file that are compared, `scripts` runs JavaScript in them.
+    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it, `sheet`
+    and `columns` say how spreadsheets are read, `decisions` are those of a DMN file that are compared, `scripts`
+    runs JavaScript in the models.
 
     Raises:
         DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.
     """
-    models = [_model(path, scripts, decisions) for path in (old, new)]
+    models = [_model(path, sheet, scripts, decisions, columns) for path in (old, new)]
     old_model, new_model = (model.at(now) if now else model for model in models)
     for model in (old_model, new_model):
         if model.clock_readers() or model.impure():
@@ -250,10 +253,14 @@ def compare_files(
     return RuleComparison(old_model, new_model, seed=seed)
 
 
-def _model(path: Path, scripts: Engine, decisions: Sequence[str]) -> RuleModel:
+def _model(
+    path: Path, sheet: str, scripts: Engine, decisions: Sequence[str], columns: Mapping[str, str] | None
+) -> RuleModel:
     """The model in a file, or in an environment's folder."""
     if not path.is_dir():
-        return read_model(path, scripts=scripts, decisions=decisions)
+        return read_model(
+            path, sheet, scripts, decisions, columns=columns if guess(path) in ("csv", "xlsx") else None
+        )
     folder = EnvFolder(path)
     config = RulesConfig.model_validate(
         {k: v for k, v in folder.table.items() if k in RulesConfig.model_fields}

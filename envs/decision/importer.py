@@ -1,7 +1,7 @@
 """From a decision model to an environment folder: sample cases, let the engine answer, split, write."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from vertigym.decisions.findings import RuleFinding, analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
 from vertigym.decisions.model import Case, DecisionError, Engine
-from vertigym.decisions.outputs import WHOLE, computed_fields, project
+from vertigym.decisions.outputs import WHOLE, computed_fields, project, value_types
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
@@ -35,7 +35,7 @@ class DecisionImportReport:
     are proven never to be hit. `without_task` names rules that are hit only by cases in which nothing that is
     asked for is decided. `adjacent` counts pairs of neighbouring outcomes, `adjacent_shown` those that a
     minimal pair of cases shows; `interacting` and `interacting_hit` count pairs of rules that one case may
-    hit, and does.
+    hit, and does. `given` and `asked` say the type of each field of a case and of an answer.
     """
 
     id: str
@@ -53,6 +53,8 @@ class DecisionImportReport:
     adjacent_shown: int = 0
     interacting: int = 0
     interacting_hit: int = 0
+    given: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def coverage(self) -> float | None:
@@ -88,6 +90,7 @@ def import_decision(
     contrast: bool = True,
     sheet: str = "",
     decisions: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
     scripts: Engine = sandboxed,
     force: bool = False,
 ) -> DecisionImportReport:
@@ -103,6 +106,7 @@ def import_decision(
             without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
         decisions: which decisions of a DMN file are asked for; by default those that no other one requires.
+        columns: what is declared of a spreadsheet's columns, header -> words (`spreadsheets/declared.py`).
         scripts: what runs JavaScript in the model.
         force: replace `out` also where its files were edited.
 
@@ -116,7 +120,7 @@ def import_decision(
     claim_folder(out, FOLDER, force=force)
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
-    read = read_model(file, sheet, scripts, decisions)
+    read = read_model(file, sheet, scripts, decisions, columns=columns)
     warnings = list(read.notes)
     model, fixed = _without_clock(read, now, seed, warnings)
     known = analyse(model)
@@ -166,6 +170,8 @@ def import_decision(
         adjacent_shown=sum(neighbours.values()),
         interacting=len(pairs.interacting),
         interacting_hit=len(pairs.hit),
+        given=value_types(s.case for s in usable),
+        asked=value_types(project(s.evaluation.output, fields) for s in usable),
     )
     write_folder(out, config_text(config), model.files, tasks, _readme(report, config), keep=keep, force=force)
     return report
