@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from gguf import (
     get_tensor_name_map,
     quants,
 )
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.integrations.gguf import dequant
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from vertigym.core.errors import DataError, InputError, OutputError
 from vertigym.policies import tiny
@@ -33,8 +35,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
     "qwen3": {},
-    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 256},
-    "gemma3": {"head_dim": 16, "query_pre_attn_scalar": 256, "num_hidden_layers": 6},
+    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 256, "tie_word_embeddings": True},
+    "gemma3": {
+        "head_dim": 16,
+        "query_pre_attn_scalar": 256,
+        "tie_word_embeddings": True,
+        "num_hidden_layers": 6,
+    },
 }
 SIZE = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -45,15 +52,23 @@ SIZE = {
 
 @pytest.fixture(scope="module")
 def words() -> PreTrainedTokenizerFast:
-    return tokenizer(digits=False)
+    return tokenizer("gpt-2")
 
 
-def tokenizer(*, digits: bool) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with merges, as GPT-2's or with each digit alone."""
+def tokenizer(split: str) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of 320 tokens, with merges; text is split before them as `split` says."""
     backend, level = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.pre_tokenizer = (
-        pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level]) if digits else level
-    )
+    before = {
+        "gpt-2": level,
+        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level]),
+        "qwen2": pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        ),
+    }
+    backend.pre_tokenizer = before[split]
     backend.decoder = decoders.ByteLevel()
     special = [AddedToken(name, special=True, normalized=False) for name in tiny._SPECIAL]
     trainer = trainers.BpeTrainer(
@@ -83,6 +98,36 @@ def pairwise(weight: Tensor, heads: int) -> Tensor:
     """Rows of a head as llama.cpp's rotary embedding of Llama reads them: the two of a pair side by side."""
     rows = weight.shape[0] // heads
     return weight.view(heads, 2, rows // 2, -1).transpose(1, 2).reshape(weight.shape)
+
+
+def add_merges(writer: GGUFWriter, words: Any, split: str) -> None:
+    names = sorted(words.get_vocab(), key=words.get_vocab().get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(split)
+    writer.add_token_list(names)
+    writer.add_token_types([3 if name in tiny._SPECIAL else 1 for name in names])
+    merges = json.loads(words.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    writer.add_eos_token_id(words.convert_tokens_to_ids("<|endoftext|>"))
+    writer.add_eot_token_id(words.convert_tokens_to_ids("<|im_end|>"))
+    writer.add_pad_token_id(words.pad_token_id)
+
+
+def add_sentencepiece(writer: GGUFWriter, size: int) -> None:
+    """Gemma's kind of tokenizer."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", *tiny._SPECIAL]
+    names = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *ascii_lowercase, "re", "ref"]
+    names += [f"<unused{i}>" for i in range(size - len(names))]
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(names)
+    writer.add_token_scores([-float(i) for i in range(len(names))])
+    writer.add_token_types([3 if n in special else 6 if n.startswith("<0x") else 1 for n in names])
+    for i, add in enumerate((writer.add_pad_token_id, writer.add_eos_token_id, writer.add_bos_token_id)):
+        add(i)
+    writer.add_unk_token_id(3)
+    writer.add_eot_token_id(names.index("<|im_end|>"))
+    writer.add_add_space_prefix(False)
 
 
 def write(
@@ -124,16 +169,10 @@ def write(
     if family == "qwen3":
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
-    names = sorted(words.get_vocab(), key=words.get_vocab().get)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(split)
-    writer.add_token_list(names)
-    writer.add_token_types([3 if name in tiny._SPECIAL else 1 for name in names])
-    merges = json.loads(words.backend_tokenizer.to_str())["model"]["merges"]
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    writer.add_eos_token_id(words.convert_tokens_to_ids("<|endoftext|>"))
-    writer.add_eot_token_id(words.convert_tokens_to_ids("<|im_end|>"))
-    writer.add_pad_token_id(words.pad_token_id)
+    if family.startswith("gemma"):
+        add_sentencepiece(writer, config.vocab_size)
+    else:
+        add_merges(writer, words, split)
     if template:
         writer.add_chat_template(template)
     for key, value in (settings or {}).items():
@@ -141,7 +180,7 @@ def write(
     places, dtype = get_tensor_name_map(arch, config.num_hidden_layers), GGMLQuantizationType[kind]
     for name, weight in model.state_dict().items():
         place = places.get_name(name, try_suffixes=(".weight", ".bias"))
-        if place == without:
+        if place == without or (name == "lm_head.weight" and config.tie_word_embeddings):
             continue
         if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
@@ -180,16 +219,16 @@ def unpacked(model: Any, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_imported_computes_what_its_source_does(
-    family: str, words: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_what_is_imported_computes_what_its_source_does(family: str, tmp_path: Path) -> None:
     assert set(FAMILIES) == set(ARCHITECTURES), "every architecture that is imported is tested here"
-    model = source(family, words)
-    found = import_gguf(str(write(tmp_path / "m.gguf", family, model, words)), tmp_path / "out")
-    loaded, _ = load_model(tmp_path / "out")
+    split = "qwen2" if "qwen" in family else "gpt-2"
+    model = source(family, words := tokenizer(split))
+    found = import_gguf(str(write(tmp_path / "m.gguf", family, model, words, split=split)), tmp_path / "out")
+    loaded, own = load_model(tmp_path / "out")
     assert (logprobs(loaded) - logprobs(model)).abs().max() < 1e-4
-    assert found.stop == ["<|endoftext|>", "<|im_end|>"]
-    assert loaded.generation_config.eos_token_id == words.convert_tokens_to_ids(found.stop)
+    assert found.stop[-1] == "<|im_end|>"
+    assert loaded.generation_config.eos_token_id == own.convert_tokens_to_ids(found.stop)
+    assert own.decode(own("a refund").input_ids, skip_special_tokens=True) == "a refund"
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
@@ -264,12 +303,11 @@ def test_other_architectures_and_files_are_refused(words: PreTrainedTokenizerFas
         import_gguf(str(tmp_path / "x.gguf"), tmp_path / "out")
 
 
-@pytest.mark.parametrize(("split", "digits"), [("gpt-2", False), ("smollm", True)])
-def test_text_is_split_as_the_file_says(split: str, digits: bool, tmp_path: Path) -> None:
-    words = tokenizer(digits=digits)
-    import_gguf(
-        str(write(tmp_path / "m.gguf", "llama", source("llama", words), words, split=split)), tmp_path / "out"
-    )
+@pytest.mark.parametrize("split", ["gpt-2", "smollm", "qwen2"])
+def test_text_is_split_as_the_file_says(split: str, tmp_path: Path) -> None:
+    words = tokenizer(split)
+    file = write(tmp_path / "m.gguf", "llama", source("llama", words), words, split=split)
+    import_gguf(str(file), tmp_path / "out")
     _, loaded = load_model(tmp_path / "out")
     for text in (*TEXTS, "  12 2026\n\nrefund<|im_end|>12", "naïve 日本 ½"):
         assert loaded(text).input_ids == words(text).input_ids
@@ -280,7 +318,7 @@ def test_a_tokenizer_of_the_model_may_be_named(words: PreTrainedTokenizerFast, t
     words.save_pretrained(tmp_path / "words")
     import_gguf(str(file), tmp_path / "out", tokenizer=str(tmp_path / "words"))
     assert load_model(tmp_path / "out")[1].chat_template == tiny.CHAT_TEMPLATE
-    tokenizer(digits=True).save_pretrained(tmp_path / "others")
+    tokenizer("smollm").save_pretrained(tmp_path / "others")
     with pytest.raises(DataError, match=r"its token \d+ is .*, and that of .* is"):
         import_gguf(str(file), tmp_path / "again", tokenizer=str(tmp_path / "others"))
 
