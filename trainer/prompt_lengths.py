@@ -1,7 +1,7 @@
 """Prompts that a model's context has too little room for, found before a run: in it they are not scored.
 
-The one idea: every first prompt is opened and rendered as the run will do it. What an agent's episode grows to is
-not known beforehand; one that outgrows the context in the run is not scored, either.
+The one idea: every first prompt is opened and rendered as the run will do it. What an agent's episode grows to
+is not known beforehand; one that outgrows the context in the run is not scored, either.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,7 @@ _NAMED = 3
 def long_prompts(
     config: RunConfig, env: Env, suites: Sequence[Suite], renderer: ChatRenderer, context: int
 ) -> list[str]:
-    """A sentence for the training tasks, and for each suite, of which some leave less than the most tokens of an
-    answer."""
+    """A sentence for the training tasks, and for each suite, where some leave less than an answer may need."""
     found = []
     if config.algorithm != "sft":
         tasks = [(env, env.tasks.get(i)) for i in env.tasks.ids("train")]
