@@ -89,7 +89,9 @@ def test_a_folder_wins_over_a_model_of_the_hub(model: Path, cache: Path) -> None
         find_model(f"{NAME}@main")
 
 
-@pytest.mark.parametrize("broken", ["nothing", "model.safetensors", "config.json", "a shard", "the revision"])
+@pytest.mark.parametrize(
+    "broken", ["nothing", "model.safetensors", "config.json", "tokens", "a shard", "the revision"]
+)
 def test_what_the_cache_lacks_is_named_where_there_is_no_network(broken: str, model: Path, cache: Path) -> None:
     lacking, name = broken, NAME
     if broken == "nothing":
@@ -97,6 +99,10 @@ def test_what_the_cache_lacks_is_named_where_there_is_no_network(broken: str, mo
     elif broken == "the revision":
         lacking, name = "v9", f"{NAME}@v9"
         put(cache, NAME, model)
+    elif broken == "tokens":
+        for file in put(cache, NAME, model).glob("*token*"):
+            file.unlink()
+        lacking = "a tokenizer"
     elif broken == "a shard":
         snapshot = put(cache, NAME, model)
         (snapshot / "model.safetensors").rename(snapshot / "model-00001-of-00002.safetensors")
