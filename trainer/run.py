@@ -36,7 +36,7 @@ from vertigym.core.files import (
 )
 from vertigym.core.types import Trajectory
 from vertigym.policies import model_source
-from vertigym.policies.model_source import is_run
+from vertigym.policies.model_source import is_run as is_run
 from vertigym.trainer.checkpoints import verify
 from vertigym.trainer.config import RunConfig
 
