@@ -80,7 +80,7 @@ def rebase(
     retrained = None
     if retrain and config:
         _stop_politely()
-        outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name}"])
+        outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name.partition('@')[0]}"])
         retrained = run(str(outcome.promoted or outcome.last))
     found = compare_bases(base, old, retrained, margin=margin)
     if as_json:
