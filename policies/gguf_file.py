@@ -86,8 +86,8 @@ class GGUFFile:
             get_gguf_hf_weights_map,
         )
 
-        processor = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)(config=model.config.to_dict())
-        places = get_gguf_hf_weights_map(model, processor)
+        kind: Any = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)
+        places = get_gguf_hf_weights_map(model, kind(config=model.config.to_dict()))
         lost = [name for name in self.tensors if name not in places]
         if _FREQUENCIES in lost:
             divisor_F = torch.tensor(self.tensors[_FREQUENCIES].data.copy())
@@ -96,9 +96,10 @@ class GGUFFile:
 
     def _unsaid(self, config: Any) -> list[str]:
         """Settings that transformers has not carried over, and that the config does not say already."""
-        from transformers.integrations import GGUF_CONFIG_MAPPING
+        from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-        carried, said, begin = GGUF_CONFIG_MAPPING[self.architecture], _said(config), f"{self.architecture}."
+        carried: Mapping[str, Any] = GGUF_CONFIG_MAPPING[self.architecture]
+        said, begin = _said(config), f"{self.architecture}."
         return [
             f"{key} = {value}"
             for key, value in self.settings.items()

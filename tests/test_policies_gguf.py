@@ -179,7 +179,7 @@ def write(
         writer.add_string(key, value) if isinstance(value, str) else writer.add_float32(key, value)
     places, dtype = get_tensor_name_map(arch, config.num_hidden_layers), GGMLQuantizationType[kind]
     for name, weight in model.state_dict().items():
-        place = places.get_name(name, try_suffixes=(".weight", ".bias"))
+        place = str(places.get_name(name, try_suffixes=(".weight", ".bias")))
         if place == without or (name == "lm_head.weight" and config.tie_word_embeddings):
             continue
         if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):

@@ -187,7 +187,12 @@ def test_a_run_goes_on_with_the_model_it_began_with(
     put(cache, NAME, build("qwen3", tmp_path / "newer"), commit="e" * 40)
     assert find_model(NAME).name == f"{NAME}@{'e' * 40}"
     loaded, real = [], setup.load
-    monkeypatch.setattr(setup, "load", lambda folder: (loaded.append(folder), real(folder))[1])
+
+    def load(folder: Path) -> tuple[Any, Any]:
+        loaded.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(setup, "load", load)
     train(settings, resume=True)
     assert loaded == [snapshot]
 
