@@ -54,8 +54,10 @@ def train(
 
 def rebase(
     suite: Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE.toml")],
-    new_base: Annotated[str, typer.Option(help="The base model that came out: a folder, or its report.")],
-    tuned: Annotated[str, typer.Option(help="The model tuned on the old base: a folder, or its report.")],
+    new_base: Annotated[
+        str, typer.Option(help="The base model that came out: a folder, a run, org/name, or its report.")
+    ],
+    tuned: Annotated[str, typer.Option(help="The model tuned on the old base: the same.")],
     config: Annotated[
         Path | None, typer.Option(help="The tuned model's training config; with --train it is run anew.")
     ] = None,
@@ -78,7 +80,7 @@ def rebase(
     retrained = None
     if retrain and config:
         _stop_politely()
-        outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name}"])
+        outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name.partition('@')[0]}"])
         retrained = run(str(outcome.promoted or outcome.last))
     found = compare_bases(base, old, retrained, margin=margin)
     if as_json:
