@@ -14,7 +14,12 @@ def eval_(
     suite: Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE.toml")],
     model: Annotated[
         str,
-        typer.Option("-m", "--model", help="A model folder, vllm:FOLDER, openai:MODEL@URL or scripted:expert."),
+        typer.Option(
+            "-m",
+            "--model",
+            help="A model folder, a run's folder (what was promoted), org/name[@REVISION] on the Hugging Face "
+            "hub; vllm:MODEL, openai:MODEL@URL, scripted:expert.",
+        ),
     ] = "",
     baseline: Annotated[
         str | None,
@@ -117,8 +122,10 @@ def run_suite_shown(
 ) -> Any:
     """Run a suite behind a progress bar."""
     from vertigym.evals.runner import run_suite
-    from vertigym.policies.load import load_policy
+    from vertigym.policies.load import load_policy, source_of
 
+    if source := source_of(model):
+        model = source.name
     policy = load_policy(model, concurrency=concurrency or 16, requests_per_minute=rpm)
     with counting(f"{suite.name}: {model}") as advance:
         return run_suite(

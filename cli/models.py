@@ -1,4 +1,4 @@
-"""`vertigym model`: whether a model trains right here."""
+"""`vertigym model`: whether a model trains right here, and a model folder made of a GGUF file."""
 
 import dataclasses
 from pathlib import Path
@@ -6,28 +6,62 @@ from typing import Annotated
 
 import typer
 
-from vertigym.cli.console import Json, note, print_json, table
+from vertigym.cli.console import Force, Json, note, print_json, table
 
-app = typer.Typer(help="Models: whether one trains right here.", no_args_is_help=True)
+app = typer.Typer(
+    help="Models: whether one trains right here; GGUF files as model folders.", no_args_is_help=True
+)
 
 
 @app.command("check")
 def model_check(
-    folder: Annotated[Path, typer.Argument(help="A Hugging Face model folder.", metavar="FOLDER")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model folder, a run's folder, or org/name[@REVISION] on the hub.", metavar="MODEL"
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Compare every way to compute with a model: engine, trainer, adapters, exported. Exit 1: it is refused."""
+    from vertigym.policies.model_source import find_model
     from vertigym.trainer.model_check import check_model, verdict_of
 
-    checks = []
-    for check in check_model(folder):
+    source, checks = find_model(model), []
+    for check in check_model(source.folder):
         checks.append(check)
         note(f"{check.name}: {check.verdict}")
     verdict = verdict_of(checks)
     if as_json:
         found = [dataclasses.asdict(check) for check in checks]
-        print_json({"model": str(folder), "verdict": verdict, "checks": found})
+        print_json({"model": source.name, "verdict": verdict, "checks": found})
     else:
-        table(f"{folder}: {verdict}", ("check", "", ""), [(c.name, c.verdict, c.detail) for c in checks])
+        table(f"{source.name}: {verdict}", ("check", "", ""), [(c.name, c.verdict, c.detail) for c in checks])
     if verdict == "refused":
         raise typer.Exit(1)
+
+
+@app.command("import")
+def model_import(
+    file: Annotated[
+        str, typer.Argument(help="A file, or org/name/FILE.gguf[@REVISION] on the hub.", metavar="FILE.gguf")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            help="Take the tokenizer of this model, not the file's: a folder or org/name.", metavar="MODEL"
+        ),
+    ] = "",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Make a model folder (float32) of a GGUF file, with its tokenizer, chat template and stop tokens."""
+    from vertigym.policies.gguf_import import import_gguf
+
+    found = dataclasses.asdict(import_gguf(file, out, tokenizer=tokenizer, force=force))
+    if as_json:
+        print_json(found)
+        return
+    table(f"imported {file}", ("", ""), [(key, str(value)) for key, value in found.items()])
+    note(f"next: vertigym model check {out}")

@@ -12,7 +12,12 @@ app = typer.Typer(help="Traces: logged calls as rows to build on.", no_args_is_h
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="A model folder, or openai:MODEL@URL.", metavar="CHECKPOINT")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model or run folder, org/name on the hub, or openai:MODEL@URL.", metavar="MODEL"
+        ),
+    ],
     record: Annotated[
         Path, typer.Option("-o", "--record", help="Append every call and all feedback here.", metavar="FILE")
     ] = Path("traces.jsonl"),
@@ -27,7 +32,7 @@ def serve(
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(help="Decodes a model folder: transformers, vllm, …; auto: vLLM where it is installed."),
+        typer.Option(help="Decodes a model: transformers, vllm, …; auto: vLLM where it is installed."),
     ] = "auto",
 ) -> None:
     """Answer on an OpenAI-compatible endpoint, record every call as a trace, take feedback (POST /feedback)."""

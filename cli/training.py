@@ -54,8 +54,10 @@ def train(
 
 def rebase(
     suite: Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE.toml")],
-    new_base: Annotated[str, typer.Option(help="The base model that came out: a folder, or its report.")],
-    tuned: Annotated[str, typer.Option(help="The model tuned on the old base: a folder, or its report.")],
+    new_base: Annotated[
+        str, typer.Option(help="The base model that came out: a folder, a run, org/name, or its report.")
+    ],
+    tuned: Annotated[str, typer.Option(help="The model tuned on the old base: the same.")],
     config: Annotated[
         Path | None, typer.Option(help="The tuned model's training config; with --train it is run anew.")
     ] = None,
@@ -103,7 +105,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: its checkpoints, the verdicts, and what ships."""
-    from vertigym.trainer.run import is_run
+    from vertigym.policies.model_source import is_run
 
     if out:
         from vertigym.core.files import claim, write_text

@@ -8,7 +8,9 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -30,16 +32,16 @@ def write_text(path: Path, text: str) -> None:
     """Replace `path` with `text` (UTF-8); readers see the old file or the new one, never half of it."""
     with _written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        beside = _beside(path)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            os.replace(name, path)
+            os.replace(beside, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
 
@@ -109,25 +111,28 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Fill a new folder beside `path`; on leaving without an error it takes `path`'s place.
+    """Fill a new folder beside `path`; on leaving without an error it takes `path`'s place. Who may read files
+    here may read those in it, whatever the library that wrote them thought.
 
     with whole_folder(run / "checkpoints" / "step-000100") as folder:
         model.save_pretrained(folder)
     """
     with _written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        beside = _beside(path)
+        beside.mkdir(0o755)
+    mode = stat.S_IMODE(beside.stat().st_mode)  # less what the umask forbids
     try:
-        beside.chmod(0o755)
         yield beside
         for file in beside.rglob("*"):
+            file.chmod(stat.S_IMODE(file.stat().st_mode) | mode & (0o777 if file.is_dir() else 0o444))
             if file.is_file():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
         if path.exists():
             # A folder cannot be replaced in one step; the old one steps aside first and goes last.
-            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            path.rename(aside / path.name)
+            aside = _beside(path)
+            path.rename(aside)
             beside.rename(path)
             shutil.rmtree(aside)
         else:
@@ -136,6 +141,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """A new hidden name in the same folder."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def sync_folder(folder: Path) -> None:

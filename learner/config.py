@@ -1,7 +1,6 @@
 """What the learner reads of a run's config: optimizer, policy-gradient objective, critic, teacher."""
 
 import json
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -166,7 +165,9 @@ class DistillConfig(Config):
     """On-policy distillation (Agarwal et al. 2024): the policy writes, and a teacher's log-probs say of each
     token how it did. Its advantage is `-weight · (logp - teacher_logp)`: the reverse KL, token by token."""
 
-    teacher: Path = Field(description="a Hugging Face model folder with the policy's tokenizer")
+    teacher: str = Field(
+        description="a model with the policy's tokenizer: a folder, a run, or org/name[@REVISION]"
+    )
     weight: float = Field(1.0, gt=0)
     rewards: bool = Field(
         False, description="add it to the advantage from the rewards, instead of taking its place"

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from vertigym.core.types import Completion, Prompt, Sampling
 from vertigym.learner.ranks import Ranks
 from vertigym.policies.chat import ChatRenderer
-from vertigym.policies.engine import Engine
+from vertigym.policies.engine import Engine, stop_ids
 from vertigym.policies.lora import merged_state
 
 
@@ -34,7 +34,9 @@ class LeaderEngine:
         open_engine: Callable[..., Engine],
     ) -> None:
         self._ranks, self._model = ranks, model
-        self.tokenizer, self.renderer, self.version = tokenizer, ChatRenderer(tokenizer), 0
+        stop, rows = stop_ids(model.generation_config), model.get_input_embeddings().weight.shape[0]
+        self.tokenizer, self.renderer = tokenizer, ChatRenderer(tokenizer, stop=stop, rows=rows)
+        self.version = 0
         self.inner: Engine | None = None
         self._weights: Mapping[str, Tensor] = merged_state(model, ranks.keep_on_leader)
         ranks.on_leader(lambda: self._open(open_engine))

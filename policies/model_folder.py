@@ -26,7 +26,7 @@ def load_model(folder: str | Path, device: str = "auto") -> tuple[Any, PreTraine
     _check_config(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        with _quiet():
+        with quiet():
             found: Any = AutoModelForCausalLM.from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True
             )
@@ -35,7 +35,7 @@ def load_model(folder: str | Path, device: str = "auto") -> tuple[Any, PreTraine
     except Exception as error:  # of any kind: the folder is the user's
         raise _unloadable(folder, error) from None
     model, report = found
-    _check_names(folder, report)
+    check_names(folder, report)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     broken = []
     for name, weight in model.named_parameters():
@@ -78,7 +78,7 @@ def unreadable_ids(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bar and its table of names: one line says what is wrong."""
     from transformers.utils import logging
 
@@ -96,8 +96,9 @@ def _check_config(folder: str | Path) -> None:
         raise DataError(f"model folder {folder}: no config.json there; give a Hugging Face model folder")
 
 
-def _check_names(folder: str | Path, report: dict[str, Any]) -> None:
-    """
+def check_names(folder: str | Path, report: dict[str, Any]) -> None:
+    """Hold transformers' report on loading against what a model needs.
+
     Raises:
         DataError: names or shapes in the files are not those of the model.
     """

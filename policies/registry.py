@@ -87,6 +87,7 @@ class EngineKind:
         config: its settings, `[rollout.NAME]`. A `ProbedConfig` has its log-probs compared with the trainer's.
         shares_model: it decodes with the model in training itself, so every rank has one; another has weights
             of its own, and a run has one.
+        reads_folder: what it loads is a model folder: of a run or a name on the hub it is given the folder.
         misfit: why its settings do not fit a run with so many `ranks` and `workers` (0: none), or "".
         for_worker: its settings for worker `number` of `count`.
     """
@@ -96,6 +97,7 @@ class EngineKind:
     open: "Callable[[EngineSetup], Engine] | None" = None
     config: type[Config] = NoConfig
     shares_model: bool = False
+    reads_folder: bool = False
     misfit: Callable[[Any, int, int], str] = lambda config, ranks, workers: ""
     for_worker: Callable[[Any, int, int], Any] = lambda config, number, count: config
 

@@ -239,5 +239,9 @@ def _open(setup: EngineSetup) -> TransformersEngine:
 
 
 ENGINE = EngineKind(
-    "transformers", load=lambda folder, _: TransformersEngine.load(folder), open=_open, shares_model=True
+    "transformers",
+    load=lambda folder, _: TransformersEngine.load(folder),
+    open=_open,
+    shares_model=True,
+    reads_folder=True,
 )

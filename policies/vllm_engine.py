@@ -148,6 +148,7 @@ ENGINE = EngineKind(
     load=lambda folder, _: open_vllm(folder),
     open=_open,
     config=VLLMConfig,
+    reads_folder=True,
     misfit=_misfit,
     for_worker=_for_worker,
 )

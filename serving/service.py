@@ -10,31 +10,33 @@ from typing import Any
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.files import sha256
 from vertigym.core.types import Policy
-from vertigym.policies.load import load_policy, split_name
+from vertigym.policies.load import load_policy, source_of, split_name
 from vertigym.policies.registry import find_engine
 
 KEY_VARIABLE = "VERTIGYM_SERVE_KEY"
 
 
 def serve(model: str, record: Path, *, name: str = "", engine: str = "auto", **options: Any) -> None:
-    """Serve `model` (whatever an eval takes: a folder, `openai:MODEL@URL`) as `serve_policy` does. `engine`
-    decodes a folder; `auto` is vLLM where it is installed.
+    """Serve `model` (whatever an eval takes: a folder, a run, `openai:MODEL@URL`) as `serve_policy` does.
+    `engine` decodes a model that names none; `auto` is vLLM where it is installed.
 
     Raises:
         DataError: no such model. UnknownNameError: no such engine. MissingDependencyError: the engine is not
             installed. And what `serve_policy` raises.
     """
+    source = source_of(model := with_engine(model, engine))
+    named = source.name if source else model
     serve_policy(
-        lambda: load_policy(with_engine(model, engine)),
+        lambda: load_policy(named),
         record,
-        name=name or default_name(model),
-        version=version_of(model),
+        name=name or default_name(named),
+        version=version_of(source.folder) if source else model,
         **options,
     )
 
 
 def with_engine(model: str, engine: str) -> str:
-    """`ENGINE:FOLDER` for a folder that another engine than transformers decodes; anything else as it is.
+    """`ENGINE:MODEL` for a model that another engine than transformers decodes; anything else as it is.
 
     Raises:
         UnknownNameError: no such engine.
@@ -42,7 +44,7 @@ def with_engine(model: str, engine: str) -> str:
     if engine == "auto":
         engine = "vllm" if find_spec("vllm") else "transformers"
     find_engine(engine)
-    return model if engine == "transformers" or not Path(model).is_dir() else f"{engine}:{model}"
+    return f"{engine}:{model}" if engine != "transformers" and split_name(model)[0] == "transformers" else model
 
 
 def serve_policy(
@@ -90,7 +92,7 @@ def serve_policy(
 
 
 def default_name(model: str) -> str:
-    """What clients call the model: the folder's name, or that of its run for a checkpoint."""
+    """What clients call the model: the folder's name, that of its run for a checkpoint, or that on the hub."""
     _, rest = split_name(model)
     if not Path(rest).is_dir():
         return rest.partition("@")[0]
@@ -98,12 +100,10 @@ def default_name(model: str) -> str:
     return folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
 
 
-def version_of(model: str) -> str:
-    """`step-000050-1f0c55d2a9b1`: the folder's name and the start of its weights' SHA-256; what is no folder is
-    its own version."""
-    folder = Path(split_name(model)[1])
-    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return f"{folder.resolve().name}-{sha256(weights[0])[:12]}" if weights else model
+def version_of(folder: Path) -> str:
+    """`step-000050-1f0c55d2a9b1`: the folder's name and the start of its weights' SHA-256."""
+    weights = sorted(folder.glob("*.safetensors"))
+    return "-".join([folder.resolve().name, *(sha256(file)[:12] for file in weights[:1])])
 
 
 def _listen(host: str, port: int) -> socket.socket:

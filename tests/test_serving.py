@@ -449,9 +449,10 @@ def test_a_version_names_the_weights(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "intent" / "checkpoints" / "step-000050"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"1")
-    before = version_of(str(folder))
+    before = version_of(folder)
     (folder / "model.safetensors").write_bytes(b"2")
     assert before.startswith("step-000050-")
-    assert before != version_of(str(folder))
+    assert before != version_of(folder)
     assert default_name(str(folder)) == "intent"
-    assert default_name("openai:big@http://x/v1") == version_of("big") == "big"
+    assert default_name("openai:big@http://x/v1") == "big"
+    assert default_name("org/small@0123abcd") == default_name("vllm:org/small@0123abcd") == "org/small"

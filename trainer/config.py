@@ -161,8 +161,10 @@ class RunConfig(Config):
     name: str
     env: str = Field(description="an environment's id or folder")
     model: str = Field(
-        description="a Hugging Face model folder, or `tiny`: build one from the environment's text"
+        description="a model folder, a run's folder (what was promoted in it), org/name on the Hugging Face "
+        "hub, or `tiny`: build one from the environment's text"
     )
+    revision: str = Field("", description="branch, tag or commit of a model on the hub; or org/name@REVISION")
     algorithm: Literal["sft", "grpo", "ppo", "distill"]
     steps: int = Field(ge=0)
     seed: int = 0
@@ -216,6 +218,17 @@ class RunConfig(Config):
             return given
         policy = given.get("policy", {})
         return given | {"policy": {"advantage": "gae", **policy}} if isinstance(policy, dict) else given
+
+    @model_validator(mode="after")
+    def _a_revision_of_the_hub(self) -> Self:
+        if self.revision and "/" not in self.model:
+            raise ValueError(f"revision is of a model on the hub, org/name, and model is {self.model!r}")
+        return self
+
+    @property
+    def starting_model(self) -> str:
+        """The name of the model to train, its revision included."""
+        return f"{self.model}@{self.revision}" if self.revision else self.model
 
     @model_validator(mode="after")
     def _sections_fit_the_algorithm(self) -> Self:

@@ -87,7 +87,7 @@ def _in_folder(
     progress: Progress,
 ) -> RunOutcome:
     """Train in a folder that no other process writes to."""
-    run, checkpoint = ranks.on_leader(lambda: Run.resume(config) if resume else (Run.start(config), None))
+    run, checkpoint = ranks.on_leader(lambda: Run.resume(config) if resume else _start(config))
     trackers, progress = Trackers({}, progress.on_note), progress if ranks.leader else Progress()
     for warning in (*run.warnings, *evidence(config, suites)):
         progress.on_note(warning)
@@ -107,6 +107,10 @@ def _in_folder(
         ) from error
     finally:
         trackers.close()
+
+
+def _start(config: RunConfig) -> tuple[Run, None]:
+    return Run.start(config, setup.models_of(config)), None
 
 
 class _Loop:

@@ -29,13 +29,14 @@ from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import (
     append_jsonl,
     jsonable,
-    read_json,
     read_jsonl,
     write_json,
     write_jsonl,
     write_text,
 )
 from vertigym.core.types import Trajectory
+from vertigym.policies import model_source
+from vertigym.policies.model_source import is_run
 from vertigym.trainer.checkpoints import verify
 from vertigym.trainer.config import RunConfig
 
@@ -61,11 +62,6 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def is_run(folder: Path) -> bool:
-    """Whether the folder holds a run."""
-    return (folder / "config.toml").is_file()
-
-
 class Run:
     """Reads and writes one run folder. Open with `Run.start` or `Run.resume`."""
 
@@ -74,8 +70,8 @@ class Run:
         self.warnings: list[str] = []
 
     @classmethod
-    def start(cls, config: RunConfig) -> "Run":
-        """A new folder.
+    def start(cls, config: RunConfig, models: Mapping[str, str] | None = None) -> "Run":
+        """A new folder. `models`: the run's model and teacher, by names that keep their meaning.
 
         Raises:
             ConfigError: the folder already holds a run.
@@ -85,7 +81,7 @@ class Run:
             raise ConfigError(
                 f"{run.folder} already holds a run: continue it with --resume, rename the new one, or delete it"
             )
-        write_text(run.folder / "config.toml", _resolved(config))
+        write_text(run.folder / "config.toml", _resolved(config, models or {}))
         return run
 
     @classmethod
@@ -122,6 +118,10 @@ class Run:
         if not is_run(folder):
             raise DataError(f"{folder}: no config.toml there; give a run's folder, for example runs/loan")
         return cls(folder)
+
+    def named_model(self, role: str) -> str:
+        """The run's `model` or `teacher` as it was resolved when the run began."""
+        return str(read_toml(self.folder / "config.toml")["environment"][role])
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of `step` is."""
@@ -166,7 +166,7 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints there are, in the order of their steps."""
-        return sorted(self.folder.glob("checkpoints/step-*"))
+        return model_source.checkpoints(self.folder)
 
     def promote(self, step: int, reason: str) -> None:
         """Name the checkpoint that ships."""
@@ -175,8 +175,7 @@ class Run:
 
     def promotion(self) -> dict[str, Any] | None:
         """`step`, `checkpoint` and `reason` of what ships, if any was promoted."""
-        file = self.folder / "promoted.json"
-        return dict(read_json(file)) if file.exists() else None
+        return model_source.promotion(self.folder)
 
     def promoted(self) -> Path | None:
         """The checkpoint that ships, if any was promoted."""
@@ -224,9 +223,15 @@ def _plain(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
 
 
-def _resolved(config: RunConfig) -> str:
+def _resolved(config: RunConfig, models: Mapping[str, str]) -> str:
     versions = {name: version(name) for name in _VERSIONED}
-    about = {"vertigym": __version__, "python": platform.python_version(), "git": _git_state(), **versions}
+    about = {
+        "vertigym": __version__,
+        "python": platform.python_version(),
+        "git": _git_state(),
+        **versions,
+        **models,
+    }
     return tomli_w.dumps({**_plain(config), "environment": about})
 
 

@@ -13,6 +13,7 @@ from vertigym.core.types import SPLITS
 from vertigym.policies.engine import Engine
 from vertigym.policies.lora import merged_state
 from vertigym.policies.model_folder import load_model
+from vertigym.policies.model_source import find_model
 from vertigym.policies.registry import EngineSetup, find_engine
 from vertigym.policies.scripted import reference_text
 from vertigym.rollouts.ray_backend import open_workers
@@ -26,6 +27,16 @@ def load(folder: Path) -> tuple[Any, Any]:
     """A model to train, in float32 whatever the folder holds: bfloat16 is too coarse for small steps."""
     model, tokenizer = load_model(folder)
     return model.float(), tokenizer
+
+
+def models_of(config: RunConfig) -> dict[str, str]:
+    """The names of the run's `model` and `teacher` that will mean the same when it is resumed.
+
+    Raises:
+        DataError: there is no such model.
+    """
+    named = {"model": config.starting_model, **({"teacher": config.distill.teacher} if config.distill else {})}
+    return {role: name if name == "tiny" else find_model(name).name for role, name in named.items()}
 
 
 def texts(config: RunConfig, env: envs.Env) -> list[str]:
@@ -55,8 +66,10 @@ def plan(config: RunConfig) -> dict[str, Any]:
     """
     env = envs.make(config.env)
     suites = open_suites(config.eval)
-    if config.model != "tiny":
-        load_model(config.model)
+    names = models_of(config)
+    for name in names.values():
+        if name != "tiny":
+            load_model(find_model(name).folder)
     if config.sft:
         read_jsonl(config.sft.data)
     rows = config.rollout
@@ -64,7 +77,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "run": str(config.output / config.name),
         "environment": config.env,
         "tasks": {split: len(env.tasks.ids(split)) for split in SPLITS},
-        "model": config.model,
+        **names,
         "algorithm": config.algorithm,
         "steps": config.steps,
         "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,

@@ -21,6 +21,7 @@ from vertigym.policies.engine import Engine
 from vertigym.policies.full_tensors import load_full_state
 from vertigym.policies.lora import add_lora
 from vertigym.policies.model_folder import load_model, unreadable_ids
+from vertigym.policies.model_source import find_model
 from vertigym.trainer import checkpoints, setup
 from vertigym.trainer.async_rollouts import FixedLagRollouts
 from vertigym.trainer.config import RunConfig
@@ -186,7 +187,7 @@ class TrainingSession:
                 on_note=self._on_note,
             )
         reference = self._learner(setup.load(self._starting_model())[0]) if config.policy.kl else None
-        teacher = (self._teacher(config.distill.teacher), config.distill) if config.distill else None
+        teacher = (self._teacher(), config.distill) if config.distill else None
         critic = None
         if config.algorithm == "ppo":
             self.learners["critic"] = critic = self._critic()
@@ -208,16 +209,18 @@ class TrainingSession:
         self.curriculum = policy_gradient.curriculum
         return policy_gradient
 
-    def _teacher(self, folder: Path) -> Learner:
+    def _teacher(self) -> Learner:
         """A model that only scores.
 
         Raises:
             ConfigError: its tokens are not the policy's.
         """
-        model, tokenizer = load_model(folder)
+        name = self.run.named_model("teacher")
+        model, tokenizer = load_model(find_model(name).folder)
         if tokenizer.get_vocab() != self.engine.tokenizer.get_vocab():
-            raise ConfigError(f"distill.teacher {folder}: its tokenizer is not the policy's")
+            raise ConfigError(f"distill.teacher {name}: its tokenizer is not the policy's")
         return self._learner(model)
 
     def _starting_model(self) -> Path:
-        return self.run.folder / "model" if self.config.model == "tiny" else Path(self.config.model)
+        name = self.run.named_model("model")
+        return self.run.folder / "model" if name == "tiny" else find_model(name).folder
