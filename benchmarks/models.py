@@ -88,7 +88,7 @@ def page(found: dict[str, list[ModelCheck]]) -> str:
     given_up: dict[str, list[str]] = {}
     for name, checks in found.items():
         for check in checks:
-            if check.verdict == "mended" and check.name == "trainer":
+            if check.verdict == "mended" and check.name in ("greedy", "trainer"):
                 given_up.setdefault(check.detail.split(":")[0], []).append(name)
     lines += [f"- {what}: {', '.join(names)}" for what, names in given_up.items()]
     return "\n".join(lines) + "\n"

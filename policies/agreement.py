@@ -73,6 +73,62 @@ def engine_gap(
 
 
 @torch.no_grad()
+def greedy_departure(model: Any, done: Completion, *, stop: Sequence[int], banned: Sequence[int] = ()) -> str:
+    """How `generate` of a model, greedily, departs from a greedy completion of an engine; "" where they are the
+    same, or part at a tie by the model's own forward pass.
+
+    Raises:
+        InputError: by that pass a token of the completion is worse than another.
+    """
+    start, ours, bound = len(done.prompt_ids), list(done.token_ids), tolerance(model.dtype)
+    if not ours:
+        return ""
+    logits_TV = _logits(model, [*done.prompt_ids, *ours])[start - 1 :]
+    logits_TV[:, list(banned)] = -math.inf
+    logp_TV = logits_TV.log_softmax(-1)
+    chosen_T = logp_TV[:-1].gather(1, torch.tensor(ours, device=logp_TV.device)[:, None])[:, 0]
+    if not (lost := float((logp_TV[:-1].amax(1) - chosen_T).max())) <= bound:
+        raise InputError(
+            f"greedy decoding takes a token whose log-prob is {lost:.2g} below that of the best one"
+        )
+    try:
+        theirs = _generated(model, done, stop, banned)
+    except torch.OutOfMemoryError:  # the machine's failure says nothing of the model
+        raise
+    except Exception as error:  # of any kind: it is the model's
+        return f"its generate raises {type(error).__name__}: {_line(error)}"
+    place = next((t for t, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+    if place is None:
+        missing = len(ours) - len(theirs)
+        return f"its generate ends {missing} tokens earlier" if missing else ""
+    below = float(logp_TV[place].max() - logp_TV[place, theirs[place]])
+    if below <= bound:
+        return ""
+    return f"its generate takes a token whose log-prob is {below:.2g} below the best one's"
+
+
+def _generated(model: Any, done: Completion, stop: Sequence[int], banned: Sequence[int]) -> list[int]:
+    """What `generate` writes greedily, at most as many tokens, without what the model's folder asks of it."""
+    from transformers import GenerationConfig
+
+    ids_1S = torch.tensor([list(done.prompt_ids)], device=next(model.parameters()).device)
+    greedy = GenerationConfig(
+        max_new_tokens=len(done.token_ids),
+        do_sample=False,
+        eos_token_id=list(stop),
+        pad_token_id=stop[0],
+        suppress_tokens=list(banned) or None,
+    )
+    asked, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        whole_1S = model.generate(ids_1S, attention_mask=torch.ones_like(ids_1S), generation_config=greedy)
+    finally:
+        model.generation_config = asked
+    written: list[int] = whole_1S[0, ids_1S.shape[1] :].tolist()
+    return written
+
+
+@torch.no_grad()
 def stepper_gap(model: Any, stepper: Stepper, ids: Sequence[int]) -> LogprobGap:
     """How far a stepper's log-probs, over the whole vocabulary, are from the model's own forward pass.
 

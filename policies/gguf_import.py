@@ -65,9 +65,7 @@ def import_gguf(name: str, out: Path, *, tokenizer: str = "", force: bool = Fals
         model.save_pretrained(folder)
         words.save_pretrained(folder)
         if load_model(folder, device="cpu")[1](_PROBE).input_ids != words(_PROBE).input_ids:
-            raise DataError(
-                f"{file.path}: its tokenizer, saved and loaded again, splits text otherwise: {_OTHER}"
-            )
+            raise DataError(f"{file.path}: its tokenizer, once saved, splits text otherwise: {_OTHER}")
     return ImportedModel(
         str(out),
         file.architecture,
@@ -95,6 +93,7 @@ def _model(file: GGUFFile) -> Any:
     check_names(path, report)
     config = deepcopy(read.config)
     file.check_carried(read, config)
+    config.vocab_size = read.get_input_embeddings().weight.shape[0]  # the file may have fewer rows than tokens
     del config.quantization_config  # it is unpacked, and a model that says otherwise is not written
     del config._model_name_or_path
     with torch.device("meta"):

@@ -48,7 +48,7 @@ def build(texts: Iterable[str], folder: Path, *, size: TinySize | None = None, s
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     size = size or TinySize()
-    tokenizer = _tokenizer(texts, size.vocabulary)
+    tokenizer = make_tokenizer(texts, size)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=size.hidden,
@@ -72,14 +72,15 @@ def build(texts: Iterable[str], folder: Path, *, size: TinySize | None = None, s
         tokenizer.save_pretrained(beside)
 
 
-def _tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+def make_tokenizer(texts: Iterable[str], size: TinySize) -> Any:
+    """The tokenizer of a tiny model."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     counts = Counter(piece for text in texts for piece in re.findall(_PIECES, text))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    room = vocabulary - len(alphabet) - len(_SPECIAL)
+    room = size.vocabulary - len(alphabet) - len(_SPECIAL)
     words = [piece for piece, count in counts.most_common(room) if count > 1]
     encoded = ["".join(part for part, _ in to_bytes.pre_tokenize_str(word)) for word in words]
     entries = dict.fromkeys([*alphabet, *sorted(encoded)])

@@ -193,6 +193,12 @@ def _open(env: PlayableEnv, index: int, episode: Episode, renderer: Renderer | N
     return state
 
 
+def prompt_length(env: PlayableEnv, task: Task, renderer: Renderer) -> int:
+    """How many tokens the first prompt of an episode has; 0 where the environment fails to open it."""
+    opened = _open(env, 0, Episode(task), renderer)
+    return len(opened.ids) if isinstance(opened, _State) else 0
+
+
 def _append_context(state: _State, ids: Sequence[int]) -> None:
     """Append ids the policy did not write."""
     state.ids += ids

@@ -366,7 +366,9 @@ def build(name: str, folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     """A model folder of the family `name`, with a tokenizer and a chat template of our own."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = tiny._tokenizer(["how many days do refunds take", "four"] * 2, 300)
+    tokenizer = tiny.make_tokenizer(
+        ["how many days do refunds take", "four"] * 2, tiny.TinySize(vocabulary=300)
+    )
     kind, differing = FAMILIES[name]
     ids = {
         "vocab_size": len(tokenizer),

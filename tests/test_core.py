@@ -1,7 +1,10 @@
 """Errors, seeds, files that appear whole, and configs that say what is wrong in one line."""
 
+import os
+import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,24 @@ class TestFiles:
             fill("half", fail=True)
         assert (folder / "weights").read_text() == "two"
         assert [p.name for p in folder.parent.iterdir()] == ["model"]
+
+    @pytest.mark.parametrize(("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])
+    def test_others_may_read_what_the_umask_lets_them(
+        self, umask: int, file: int, folder: int, tmp_path: Path
+    ) -> None:
+        before = os.umask(umask)
+        try:
+            write_text(tmp_path / "text", "x")
+            with whole_folder(tmp_path / "model") as beside:
+                (beside / "script").touch(0o700)
+                handle, _ = tempfile.mkstemp(dir=tempfile.mkdtemp(dir=beside))
+                os.close(handle)
+        finally:
+            os.umask(before)
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+        assert modes.pop(tmp_path / "model" / "script") == file | 0o100
+        assert set(modes.values()) == {file, folder}
+        assert all(mode == (folder if path.is_dir() else file) for path, mode in modes.items())
 
     def test_jsonl_round_trips_and_names_the_broken_line(self, tmp_path: Path) -> None:
         file = tmp_path / "rows.jsonl"

@@ -249,3 +249,27 @@ def test_what_the_context_cuts_is_not_scored_and_shortens_nobody(engine: Transfo
     cut = together[-1].score
     assert cut.value is None
     assert "context is too short" in str(cut.evidence["reason"])
+
+
+class Talkative(Chat):
+    """Some tasks are answered at length, so that the episode outgrows the context after its first turn."""
+
+    def respond(self, action: str) -> Turn:
+        turn = super().respond(action)
+        if turn.messages and self.task.id == "long":
+            return Turn(messages=[{"role": "user", "content": "y" * 480}], reward=0.25)
+        return turn
+
+
+def test_an_episode_that_outgrows_the_context_is_not_scored_and_shortens_nobody(
+    engine: TransformersEngine,
+) -> None:
+    env = Talkative(TaskSet([*TASKS, Task(id="long", prompt="say 9", answer="")]))
+    sampling = Sampling(max_tokens=40, temperature=0)
+    alone = rollout(engine, env, episodes(), sampling)
+    together = rollout(engine, env, [*episodes(), Episode("long")], sampling)
+    assert [t.segments for t in together[:-1]] == [t.segments for t in alone]
+    assert {t.score.value for t in together[:-1]} == {1.0}
+    grown = together[-1]
+    assert (grown.score.value, grown.turns) == (None, 1), "its second turn has no room"
+    assert "context is too short" in str(grown.score.evidence["reason"])

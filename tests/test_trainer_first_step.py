@@ -1,25 +1,33 @@
 """Before a run learns anything: engine, trainer and model agree, and what is exported is what is trained."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 from vertigym.cli import app
 from vertigym.core.config import parse
-from vertigym.core.errors import RunError
+from vertigym.core.errors import InputError, RunError
 from vertigym.core.files import read_jsonl, write_jsonl
-from vertigym.policies import transformers_engine
+from vertigym.core.types import Prompt, Sampling
+from vertigym.policies import agreement, transformers_engine
+from vertigym.policies.agreement import greedy_departure
 from vertigym.policies.chat import ChatRenderer, TrainingRow
 from vertigym.policies.decoder import Decoder
 from vertigym.policies.lora import merged_state
+from vertigym.policies.model_folder import load_model
 from vertigym.policies.sampling import sample_tokens
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.trainer import checkpoints
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Progress, RunOutcome, train
+from vertigym.trainer.model_check import check_model
 
 from .model_families import build
 from .returns import ENV
@@ -73,6 +81,50 @@ def test_an_engine_that_decodes_another_model_is_refused_before_the_first_step(
     with pytest.raises(RunError, match=r"the engine's log-probs differ from the trainer's by .*model check"):
         run(tmp_path, **changes)
     assert steps(tmp_path) == 0
+
+
+def test_a_generate_that_raises_is_named_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("this cache is not written yet")
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", broken)
+    notes: list[str] = []
+    run(tmp_path, notes=notes)
+    said = "its generate raises ValueError: this cache is not written yet"
+    assert f"greedy decoding is not generate's: {said}" in notes
+    greedy = next(check for check in check_model(tmp_path / "model") if check.name == "greedy")
+    assert (greedy.verdict, greedy.detail) == ("mended", said)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (lambda ours, tied, bad: ours, ""),
+        (lambda ours, tied, bad: [*ours[:3], tied, *ours[4:]], ""),
+        (lambda ours, tied, bad: [*ours[:3], bad], "its generate takes a token whose log-prob is .* below"),
+        (lambda ours, tied, bad: ours[:-2], "its generate ends 2 tokens earlier"),
+    ],
+)
+def test_greedy_decoding_is_that_of_generate_but_at_a_tie(
+    written: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(build("llama", tmp_path / "model", tie_word_embeddings=False))
+    model.generation_config.repetition_penalty = 1.5  # not what greedy means
+    engine = TransformersEngine(model, tokenizer)
+    (done,) = engine.generate([Prompt((), token_ids=range(40, 60))], Sampling(temperature=0, max_tokens=8))
+    ours, head = list(done.token_ids), model.get_output_embeddings().weight
+    assert greedy_departure(model, done, stop=[2], banned=engine.banned) == "", "no double here"
+    bad = (ours[3] + 7) % 250
+    tied = next(i for i in range(60, 250) if i not in ours and i != bad)
+    head.data[tied] = head.data[ours[3]]
+    monkeypatch.setattr(agreement, "_generated", lambda *_: written(ours, tied, bad))
+    found = greedy_departure(model, done, stop=[2])
+    assert re.fullmatch(f"{said}.*" if said else "", found), found
+    wrong = replace(done, token_ids=[*ours[:3], bad, *ours[4:]])
+    with pytest.raises(InputError, match="greedy decoding takes a token whose log-prob is"):
+        greedy_departure(model, wrong, stop=[2])
 
 
 def test_an_engine_that_does_not_follow_is_refused_after_the_first_step(

@@ -13,10 +13,13 @@ from torch import Tensor
 from vertigym.learner import learner as learner_module
 from vertigym.learner.batch import Batch, PackedRow, PrefixTree, collate, lay_out, microbatches, packed
 from vertigym.learner.config import OptimizerConfig
+from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.learner import Learner, Loss, tokenwise
+from vertigym.learner.ranks import SINGLE_RANK
 from vertigym.learner.samples import TokenColumns, TrainingSample
 from vertigym.policies import tiny
 from vertigym.policies.model_folder import load_model
+from vertigym.policies.transformers_engine import TransformersEngine
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = tiny.TinySize(hidden=16, layers=2, heads=2, key_heads=1, ffn=24, context=64, init_std=0.3)
     tiny.build(["a b c"] * 2, path, size=size)
     return path
+
+
+def test_the_leaders_engine_ends_turns_as_the_one_inside_it(folder: Path) -> None:
+    model, tokenizer = load_model(folder)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, 5]
+    inner = TransformersEngine(model, tokenizer)
+    leader = LeaderEngine(SINGLE_RANK, model, tokenizer, lambda weights: inner)
+    assert leader.renderer.stop == inner.renderer.stop == {tokenizer.eos_token_id, 5}
 
 
 SAMPLES = [

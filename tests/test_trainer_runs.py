@@ -1,7 +1,11 @@
 """Whole runs, small: the folder they leave, repeated and resumed to the bit, controls, and what is refused."""
 
 import json
+import re
 import shutil
+import stat
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from vertigym.core.errors import ConfigError, DataError, RunError
 from vertigym.core.files import read_json, read_jsonl, sha256
 from vertigym.core.types import Score
 from vertigym.envs.tasks import TaskSet
+from vertigym.evals.report import Report
 from vertigym.policies.model_folder import load_model
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rewards.rubric import Rubric
@@ -78,6 +83,8 @@ def test_a_run_leaves_what_the_design_says(done: RunOutcome) -> None:
         "tensorboard",
     }
     assert [row["step"] for row in rows(folder)] == [1, 2, 3, 4]
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.rglob("*") if file.is_file()}
+    assert modes == {0o644}, "others may read what a run leaves behind, its weights too"
     checkpoint = folder / "checkpoints" / "step-000004"
     assert {"config.json", "model.safetensors", "trainer", "manifest.json"} <= {
         p.name for p in checkpoint.iterdir()
@@ -279,6 +286,45 @@ def test_dry_run_opens_everything_and_writes_nothing(start: Start, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="model"):
         setup.plan(start.config(tmp_path, model="no/such/folder"))
+
+
+@pytest.mark.parametrize("model", ["tiny", "a folder"])
+def test_dry_run_names_prompts_that_are_too_long(model: str, start: Start, tmp_path: Path) -> None:
+    """In the run their answers, where they are cut, are not scored."""
+    most = {"rollout": {"tasks": 6, "group_size": 4, "max_tokens": 950}, "tiny": {"context": 1000}}
+    if model != "tiny":
+        config = json.loads((start.model / "config.json").read_text()) | {"max_position_embeddings": 1000}
+        shutil.copytree(start.model, tmp_path / "model")
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+        (tmp_path / "model" / "manifest.json").unlink()
+        model, most = str(tmp_path / "model"), {"rollout": most["rollout"]}
+    assert setup.plan(start.config(tmp_path))["long prompts"] == []
+    (found,) = setup.plan(start.config(tmp_path, model=model, **most))["long prompts"]
+    assert re.match(
+        r"training: \d+ of \d+ prompts leave less than max_tokens = 950 of the context of 1000, and an answer "
+        r"that is cut there is not scored: \S+ \(\d+ tokens\), \S+ \(\d+ tokens\), \S+ \(\d+ tokens\), …",
+        found,
+    )
+
+
+@pytest.mark.slow
+def test_what_was_promoted_earns_the_same_in_a_fresh_process(start: Start, tmp_path: Path) -> None:
+    """The gate's numbers are those of the model in memory; a run's folder is the checkpoint that ships."""
+    gated = tmp_path / "suite.toml"
+    gated.write_text(suite(24, SHORT, '[[gate]]\nrule = "not_worse"\nmargin = 0.99\n'))
+    evals = {"suites": [str(gated)], "every": 2}
+    for name, more in {"whole": {}, "adapters": {"lora": {"rank": 4}, "optimizer": {"lr": 1e-2}}}.items():
+        run = train(start.config(tmp_path, name=name, steps=2, eval=evals, **more)).run
+        promotion = run.promotion()
+        assert promotion
+        assert promotion["step"] == 2
+        inside = Report.load(run.eval_file("returns", 2))
+        command = [sys.executable, "-m", "vertigym", "eval", str(gated), "-m", str(run.folder), "--no-gate"]
+        done = subprocess.run([*command, "--json", "-"], capture_output=True, text=True, check=True)
+        fresh = Report.model_validate(json.loads(done.stdout)["report"])
+        assert fresh.model == str(run.promoted())
+        assert fresh.metrics["exact"] == inside.metrics["exact"]
+        assert [row.values["exact"] for row in fresh.rows] == [row.values["exact"] for row in inside.rows]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from vertigym.core.errors import InputError, MissingDependencyError, VertigymError
 from vertigym.core.seeds import generator
@@ -25,7 +24,7 @@ from vertigym.learner.logit_head import MODEL_ERRORS
 from vertigym.learner.own_forward import BOUND, distances, loaded_distance, settle, some_groups
 from vertigym.learner.ranks import SINGLE_RANK
 from vertigym.learner.samples import TrainingSample
-from vertigym.policies.agreement import engine_gap, tolerance
+from vertigym.policies.agreement import engine_gap, greedy_departure, tolerance
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.lora import LoRAConfig, add_lora, merged_state
 from vertigym.policies.transformers_engine import TransformersEngine
@@ -139,41 +138,14 @@ class _Whole:
             samples.append(TrainingSample([*prompt, *answer], [0] * len(prompt) + [1] * _TOKENS))
         return samples
 
-    @torch.no_grad()
     def _greedy(self) -> Found:
-        """Greedy decoding beside the best tokens of the model's own forward pass (where two tie, either may be
-        taken), and beside `generate`."""
-        same = 0
+        """Greedy decoding beside the best tokens of the model's own forward pass, and beside `generate`."""
+        engine, departures = self._engine, []
         for chat in _CHATS:
-            (done,) = self._engine.generate([Prompt(chat)], Sampling(temperature=0, max_tokens=_TOKENS))
-            start, ours = len(done.prompt_ids), list(done.token_ids)
-            ids = torch.tensor([[*done.prompt_ids, *ours]], device=self._engine.device)
-            logits_TV = self._model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
-            logits_TV[:, self._engine.banned] = -torch.inf
-            lost_T = logits_TV.amax(1) - logits_TV.gather(1, ids[0, start:, None])[:, 0]
-            if (lost := float(lost_T.max())) > BOUND:
-                raise InputError(f"greedy decoding takes a token whose logit is {lost:.2g} below the best one")
-            same += ours == self._generated(ids[:, :start])
-        return f"{same} of {len(_CHATS)} answers are those of generate"
-
-    def _generated(self, ids_1S: Tensor) -> list[int]:
-        """What `generate` writes, greedily; nothing where it fails on this model."""
-        try:
-            whole_1S = self._model.generate(
-                ids_1S,
-                attention_mask=torch.ones_like(ids_1S),
-                max_new_tokens=_TOKENS,
-                do_sample=False,
-                num_beams=1,
-                eos_token_id=sorted(self._engine.renderer.stop),
-                suppress_tokens=self._engine.banned or None,
-            )
-        except torch.OutOfMemoryError:  # the machine's failure says nothing of the model
-            raise
-        except MODEL_ERRORS:
-            return []
-        written: list[int] = whole_1S[0, ids_1S.shape[1] :].tolist()
-        return written
+            (done,) = engine.generate([Prompt(chat)], Sampling(temperature=0, max_tokens=_TOKENS))
+            stop = sorted(engine.renderer.stop)
+            departures.append(greedy_departure(self._model, done, stop=stop, banned=engine.banned))
+        return [*dict.fromkeys(filter(None, departures))] or "as generate, but where two tokens tie"
 
     def _settle(self) -> Found:
         notes = settle(self._learner, self._samples)

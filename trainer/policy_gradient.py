@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vertigym.core.errors import RunError
 from vertigym.core.seeds import generator
+from vertigym.core.types import Prompt, Sampling
 from vertigym.envs.env import Env
 from vertigym.learner import losses
 from vertigym.learner.clock import peak_memory, phases
@@ -29,6 +30,7 @@ from vertigym.learner.objective import informative, policy_loss, token_advantage
 from vertigym.learner.own_forward import settle
 from vertigym.learner.ranks import SINGLE_RANK, Ranks
 from vertigym.learner.samples import TrainingSample
+from vertigym.policies.agreement import greedy_departure
 from vertigym.policies.engine import Engine
 from vertigym.trainer.async_rollouts import open_rollouts
 from vertigym.trainer.collect import Collector
@@ -36,6 +38,8 @@ from vertigym.trainer.config import RolloutConfig
 from vertigym.trainer.curriculum import Curriculum
 from vertigym.trainer.logprob_mismatch import MismatchProbe
 from vertigym.trainer.run import Rollout
+
+_GREEDY = 16  # tokens: what differs between two ways to decode shows soon
 
 
 class PolicyGradient:
@@ -77,6 +81,8 @@ class PolicyGradient:
         self._loss = policy_loss(config)
         self._mismatch = MismatchProbe(learner, engine, rollouts)
         self._settled, self._on_note = False, on_note
+        exact = rollouts.probe is None and rollouts.dtype == "float32"
+        self._greedy_is_compared = exact and ranks.size == 1
 
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
         """Sample, reward, train."""
@@ -130,11 +136,25 @@ class PolicyGradient:
             if learner is not self._critic
             for note in settle(learner, samples)
         ]
+        if self._greedy_is_compared:
+            notes += self._compare_greedy(samples[0])
         for note in dict.fromkeys(notes):
             self._on_note(note)
         if self._critic:  # on a trunk like the policy's
             self._critic.share_rows = self._learner.share_rows
         self._settled = True
+
+    def _compare_greedy(self, sample: TrainingSample) -> list[str]:
+        """How the model's `generate` departs from the engine, on one prompt.
+
+        Raises:
+            InputError: the engine decodes another model.
+        """
+        engine, prompt = self._engine, sample.token_ids[: sample.prompt_length]
+        (done,) = engine.generate([Prompt((), token_ids=prompt)], Sampling(temperature=0, max_tokens=_GREEDY))
+        stop, banned = sorted(engine.renderer.stop), self._learner.banned.tolist()
+        departure = greedy_departure(self._learner.model, done, stop=stop, banned=banned)
+        return [f"greedy decoding is not generate's: {departure}"] if departure else []
 
     # Advantages.
 

@@ -10,9 +10,11 @@ from vertigym import envs
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl
 from vertigym.core.types import SPLITS
-from vertigym.policies.engine import Engine
+from vertigym.policies import tiny
+from vertigym.policies.chat import ChatRenderer
+from vertigym.policies.engine import Engine, stop_ids
 from vertigym.policies.lora import merged_state
-from vertigym.policies.model_folder import load_model
+from vertigym.policies.model_folder import context_of, load_model
 from vertigym.policies.model_source import find_model
 from vertigym.policies.registry import EngineSetup, find_engine
 from vertigym.policies.scripted import reference_text
@@ -20,6 +22,7 @@ from vertigym.rollouts.ray_backend import open_workers
 from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.gatekeeper import evidence, open_suites
+from vertigym.trainer.prompt_lengths import long_prompts
 from vertigym.trainer.sft import chat
 
 
@@ -67,9 +70,14 @@ def plan(config: RunConfig) -> dict[str, Any]:
     env = envs.make(config.env)
     suites = open_suites(config.eval)
     names = models_of(config)
-    for name in names.values():
-        if name != "tiny":
-            load_model(find_model(name).folder)
+    loaded = {role: load_model(find_model(name).folder) for role, name in names.items() if name != "tiny"}
+    if "model" in loaded:
+        model, tokenizer = loaded["model"]
+        stop, context = stop_ids(model.generation_config), context_of(model.config)
+        renderer = ChatRenderer(tokenizer, stop=stop, rows=model.get_input_embeddings().weight.shape[0])
+    else:
+        renderer = ChatRenderer(tiny.make_tokenizer(texts(config, env), config.tiny))
+        context = config.tiny.context
     if config.sft:
         read_jsonl(config.sft.data)
     rows = config.rollout
@@ -83,6 +91,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,
         "suites": [suite.name for suite in suites],
         "gates": evidence(config, suites),
+        "long prompts": long_prompts(config, env, suites, renderer, context),
     }
 
 
