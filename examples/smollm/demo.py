@@ -9,6 +9,7 @@ CPU cores are enough.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
@@ -47,13 +48,14 @@ def main() -> None:
     heading("3. Warm start: imitate the logs")
     base, test = OUT / f"{name}-base", (configs if shown else HERE) / "test.toml"
     vertigym("eval", test, "-m", MODEL, "--no-gate", "-o", base, "--force")
-    warm = OUT / f"{name}-sft"
+    warm, tuned = OUT / f"{name}-sft", OUT / f"{name}-grpo"
+    for folder in (warm, tuned):
+        shutil.rmtree(folder, ignore_errors=True)
     seeded = (f"seed={arguments.seed}", f"output={OUT}")
     vertigym("train", configs / "sft.toml", f"name={warm.name}", *seeded)
     warm_model = sorted(warm.glob("checkpoints/step-*"))[-1]
 
     heading("4. GRPO by the new rules; the suite decides what is promoted")
-    tuned = OUT / f"{name}-grpo"
     vertigym("train", configs / "grpo.toml", f"name={tuned.name}", f"model={warm_model}", *seeded)
 
     heading("5. What ships, on cases that no decision was based on")
