@@ -10,11 +10,12 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup setup-all setup-vllm pins demo wheel-check test test-all test-slow test-vllm lint types format clean
+.PHONY: help setup setup-all setup-vllm pins demo demo-llm wheel-check test test-all test-slow test-vllm lint types format clean
 
 help:
 	@echo "make demo              train and gate a model against a decision model, on a CPU"
 	@echo "make demo DECISION=f   the same with your own decision file"
+	@echo "make demo-llm          the same kind of story with a pretrained model of 135 M parameters, from PyPI"
 	@echo "make test              lint, types and tests"
 	@echo "make test-all          the same, then the slow tests"
 	@echo "make test-vllm         the tests that need vLLM, in an environment of their own"
@@ -53,6 +54,14 @@ pins: setup
 
 demo: setup
 	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)')
+
+# VARIANT=lora trains adapters, VARIANT=shown has the rules in the prompt.
+demo-llm: $(VENV)/.done-gguf
+	$(BIN)/python examples/smollm/demo.py $(if $(VARIANT),--variant $(VARIANT))
+
+$(VENV)/.done-gguf: $(VENV)/.done
+	@PYTHON='$(PYTHON)' sh .ci/setup $(VENV) constraints.txt -e '.[gguf,lora,dev]'
+	@touch $(VENV)/.done $@
 
 # What `pip install` gives a user: a wheel, in an empty environment elsewhere.
 wheel-check: setup

@@ -1,14 +1,17 @@
 """GRPO on a CPU: vertigym beside TRL's `GRPOTrainer`: same model, prompts, groups, lengths, reward, threads.
 
     python benchmarks/trainer.py [--threads 2] [--steps 20] [--tokens 32] [--wait active]
+    python benchmarks/trainer.py --model DIR --tasks 8 --steps 5 --lr 1e-5 [--dtype bfloat16]
 
-Both train the same 0.9 M-parameter Qwen3 on the returns environment: 32 prompts x 8 samples a step, one
-optimizer step each, no KL term, temperature 1, AdamW at one learning rate. Each runs in its own process, in
-turn (so that a drifting machine drifts for both); times are the medians over steps after the first two.
-Generation includes the verifier for vertigym, and not for TRL; log-probs are all forward passes of training.
-Reward is what the sampled episodes of a step earn on average, at equal numbers of steps and after equal wall
-time. Threads of both sides sleep while they wait, as they do under `vertigym train`; `--wait active` lets them
-spin, which is OpenMP's own default and collapses where a core is shared.
+Both train one model on the returns environment, a 0.9 M-parameter Qwen3 made on the spot or any model folder:
+8 samples a prompt, one optimizer step each, no KL term, temperature 1, AdamW at one learning rate. With
+`--dtype bfloat16` vertigym samples and trains in bfloat16 (weights stay float32), TRL under bfloat16
+autocast. Each runs in its own process, in turn (so that a drifting machine drifts for both); times are the
+medians over steps after the first two. Generation includes the verifier for vertigym, and not for TRL; log-
+probs are all forward passes of training. Reward is what the sampled episodes of a step earn on average, at
+equal numbers of steps and after equal wall time. Threads of both sides sleep while they wait, as they do
+under `vertigym train`; `--wait active` lets them spin, which is OpenMP's own default and collapses where a
+core is shared.
 """
 
 import argparse
@@ -29,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 ENV = "vertigym/Returns-v0"
-TASKS, GROUP, LR = 32, 8, 2e-4
+GROUP = 8
 
 
 def main() -> None:
@@ -38,27 +41,34 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=32, help="most tokens of an answer")
+    parser.add_argument(
+        "--model", type=Path, help="a model folder, as it is; default: a tiny one, warm-started"
+    )
+    parser.add_argument("--tasks", type=int, default=32, help="prompts a step")
+    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=2, help="how often each side runs, in turn")
     parser.add_argument("--wait", choices=("passive", "active"), default="passive", help="OMP_WAIT_POLICY")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         print(json.dumps(run_side(arguments)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder))
+        if arguments.model is None:
+            arguments.model = prepare(Path(folder))
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         for _ in range(arguments.rounds):
             for side in SIDES:
-                results[side].append(in_own_process(side, folder, arguments))
+                results[side].append(in_own_process(side, arguments))
     show(results, arguments)
 
 
-def in_own_process(side: str, folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def in_own_process(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one side and read its figures."""
-    flags = [f"--{name}={getattr(arguments, name)}" for name in ("threads", "steps", "tokens")]
-    command = [sys.executable, __file__, "--side", side, "--folder", folder, *flags]
+    names = ("threads", "steps", "tokens", "model", "tasks", "lr", "dtype")
+    flags = [f"--{name}={getattr(arguments, name)}" for name in names]
+    command = [sys.executable, __file__, "--side", side, *flags]
     env = os.environ | {"OMP_WAIT_POLICY": arguments.wait}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
@@ -67,7 +77,7 @@ def in_own_process(side: str, folder: str, arguments: argparse.Namespace) -> dic
     return found
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path) -> Path:
     """A short warm start on logs that follow last year's rules: both begin with something to improve."""
     from vertigym import envs
     from vertigym.core.config import parse
@@ -85,7 +95,7 @@ def prepare(folder: Path) -> None:
         "output": str(folder), "sft": {"data": str(folder / "logs.jsonl"), "batch": 64},
         "optimizer": {"lr": 2e-3, "schedule": "cosine"},
     }  # fmt: skip
-    train(parse(RunConfig, table, source="benchmark")).last.rename(folder / "model")
+    return train(parse(RunConfig, table, source="benchmark")).last
 
 
 def run_side(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -105,10 +115,13 @@ def run_vertigym(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as output:
         table = {
-            "name": "run", "env": ENV, "model": str(arguments.folder / "model"), "algorithm": "grpo",
-            "steps": arguments.steps, "output": output, "threads": arguments.threads,
-            "rollout": {"tasks": TASKS, "group_size": GROUP, "max_tokens": arguments.tokens, "save_every": 0},
-            "optimizer": {"lr": LR},
+            "name": "run", "env": ENV, "model": str(arguments.model), "algorithm": "grpo",
+            "steps": arguments.steps, "output": output, "threads": arguments.threads, "dtype": arguments.dtype,
+            "rollout": {
+                "tasks": arguments.tasks, "group_size": GROUP, "max_tokens": arguments.tokens, "save_every": 0,
+                "dtype": arguments.dtype,
+            },
+            "optimizer": {"lr": arguments.lr},
         }  # fmt: skip
         ends, rows = [time.perf_counter()], []
 
@@ -169,13 +182,16 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as output:
         config = GRPOConfig(
-            output_dir=output, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[],
-            per_device_train_batch_size=TASKS * GROUP, num_generations=GROUP, max_steps=arguments.steps,
-            max_completion_length=arguments.tokens, learning_rate=LR, lr_scheduler_type="constant", beta=0.0,
+            output_dir=output, use_cpu=True, bf16=arguments.dtype == "bfloat16", report_to=[],
+            gradient_checkpointing=False,
+            per_device_train_batch_size=arguments.tasks * GROUP, num_generations=GROUP,
+            max_steps=arguments.steps,
+            max_completion_length=arguments.tokens, learning_rate=arguments.lr, beta=0.0,
+            lr_scheduler_type="constant",
             epsilon=0.2, epsilon_high=0.28, temperature=1.0, save_strategy="no", logging_steps=1,
             disable_tqdm=True,
         )  # fmt: skip
-        folder = str(arguments.folder / "model")
+        folder = str(arguments.model)
         trainer = Timed(
             model=AutoModelForCausalLM.from_pretrained(folder),
             processing_class=AutoTokenizer.from_pretrained(folder),
@@ -207,7 +223,8 @@ def figures(steps: list[float], parts: dict[str, list[float]], rewards: list[flo
 def show(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace) -> None:
     """The table, ratios first."""
     table = Table(
-        title=f"{TASKS} x {GROUP} samples a step, {arguments.tokens} tokens, {arguments.threads} threads"
+        title=f"{arguments.tasks} x {GROUP} samples a step, {arguments.tokens} tokens, "
+        f"{arguments.threads} threads, {arguments.dtype}"
     )
     for column in ("", "s / step", *PARTS, "rest", "peak MiB", "last reward", "reward at equal time"):
         table.add_column(column, justify="right")

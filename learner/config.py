@@ -13,7 +13,7 @@ from vertigym.learner.registry import ADVANTAGES, find_advantage, find_loss
 class OptimizerConfig(Config):
     """AdamW and its learning rate."""
 
-    lr: float = Field(1e-6, ge=0)
+    lr: float = Field(1e-6, ge=0, description="in a run: 1e-5 for sft; ten times as much with [lora]")
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)

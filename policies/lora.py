@@ -22,8 +22,8 @@ _NAME = "default"
 
 
 class LoRAConfig(Config):
-    """Adapters. Rank 16 and alpha 32 on every linear layer but the output head suit RL; use about ten times the
-    learning rate of full training."""
+    """Adapters. Rank 16 and alpha 32 on every linear layer but the output head suit RL, at about ten times the
+    learning rate of full training, which is the default."""
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)

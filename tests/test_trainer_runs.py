@@ -349,3 +349,18 @@ def test_a_wrong_config_is_one_line(
     with pytest.raises(ConfigError, match=message) as caught:
         start.config(tmp_path, **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_alarms_of_a_resumed_run_remember_the_steps_before(start: Start, tmp_path: Path) -> None:
+    config = start.config(
+        tmp_path, steps=2, eval=None, checkpoint={"every": 1}, alarms={"patience": 2, "entropy": 99.0}
+    )
+    heard: list[str] = []
+    whole = train(config, progress=Progress(on_note=heard.append))
+    alarms = [note for note in heard if note.startswith("step 2: alarm: entropy")]
+    assert len(alarms) == 1
+    assert "optimizer.lr (now 0.001; try 0.00025)" in alarms[0]
+    shutil.rmtree(whole.last)
+    heard.clear()
+    train(config, resume=True, progress=Progress(on_note=heard.append))
+    assert [note for note in heard if "alarm" in note] == alarms

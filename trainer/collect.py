@@ -162,10 +162,18 @@ def _describe(trajectories: Sequence[Trajectory], scores: Sequence[Score]) -> di
     scored = [score for score in scores if score.value is not None]
     parts = sorted({name for score in scored for name in score.parts})
     turns = [t.turns for t in trajectories]
+    written = [
+        logp
+        for t in trajectories
+        for one in t.segments
+        for logp, sampled in zip(one.logprobs, one.loss_mask, strict=True)
+        if sampled
+    ]
     return {
         "reward": fmean(score.value or 0.0 for score in scored) if scored else math.nan,
         **{f"reward/{name}": fmean(score.parts.get(name, 0.0) for score in scored) for name in parts},
         "unscored": 1 - len(scored) / len(trajectories),
+        "sampled_entropy": -fmean(written) if written else math.nan,
         "truncated": fmean(t.stop_reason is StopReason.LENGTH for t in trajectories),
         "completion_tokens": fmean(t.completion_tokens for t in trajectories),
         **({"turns": fmean(turns)} if max(turns) > 1 else {}),

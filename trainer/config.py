@@ -192,6 +192,16 @@ class RunConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
+    def _learning_rate_of_what_is_trained(cls, given: Any) -> Any:
+        """RL takes smaller steps than imitation, and a whole model smaller ones than adapters."""
+        if not isinstance(given, dict) or not isinstance(optimizer := given.get("optimizer", {}), dict):
+            return given
+        whole, adapters = (1e-5, 1e-4) if given.get("algorithm") == "sft" else (1e-6, 1e-5)
+        lr = whole if given.get("lora") is None else adapters
+        return given | {"optimizer": {"lr": lr} | optimizer}
+
+    @model_validator(mode="before")
+    @classmethod
     def _correct_other_engines(cls, given: Any) -> Any:
         """Another engine's kernels (vLLM's) round otherwise than the trainer's: unless told otherwise, the
         trainer's own log-probs are the ratio's base, and tokens are weighed by how the two differ."""

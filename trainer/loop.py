@@ -7,6 +7,7 @@ may go on from the champion. Several ranks all run this loop; the leader alone w
 gates.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from vertigym.evals.suite import Suite
 from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.ranks import Ranks, join_ranks
 from vertigym.trainer import logprob_mismatch, setup
-from vertigym.trainer.alarms import Alarms
+from vertigym.trainer.alarms import Alarms, Knobs
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.gatekeeper import CheckpointEvaluation, Gatekeeper, evidence, open_suites
 from vertigym.trainer.rollout_samples import pick_samples
@@ -120,7 +121,7 @@ class _Loop:
     ) -> None:
         self.session, self.progress, self.trackers = session, progress, trackers
         self.config, self.run, self.ranks = session.config, session.run, session.ranks
-        self.alarms = Alarms(self.config.alarms)
+        self.alarms = self._open_alarms()
         self.gatekeeper: Gatekeeper | None = None
         if self.config.eval and self.ranks.leader:
             engine = session.engine
@@ -155,6 +156,20 @@ class _Loop:
         return RunOutcome(
             self.run, self.run.checkpoint(done), self.ranks.on_leader(self.run.promoted), self.evaluations
         )
+
+    def _open_alarms(self) -> Alarms:
+        """Alarms that have seen the steps of a resumed run."""
+        config = self.config
+        knobs = Knobs(
+            config.optimizer.lr, config.policy.entropy, config.rollout.group_size, config.rollout.max_tokens
+        )
+        best = self.session.env.ranges.get("score", (0.0, 1.0))[1]
+        if config.distill and not config.distill.rewards:
+            best = math.inf
+        alarms = Alarms(config.alarms, knobs, best)
+        for row in self.run.metrics():
+            alarms.watch(row)
+        return alarms
 
     def _record(self, step: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
         """Write down the results of a step, and show them."""
