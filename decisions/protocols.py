@@ -52,8 +52,8 @@ class Language(Protocol):
     def computed(self, text: str, values: Mapping[str, Any]) -> tuple[Any] | None:
         """The value of an expression over known names, None where it has none or depends on more."""
 
-    def matches(self, cell: str, value: Any, values: Mapping[str, Any]) -> bool:
-        """Whether a cell matches a known value."""
+    def matches(self, cell: str, value: Any, values: Mapping[str, Any]) -> bool | None:
+        """Whether a cell matches a known value, None where that depends on more."""
 
     def holds(self, column: str, cell: str, context: Any) -> bool:
         """Whether a cell's condition holds in a context that its node saw, or in a case."""

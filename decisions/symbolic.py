@@ -286,7 +286,8 @@ class Explorer:
         bound = self._column(column, node, env)
         others = {n: named(n, env, node, {}) for n in self.language.names(cell)}
         if isinstance(bound, Const) and all(isinstance(v, Const) for v in others.values()):
-            return "", self.classes.all if self.language.matches(cell, bound.value, _values(others)) else 0
+            matched = self.language.matches(cell, bound.value, _values(others))
+            return "", None if matched is None else self.classes.all if matched else 0
         if isinstance(bound, Symbol) and self.language.is_simple(cell, column):
             axis = self.language.axis(cell)
             return f"{bound.name}{AS}{axis}" if axis else bound.name, self.classes.where(cell)

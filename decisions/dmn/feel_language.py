@@ -66,6 +66,7 @@ class FeelLanguage:
     _simple: dict[str, str | None] = field(default_factory=dict)
     _closed: dict[str, ClosedCell] = field(default_factory=dict)
     _held: dict[tuple[str, type, Value], bool] = field(default_factory=dict)
+    _values: dict[tuple[str, type, Any], Value] = field(default_factory=dict)
 
     # Reading.
 
@@ -178,52 +179,63 @@ class FeelLanguage:
             return None
         return (evaluate(tree, nested(values)),)
 
-    def matches(self, cell: str, value: Any, values: Mapping[str, Any]) -> bool:
-        """Whether a cell matches a known value; one that invokes more than FEEL's own functions may."""
+    def matches(self, cell: str, value: Any, values: Mapping[str, Any]) -> bool | None:
+        """Whether a cell matches a known value, None where that depends on more."""
         tests = self.tests(cell)
         if tests is None or self.depends_on_more(cell, list(values)):
-            return True
+            return None
         return satisfies(tests, value, nested(values)) is True
 
     def holds(self, column: str, cell: str, context: Any) -> bool:
         """Whether a cell's condition holds in a scope that its decision saw, or in a case."""
-        tests, scope = self.tests(cell), self._scope(context)
-        if tests is None or scope is None:
+        tests = self.tests(cell)
+        if tests is None or not isinstance(context, dict):
             return False
         try:
-            value = self._value(column, scope)
+            value = self._value(column, context)
             if not self.is_simple(cell) or isinstance(value, list | dict):
-                return satisfies(tests, value, scope) is True
-            closed = self._closed.get(cell)
-            if closed is None:
-                closed = self._closed[cell] = ClosedCell(tests, spans_of(tests))
-            if closed.spans is not None and isinstance(value, Decimal):
-                return closed.passes(value, {})
-            key = (cell, value.__class__, value)
-            if key not in self._held:
-                self._held[key] = closed.passes(value, {})
-            return self._held[key]
+                return satisfies(tests, value, self._scope(context)) is True
+            return self._passes(cell, tests, value)
         except FeelError:
             return False
+
+    def _passes(self, cell: str, tests: UnaryTests, value: Value) -> bool:
+        """Whether a value passes a simple cell."""
+        closed = self._closed.get(cell)
+        if closed is None:
+            closed = self._closed[cell] = ClosedCell(tests, spans_of(tests))
+        if closed.spans is not None and isinstance(value, Decimal):
+            return closed.passes(value, {})
+        key = (cell, value.__class__, value)
+        if key not in self._held:
+            self._held[key] = closed.passes(value, {})
+        return self._held[key]
 
     def number(self, column: str, context: Any) -> float | None:
         """A column's value where it is a number, or lies on an axis."""
-        scope = self._scope(context)
         try:
-            return None if scope is None else _number(self._value(column, scope))
+            return _number(self._value(column, context)) if isinstance(context, dict) else None
         except FeelError:
             return None
 
-    def _value(self, column: str, scope: FeelScope) -> Value:
+    def _value(self, column: str, context: Mapping[str, Any]) -> Value:
+        """A column's value; of one that is a field of a case, without reading the others."""
         tree = self.tree(column)
-        if isinstance(tree, Variable) and tree.name in scope:
-            return scope[tree.name]
-        return None if tree is None else evaluate(tree, scope)
+        if isinstance(tree, Variable) and tree.name in context:
+            value = context[tree.name]
+            return value if isinstance(context, FeelScope) else self._read_value(tree.name, value)
+        return None if tree is None else evaluate(tree, self._scope(context))
 
-    def _scope(self, context: Any) -> FeelScope | None:
-        if isinstance(context, FeelScope):
-            return context
-        return self.read(context) if isinstance(context, dict) else None
+    def _read_value(self, name: str, value: Any) -> Value:
+        if isinstance(value, list | dict):
+            return self.read({name: value}).get(name)
+        key = (name, value.__class__, value)
+        if key not in self._values:
+            self._values[key] = self.read({name: value}).get(name)
+        return self._values[key]
+
+    def _scope(self, context: Mapping[str, Any]) -> FeelScope:
+        return context if isinstance(context, FeelScope) else self.read(context)
 
 
 _AXES = {
