@@ -153,7 +153,14 @@ def rules_check(
     raise typer.Exit(bool(found.findings))
 
 
-def _model(file: Path, sheet: str, decisions: Sequence[str] | None, trust: bool, now: str | None = None) -> Any:
+def _model(
+    file: Path,
+    sheet: str,
+    columns: Sequence[str] | None,
+    decisions: Sequence[str] | None,
+    trust: bool,
+    now: str | None = None,
+) -> Any:
     from vertigym.decisions.formats import read_model
     from vertigym.decisions.model import in_process
     from vertigym.decisions.spreadsheets.declared import parse_columns
