@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from vertigym import __version__
-from vertigym.cli import endings, envs, evals, models, rules, sandboxes, traces, training
+from vertigym.cli import decisions, endings, envs, evals, models, sandboxes, traces, training
 from vertigym.core.errors import ConfigError
 from vertigym.core.launched import launched, local_rank
 
@@ -29,7 +29,7 @@ for command in (training.train, evals.eval_, evals.compare, training.rebase, tra
     app.command(command.__name__.rstrip("_"))(command)
 for group, name in (
     (envs.app, "env"),
-    (rules.app, "rules"),
+    (decisions.app, "rules"),
     (models.app, "model"),
     (sandboxes.app, "sandbox"),
     (traces.app, "traces"),
