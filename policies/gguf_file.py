@@ -98,15 +98,18 @@ class GGUFFile:
         """Settings that transformers has not carried over, and that the config does not say already."""
         from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-        carried: Mapping[str, Any] = GGUF_CONFIG_MAPPING[self.architecture]
+        carried: Any = GGUF_CONFIG_MAPPING[self.architecture]
         said, begin = _said(config), f"{self.architecture}."
-        return [
+        head = said["attention.key_length"]
+        # No file gives Gemma's scale of attention: llama.cpp knows that of 27B, whose heads are not of 256.
+        scaled = getattr(config, "query_pre_attn_scalar", head) != head
+        return [f"the scale of attention with heads of {head}"] * scaled + [
             f"{key} = {value}"
             for key, value in self.settings.items()
             if key.startswith(begin)
             and not carried.get(name := key.removeprefix(begin))
             and not _is_off(value)
-            and not (name in said and math.isclose(value, said[name] or 0, rel_tol=1e-6))
+            and not (isinstance(value, int | float) and math.isclose(value, said.get(name) or 0, rel_tol=1e-6))
         ]
 
 
