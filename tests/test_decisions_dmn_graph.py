@@ -58,7 +58,9 @@ def file_of(tmp_path: Path, content: str, name: str = "rules.dmn") -> Path:
 def answer(tmp_path: Path, body: str, case: dict[str, Any], more: str = "", kinds: str = "") -> Any:
     """What a decision D over the inputs n (number) and k (text) gives."""
     content = document(("D", body, ["n", "k"]), space=SPACE, more=more)
-    content = content.replace('<variable name="D"/>', f'<variable name="D" typeRef="{kinds}"/>' if kinds else "")
+    content = content.replace(
+        '<variable name="D"/>', f'<variable name="D" typeRef="{kinds}"/>' if kinds else ""
+    )
     return DmnModel(file_of(tmp_path, content)).evaluate(case).output["D"]
 
 
@@ -95,7 +97,9 @@ def test_each_boxed_expression(tmp_path: Path, body: str, expected: Any) -> None
 
 
 def test_a_knowledge_model_is_invoked_by_name_by_boxes_and_by_itself(tmp_path: Path) -> None:
-    grade = knowledge("grade of", "points", table([("points", "number")], [["< 10", '"low"'], [">= 10", '"high"']]))
+    grade = knowledge(
+        "grade of", "points", table([("points", "number")], [["< 10", '"low"'], [">= 10", '"high"']])
+    )
     steps = knowledge("steps", "m", literal("if m <= 0 then 0 else 1 + steps(m - 1)"), uses("steps"))
     boxed = (
         f"{uses('grade of')}{uses('steps')}<context>{entry('plain', literal('grade of(n)'))}"
@@ -236,7 +240,9 @@ def test_one_decision_that_cannot_be_used_loses_only_itself_and_what_needs_it(tm
 
 
 def test_the_decisions_that_no_other_requires_are_asked_for_by_default(tmp_path: Path) -> None:
-    content = document(("A", literal("n + 1"), ["n"]), ("B", literal("A * 2"), ["A"]), ("C", literal("k"), ["k"]))
+    content = document(
+        ("A", literal("n + 1"), ["n"]), ("B", literal("A * 2"), ["A"]), ("C", literal("k"), ["k"])
+    )
     file = file_of(tmp_path, content)
     assert DmnModel(file).evaluate({"n": 1, "k": "x"}).output == {"B": 4, "C": "x"}
     model = DmnModel(file, ["A"])

@@ -1,7 +1,7 @@
 """Cells that can be seen to be wrong without any case: a literal that is no value, or not of its column's type.
 
-    date("2024-02-30")      no such day: the cell never holds
-    "high"                  in a column of numbers, or not among the column's values
+date("2024-02-30")      no such day: the cell never holds
+"high"                  in a column of numbers, or not among the column's values
 """
 
 from collections.abc import Iterator

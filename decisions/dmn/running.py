@@ -19,7 +19,8 @@ class HitPolicyError(Exception):
 
 @dataclass(slots=True)
 class Evaluator:
-    """`inputs` are by key of the input data (`graph.py`); `values` holds what was decided; `seen` the scope of each
+    """`inputs` are by key of the input data (`graph.py`); `values` holds what was decided; `seen` the scope of
+    each
     decision that was evaluated; `faults` the tables whose hit policy was violated."""
 
     inputs: Mapping[str, Value]
@@ -36,7 +37,16 @@ class Evaluator:
     def inside(self, inputs: Mapping[str, Value], values: dict[str, Value]) -> "Evaluator":
         """The same evaluation inside a decision service, which sees nothing but what it is given."""
         return Evaluator(
-            inputs, self.clock, self.reasons, self.faults, self.hits, self.seen, values, {}, self.steps, self.calls
+            inputs,
+            self.clock,
+            self.reasons,
+            self.faults,
+            self.hits,
+            self.seen,
+            values,
+            {},
+            self.steps,
+            self.calls,
         )
 
     def value(self, tree: Expr, scope: Scope, types: Mapping[str, FeelType]) -> Value:
@@ -61,10 +71,11 @@ class Evaluator:
         except NoValue as error:
             return self.null(f"{what}: {error}")
 
-    def null(self, reason: str) -> None:
+    def null(self, reason: str) -> Value:
         """Null, its reason kept."""
         if len(self.reasons) < _MOST_REASONS:
             self.reasons.append(reason)
+        return None
 
     def called(self, body: Body, scope: Scope) -> Value:
         """The value of an invoked body.
