@@ -2,9 +2,9 @@
 
     python benchmarks/dmn_found.py ../shared/data/dmn/found [--check] [--sample 40]
 
-A file is *not well-formed* where no engine could use it: not XML, nothing to decide in it, a reference to nothing, a
-table that its own standard does not allow, a text that is no expression. Of the others each loads whole, in part
-(named decisions are lost), or is refused, with the construct named.
+A file is *not well-formed* where no engine could use it: not XML, nothing to decide in it, a reference to
+nothing, a table that its own standard does not allow, a text that is no expression. Of the others each loads
+whole, in part (named decisions are lost), or is refused, with the construct named.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def environment(file: Path, *, tasks: int = 30) -> str:
             report = check(str(folder), tasks=tasks)
         except InputError as error:
             return str(error).removeprefix(str(file)).lstrip(": ")
-        faults = [finding.message for finding in report.findings if finding.level == "error"]
+        faults = [finding.message for finding in report.findings if finding.level == "failure"]
         return "" if report.passed(strict=False) else "; ".join(faults)[:300]
 
 

@@ -1,10 +1,12 @@
-"""How much of DMN is right: the OMG's compliance kit (dmn-tck), result by result, and public files, file by file.
+"""How much of DMN is right: the OMG's compliance kit (dmn-tck), result by result, and public files, file by
+file.
 
     python benchmarks/dmn_tck.py ../shared/data/dmn/tck        a table by level and by folder (feature)
     python benchmarks/dmn_tck.py --docs ../shared/data/dmn/tck by feature, as in the docs
 
-A result is *right*, *refused* (an error names what is not supported) or *wrong* (another value, in silence). A refusal
-is right where the kit expects an error (`errorResult`). Numbers are compared to a part in 10^8, as the kit's own runner does.
+A result is *right*, *refused* (an error names what is not supported) or *wrong* (another value, in silence). A
+refusal is right where the kit expects an error (`errorResult`). Numbers are compared to a part in 10^8, as the
+kit's own runner does.
 """
 
 import argparse
@@ -142,7 +144,7 @@ def _value(element: Any) -> Value:
 def same(one: Value, other: Value) -> bool:
     """Whether two values are equal, numbers to a part in 10^8."""
     if isinstance(one, Decimal) and isinstance(other, Decimal):
-        return abs(one - other) <= Decimal("1e-8") * max(1, abs(other))
+        return abs(one - other) <= Decimal("1e-8") * max(Decimal(1), abs(other))
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict) and isinstance(other, dict):

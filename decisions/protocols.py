@@ -1,7 +1,7 @@
 """What the analysis and the sampling of rules need of a decision model, whatever engine decides.
 
-A model gives typed nodes, the answer for a case, and the language that its texts are in. Nothing else of an engine is
-seen by `symbolic.py`, `sampler.py`, `conditions.py` and what is built on them.
+A model gives typed nodes, the answer for a case, and the language that its texts are in. Nothing else of an
+engine is seen by `symbolic.py`, `sampler.py`, `conditions.py` and what is built on them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,8 @@ class Language(Protocol):
         """The numbers and the texts in a simple condition."""
 
     def condition(self, condition: str, name: str) -> Callable[[Any], bool]:
-        """Whether a simple condition holds for a value: a cell's, or, given a `name`, an expression's about it."""
+        """Whether a simple condition holds for a value: a cell's, or, given a `name`, an expression's about
+        it."""
 
     def example(self, value: Any, axis: str) -> Any:
         """A value of `boxes.Classes` as people write it."""

@@ -1,7 +1,7 @@
 """The expression language of zen-engine as the analysis of rules asks about it (`protocols.Language`).
 
-The engine itself evaluates; here is only what it does not tell: which names a text holds, whether a condition compares
-one value with literals and does nothing else.
+The engine itself evaluates; here is only what it does not tell: which names a text holds, whether a condition
+compares one value with literals and does nothing else.
 """
 
 import re
@@ -200,6 +200,7 @@ def compiled_condition(condition: str, name: str) -> Callable[[Any], bool]:
 
 
 def literals(condition: str) -> tuple[set[float], set[str]]:
+    """The numbers and the texts of a condition."""
     stream = tokens(_undated(condition))
     return {float(t.text) for t in stream if t.kind == "number"}, {t.text for t in stream if t.kind == "string"}
 

@@ -10,7 +10,8 @@ import pytest
 from vertigym.core.errors import DataError
 from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import guess, read_model
-from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
+from vertigym.decisions.model import CaseError, DecisionError
+from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.decision.importer import import_decision
 
 RETURNS = """\
@@ -22,13 +23,13 @@ F,category,days,receipt,since,-> decision,-> desk fee
 """
 
 
-def sheet(tmp_path: Path, text: str, name: str = "returns.csv") -> DecisionModel:
+def sheet(tmp_path: Path, text: str, name: str = "returns.csv") -> RuleModel:
     file = tmp_path / name
     file.write_text(text)
     return read_model(file)
 
 
-def answers(model: DecisionModel, *cases: dict[str, Any]) -> list[Any]:
+def answers(model: RuleModel, *cases: dict[str, Any]) -> list[Any]:
     found = []
     for case in cases:
         output = model.evaluate(case).output

@@ -59,7 +59,8 @@ def test_a_camunda_file_without_input_data_becomes_a_fair_environment(tmp_path: 
     assert (report.outputs, report.coverage, report.findings) == (("Dish",), 1.0, ())
     assert any("temperature, guests" in warning for warning in report.warnings)
     assert check(str(tmp_path / "env"), tasks=20).passed(strict=False)
-    shown = make(str(tmp_path / "env")).system
+    env: Any = make(str(tmp_path / "env"))
+    shown = env.system
     assert "### Season by temperature" in shown
     assert '| "Winter" | <= 8 | "Roast" |' in shown
     rows = [json.loads(line) for line in (tmp_path / "env/tasks/train.jsonl").read_text().splitlines()]
@@ -175,7 +176,8 @@ def test_rules_of_a_knowledge_model_are_reached_through_its_arguments(tmp_path: 
         file_of(tmp_path, content), "acme/G-v0", tmp_path / "env", sizes=SIZES, rules="shown"
     )
     assert (report.rules, report.not_hit) == (2, ())
-    assert "### grade(points)" in make(str(tmp_path / "env")).system
+    env: Any = make(str(tmp_path / "env"))
+    assert "### grade(points)" in env.system
 
 
 def test_two_versions_are_compared_and_the_old_one_is_kept(tmp_path: Path) -> None:
@@ -207,7 +209,8 @@ def test_an_imported_file_lies_in_the_environment_and_the_asked_decisions_are_ke
     import_decision(file_of(tmp_path, content), "acme/L-v0", out, sizes=SIZES, rules="shown", decisions=["D"])
     assert (out / "lib.dmn").read_text() == lib
     assert 'decisions = ["D"]' in (out / "env.toml").read_text()
-    assert "### E" not in make(str(out)).system
+    env: Any = make(str(out))
+    assert "### E" not in env.system
     assert len(make(str(out)).tasks.ids("train")) > 20
 
 

@@ -275,7 +275,7 @@ def test_a_built_in_is_what_its_decision_model_makes(tmp_path: Path, id: str) ->
 def test_logs_of_the_returns_desk_follow_the_old_policy_in_three_cases_of_four() -> None:
     env = load(EnvFolder(folder_of(RETURNS)))
     old = old_version(env)
-    assert old.text == (folder_of(RETURNS) / OLD_DECISION).read_text()
+    assert old.files["decision.json"] == (folder_of(RETURNS) / OLD_DECISION).read_text()
     tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
     rows = company_logs(env, old, seed=1)
     assert rows == company_logs(env, old, seed=1) != company_logs(env, old, seed=2)
@@ -298,7 +298,7 @@ def test_an_old_version_is_derived_by_moving_rules(tmp_path: Path) -> None:
     answers = [project(old.evaluate(t.info["input"]).output, report.outputs) for t in tasks]
     changed = sum(a != t.answer for a, t in zip(answers, tasks, strict=True)) / len(tasks)
     assert 0.3 <= changed <= 0.65
-    assert old.text == derive_old(current, tasks, report.outputs, share=0.5, seed=2).text
+    assert old.files["decision.json"] == derive_old(current, tasks, report.outputs, share=0.5, seed=2).text
     shown = load(EnvFolder(report.folder), rules="shown")
     assert [m["role"] for m in company_logs(shown, old)[0]["messages"]] == ["system", "user", "assistant"]
     assert stale_logs(current, old, tasks[:1], report.outputs, share_old=0.0)[0]["messages"][1][

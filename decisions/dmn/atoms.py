@@ -1,4 +1,5 @@
-"""The atoms of a FEEL syntax tree (`expressions.Atom`): which names stand beside which literals, so that cases are
+"""The atoms of a FEEL syntax tree (`expressions.Atom`): which names stand beside which literals, so that cases
+are
 sampled at the boundaries that the rules speak of."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -49,7 +50,8 @@ _COMPARING = ("=", "!=", "<", "<=", ">", ">=")
 
 @dataclass(frozen=True, slots=True)
 class AtomReader:
-    """Reads trees. Only names that begin with one of `roots` count; a local name stands for what `aliases` says."""
+    """Reads trees. Only names that begin with one of `roots` count; a local name stands for what `aliases`
+    says."""
 
     roots: Collection[str]
     aliases: Mapping[str, Sequence[str]]
@@ -101,7 +103,8 @@ class AtomReader:
         return replace(self, aliases={**self.aliases, **made})
 
     def _inside(self, loops: Mapping[str, Expr], of: Expr | None = None) -> "AtomReader":
-        """The reader inside a loop: its variable is a member of what it goes over; so is, in a filter, any name."""
+        """The reader inside a loop: its variable is a member of what it goes over; so is, in a filter, any
+        name."""
         made = {name: [f"{n}[]" for n in self.names(domain)] for name, domain in loops.items()}
         if of is not None:
             made[""] = [f"{n}[]" for n in self.names(of)]

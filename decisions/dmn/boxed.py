@@ -1,8 +1,8 @@
 """Boxed expressions compiled: XML once read becomes a function of a scope.
 
-Each compiled body notes which names it asks its surroundings for (`Compiler.free`), so that a name that nothing gives
-is found when the model is read, and a tool that leaves its inputs implied gets them.
-Source: OMG DMN 1.5, chapters 7.3 and 10.3.
+Each compiled body notes which names it asks its surroundings for (`Compiler.free`), so that a name that nothing
+gives is found when the model is read, and a tool that leaves its inputs implied gets them. Source: OMG DMN 1.5,
+chapters 7.3 and 10.3.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -52,9 +52,9 @@ class FormalParameter:
 
 @dataclass(slots=True)
 class Compiler:
-    """Compiles the expressions of one element of a model. `names` may stand in its texts, `known` are those that have
-    a value there; `free` collects the others, `texts` every FEEL text, `calls` what is invoked, `said` what texts of a
-    `tool` are in FEEL; `tables` are its decision tables, named by their `place`."""
+    """Compiles the expressions of one element of a model. `names` may stand in its texts, `known` are those
+    that have a value there; `free` collects the others, `texts` every FEEL text, `calls` what is invoked,
+    `said` what texts of a `tool` are in FEEL; `tables` are its decision tables, named by their `place`."""
 
     types: TypeTable
     names: frozenset[str]
@@ -114,13 +114,13 @@ class Compiler:
         """A text read as FEEL; of a tool's file, where it is none, what it says in FEEL."""
         language = language or self.language
         where = f"{self.where}: {text[:60]!r}"
+        key = (text, is_test)
         if not is_feel(language) and text not in ("", "-"):
             said = located(lambda: feel_text(text, language, is_test=is_test), self.where)
-            self.said[text, is_test] = said
+            self.said[key] = said
             return located(lambda: read(said, self.names), where)
         if is_test and self.tool and CELL_INPUT.search(text):
-            text, said = CELL_INPUT.sub("?", text), text
-            self.said[said, is_test] = text
+            self.said[key] = text = CELL_INPUT.sub("?", text)
         try:
             return read(text, self.names)
         except DataError as error:
@@ -131,7 +131,7 @@ class Compiler:
                 found = read(said, self.names)
             except DataError:
                 raise DecisionError(f"{where}: {error}") from None
-            self.said[text, is_test] = said
+            self.said[key] = said
             return found
 
     def _note(self, tree: Expr | UnaryTests, text: str) -> None:

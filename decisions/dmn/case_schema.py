@@ -1,7 +1,7 @@
 """What a case of a DMN model may hold, as a JSON schema, and cases to begin with.
 
-Limits that a schema can say (lists of literals, ranges of numbers) are said; all others are tested by FEEL when a case
-is evaluated.
+Limits that a schema can say (lists of literals, ranges of numbers) are said; all others are tested by FEEL when
+a case is evaluated.
 """
 
 from collections.abc import Mapping
@@ -25,9 +25,10 @@ _JSON: dict[str, dict[str, Any]] = {
     "context": {"type": ["object", "null"]},
 }
 _EXAMPLES: dict[str, list[Any]] = {
-    "number": [1, 10, 100], "string": ["other", "amber", "birch"], "boolean": [True, False], "date": ["2024-01-01", "2000-06-15"],
-    "date and time": ["2024-01-01T12:00:00", "2000-06-15T08:30:00"], "time": ["12:00:00", "08:30:00"],
-    "days and time duration": ["P1D", "P30D"], "years and months duration": ["P1M", "P1Y"],
+    "number": [1, 10, 100], "string": ["other", "amber", "birch"], "boolean": [True, False], "date":
+    ["2024-01-01", "2000-06-15"], "date and time": ["2024-01-01T12:00:00", "2000-06-15T08:30:00"], "time":
+    ["12:00:00", "08:30:00"], "days and time duration": ["P1D", "P30D"], "years and months duration": ["P1M",
+    "P1Y"],
 }  # fmt: skip
 _MOST_EXAMPLES = 3
 

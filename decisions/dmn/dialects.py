@@ -1,8 +1,9 @@
-"""What Camunda, Flowable and bpmn.io write where the standard writes FEEL, said in FEEL where it means the same.
+"""What Camunda, Flowable and bpmn.io write where the standard writes FEEL, said in FEEL where it means the
+same.
 
-Their own expression language (JUEL) and the scripts (Groovy, JavaScript) share literals, names, comparisons, `&&`, `||`,
-`!`, arithmetic and `a ? b : c`. A text of these only is rewritten word by word; anything else (methods, beans,
-statements) is refused by name. Texts that FEEL reads as they stand are left alone.
+Their own expression language (JUEL) and the scripts (Groovy, JavaScript) share literals, names, comparisons,
+`&&`, `||`, `!`, arithmetic and `a ? b : c`. A text of these only is rewritten word by word; anything else
+(methods, beans, statements) is refused by name. Texts that FEEL reads as they stand are left alone.
 """
 
 import re
@@ -55,7 +56,8 @@ def is_feel(language: str) -> bool:
 
 
 def feel_text(text: str, language: str, *, is_test: bool = False) -> str:
-    """A text of another language in FEEL. A test's own text is a condition of its own there, not a value to compare.
+    """A text of another language in FEEL. A test's own text is a condition of its own there, not a value to
+    compare.
 
     Raises:
         DecisionError: it is more than literals, names and operators.

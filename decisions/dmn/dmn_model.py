@@ -1,8 +1,8 @@
 """A DMN file as a decision model (`protocols.RuleModel`): a case in JSON in, the asked decisions in JSON out.
 
-A case has a field for each input data (or implied input) behind the asked decisions; by default these are the decisions
-that no other one requires. A case whose value is not of its declared type or limits, or that a table's hit policy does
-not allow, is refused: it has no answer.
+A case has a field for each input data (or implied input) behind the asked decisions; by default these are the
+decisions that no other one requires. A case whose value is not of its declared type or limits, or that a
+table's hit policy does not allow, is refused: it has no answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,8 @@ _CLOCK_CALLS = {"now", "today"}
 
 
 class DmnModel:
-    """The decisions of a DMN file. `asked` names those that are answered; `lost` says why others cannot be used.
+    """The decisions of a DMN file. `asked` names those that are answered; `lost` says why others cannot be
+    used.
 
     Raises:
         DecisionError: the file cannot be read, an asked decision is not there or cannot be used.

@@ -1,4 +1,5 @@
-"""DMN's XML, read safely: no document type, no entities, bounded size and depth; names without their namespaces.
+"""DMN's XML, read safely: no document type, no entities, bounded size and depth; names without their
+namespaces.
 
 Comparing local names makes all versions, and the tools' own spellings of the namespace, one language.
 """

@@ -1,7 +1,9 @@
-"""FEEL as the analysis of rules asks about it (`protocols.Language`): read from the syntax tree, decided by FEEL itself.
+"""FEEL as the analysis of rules asks about it (`protocols.Language`): read from the syntax tree, decided by
+FEEL itself.
 
-A cell that compares its column with literals is *simple*. Dates, times and durations lie on an axis of their own,
-on which they are numbers (days, seconds, months); everything else that is not understood is opaque, never wrong.
+A cell that compares its column with literals is *simple*. Dates, times and durations lie on an axis of their
+own, on which they are numbers (days, seconds, months); everything else that is not understood is opaque, never
+wrong.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -47,9 +49,10 @@ class FeelScope(dict[str, Any]):
 
 @dataclass(slots=True)
 class FeelLanguage:
-    """The language of one model. `names` may stand in its texts; `roots` are the names of inputs and decisions, `aliases`
-    what local names stand for; `columns` gives the base type of a column's text; `opaque` are texts whose value is
-    changed by a type; `said` is what a tool's text is in FEEL, for an expression or a cell; `read` makes a scope of a case."""
+    """The language of one model. `names` may stand in its texts; `roots` are the names of inputs and decisions,
+    `aliases` what local names stand for; `columns` gives the base type of a column's text; `opaque` are texts
+    whose value is changed by a type; `said` is what a tool's text is in FEEL, for an expression or a cell;
+    `read` makes a scope of a case."""
 
     names_known: Collection[str]
     roots: frozenset[str]
@@ -245,7 +248,8 @@ _AXES = {
 
 
 def _axis(tests: UnaryTests) -> str | None:
-    """The axis of a cell's literals, "" for plain ones; None for a cell that does more than compare with literals."""
+    """The axis of a cell's literals, "" for plain ones; None for a cell that does more than compare with
+    literals."""
     axes = set()
     for test in tests.tests:
         values = _constants(test)

@@ -74,7 +74,8 @@ class DecisionGraph:
                 return
 
     def _uses_inputs(self, element: DrgElement) -> bool:
-        """Whether a decision names any input that it requires. Where it names none, its inputs are only drawn, and
+        """Whether a decision names any input that it requires. Where it names none, its inputs are only drawn,
+        and
         its expressions speak of others, as Camunda's do."""
         names = {e.name for key in element.needs if (e := self.elements[key]).kind == "inputData"}
         return not names or any(name in text for name in names for text in element.texts)
@@ -83,7 +84,8 @@ class DecisionGraph:
         return f"{element.file.source}: {element.kind} {element.name!r}"
 
     def _is_local(self, element: DrgElement, name: str) -> bool:
-        """Whether an element names a part of its own like this: a context's entry, a parameter, a loop's variable."""
+        """Whether an element names a part of its own like this: a context's entry, a parameter, a loop's
+        variable."""
         named = (e.get("name") or e.get("iteratorVariable") for e in element.element.iter())
         return name in named or any(name in text.replace(f"{name}(", "") for text in element.texts)
 
@@ -107,7 +109,8 @@ class DecisionGraph:
         return found
 
     def _imply(self, path: tuple[str, ...], element: DrgElement) -> None:
-        """Note an input that only expressions tell of, with the type and limits of the column that asks for it."""
+        """Note an input that only expressions tell of, with the type and limits of the column that asks for
+        it."""
         kind = self.implied.setdefault(path[0], ItemType(path[0]))
         for part in path[1:]:
             if kind.base is not ANY and kind.base.name != "context":
@@ -211,7 +214,8 @@ class DecisionGraph:
         return list(order.values())
 
     def run(self, inputs: Mapping[str, Value], clock: Clock | None = None) -> Evaluator:
-        """An evaluation of a case; `inputs` are by key, or by name for implied ones. Values that are not of their
+        """An evaluation of a case; `inputs` are by key, or by name for implied ones. Values that are not of
+        their
         type are null, with a reason."""
         run = Evaluator({}, clock)
         run.inputs = {key: run.coerced(value, self.type_of(key), key) for key, value in inputs.items()}

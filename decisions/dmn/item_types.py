@@ -56,9 +56,9 @@ def _reader(name: str) -> Expr | None:
 
 @dataclass(slots=True)
 class ItemType:
-    """A type: `base` where it is FEEL's own, `parts` of a context, `item` of a list. `allowed` limits a value (of a
-    list each item), `constraint` the whole; `whole` numbers come from the tools' integer and long; `converts`: a tool's, whose engine makes texts of numbers
-    and numbers of texts."""
+    """A type: `base` where it is FEEL's own, `parts` of a context, `item` of a list. `allowed` limits a value
+    (of a list each item), `constraint` the whole; `whole` numbers come from the tools' integer and long;
+    `converts`: a tool's, whose engine makes texts of numbers and numbers of texts."""
 
     name: str = "Any"
     base: FeelType = ANY
@@ -92,7 +92,7 @@ class ItemType:
             )
         else:
             fits = self.base.name == "Any" or conforms(value, self.base)
-            fits = fits and not (self.whole and value != int(value))  # type: ignore[arg-type,call-overload]
+            fits = fits and not (self.whole and value != int(value))  # type: ignore[arg-type]
         return fits and all(satisfies(tests, value, {}) is True for tests in self.limits)
 
     def coerced(self, value: Value) -> Value:
@@ -112,7 +112,8 @@ class ItemType:
             made = [value]
         if made is value or not self.holds(made):
             raise NoValue(f"{_shown(value)} is not of type {self.name}")
-        return made
+        fitting: Value = made
+        return fitting
 
     def read(self, value: Value) -> Value:
         """A value from JSON as this type has it: ISO texts become dates, times and durations.
@@ -158,7 +159,8 @@ def _shown(value: Value) -> str:
 
 
 class TypeTable:
-    """The item definitions of one file, resolved when first asked for. `imported` holds the tables of imports by name."""
+    """The item definitions of one file, resolved when first asked for. `imported` holds the tables of imports
+    by name."""
 
     def __init__(self, root: Element, where: str, *, converts: bool = False) -> None:
         self._converts = converts

@@ -22,7 +22,8 @@ def language_of(element: Element, outer: str) -> str:
 
 
 def free_names(tree: Expr | UnaryTests, known: Collection[str] = ()) -> Iterator[tuple[str, ...]]:
-    """Names that a tree does not bind itself and that are not in `known`, each time they come, with the fields that
+    """Names that a tree does not bind itself and that are not in `known`, each time they come, with the fields
+    that
     are asked of them. What stands in a filter may be a field of what is filtered, so it asks for nothing."""
     if isinstance(tree, UnaryTests):
         for test in tree.tests:

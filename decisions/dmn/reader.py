@@ -1,8 +1,8 @@
 """A DMN file and the files it imports, as the elements of one decision graph.
 
 An element is known by its key, `namespace#id`. Imported files lie beside the file or in folders below it: a
-`locationURI` that leads out of the folder is not followed. One element that cannot be used has a `fault`, which says
-why; the others work.
+`locationURI` that leads out of the folder is not followed. One element that cannot be used has a `fault`, which
+says why; the others work.
 """
 
 from collections import Counter
@@ -36,8 +36,9 @@ _MOST_FILES = 50
 class DrgElement:
     """Input data, a decision, a business knowledge model or a decision service.
 
-    `needs` are the keys it requires. Of a decision, `table` is its decision table, `tables` are all in it; of an invocable, `parameters` are
-    what it takes. A service has `outputs`, `inputs` and `input_decisions` (keys). `paths` are names that nothing gives it.
+    `needs` are the keys it requires. Of a decision, `table` is its decision table, `tables` are all in it; of
+    an invocable, `parameters` are what it takes. A service has `outputs`, `inputs` and `input_decisions`
+    (keys). `paths` are names that nothing gives it.
     """
 
     key: str
@@ -135,8 +136,8 @@ class Reader:
         return file
 
     def _imported(self, element: Element, file: DmnFile, path: Path) -> DmnFile | None:
-        """The file that an import names: at its location, or the one beside the file with its namespace. None where
-        there is none: what needs it cannot be used, the rest can."""
+        """The file that an import names: at its location, or the one beside the file with its namespace. None
+        where there is none: what needs it cannot be used, the rest can."""
         space, location = element.get("namespace") or "", unquote(element.get("locationURI") or "")
         for found in self._candidates(location, path) if space or location else ():
             if not found.is_relative_to(self._folder):

@@ -43,8 +43,8 @@ def nodes_of(element: DrgElement) -> Iterator[Node]:
 
 
 def _table_node(element: DrgElement, table: DecisionTable) -> Node:
-    """A table's rules; those of a priority in the order of it, so that the first that matches decides. The result of a
-    table that gives a list, or stands inside something else, is not known by a name of its own."""
+    """A table's rules; those of a priority in the order of it, so that the first that matches decides. The
+    result of a table that gives a list, or stands inside something else, is not known by a name of its own."""
     ranked = table.policy == "PRIORITY" and all(table.constant(rule) is not None for rule in table.rules)
     first = element.table is table and table.policy in _FIRST and (table.policy != "PRIORITY" or ranked)
     single, head = len(table.outputs) == 1, element.name if first else ""
@@ -140,8 +140,8 @@ def _headed(head: str, lines: Iterator[str]) -> Iterator[str]:
 def local_aliases(
     elements: Sequence[DrgElement], graph: DecisionGraph, roots: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """What local names stand for: a context's entries for what their expressions name, a parameter for the arguments
-    that it is ever given. Read in two rounds, so that what is passed on is followed."""
+    """What local names stand for: a context's entries for what their expressions name, a parameter for the
+    arguments that it is ever given. Read in two rounds, so that what is passed on is followed."""
     known = {*roots, *(e.name for e in elements if e.kind == "decision")}
     aliases: dict[str, list[str]] = {}
     for element in elements:

@@ -19,7 +19,8 @@ class HitPolicyError(Exception):
 
 @dataclass(slots=True)
 class Evaluator:
-    """`inputs` are by key of the input data (`graph.py`); `values` holds what was decided; `seen` the scope of each
+    """`inputs` are by key of the input data (`graph.py`); `values` holds what was decided; `seen` the scope of
+    each
     decision that was evaluated; `faults` the tables whose hit policy was violated."""
 
     inputs: Mapping[str, Value]
@@ -70,10 +71,11 @@ class Evaluator:
         except NoValue as error:
             return self.null(f"{what}: {error}")
 
-    def null(self, reason: str) -> None:
+    def null(self, reason: str) -> Value:
         """Null, its reason kept."""
         if len(self.reasons) < _MOST_REASONS:
             self.reasons.append(reason)
+        return None
 
     def called(self, body: Body, scope: Scope) -> Value:
         """The value of an invoked body.

@@ -1,14 +1,14 @@
 """Decision tables: which rules match a scope, and what their hit policy makes of them.
 
-A cell that asks for nothing but its column's value is tested once for each value: the rules that pass are kept as a
-bit mask, so a table of a thousand rules costs one look-up a column.
-Source: OMG DMN 1.5, chapter 8.
+A cell that asks for nothing but its column's value is tested once for each value: the rules that pass are kept
+as a bit mask, so a table of a thousand rules costs one look-up a column. Source: OMG DMN 1.5, chapter 8.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import reduce
+from typing import Any
 
 from vertigym.decisions.dmn.boxed import Compiler
 from vertigym.decisions.dmn.elements import Element, child, children, inner_text
@@ -27,19 +27,21 @@ _MOST_CACHED = 20_000  # values of one column
 
 @dataclass(slots=True)
 class Column:
-    """An input clause. `limits` are its input values; `simple` is the name or path it is, where it is nothing more."""
+    """An input clause. `limits` are its input values; `simple` is the name or path it is, where it is nothing
+    more."""
 
     text: str
     tree: Expr
     type: ItemType
     limits: UnaryTests | None
     limit_text: str = ""
-    masks: dict[tuple[type, Value], int] = field(default_factory=dict)
+    masks: dict[tuple[Any, Value], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class OutputClause:
-    """An output clause; `order` are its output values in order of priority, `default` stands where no rule matches."""
+    """An output clause; `order` are its output values in order of priority, `default` stands where no rule
+    matches."""
 
     name: str
     type: ItemType
@@ -65,8 +67,8 @@ Span = tuple[Decimal | None, bool, Decimal | None, bool]  # low, whether it belo
 
 @dataclass(slots=True)
 class ClosedCell:
-    """A cell that asks for nothing but its column's value, with a bit for each rule that has it. `spans` is what it
-    says of numbers, where it is made of numbers only."""
+    """A cell that asks for nothing but its column's value, with a bit for each rule that has it. `spans` is
+    what it says of numbers, where it is made of numbers only."""
 
     tests: UnaryTests
     spans: tuple[Span, ...] | None
@@ -118,8 +120,10 @@ class DecisionTable:
         left = (1 << len(self.rules)) - 1
         for place, column in enumerate(self.columns):
             tree = column.tree
-            plain = isinstance(tree, Variable) and tree.name in scope
-            value = scope[tree.name] if plain else run.value(tree, scope, self.types)
+            if isinstance(tree, Variable) and tree.name in scope:
+                value = scope[tree.name]
+            else:
+                value = run.value(tree, scope, self.types)
             value = run.coerced(value, column.type, column.text)
             if column.limits and value is not None and satisfies(column.limits, value, scope) is not True:
                 run.reasons.append(f"{self.id}: {column.text} lies outside its input values")
@@ -336,8 +340,8 @@ def _cells(rows: Sequence[Element], place: int) -> Iterator[Element]:
 
 
 def _column(element: Element, cells: Sequence[str], compiler: Compiler) -> Column:
-    """A column. Modellers leave its expression away where its label says what it is, or where its cells are conditions
-    of their own."""
+    """A column. Modellers leave its expression away where its label says what it is, or where its cells are
+    conditions of their own."""
     inner = child(element, "inputExpression")
     text = inner_text(inner)
     if not text and any(cell not in ("", "-") and not cell.startswith(("${", "#{")) for cell in cells):
