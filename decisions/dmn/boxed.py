@@ -37,7 +37,7 @@ from vertigym.feel import (
 )
 
 if TYPE_CHECKING:
-    from vertigym.decisions.dmn.tables import DecisionTable
+    from vertigym.decisions.dmn.decision_table import DecisionTable
 
 T = TypeVar("T", Expr, UnaryTests)
 
@@ -175,7 +175,7 @@ class Compiler:
         return lambda scope, run: run.value(tree, scope, types)
 
     def _decisiontable(self, element: Element) -> Body:
-        from vertigym.decisions.dmn.tables import compiled_table  # it compiles its cells with this module
+        from vertigym.decisions.dmn.decision_table import compiled_table  # it compiles its cells with this module
 
         return compiled_table(element, self).body
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vertigym.decisions.dmn.boxed import FormalParameter, invocable
 from vertigym.decisions.dmn.item_types import ItemType
-from vertigym.decisions.dmn.reader import DrgElement, Reader
+from vertigym.decisions.dmn.reader import DrgElement, DmnReader
 from vertigym.decisions.dmn.running import Evaluator, Scope
-from vertigym.decisions.dmn.tables import LISTS, DecisionTable
+from vertigym.decisions.dmn.decision_table import LISTS, DecisionTable
 from vertigym.decisions.model import DecisionError
 from vertigym.feel import Clock, FeelType, Function, NoValue, Value
 from vertigym.feel.feel_types import ANY
@@ -28,7 +28,7 @@ class DecisionGraph:
     """
 
     def __init__(self, path: Path) -> None:
-        self._reader = Reader(path)
+        self._reader = DmnReader(path)
         self.source, self.main = str(path), self._reader.main
         self.elements = self._reader.elements
         self.implied: dict[str, ItemType] = {}  # inputs that no element declares

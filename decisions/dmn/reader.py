@@ -26,7 +26,7 @@ from vertigym.decisions.dmn.elements import (
 )
 from vertigym.decisions.dmn.item_types import ItemType, TypeTable
 from vertigym.decisions.dmn.running import Body
-from vertigym.decisions.dmn.tables import DecisionTable, compiled_table
+from vertigym.decisions.dmn.decision_table import DecisionTable, compiled_table
 from vertigym.decisions.model import DecisionError
 
 _MOST_FILES = 50
@@ -88,7 +88,7 @@ class DmnFile:
         return next((name for name, file in self.imports.items() if file is other), None)
 
 
-class Reader:
+class DmnReader:
     """Reads a file and what it imports.
 
     Raises:

@@ -6,7 +6,7 @@ from vertigym.decisions.dmn.atoms import AtomReader
 from vertigym.decisions.dmn.elements import EXPRESSIONS, Element, body_of, child, children, inner_text, local
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.reader import DrgElement
-from vertigym.decisions.dmn.tables import DecisionTable
+from vertigym.decisions.dmn.decision_table import DecisionTable
 from vertigym.decisions.model import Node, Rule
 from vertigym.feel import Expr, FeelError, parse
 from vertigym.feel.syntax import Call, Variable
