@@ -336,6 +336,7 @@ def test_tables_that_take_from_each_other_are_one_model(tmp_path: Path) -> None:
         ({"a": FEES, "b": FEES}, "'fee' is decided by two tables"),
         ({"a": ROUTES, "b": [["desk", "-> fee"], ["A", 4]]}, "take what they decide themselves"),
         ({"a": FEES, "b": [["fee", "-> desk"], ["high", "A"]]}, "'fee' is a number in a and a string in b"),
+        ({"a": [["x", "x.y", "-> z"], [1, 2, 3]]}, "'x' is a column, and a record that holds 'x.y'"),
         ({"a": [["x"], [1]], "b": [["y"], [1]]}, "no table in it"),
     ],
 )
