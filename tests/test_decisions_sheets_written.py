@@ -8,6 +8,7 @@ import openpyxl
 import pytest
 from openpyxl.styles import Border, Font, Side
 
+from vertigym import cli
 from vertigym.benchmarks.spreadsheets import AMBIGUOUS, guesses, measure
 from vertigym.core.errors import ConfigError
 from vertigym.decisions.formats import read_model
@@ -336,6 +337,7 @@ def test_tables_that_take_from_each_other_are_one_model(tmp_path: Path) -> None:
         ({"a": FEES, "b": FEES}, "'fee' is decided by two tables"),
         ({"a": ROUTES, "b": [["desk", "-> fee"], ["A", 4]]}, "take what they decide themselves"),
         ({"a": FEES, "b": [["fee", "-> desk"], ["high", "A"]]}, "'fee' is a number in a and a string in b"),
+        ({"a": [["x", "x.y", "-> z"], [1, 2, 3]]}, "'x' is a column, and a record that holds 'x.y'"),
         ({"a": [["x"], [1]], "b": [["y"], [1]]}, "no table in it"),
     ],
 )
@@ -475,3 +477,26 @@ def test_an_import_says_what_is_given_and_asked(tmp_path: Path) -> None:
     report = import_decision(file, "acme/F-v0", tmp_path / "out", sizes={"train": 30, "eval": 10, "test": 10})
     assert report.given == {"Grosse": "number", "Beginn": "date"}
     assert report.asked == {"Gebuhr": "number", "eilig": "true or false"}
+
+
+def test_the_command_line_declares_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text("plan;-> fee\n10115;1,5\n20095;2\n;3\n")
+
+    def run(*options: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["vertigym", "env", "import", "t.csv", "--id", "a/T-v0", *options])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    remedy = "a number or a code? Declare --column 'plan=text' or --column 'plan=number'"
+    assert run() == (2, f"vertigym: t.csv: cell A2: '10115': {remedy}\n")
+    code, text = run("--column", "plan=text")
+    assert code == 0
+    assert "given:     plan (text)\nasked for: fee (number)\n" in text

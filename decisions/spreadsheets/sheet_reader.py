@@ -134,6 +134,13 @@ class _Chain:
                         f"{table.raw.title}): name one with --sheet"
                     )
                 self.gives[field] = table
+        names = {field for table in tables for field in (*table.decides, *table.takes)}
+        for name in sorted(names):
+            parents = {name[:place] for place, letter in enumerate(name) if letter == "."}
+            if both := parents & names:
+                raise DecisionError(
+                    f"{source}: {both.pop()!r} is a column, and a record that holds {name!r}: rename one"
+                )
         self.tables = self._in_order(tables)
 
     def _in_order(self, tables: Sequence[SheetTable]) -> list[SheetTable]:
