@@ -70,7 +70,7 @@ class Run:
         self.warnings: list[str] = []
 
     @classmethod
-    def start(cls, config: RunConfig, models: Mapping[str, str] | None = None) -> "Run":
+    def start(cls, config: RunConfig, models: Mapping[str, str]) -> "Run":
         """A new folder. `models`: the run's model and teacher, by names that keep their meaning.
 
         Raises:
@@ -81,7 +81,7 @@ class Run:
             raise ConfigError(
                 f"{run.folder} already holds a run: continue it with --resume, rename the new one, or delete it"
             )
-        write_text(run.folder / "config.toml", _resolved(config, models or {}))
+        write_text(run.folder / "config.toml", _resolved(config, models))
         return run
 
     @classmethod
