@@ -57,7 +57,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         if arguments.model is None:
-            arguments.model = prepare(Path(folder))
+            arguments.model = prepare(Path(folder), arguments.env)
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         for _ in range(arguments.rounds):
             for side in SIDES:
@@ -78,7 +78,7 @@ def in_own_process(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path, name: str) -> Path:
     """A short warm start on logs that follow last year's rules: both begin with something to improve."""
     from vertigym import envs
     from vertigym.core.config import parse
@@ -88,11 +88,11 @@ def prepare(folder: Path) -> Path:
     from vertigym.trainer.config import RunConfig
     from vertigym.trainer.loop import train
 
-    env = envs.make(ENV)
+    env = envs.make(name)
     assert isinstance(env, DecisionEnv)
     write_jsonl(folder / "logs.jsonl", company_logs(env, old_version(env)))
     table = {
-        "name": "sft", "env": ENV, "model": "tiny", "algorithm": "sft", "steps": 100, "threads": 1,
+        "name": "sft", "env": name, "model": "tiny", "algorithm": "sft", "steps": 100, "threads": 1,
         "output": str(folder), "sft": {"data": str(folder / "logs.jsonl"), "batch": 64},
         "optimizer": {"lr": 2e-3, "schedule": "cosine"},
     }  # fmt: skip
