@@ -1,7 +1,7 @@
 """GRPO on a CPU: vertigym beside TRL's `GRPOTrainer`: same model, prompts, groups, lengths, reward, threads.
 
     python benchmarks/trainer.py [--threads 2] [--steps 20] [--tokens 32] [--wait active]
-    python benchmarks/trainer.py --model DIR --tasks 8 --steps 5 --lr 1e-5 [--dtype bfloat16]
+    python benchmarks/trainer.py --model DIR [--env ENV] --tasks 8 --steps 5 --lr 1e-5 [--dtype bfloat16]
 
 Both train one model on the returns environment, a 0.9 M-parameter Qwen3 made on the spot or any model folder:
 8 samples a prompt, one optimizer step each, no KL term, temperature 1, AdamW at one learning rate. With
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, help="a model folder, as it is; default: a tiny one, warm-started"
     )
+    parser.add_argument("--env", default=ENV, help="a decision environment's id or folder")
     parser.add_argument("--tasks", type=int, default=32, help="prompts a step")
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -56,7 +57,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         if arguments.model is None:
-            arguments.model = prepare(Path(folder))
+            arguments.model = prepare(Path(folder), arguments.env)
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         for _ in range(arguments.rounds):
             for side in SIDES:
@@ -66,7 +67,7 @@ def main() -> None:
 
 def in_own_process(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one side and read its figures."""
-    names = ("threads", "steps", "tokens", "model", "tasks", "lr", "dtype")
+    names = ("threads", "steps", "tokens", "model", "env", "tasks", "lr", "dtype")
     flags = [f"--{name}={getattr(arguments, name)}" for name in names]
     command = [sys.executable, __file__, "--side", side, *flags]
     env = os.environ | {"OMP_WAIT_POLICY": arguments.wait}
@@ -77,7 +78,7 @@ def in_own_process(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path, name: str) -> Path:
     """A short warm start on logs that follow last year's rules: both begin with something to improve."""
     from vertigym import envs
     from vertigym.core.config import parse
@@ -87,11 +88,11 @@ def prepare(folder: Path) -> Path:
     from vertigym.trainer.config import RunConfig
     from vertigym.trainer.loop import train
 
-    env = envs.make(ENV)
+    env = envs.make(name)
     assert isinstance(env, DecisionEnv)
     write_jsonl(folder / "logs.jsonl", company_logs(env, old_version(env)))
     table = {
-        "name": "sft", "env": ENV, "model": "tiny", "algorithm": "sft", "steps": 100, "threads": 1,
+        "name": "sft", "env": name, "model": "tiny", "algorithm": "sft", "steps": 100, "threads": 1,
         "output": str(folder), "sft": {"data": str(folder / "logs.jsonl"), "batch": 64},
         "optimizer": {"lr": 2e-3, "schedule": "cosine"},
     }  # fmt: skip
@@ -115,7 +116,7 @@ def run_vertigym(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as output:
         table = {
-            "name": "run", "env": ENV, "model": str(arguments.model), "algorithm": "grpo",
+            "name": "run", "env": arguments.env, "model": str(arguments.model), "algorithm": "grpo",
             "steps": arguments.steps, "output": output, "threads": arguments.threads, "dtype": arguments.dtype,
             "rollout": {
                 "tasks": arguments.tasks, "group_size": GROUP, "max_tokens": arguments.tokens, "save_every": 0,
@@ -132,7 +133,7 @@ def run_vertigym(arguments: argparse.Namespace) -> dict[str, Any]:
         train(parse(RunConfig, table, source="benchmark"), progress=Progress(on_step=on_step))
     steps = [b - a for a, b in pairwise(ends)]
     names = {"generation": "sampling", "log-probs": "logprobs", "backward": "backward"}
-    parts = {name: [row[f"seconds_{phase}"] for row in rows] for name, phase in names.items()}
+    parts = {name: [row.get(f"seconds_{phase}", 0.0) for row in rows] for name, phase in names.items()}
     return figures(steps, parts, [row["reward"] for row in rows])
 
 
@@ -145,7 +146,7 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
     from vertigym import envs
     from vertigym.envs.decision.env import DecisionEnv
 
-    env = envs.make(ENV)
+    env = envs.make(arguments.env)
     assert isinstance(env, DecisionEnv)
     tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
     rows = [{"prompt": task.messages(), "id": task.id} for task in tasks]
