@@ -20,11 +20,12 @@ FORMATS = {".json": "jdm", ".dmn": "dmn", ".xml": "dmn", ".csv": "csv", ".tsv": 
 def read_model(
     file: Path, sheet: str = "", scripts: Engine | None = None, decisions: Sequence[str] = ()
 ) -> RuleModel:
-    """The decision model in a file of any known format; `sheet` names a sheet of a workbook, `decisions` those of
-    a DMN file that are asked for.
+    """The decision model in a file of any known format; `sheet` names a sheet of a workbook, `decisions`
+    those of a DMN file that are asked for.
 
     Raises:
-        DecisionError: the file's content cannot be used, or has no such decision. DataError: there is no such file.
+        DecisionError: the file's content cannot be used, or has no such decision. DataError: there is no
+            such file.
         MissingDependencyError: the package that reads its format is not installed.
     """
     form = guess(file)

@@ -225,7 +225,8 @@ class Reader:
                 space, _, id_ = key.rpartition("#")
                 if space in element.file.missing:
                     raise DecisionError(
-                        f"{element.file.source}: {element.name!r} needs the import {element.file.missing[space]!r}: no "
+                        f"{element.file.source}: {element.name!r} needs the import "
+                        f"{element.file.missing[space]!r}: no "
                         f"DMN file beside it has the namespace {space!r}"
                     )
                 raise DecisionError(

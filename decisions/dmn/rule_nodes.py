@@ -109,7 +109,8 @@ def shown(element: Element | None) -> Iterator[str]:
                 name = parameter.get("name") if parameter is not None else ""
                 yield from _headed(f"  - {name} = ", shown(body_of(binding)))
         case "decisionTable":
-            yield f"a table, hit policy {element.get('hitPolicy') or 'UNIQUE'} {element.get('aggregation') or ''}".strip()
+            policy = f"{element.get('hitPolicy') or 'UNIQUE'} {element.get('aggregation') or ''}"
+            yield f"a table, hit policy {policy.strip()}"
             heads = [inner_text(child(e, "inputExpression")) for e in children(element, "input")]
             heads += [f"→ {e.get('name') or 'result'}" for e in children(element, "output")]
             yield f"| {' | '.join(heads)} |"

@@ -379,7 +379,8 @@ def _rule(element: Element, number: int, inputs: int, outputs: int, compiler: Co
     tests, results = children(element, "inputEntry"), children(element, "outputEntry")
     if len(tests) != inputs or len(results) != outputs:
         raise DecisionError(
-            f"{compiler.where}: {len(tests)} input and {len(results)} output entries for {inputs} and {outputs} columns"
+            f"{compiler.where}: {len(tests)} input and {len(results)} output entries for {inputs} and "
+            f"{outputs} columns"
         )
     cells = tuple(inner_text(e) for e in tests)
     texts = tuple(inner_text(e) for e in results)
