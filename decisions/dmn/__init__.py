@@ -1,2 +1,1 @@
-"""DMN, versions 1.1 to 1.6: read (`reader.py`), compiled (`boxed.py`, `tables.py`), evaluated (`graph.py`) with
-FEEL."""
+"""DMN, versions 1.1 to 1.6: read (`reader.py`), compiled (`boxed.py`, `table_reader.py`), evaluated with FEEL."""

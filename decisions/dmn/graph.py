@@ -8,9 +8,8 @@ from pathlib import Path
 
 from vertigym.decisions.dmn.boxed import FormalParameter, invocable
 from vertigym.decisions.dmn.item_types import ItemType
-from vertigym.decisions.dmn.reader import DrgElement, Reader
+from vertigym.decisions.dmn.reader import DmnReader, DrgElement
 from vertigym.decisions.dmn.running import Evaluator, Scope
-from vertigym.decisions.dmn.tables import LISTS, DecisionTable
 from vertigym.decisions.feel import Clock, FeelType, Function, NoValue, Value
 from vertigym.decisions.feel.feel_types import ANY
 from vertigym.decisions.feel.functions import BUILT_INS
@@ -28,7 +27,7 @@ class DecisionGraph:
     """
 
     def __init__(self, path: Path) -> None:
-        self._reader = Reader(path)
+        self._reader = DmnReader(path)
         self.source, self.main = str(path), self._reader.main
         self.elements = self._reader.elements
         self.implied: dict[str, ItemType] = {}  # inputs that no element declares
@@ -301,8 +300,3 @@ def _output(value: Value, name: str) -> Value:
     if isinstance(value, list):
         return [item.get(name) if isinstance(item, dict) else None for item in value]
     return value.get(name) if isinstance(value, dict) else None
-
-
-def gives_list(table: DecisionTable) -> bool:
-    """Whether a table's result is a list."""
-    return table.policy in LISTS and not table.aggregate

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from vertigym.decisions.dmn.boxed import Compiler, FormalParameter
+from vertigym.decisions.dmn.decision_tables import DecisionTable
 from vertigym.decisions.dmn.dialects import is_feel, is_tool
 from vertigym.decisions.dmn.elements import (
     Element,
@@ -25,7 +26,7 @@ from vertigym.decisions.dmn.elements import (
 )
 from vertigym.decisions.dmn.item_types import ItemType, TypeTable
 from vertigym.decisions.dmn.running import Body
-from vertigym.decisions.dmn.tables import DecisionTable, compiled_table
+from vertigym.decisions.dmn.table_reader import compiled_table
 from vertigym.decisions.model import DecisionError
 
 _MOST_FILES = 50
@@ -87,7 +88,7 @@ class DmnFile:
         return next((name for name, file in self.imports.items() if file is other), None)
 
 
-class Reader:
+class DmnReader:
     """Reads a file and what it imports.
 
     Raises:
@@ -244,6 +245,7 @@ class Reader:
             names=self.words | set(visible),
             known=frozenset(visible),
             where=f"{file.source}: {_KINDS[element.kind]} {element.name!r}",
+            table=compiled_table,
             place=element.name,
             language="" if is_feel(outer) else outer,
             tool=is_tool(file.root),

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from vertigym.decisions.dmn.atoms import AtomReader
+from vertigym.decisions.dmn.decision_tables import DecisionTable
 from vertigym.decisions.dmn.elements import EXPRESSIONS, Element, body_of, child, children, inner_text, local
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.reader import DrgElement
-from vertigym.decisions.dmn.tables import DecisionTable
 from vertigym.decisions.feel import Expr, FeelError, parse
 from vertigym.decisions.feel.syntax import Call, Variable
 from vertigym.decisions.model import Node, Rule
