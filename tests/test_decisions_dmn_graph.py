@@ -288,3 +288,13 @@ def test_a_model_that_reads_the_clock_says_so_and_runs_at_a_moment(tmp_path: Pat
     stopped = model.at("2024-06-01T00:00:00+00:00")
     assert not stopped.clock_readers()
     assert [stopped.evaluate({"k": day}).output["D"] for day in ("2024-01-01", "2025-01-01")] == [True, False]
+
+
+def test_a_knowledge_model_that_is_only_drawn_loses_what_invokes_it(tmp_path: Path) -> None:
+    drawn = '<businessKnowledgeModel id="k_f" name="f"><variable name="f"/></businessKnowledgeModel>'
+    content = document(
+        ("D", uses("f") + literal("n + 1"), ["n"]), ("E", uses("f") + literal("f(n)"), ["n"]), more=drawn
+    )
+    model = DmnModel(file_of(tmp_path, content))
+    assert model.evaluate({"n": 1}).output == {"D": 2}
+    assert "unknown function 'f'" in model.lost["E"]

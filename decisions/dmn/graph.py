@@ -90,7 +90,7 @@ class DecisionGraph:
 
     def _visible(self, element: DrgElement) -> Iterator[str]:
         for key in element.needs:
-            if needed := self.elements.get(key):
+            if (needed := self.elements.get(key)) and not _is_empty(needed):
                 yield element.file.prefix_of(needed.file) or needed.name
 
     def _aliases(self, element: DrgElement) -> dict[str, tuple[str, str]]:
@@ -143,7 +143,8 @@ class DecisionGraph:
             if needed is None:
                 return f"{self._where(element)} refers to {key.rpartition('#')[2]!r}, which is not there"
             if needed.fault and key not in element.input_decisions:
-                return f"{self._where(element)} needs {needed.name!r}, which cannot be used: {needed.fault}"
+                why = needed.fault.removeprefix(f"{needed.file.source}: ")
+                return f"{self._where(element)} needs {needed.name!r}, which cannot be used: {why}"
         return ""
 
     def _circle(self, element: DrgElement) -> list[str]:
@@ -238,7 +239,8 @@ class DecisionGraph:
             {name: run.inputs.get(name) for name in self.implied} if element.kind == "decision" else {}
         )
         for key in element.needs:
-            needed = self.elements[key]
+            if _is_empty(needed := self.elements[key]):
+                continue
             value = self.function(needed, run) if needed.kind in _INVOCABLE else self.decide(needed, run)
             if prefix := element.file.prefix_of(needed.file):
                 held = scope.setdefault(prefix, {})
@@ -286,6 +288,11 @@ class DecisionGraph:
             return function.call(*(arguments.get(name) for name in function.parameters))
         except NoValue:
             return None
+
+
+def _is_empty(element: DrgElement) -> bool:
+    """Whether it is a knowledge model that is only drawn: nothing can invoke it."""
+    return element.kind == "businessKnowledgeModel" and element.body is None and not element.fault
 
 
 def _is_path(tree: object, path: tuple[str, ...]) -> bool:

@@ -196,8 +196,8 @@ class DmnReader:
                 self._decision(element, compiler)
             elif element.kind == "businessKnowledgeModel":
                 logic = child(element.element, "encapsulatedLogic")
-                if logic is None:
-                    raise DecisionError(f"{compiler.where}: a knowledge model without logic")
+                if logic is None or body_of(logic) is None:
+                    return
                 element.parameters, element.body = compiler.inside(element.name).function(logic)
                 if not element.parameters:  # what it asks for is what it takes, in that order
                     names = dict.fromkeys(path[0] for path in compiler.free)
