@@ -27,7 +27,7 @@ _ILL_FORMED = {
         r"without an output|has no name|needs output values in order|has no priority|entries for \d|"
         r"over several outputs has no meaning|an input column without an expression"
     ),
-    "a text that is no expression": r": not FEEL(?!.*near '[$#])",
+    "a text that is no expression": r": not FEEL(?!.*near .[$#])",
 }
 _SIZES = {"train": 60, "eval": 20, "test": 20}
 

@@ -24,7 +24,6 @@ from vertigym.core.errors import DataError
 from vertigym.decisions.dmn.elements import child, children, local
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.running import Evaluator
-from vertigym.decisions.model import DecisionError
 from vertigym.feel import Value, evaluate, number, parse
 
 _TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
@@ -68,7 +67,7 @@ def run_folder(folder: Path) -> Iterator[TckResult]:
         path = folder / (model.text.strip() if model is not None else f"{folder.name}.dmn")
         path = path if path.is_file() else path.with_suffix(".dmn")
         try:
-            graph: DecisionGraph | DecisionError = DecisionGraph(path)
+            graph: DecisionGraph | DataError = DecisionGraph(path)
         except DataError as error:
             graph = error
         for case in children(root, "testCase"):
@@ -78,10 +77,10 @@ def run_folder(folder: Path) -> Iterator[TckResult]:
                 yield TckResult(folder.name, name, verdict, note)
 
 
-def _judged(graph: DecisionGraph | DecisionError, case: Any, result: Any) -> tuple[str, str]:
+def _judged(graph: DecisionGraph | DataError, case: Any, result: Any) -> tuple[str, str]:
     expected = _value(child(result, "expected"))
     try:
-        if isinstance(graph, DecisionError):
+        if isinstance(graph, DataError):
             raise graph
         found = _found(graph, case, result)
     except DataError as error:

@@ -27,7 +27,8 @@ Kind = Literal["shadowed", "never", "unreachable", "overlap", "cell"]
 @dataclass(frozen=True, slots=True)
 class RuleFinding:
     """`by` are the rules that stand in the way; `example` is what an overlap's columns hold where both match;
-    `proven` is false only for an overlap whose columns are computed (they may never take that value); `cell` is a faulty cell and why."""
+    `proven` is false only for an overlap whose columns are computed (they may never take that value); `cell` is
+    a faulty cell and why."""
 
     kind: Kind
     rule: str

@@ -73,8 +73,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: a `table` (an `inner table` is shown as part of another node), `switch`, `expression`, `function`, a
-    `boxed` expression of DMN, or another kind that holds no rules.
+    """One node: a `table` (an `inner table` is shown as part of another node), `switch`, `expression`,
+    `function`, a `boxed` expression of DMN, or another kind that holds no rules.
 
     `expressions` are (key, expression) pairs. `scope` is the field the node works inside (with `[]` when it
     loops over a list), `target` where its outputs go; `pass_through` says whether it hands on what it got. In a

@@ -79,7 +79,8 @@ def answer(tmp_path: Path, body: str, case: dict[str, Any], more: str = "", kind
         (f"<conditional><if>{literal('k')}</if><then>{literal('1')}</then><else>{literal('2')}</else>"
          "</conditional>", None),
         (f"<filter><in>{literal('[1, 2, n, 5]')}</in><match>{literal('item > 2')}</match></filter>", [3, 5]),
-        (f"<filter><in>{literal('[{a: 1}, {a: n}]')}</in><match>{literal('a = n')}</match></filter>", [{"a": 3}]),
+        (f"<filter><in>{literal('[{a: 1}, {a: n}]')}</in><match>{literal('a = n')}</match></filter>",
+         [{"a": 3}]),
         (f"<filter><in>{literal('[1, 2]')}</in><match>{literal('k')}</match></filter>", None),
         (loop("for", "[1, 2, 3]", "return", "i * n"), [3, 6, 9]),
         (loop("for", "[1, 2, 3]", "return", "count(partial) + i"), [1, 3, 5]),
@@ -140,8 +141,13 @@ def test_a_decision_service_takes_its_inputs_then_its_input_decisions(tmp_path: 
     assert to_json(found) is None  # n is missing, and a text plus null is null
 
 
+def item_definition(name: str, kind: str, allowed: str) -> str:
+    limits = f"<allowedValues><text>{escape(allowed)}</text></allowedValues>"
+    return f'<itemDefinition name="{name}"><typeRef>{kind}</typeRef>{limits}</itemDefinition>'
+
+
 def imported(space: str = "urn:lib") -> str:
-    item = '<itemDefinition name="tAge"><typeRef>number</typeRef><allowedValues><text>[0..120]</text></allowedValues></itemDefinition>'
+    item = item_definition("tAge", "number", "[0..120]")
     made = document(("Rate", literal("n * 2"), ["n"]), more=item + knowledge("twice", "v", literal("v * 2")))
     return made.replace('namespace="y"', f'namespace="{space}"')
 
@@ -282,3 +288,13 @@ def test_a_model_that_reads_the_clock_says_so_and_runs_at_a_moment(tmp_path: Pat
     stopped = model.at("2024-06-01T00:00:00+00:00")
     assert not stopped.clock_readers()
     assert [stopped.evaluate({"k": day}).output["D"] for day in ("2024-01-01", "2025-01-01")] == [True, False]
+
+
+def test_a_knowledge_model_that_is_only_drawn_loses_what_invokes_it(tmp_path: Path) -> None:
+    drawn = '<businessKnowledgeModel id="k_f" name="f"><variable name="f"/></businessKnowledgeModel>'
+    content = document(
+        ("D", uses("f") + literal("n + 1"), ["n"]), ("E", uses("f") + literal("f(n)"), ["n"]), more=drawn
+    )
+    model = DmnModel(file_of(tmp_path, content))
+    assert model.evaluate({"n": 1}).output == {"D": 2}
+    assert "unknown function 'f'" in model.lost["E"]

@@ -19,7 +19,7 @@ from vertigym.envs.decision.stale import old_version
 from vertigym.envs.registry import make
 
 from .test_decisions_dmn import N, document, table
-from .test_decisions_dmn_graph import file_of, knowledge, literal, uses
+from .test_decisions_dmn_graph import file_of, item_definition, knowledge, literal, uses
 
 SIZES: dict[Split, int] = {"train": 60, "eval": 20, "test": 20}
 CAMUNDA = '<definitions xmlns="http://www.omg.org/spec/DMN/20151101/dmn.xsd" namespace="http://camunda.org/schema/1.0/dmn"'
@@ -36,21 +36,21 @@ def rule(*cells: str) -> str:
     return f"<rule>{inputs}<outputEntry><text>{result}</text></outputEntry></rule>"
 
 
-def dish(more: str = "", language: str = "") -> str:
+def dish() -> str:
     """Camunda's way: no input data, a decision that is known by its output's name."""
     season = (
-        f'<decision id="s" name="Season by temperature"><decisionTable hitPolicy="FIRST">{column("temperature", "integer")}'
-        f'<output name="season" typeRef="string"/>{rule("> 25", chr(34) + "Summer" + chr(34))}'
-        f"{rule('-', chr(34) + 'Winter' + chr(34))}</decisionTable></decision>"
+        '<decision id="s" name="Season by temperature"><decisionTable hitPolicy="FIRST">'
+        f'{column("temperature", "integer")}<output name="season" typeRef="string"/>'
+        f"""{rule("> 25", '"Summer"')}{rule("-", '"Winter"')}</decisionTable></decision>"""
     )
-    dish = (
-        '<decision id="d" name="Dish"><informationRequirement><requiredDecision href="#s"/></informationRequirement>'
-        f"<decisionTable {language}>{column('season', 'string')}{column('guests', 'integer', '[1..20]')}"
-        f'<output name="dish" typeRef="string"/>{rule(chr(34) + "Summer" + chr(34), "-", chr(34) + "Salad" + chr(34))}'
-        f"{rule(chr(34) + 'Winter' + chr(34), '<= 8', chr(34) + 'Roast' + chr(34))}"
-        f"{rule(chr(34) + 'Winter' + chr(34), '> 8', chr(34) + 'Stew' + chr(34))}{more}</decisionTable></decision>"
+    menu = (
+        '<decision id="d" name="Dish"><informationRequirement><requiredDecision href="#s"/>'
+        f"</informationRequirement><decisionTable>{column('season', 'string')}"
+        f'{column("guests", "integer", "[1..20]")}<output name="dish" typeRef="string"/>'
+        f"""{rule('"Summer"', "-", '"Salad"')}{rule('"Winter"', "<= 8", '"Roast"')}"""
+        f"""{rule('"Winter"', "> 8", '"Stew"')}</decisionTable></decision>"""
     )
-    return f"{CAMUNDA} id='x' name='x'>{season}{dish}</definitions>"
+    return f"{CAMUNDA} id='x' name='x'>{season}{menu}</definitions>"
 
 
 def test_a_camunda_file_without_input_data_becomes_a_fair_environment(tmp_path: Path) -> None:
@@ -81,7 +81,8 @@ def test_what_tools_write_for_a_condition_means_the_same(
 ) -> None:
     body = (
         f'<decision id="d" name="D"><decisionTable hitPolicy="FIRST">{column("guests", "integer")}'
-        f'<output name="o"/>{rule(cell.replace("&", "&amp;"), "true")}{rule("-", "false")}</decisionTable></decision>'
+        f'<output name="o"/>{rule(cell.replace("&", "&amp;"), "true")}{rule("-", "false")}'
+        "</decisionTable></decision>"
     )
     file = file_of(tmp_path, f"{CAMUNDA} id='x' name='x'>{body}</definitions>")
     if not holds:
@@ -98,7 +99,8 @@ def test_other_languages_are_refused_by_name_but_for_plain_names_and_literals(
     tmp_path: Path, language: str
 ) -> None:
     def read(text: str) -> DmnModel:
-        body = f'<decision id="d" name="D">{literal(text, f"expressionLanguage={chr(34)}{language}{chr(34)}")}</decision>'
+        said = literal(text, f"expressionLanguage='{language}'")
+        body = f'<decision id="d" name="D">{said}</decision>'
         return DmnModel(file_of(tmp_path, f"{CAMUNDA} id='x' name='x'>{body}</definitions>"))
 
     assert read("customer.name").evaluate({"customer": {"name": "Ada"}}).output == {"D": "Ada"}
@@ -109,10 +111,9 @@ def test_other_languages_are_refused_by_name_but_for_plain_names_and_literals(
 
 def test_limits_of_any_form_hold_in_every_sampled_case(tmp_path: Path) -> None:
     items = (
-        '<itemDefinition name="tPct"><typeRef>number</typeRef><allowedValues><text>(0..100)</text></allowedValues></itemDefinition>'
-        '<itemDefinition name="tOdd"><typeRef>number</typeRef><allowedValues><text>odd(?)</text></allowedValues></itemDefinition>'
-        '<itemDefinition name="tDay"><typeRef>date</typeRef>'
-        '<allowedValues><text>&gt;= date("2024-01-01")</text></allowedValues></itemDefinition>'
+        item_definition("tPct", "number", "(0..100)")
+        + item_definition("tOdd", "number", "odd(?)")
+        + item_definition("tDay", "date", '>= date("2024-01-01")')
     )
     columns = [("p", "number"), ("o", "number"), ("t", "date")]
     rows = [

@@ -7,9 +7,10 @@ chapters 7.3 and 10.3.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from vertigym.core.errors import DataError
+from vertigym.decisions.dmn.decision_tables import DecisionTable
 from vertigym.decisions.dmn.dialects import CELL_INPUT, feel_text, is_feel
 from vertigym.decisions.dmn.elements import (
     EXPRESSIONS,
@@ -36,9 +37,6 @@ from vertigym.feel import (
     parse_unary_tests,
 )
 
-if TYPE_CHECKING:
-    from vertigym.decisions.dmn.decision_table import DecisionTable
-
 T = TypeVar("T", Expr, UnaryTests)
 
 
@@ -60,6 +58,7 @@ class Compiler:
     names: frozenset[str]
     known: frozenset[str]
     where: str
+    table: Callable[[Element, "Compiler"], DecisionTable]
     place: str = ""
     language: str = ""
     tool: bool = False
@@ -69,7 +68,7 @@ class Compiler:
     calls: list[str] = field(default_factory=list)
     said: dict[tuple[str, bool], str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    tables: list["DecisionTable"] = field(default_factory=list)
+    tables: list[DecisionTable] = field(default_factory=list)
     parsed: dict[tuple[str, str, bool], Expr | UnaryTests] = field(default_factory=dict)
 
     def inside(self, *more: str) -> "Compiler":
@@ -175,9 +174,7 @@ class Compiler:
         return lambda scope, run: run.value(tree, scope, types)
 
     def _decisiontable(self, element: Element) -> Body:
-        from vertigym.decisions.dmn.decision_table import compiled_table  # it compiles its cells with this module
-
-        return compiled_table(element, self).body
+        return self.table(element, self).body
 
     def _list(self, element: Element) -> Body:
         items = [self.body(e) for e in children(element, *EXPRESSIONS)]

@@ -6,8 +6,8 @@ date("2024-02-30")      no such day: the cell never holds
 
 from collections.abc import Iterator
 
+from vertigym.decisions.dmn.decision_tables import Column, DecisionTable, OutputClause, TableRule
 from vertigym.decisions.dmn.item_types import ItemType
-from vertigym.decisions.dmn.decision_table import Column, DecisionTable, OutputClause, TableRule
 from vertigym.feel import Expr, UnaryTests, Value, evaluate, satisfies
 from vertigym.feel.syntax import Call, CompareNode, Constant, NullNode, RangeNode, Variable
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 from vertigym.decisions.dmn.atoms import AtomReader
+from vertigym.decisions.dmn.decision_tables import ClosedCell, spans_of
 from vertigym.decisions.dmn.names import called_names, dotted, free_names
-from vertigym.decisions.dmn.decision_table import ClosedCell, spans_of
 from vertigym.decisions.expressions import Atom
 from vertigym.decisions.zen_language import nested
 from vertigym.feel import (

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from vertigym.decisions.dmn.boxed import FormalParameter, invocable
 from vertigym.decisions.dmn.item_types import ItemType
-from vertigym.decisions.dmn.reader import DrgElement, DmnReader
+from vertigym.decisions.dmn.reader import DmnReader, DrgElement
 from vertigym.decisions.dmn.running import Evaluator, Scope
-from vertigym.decisions.dmn.decision_table import LISTS, DecisionTable
 from vertigym.decisions.model import DecisionError
 from vertigym.feel import Clock, FeelType, Function, NoValue, Value
 from vertigym.feel.feel_types import ANY
@@ -91,7 +90,7 @@ class DecisionGraph:
 
     def _visible(self, element: DrgElement) -> Iterator[str]:
         for key in element.needs:
-            if needed := self.elements.get(key):
+            if (needed := self.elements.get(key)) and not _is_empty(needed):
                 yield element.file.prefix_of(needed.file) or needed.name
 
     def _aliases(self, element: DrgElement) -> dict[str, tuple[str, str]]:
@@ -144,7 +143,8 @@ class DecisionGraph:
             if needed is None:
                 return f"{self._where(element)} refers to {key.rpartition('#')[2]!r}, which is not there"
             if needed.fault and key not in element.input_decisions:
-                return f"{self._where(element)} needs {needed.name!r}, which cannot be used: {needed.fault}"
+                why = needed.fault.removeprefix(f"{needed.file.source}: ")
+                return f"{self._where(element)} needs {needed.name!r}, which cannot be used: {why}"
         return ""
 
     def _circle(self, element: DrgElement) -> list[str]:
@@ -239,7 +239,8 @@ class DecisionGraph:
             {name: run.inputs.get(name) for name in self.implied} if element.kind == "decision" else {}
         )
         for key in element.needs:
-            needed = self.elements[key]
+            if _is_empty(needed := self.elements[key]):
+                continue
             value = self.function(needed, run) if needed.kind in _INVOCABLE else self.decide(needed, run)
             if prefix := element.file.prefix_of(needed.file):
                 held = scope.setdefault(prefix, {})
@@ -289,6 +290,11 @@ class DecisionGraph:
             return None
 
 
+def _is_empty(element: DrgElement) -> bool:
+    """Whether it is a knowledge model that is only drawn: nothing can invoke it."""
+    return element.kind == "businessKnowledgeModel" and element.body is None and not element.fault
+
+
 def _is_path(tree: object, path: tuple[str, ...]) -> bool:
     from vertigym.decisions.dmn.names import dotted
 
@@ -301,8 +307,3 @@ def _output(value: Value, name: str) -> Value:
     if isinstance(value, list):
         return [item.get(name) if isinstance(item, dict) else None for item in value]
     return value.get(name) if isinstance(value, dict) else None
-
-
-def gives_list(table: DecisionTable) -> bool:
-    """Whether a table's result is a list."""
-    return table.policy in LISTS and not table.aggregate

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from vertigym.core.errors import DataError
 from vertigym.decisions.dmn.boxed import Compiler, FormalParameter
+from vertigym.decisions.dmn.decision_tables import DecisionTable
 from vertigym.decisions.dmn.dialects import is_feel, is_tool
 from vertigym.decisions.dmn.elements import (
     Element,
@@ -26,7 +27,7 @@ from vertigym.decisions.dmn.elements import (
 )
 from vertigym.decisions.dmn.item_types import ItemType, TypeTable
 from vertigym.decisions.dmn.running import Body
-from vertigym.decisions.dmn.decision_table import DecisionTable, compiled_table
+from vertigym.decisions.dmn.table_reader import compiled_table
 from vertigym.decisions.model import DecisionError
 
 _MOST_FILES = 50
@@ -196,8 +197,8 @@ class DmnReader:
                 self._decision(element, compiler)
             elif element.kind == "businessKnowledgeModel":
                 logic = child(element.element, "encapsulatedLogic")
-                if logic is None:
-                    raise DecisionError(f"{compiler.where}: a knowledge model without logic")
+                if logic is None or body_of(logic) is None:
+                    return
                 element.parameters, element.body = compiler.inside(element.name).function(logic)
                 if not element.parameters:  # what it asks for is what it takes, in that order
                     names = dict.fromkeys(path[0] for path in compiler.free)
@@ -226,7 +227,8 @@ class DmnReader:
                 space, _, id_ = key.rpartition("#")
                 if space in element.file.missing:
                     raise DecisionError(
-                        f"{element.file.source}: {element.name!r} needs the import {element.file.missing[space]!r}: no "
+                        f"{element.file.source}: {element.name!r} needs the import "
+                        f"{element.file.missing[space]!r}: no "
                         f"DMN file beside it has the namespace {space!r}"
                     )
                 raise DecisionError(
@@ -244,6 +246,7 @@ class DmnReader:
             names=self.words | set(visible),
             known=frozenset(visible),
             where=f"{file.source}: {_KINDS[element.kind]} {element.name!r}",
+            table=compiled_table,
             place=element.name,
             language="" if is_feel(outer) else outer,
             tool=is_tool(file.root),

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from vertigym.decisions.dmn.atoms import AtomReader
+from vertigym.decisions.dmn.decision_tables import DecisionTable
 from vertigym.decisions.dmn.elements import EXPRESSIONS, Element, body_of, child, children, inner_text, local
 from vertigym.decisions.dmn.graph import DecisionGraph
 from vertigym.decisions.dmn.reader import DrgElement
-from vertigym.decisions.dmn.decision_table import DecisionTable
 from vertigym.decisions.model import Node, Rule
 from vertigym.feel import Expr, FeelError, parse
 from vertigym.feel.syntax import Call, Variable
@@ -109,7 +109,8 @@ def shown(element: Element | None) -> Iterator[str]:
                 name = parameter.get("name") if parameter is not None else ""
                 yield from _headed(f"  - {name} = ", shown(body_of(binding)))
         case "decisionTable":
-            yield f"a table, hit policy {element.get('hitPolicy') or 'UNIQUE'} {element.get('aggregation') or ''}".strip()
+            policy = f"{element.get('hitPolicy') or 'UNIQUE'} {element.get('aggregation') or ''}"
+            yield f"a table, hit policy {policy.strip()}"
             heads = [inner_text(child(e, "inputExpression")) for e in children(element, "input")]
             heads += [f"→ {e.get('name') or 'result'}" for e in children(element, "output")]
             yield f"| {' | '.join(heads)} |"

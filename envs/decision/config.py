@@ -114,7 +114,8 @@ def write_folder(
     extra: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
-    """Write the whole folder, or nothing; `config` is the text of `env.toml`, `files` are the model's. Files named in `keep` are carried
+    """Write the whole folder, or nothing; `config` is the text of `env.toml`, `files` are the
+    model's. Files named in `keep` are carried
     over from the old one; `extra` are further files by name.
 
     Raises:

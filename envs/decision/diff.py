@@ -238,9 +238,9 @@ def compare_files(
     decisions: Sequence[str] = (),
     scripts: Engine = sandboxed,
 ) -> RuleComparison:
-    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it, `sheet`
-    and `columns` say how spreadsheets are read, `decisions` are those of a DMN file that are compared, `scripts`
-    runs JavaScript in the models.
+    """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it,
+    `sheet` and `columns` say how spreadsheets are read, `decisions` are those of a DMN file that are compared,
+    `scripts` runs JavaScript in the models.
 
     Raises:
         DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.
