@@ -1,5 +1,6 @@
 """Decision tables in spreadsheets: what they mean, what is refused, which format a file has."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def test_a_csv_table(tmp_path: Path, separator: str) -> None:
     assert answers(sheet(tmp_path, text), *CASES) == EXPECTED
 
 
-def workbook(tmp_path: Path, rows: list[list[Any]], **more: list[list[Any]]) -> Path:
+def workbook(tmp_path: Path, rows: Sequence[Sequence[Any]], **more: Sequence[Sequence[Any]]) -> Path:
     book = openpyxl.Workbook()
     page = book.active
     assert page is not None

@@ -12,7 +12,8 @@ from vertigym import cli
 from vertigym.benchmarks.spreadsheets import AMBIGUOUS, guesses, measure
 from vertigym.core.errors import ConfigError
 from vertigym.decisions.formats import read_model
-from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
+from vertigym.decisions.model import CaseError, DecisionError
+from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.spreadsheets.declared import parse_columns
 from vertigym.envs.decision.importer import import_decision
 
@@ -43,7 +44,7 @@ def workbook(tmp_path: Path, **sheets: Sequence[Sequence[Any]]) -> Path:
     return tmp_path / "book.xlsx"
 
 
-def answer(model: DecisionModel, field: str, **case: Any) -> Any:
+def answer(model: RuleModel, field: str, **case: Any) -> Any:
     return model.evaluate(case).output.get(field)
 
 
