@@ -182,14 +182,14 @@ def merged(file: Path, *ranges: str) -> Path:
 
 
 def test_a_value_merged_over_rules_is_that_of_each(tmp_path: Path) -> None:
-    rows = [["a", "n", "b"], ["x", "> 5", 1], [None, "< 2", 2], ["y", None, 3]]
+    rows: list[list[Any]] = [["a", "n", "b"], ["x", "> 5", 1], [None, "< 2", 2], ["y", None, 3]]
     model = read_model(merged(workbook(tmp_path, rows), "A2:A3"))
     cases: list[dict[str, Any]] = [{"a": "y", "n": 1}, {"a": "x", "n": 1}, {"a": "x", "n": 6}]
     assert [model.evaluate(case).output["b"] for case in cases] == [3, 2, 1]
 
 
 def test_a_value_merged_over_columns_and_a_broken_workbook_are_refused(tmp_path: Path) -> None:
-    rows = [["a", "n", "b"], ["x", None, 1], ["y", None, 3]]
+    rows: list[list[Any]] = [["a", "n", "b"], ["x", None, 1], ["y", None, 3]]
     with pytest.raises(DecisionError, match="merged cells A2:B2: a value may be merged over several rules"):
         read_model(merged(workbook(tmp_path, rows), "A2:B2"))
     (tmp_path / "broken.xlsx").write_bytes(b"PK\x03\x04 nonsense")
