@@ -80,7 +80,7 @@ def rebase(
     retrained = None
     if retrain and config:
         _stop_politely()
-        outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name}"])
+        outcome = _train(config, [f"model={new_base}", f"name=rebase-{Path(new_base).name.partition('@')[0]}"])
         retrained = run(str(outcome.promoted or outcome.last))
     found = compare_bases(base, old, retrained, margin=margin)
     if as_json:
@@ -105,7 +105,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: its checkpoints, the verdicts, and what ships."""
-    from vertigym.policies.model_source import is_run
+    from vertigym.trainer.run import is_run
 
     if out:
         from vertigym.core.files import claim, write_text

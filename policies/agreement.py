@@ -88,9 +88,7 @@ def greedy_departure(model: Any, done: Completion, *, stop: Sequence[int], banne
     logp_TV = logits_TV.log_softmax(-1)
     chosen_T = logp_TV[:-1].gather(1, torch.tensor(ours, device=logp_TV.device)[:, None])[:, 0]
     if not (lost := float((logp_TV[:-1].amax(1) - chosen_T).max())) <= bound:
-        raise InputError(
-            f"greedy decoding takes a token whose log-prob is {lost:.2g} below that of the best one"
-        )
+        raise InputError(f"greedy decoding takes a token whose log-prob is {lost:.2g} below the best one's")
     try:
         theirs = _generated(model, done, stop, banned)
     except torch.OutOfMemoryError:  # the machine's failure says nothing of the model

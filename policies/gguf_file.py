@@ -86,8 +86,8 @@ class GGUFFile:
             get_gguf_hf_weights_map,
         )
 
-        processor = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)(config=model.config.to_dict())
-        places = get_gguf_hf_weights_map(model, processor)
+        kind: Any = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)
+        places = get_gguf_hf_weights_map(model, kind(config=model.config.to_dict()))
         lost = [name for name in self.tensors if name not in places]
         if _FREQUENCIES in lost:
             divisor_F = torch.tensor(self.tensors[_FREQUENCIES].data.copy())
@@ -96,16 +96,20 @@ class GGUFFile:
 
     def _unsaid(self, config: Any) -> list[str]:
         """Settings that transformers has not carried over, and that the config does not say already."""
-        from transformers.integrations import GGUF_CONFIG_MAPPING
+        from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-        carried, said, begin = GGUF_CONFIG_MAPPING[self.architecture], _said(config), f"{self.architecture}."
-        return [
+        carried: Any = GGUF_CONFIG_MAPPING[self.architecture]
+        said, begin = _said(config), f"{self.architecture}."
+        head = said["attention.key_length"]
+        # No file gives Gemma's scale of attention: llama.cpp knows that of 27B, whose heads are not of 256.
+        scaled = getattr(config, "query_pre_attn_scalar", head) != head
+        return [f"the scale of attention with heads of {head}"] * scaled + [
             f"{key} = {value}"
             for key, value in self.settings.items()
             if key.startswith(begin)
             and not carried.get(name := key.removeprefix(begin))
             and not _is_off(value)
-            and not (name in said and math.isclose(value, said[name] or 0, rel_tol=1e-6))
+            and not (isinstance(value, int | float) and math.isclose(value, said.get(name) or 0, rel_tol=1e-6))
         ]
 
 

@@ -57,12 +57,12 @@ def find_model(name: str | Path, *, weights: bool = True) -> ModelSource:
             "org/name@REVISION)"
         )
     if not weights:
-        return _on_hub(hub[1], hub[2] or "main", [_DESCRIPTION], _lacks_config)
+        return _on_hub(hub[1], hub[2] or "main", [_DESCRIPTION], _lacks_words)
     return _on_hub(
         hub[1],
         hub[2] or "main",
         [(*_DESCRIPTION, kind) for kind in _WEIGHTS],
-        lambda copy: _lacks_config(copy) or _lacks_weights(copy),
+        lambda copy: _lacks_words(copy) or _lacks_weights(copy),
     )
 
 
@@ -191,8 +191,10 @@ def _not_there(repo: str, why: str) -> DataError:
     return DataError(f"model {repo!r}: no such folder; as a model of the Hugging Face hub: {why}")
 
 
-def _lacks_config(folder: Path) -> str:
-    return "" if (folder / "config.json").is_file() else "config.json"
+def _lacks_words(folder: Path) -> str:
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    return "" if any(folder.glob("*token*")) else "a tokenizer"
 
 
 def _lacks_weights(folder: Path) -> str:

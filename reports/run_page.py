@@ -17,7 +17,6 @@ from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import jsonable
 from vertigym.evals.gate import Decision
 from vertigym.evals.report import Report
-from vertigym.policies.model_source import is_run
 from vertigym.reports.page import (
     facts,
     gate_row,
@@ -29,7 +28,7 @@ from vertigym.reports.page import (
     verdict_of,
 )
 from vertigym.reports.rollout_view import Rollouts, calibration, from_run, lengths, tokenizer_of
-from vertigym.trainer.run import Run, read_rows, step_of
+from vertigym.trainer.run import Run, is_run, read_rows, step_of
 
 Json = dict[str, Any]
 _LOCAL_NAMES = ("127.0.0.1", "localhost")  # a page elsewhere that gives itself this address has another name

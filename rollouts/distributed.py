@@ -253,6 +253,7 @@ class DistributedEngine:
             gives every worker one.
         weights: where `refresh` takes them from.
         stop: the tokens that end a turn by the model's config.
+        rows: how many tokens the model reads.
         on_note: told when a worker is lost.
     """
 
@@ -267,9 +268,10 @@ class DistributedEngine:
         weights: Weights,
         *,
         stop: Sequence[int] = (),
+        rows: int | None = None,
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.tokenizer, self.renderer = tokenizer, ChatRenderer(tokenizer, stop=stop)
+        self.tokenizer, self.renderer = tokenizer, ChatRenderer(tokenizer, stop=stop, rows=rows)
         self._backend, self._weights = backend, weights
         self._batch, self._count = spec.batch, config.count
         self._numbers = itertools.count()

@@ -153,9 +153,9 @@ def open_workers(
     Raises:
         as RayBackend.
     """
-    tokenizer, _, generation = load_tokenizer(folder)
-    backend, stop = RayBackend(address, config), stop_ids(generation)
-    return DistributedEngine(backend, spec, config, tokenizer, weights, stop=stop, on_note=on_note)
+    tokenizer, model, generation = load_tokenizer(folder)
+    backend, stop, rows = RayBackend(address, config), stop_ids(generation), model.get_text_config().vocab_size
+    return DistributedEngine(backend, spec, config, tokenizer, weights, stop=stop, rows=rows, on_note=on_note)
 
 
 def _import_ray() -> Any:

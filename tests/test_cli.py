@@ -243,7 +243,7 @@ def test_train_report_and_their_errors(run: Run, suite: Path, tmp_path: Path) ->
     assert "already holds a run" in one_line(run("train", config))
     assert "'rollout.task'; did you mean 'tasks'" in one_line(run("train", config, "rollout.task=3"))
     assert "the form is key=value" in one_line(run("train", config, "steps"))
-    assert "no config.json" in one_line(run("train", config, "name=b", "model=nowhere"))
+    assert "no such folder" in one_line(run("train", config, "name=b", "model=nowhere"))
     assert "holds no run" in one_line(run("train", config, "name=c", "--resume"))
     assert "no such file" in one_line(run("train", "none.toml"))
     assert "report.json: no such file" in one_line(run("report", tmp_path))

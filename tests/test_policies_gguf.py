@@ -35,9 +35,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
     "qwen3": {},
-    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 256, "tie_word_embeddings": True},
+    "gemma2": {"head_dim": 256, "query_pre_attn_scalar": 256, "tie_word_embeddings": True},
     "gemma3": {
-        "head_dim": 16,
+        "head_dim": 256,
         "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True,
         "num_hidden_layers": 6,
@@ -178,14 +178,14 @@ def write(
     for key, value in (settings or {}).items():
         writer.add_string(key, value) if isinstance(value, str) else writer.add_float32(key, value)
     places, dtype = get_tensor_name_map(arch, config.num_hidden_layers), GGMLQuantizationType[kind]
-    for name, weight in model.state_dict().items():
-        place = places.get_name(name, try_suffixes=(".weight", ".bias"))
-        if place == without or (name == "lm_head.weight" and config.tie_word_embeddings):
+    for own, weight in model.state_dict().items():
+        place = str(places.get_name(own, try_suffixes=(".weight", ".bias")))
+        if place == without or (own == "lm_head.weight" and config.tie_word_embeddings):
             continue
-        if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+        if family == "llama" and own.endswith(("q_proj.weight", "k_proj.weight")):
+            heads = config.num_attention_heads if "q_proj" in own else config.num_key_value_heads
             weight = pairwise(weight, heads)
-        if family.startswith("gemma") and "norm" in name:
+        if family.startswith("gemma") and "norm" in own:
             weight = weight + 1
         array = weight.contiguous().numpy()
         if kind != "F32" and array.ndim > 1:
@@ -289,6 +289,13 @@ def test_what_would_be_lost_is_refused(
     with pytest.raises(InputError, match=message):
         import_gguf(str(file), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_gemmas_scale_of_attention_is_in_no_file(tmp_path: Path) -> None:
+    words = tokenizer("gpt-2")
+    file = write(tmp_path / "m.gguf", "gemma3", source("gemma3", words, head_dim=128), words)
+    with pytest.raises(DataError, match="the scale of attention with heads of 128 would be lost"):
+        import_gguf(str(file), tmp_path / "out")
 
 
 def test_other_architectures_and_files_are_refused(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_a_folder_wins_over_a_model_of_the_hub(model: Path, cache: Path) -> None
         find_model(f"{NAME}@main")
 
 
-@pytest.mark.parametrize("broken", ["nothing", "model.safetensors", "config.json", "a shard", "the revision"])
+@pytest.mark.parametrize(
+    "broken", ["nothing", "model.safetensors", "config.json", "tokens", "a shard", "the revision"]
+)
 def test_what_the_cache_lacks_is_named_where_there_is_no_network(broken: str, model: Path, cache: Path) -> None:
     lacking, name = broken, NAME
     if broken == "nothing":
@@ -97,6 +99,10 @@ def test_what_the_cache_lacks_is_named_where_there_is_no_network(broken: str, mo
     elif broken == "the revision":
         lacking, name = "v9", f"{NAME}@v9"
         put(cache, NAME, model)
+    elif broken == "tokens":
+        for file in put(cache, NAME, model).glob("*token*"):
+            file.unlink()
+        lacking = "a tokenizer"
     elif broken == "a shard":
         snapshot = put(cache, NAME, model)
         (snapshot / "model.safetensors").rename(snapshot / "model-00001-of-00002.safetensors")
@@ -181,7 +187,12 @@ def test_a_run_goes_on_with_the_model_it_began_with(
     put(cache, NAME, build("qwen3", tmp_path / "newer"), commit="e" * 40)
     assert find_model(NAME).name == f"{NAME}@{'e' * 40}"
     loaded, real = [], setup.load
-    monkeypatch.setattr(setup, "load", lambda folder: (loaded.append(folder), real(folder))[1])
+
+    def load(folder: Path) -> tuple[Any, Any]:
+        loaded.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(setup, "load", load)
     train(settings, resume=True)
     assert loaded == [snapshot]
 

@@ -36,7 +36,7 @@ from vertigym.core.files import (
 )
 from vertigym.core.types import Trajectory
 from vertigym.policies import model_source
-from vertigym.policies.model_source import is_run
+from vertigym.policies.model_source import is_run as is_run
 from vertigym.trainer.checkpoints import verify
 from vertigym.trainer.config import RunConfig
 
@@ -70,7 +70,7 @@ class Run:
         self.warnings: list[str] = []
 
     @classmethod
-    def start(cls, config: RunConfig, models: Mapping[str, str] | None = None) -> "Run":
+    def start(cls, config: RunConfig, models: Mapping[str, str]) -> "Run":
         """A new folder. `models`: the run's model and teacher, by names that keep their meaning.
 
         Raises:
@@ -81,7 +81,7 @@ class Run:
             raise ConfigError(
                 f"{run.folder} already holds a run: continue it with --resume, rename the new one, or delete it"
             )
-        write_text(run.folder / "config.toml", _resolved(config, models or {}))
+        write_text(run.folder / "config.toml", _resolved(config, models))
         return run
 
     @classmethod
