@@ -29,7 +29,7 @@ _ILL_FORMED = {
     ),
     "a text that is no expression": r": not FEEL(?!.*near .[$#])",
 }
-_SIZES = {"train": 60, "eval": 20, "test": 20}
+_SIZES = {"train": 600, "eval": 120, "test": 200}
 
 
 def verdict(file: Path) -> tuple[str, str]:

@@ -169,7 +169,8 @@ class Conditions:
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""
-        seen = [element for value in self._seen.get(name, ()) for element in value if isinstance(element, dict)]
+        lists = (value for value in self._seen.get(name, ()) if isinstance(value, list))
+        seen = [element for value in lists for element in value if isinstance(element, dict)]
         base: Case = seen[0] if seen else {}
         singles: list[list[Case]] = []
         choices: list[list[tuple[Path, Any]]] = []
