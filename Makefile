@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
 DECISION ?=
+OLD ?=
 TWO := -n 2 --dist loadfile
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
 	--custom-compile-command 'make pins'
@@ -14,7 +15,7 @@ export TOKENIZERS_PARALLELISM = false
 
 help:
 	@echo "make demo              train and gate a model against a decision model, on a CPU"
-	@echo "make demo DECISION=f   the same with your own decision file"
+	@echo "make demo DECISION=f   the same with your own decision file (OLD=g: its old version)"
 	@echo "make demo-llm          the same kind of story with a pretrained model of 135 M parameters, from PyPI"
 	@echo "make test              lint, types and tests"
 	@echo "make test-all          the same, then the slow tests"
@@ -53,7 +54,7 @@ pins: setup
 		- requirements-vllm.txt pyproject.toml -o constraints-vllm.txt
 
 demo: setup
-	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)')
+	$(BIN)/python examples/demo.py $(if $(DECISION),--decision '$(DECISION)') $(if $(OLD),--old '$(OLD)')
 
 # VARIANT=lora trains adapters, VARIANT=shown has the rules in the prompt.
 demo-llm: $(VENV)/.done-gguf

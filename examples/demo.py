@@ -6,6 +6,7 @@ lets an eval suite decide which checkpoint is promoted. Nothing is downloaded; t
     python examples/demo.py                          the returns policy that vertigym ships
     python examples/demo.py --decision path.json     your own decision model; its old version is made by
                                                      moving thresholds and swapping outcomes of its rules
+    python examples/demo.py --decision new.dmn --old old.dmn     or given
 """
 
 import argparse
@@ -26,11 +27,13 @@ from vertigym.core.config import load
 from vertigym.core.errors import VertigymError
 from vertigym.core.files import write_jsonl, write_text
 from vertigym.core.types import Task
-from vertigym.decisions.model import DecisionModel
-from vertigym.envs.decision.builtin import OLD_DECISION, RETURNS, folder_of
+from vertigym.decisions.formats import read_model
+from vertigym.decisions.protocols import RuleModel
+from vertigym.envs.decision.builtin import RETURNS
 from vertigym.envs.decision.env import DecisionEnv
 from vertigym.envs.decision.importer import import_decision
-from vertigym.envs.decision.stale import derive_old, stale_logs
+from vertigym.envs.decision.scripts import sandboxed
+from vertigym.envs.decision.stale import old_version, stale_logs
 from vertigym.evals.compare import compare
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
@@ -53,8 +56,8 @@ class Story:
 
     name: str
     env: DecisionEnv
-    current: DecisionModel
-    old: DecisionModel
+    current: RuleModel
+    old: RuleModel
     max_tokens: int
     size: int
 
@@ -62,7 +65,8 @@ class Story:
 def main() -> int:
     """Tell the story; 0 when a checkpoint was promoted, 1 when none was."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decision", type=Path, help="a decision model (JDM JSON) of your own")
+    parser.add_argument("--decision", type=Path, help="a decision model of your own: JDM, DMN, a spreadsheet")
+    parser.add_argument("--old", type=Path, help="its old version; without it one is derived (not of DMN)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     began = time.perf_counter()
@@ -70,7 +74,7 @@ def main() -> int:
     seed = arguments.seed
 
     heading("1. The environment: the rule engine is the ground truth")
-    story = open_story(arguments.decision, seed)
+    story = open_story(arguments.decision, arguments.old, seed)
     logs = write_logs(story, seed)
     common = [f"env={story.name}", f"output={OUT}", f"seed={seed}"]
 
@@ -100,7 +104,7 @@ def main() -> int:
     return 0
 
 
-def open_story(decision: Path | None, seed: int) -> Story:
+def open_story(decision: Path | None, before: Path | None, seed: int) -> Story:
     """The environment that ships with vertigym, or one made from the user's decision model."""
     name = RETURNS
     if decision is not None:
@@ -110,12 +114,9 @@ def open_story(decision: Path | None, seed: int) -> Story:
         screen.print(f"{decision.name}: {hit} of {found.rules} rules are hit by some task")
     env = envs.make(name)
     assert isinstance(env, DecisionEnv)
-    current = DecisionModel.read(env.folder.file("decision.json"))
+    current = env.config.model(env.folder, sandboxed)
+    old = read_model(before, scripts=sandboxed) if before else old_version(env, seed=seed)
     tasks = training_tasks(env)
-    if decision is None:
-        old = DecisionModel.read(folder_of(RETURNS) / OLD_DECISION)
-    else:
-        old = derive_old(current, tasks, env.config.outputs, seed=seed)
     task = tasks[0]
     screen.print(
         f"\n{task.messages()[-1]['content']}\n-> {json.dumps(task.answer)}", markup=False, highlight=False
@@ -183,7 +184,7 @@ def checkpoints(outcome: RunOutcome) -> None:
     screen.print(table)
 
 
-def rules(model: DecisionModel, before: Report, after: Report) -> None:
+def rules(model: RuleModel, before: Report, after: Report) -> None:
     """Accuracy on the cases that hit each rule."""
     table = Table(
         "rule", "cases", "warm start", "promoted", title="Exact accuracy per rule", title_justify="left"

@@ -19,6 +19,55 @@ def test_the_four_verbs_learn(tmp_path: Path) -> None:
     assert rewards[-1] > 0.9
 
 
+LOANS = [  # score, amount -> decision; last year a score of 700 was needed
+    ("< 580", "-", "decline"),
+    (">= {least}", "<= 25", "approve"),
+    (">= {least}", "> 25", "refer"),
+    ("[580..{least})", "<= 10", "refer"),
+    ("[580..{least})", "> 10", "decline"),
+]
+
+
+def loans(file: Path, least: int) -> Path:
+    """The rules as a modeller's tool writes DMN."""
+    entry = "<{0}Entry><text>{1}</text></{0}Entry>"
+    rules = ""
+    for score, amount, decision in LOANS:
+        conditions = [score.format(least=least), amount]
+        cells = "".join(entry.format("input", text.replace("<", "&lt;")) for text in conditions)
+        answer = entry.format("output", f'"{decision}"')
+        rules += f"<rule>{cells}{answer}</rule>"
+    inputs = "".join(
+        f'<input><inputExpression typeRef="number"><text>{name}</text></inputExpression></input>'
+        for name in ("score", "amount")
+    )
+    data = "".join(
+        f'<inputData id="{name}" name="{name}"><variable name="{name}" typeRef="number"/></inputData>'
+        for name in ("score", "amount")
+    )
+    needs = "".join(
+        f'<informationRequirement><requiredInput href="#{name}"/></informationRequirement>'
+        for name in ("score", "amount")
+    )
+    file.write_text(
+        '<definitions xmlns="https://www.omg.org/spec/DMN/20191111/MODEL/" id="d" name="d" namespace="n">'
+        f'{data}<decision id="l" name="Loan"><variable name="Loan" typeRef="string"/>{needs}'
+        f'<decisionTable hitPolicy="UNIQUE">{inputs}<output typeRef="string"/>{rules}</decisionTable>'
+        "</decision></definitions>"
+    )
+    return file
+
+
+@pytest.mark.slow
+def test_a_dmn_model_goes_the_whole_way(tmp_path: Path) -> None:
+    new, old = loans(tmp_path / "new.dmn", 640), loans(tmp_path / "old.dmn", 700)
+    command = [sys.executable, str(EXAMPLES / "demo.py"), "--decision", str(new), "--old", str(old)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "new.dmn: 5 of 5 rules are hit" in done.stdout
+    assert "promoted: runs/demo/grpo/checkpoints/" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_lenders_table_of_seven_rules_ends_promoted(tmp_path: Path) -> None:
     """One seed; benchmarks/RESULTS.md has others."""
