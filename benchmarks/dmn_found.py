@@ -44,7 +44,7 @@ def verdict(file: Path) -> tuple[str, str]:
     return ("part", lost.removeprefix(str(file)).lstrip(": ")) if lost else ("whole", "")
 
 
-def environment(file: Path, *, tasks: int = 30) -> str:
+def environment(file: Path, *, tasks: int = 100) -> str:
     """Why a file makes no environment that passes its check; empty where it does."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "env"

@@ -236,7 +236,7 @@ def test_one_decision_that_cannot_be_used_loses_only_itself_and_what_needs_it(tm
     )
     file = file_of(tmp_path, content)
     model = DmnModel(file)
-    assert model.evaluate({"n": 1}).output == {"Good": 2}
+    assert model.evaluate({"n": 1}).output == {"Null": None, "Good": 2}
     assert set(model.lost) == {"Bad", "Needs"}
     assert "needs 'Bad', which cannot be used" in model.lost["Needs"]
     with pytest.raises(DecisionError, match="decision 'Bad': '1 \\+'"):

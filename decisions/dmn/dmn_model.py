@@ -134,7 +134,7 @@ class DmnModel:
         return found
 
     def evaluate(self, case: Case) -> Evaluation:
-        """The asked decisions and the rules they hit; a decision that is null decides nothing and is left out.
+        """The asked decisions and the rules they hit; where nothing applies a decision is null.
 
         Raises:
             CaseError: the case has no answer.
@@ -143,7 +143,7 @@ class DmnModel:
             inputs = {key: self._input(name, case.get(name)) for name, key in self.inputs.items()}
             run = self.graph.run(inputs, self._clock)
             decided = {e.name: self.graph.decide(e, run) for e in self.asked}
-            found = {name: to_json(value) for name, value in decided.items() if value is not None}
+            found = {name: to_json(value) for name, value in decided.items()}
         except NoValue as error:
             raise CaseError(str(error)) from None
         except (FeelError, RecursionError) as error:

@@ -23,7 +23,7 @@ from vertigym.envs.decision.prompts import case_prompt
 
 _PER_RULE = 6  # cases kept for every rule before anything else
 _IN_PAIRS = 0.5  # share of the tasks that minimal pairs take at most
-_ENOUGH = 100  # cases of other outcomes for which the most common one is cut back to half
+_ENOUGH = 20  # cases of other outcomes for which the most common one is cut back to half
 _MANY = 12  # a number with more values than this is left out of what counts as an outcome
 
 
