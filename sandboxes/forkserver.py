@@ -276,6 +276,8 @@ class _Server:
         try:
             os.chmod(_TMP, 0o1777)  # noqa: S103
             for entry in os.scandir(_TMP):
+                if os.path.ismount(entry.path):  # packages that lie below /tmp
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     import shutil  # rarely needed, and six libraries in every fork
 

@@ -11,7 +11,9 @@ fork, so that the jobs pay nothing for it; `forkserver` adds what must be done p
 import os
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from vertigym.sandboxes import kernel, syscalls
@@ -22,6 +24,7 @@ _PROGRAMS = (
     *("/usr/bin", "/usr/sbin", "/usr/libexec", "/usr/include", "/usr/share", "/bin", "/sbin"),
     *("/usr/local/bin", "/usr/local/sbin", "/usr/local/include"),
 )
+_TMP = "/tmp"  # noqa: S108
 _PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 _ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _STAGE = "/proc"  # a folder that every machine has, and that is not needed once the new root is built
@@ -98,36 +101,48 @@ def build_root(config: IsolationConfig, packages: list[str]) -> None:
     kernel.unshare(syscalls.CLONE_NEWNS)
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("root", _STAGE, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
-    for path in (*_shown(config), *_ETC):
-        _expose(path)
-    for path in _hidden(config):
-        if os.path.isdir(_STAGE + path):
-            kernel.mount("hidden", _STAGE + path, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
-    for path in packages:
-        _expose(path)
-    for folder in ("/dev", "/tmp"):  # noqa: S108
+    _show(config, packages, lambda path: not _is_below(path, _TMP))
+    for folder in ("/dev", _TMP):
         os.makedirs(_STAGE + folder, exist_ok=True)
     kernel.read_only(_STAGE)
     kernel.mount("root", _STAGE + "/dev", "tmpfs", kernel.MS_NOSUID, "size=64k,mode=755")
     for device in _DEVICES:
         _bind_file(device)
     kernel.read_only(_STAGE + "/dev", devices=True)
-    options = f"size={config.disk_bytes},nr_inodes={config.disk_inodes + 1},mode=1777"
+    below = [path for path in (*_shown(config), *packages) if _is_below(path, _TMP) and path != _TMP]
+    tops = sorted({"/".join(path.split("/")[:3]) for path in below})
+    options = f"size={config.disk_bytes},nr_inodes={config.disk_inodes + 1 + len(tops)},mode=1777"
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | (0 if config.processes else kernel.MS_NOEXEC)
-    kernel.mount("tmp", _STAGE + "/tmp", "tmpfs", flags, options)  # noqa: S108
+    kernel.mount("tmp", _STAGE + _TMP, "tmpfs", flags, options)
+    for top in tops:  # an interpreter or packages below /tmp: shown in a read-only folder of that name
+        os.makedirs(_STAGE + top)
+        kernel.mount("shown", _STAGE + top, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
+        _show(config, packages, partial(_is_below, folder=top))
+        kernel.read_only(_STAGE + top)
     kernel.enter_root(_STAGE)
+
+
+def _show(config: IsolationConfig, packages: list[str], here: Callable[[str], bool]) -> None:
+    """Expose those paths that are `here`, but for what is hidden."""
+    for path in filter(here, (*_shown(config), *_ETC)):
+        _expose(path)
+    for path in filter(here, _hidden(config)):
+        if os.path.isdir(_STAGE + path):
+            kernel.mount("hidden", _STAGE + path, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
+    for path in filter(here, packages):
+        _expose(path)
 
 
 def restrict_files(config: IsolationConfig, packages: list[str]) -> bool:
     """Landlock over the process; whether the kernel has it. Inside a root of its own this is a second
     barrier; without one it is the only one, and nothing is writable."""
     if config.level == "namespaced":
-        readable, writable = ["/"], ["/tmp"]  # noqa: S108
+        readable, writable = ["/"], [_TMP]
     else:
         hidden = _hidden(config)
         shown = {path for folder in _shown(config) for path in _around(os.path.realpath(folder), hidden)}
         readable = [path for path in (*sorted(shown), *packages, *_ETC) if os.path.exists(path)]
-        writable = ["/tmp"] if config.writable else []  # noqa: S108
+        writable = [_TMP] if config.writable else []
     try:
         if kernel.landlock_version() < kernel.LANDLOCK_TRUNCATE and config.level != "namespaced":
             return False

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import vertigym
 from vertigym.core.errors import InputError, SandboxError
 from vertigym.sandboxes import Job, JobLimits, Level, Reply, SandboxPool, Status, call, cgroups, codec, levels
 from vertigym.sandboxes.contract import JobOutcome, safe_text
+from vertigym.sandboxes.live_program import LiveProgram
 from vertigym.sandboxes.session import Session
 from vertigym.sandboxes.tagged_json import MAX_DEPTH, loads, shown
 
@@ -80,6 +82,35 @@ def test_a_profile_shows_its_package_and_not_the_neighbours(pool: SandboxPool) -
     )
     missing = run(pool, "try: import pydantic\nexcept ModuleNotFoundError: print('none')", profile="numpy")
     assert missing.stdout == "none\n"
+
+
+@pytest.mark.parametrize("level", [level for level in SAFE if level in (Level.NAMESPACED, Level.LANDLOCK)])
+def test_a_package_below_tmp_is_shown_read_only_and_its_neighbours_are_not(
+    level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a whole environment lies in /tmp, which is a job's own folder."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        lent = f"lent_{level}"  # where a package lies is looked up once
+        for name in (lent, "kept"):
+            (Path(folder) / name).mkdir()
+            (Path(folder) / name / "__init__.py").touch()
+            (Path(folder) / name / "part.py").write_text(f"NAME = {name!r}")
+        os.chmod(folder, 0o755)
+        monkeypatch.syspath_prepend(folder)
+        program = f"""
+def look():
+    import {lent}.part, os
+    def tried(call, *arguments):
+        try:
+            return bool(call(*arguments)) or True
+        except OSError:
+            return False
+    kept = os.path.join({folder!r}, "kept", "part.py")
+    written = tried(open, os.path.join({folder!r}, "new"), "w")
+    return [{lent}.part.NAME, tried(open, kept), written, tried(os.rmdir, os.path.join({folder!r}, {lent!r}))]
+"""
+        with LiveProgram(program, packages=(lent,), level=level) as live:
+            assert live.call("look") == [lent, False, False, False]
 
 
 CHANGES = {
