@@ -10,6 +10,8 @@ import pytest
 
 from vertigym import envs
 from vertigym.core.types import Task
+from vertigym.envs.check.check_report import Result
+from vertigym.envs.check.task_checks import hidden_tests_assert
 from vertigym.envs.code.repository import RepositoryEnv
 from vertigym.envs.tasks import TaskSet
 from vertigym.envs.tool_calls import write_call
@@ -294,3 +296,17 @@ def test_a_reward_function_whose_error_cannot_be_printed_is_unscored() -> None:
     score = Caller(fails, 5)(Task(id="t", prompt="p"), "c", [])
     assert score.value is None
     assert "Unprintable" in score.evidence["reason"]
+
+
+def test_a_check_names_the_tests_that_assert_nothing() -> None:
+    def checked(*tests: str) -> list[Result]:
+        judged = {"kind": "asserts", "tests": list(tests)}
+        return list(hidden_tests_assert([Task(id="t", prompt="p", info={"tests": judged})]))
+
+    (result,) = checked("assert f(1)", "f(2)")
+    assert [(f.level, f.task, f.message) for f in result.findings] == [
+        ("failure", "t", "asserts nothing: f(2)")
+    ]
+    (result,) = checked("assert f(1)")
+    assert not result.findings
+    assert not list(hidden_tests_assert([Task(id="t", prompt="p")]))

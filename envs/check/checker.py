@@ -72,6 +72,8 @@ def check(
             add(result)
         add(data.prompts_hide_answers(context))
         add(data.splits_do_not_leak(made, 50 * tasks))
+        for result in data.hidden_tests_assert(chosen):
+            add(result)
         add(scoring.hostile(context))
     return CheckReport(name, tuple(results), settings)
 

@@ -5,7 +5,7 @@ import random
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from gymnasium.utils.env_checker import check_env
@@ -17,6 +17,7 @@ from vertigym.envs.check.check_report import Finding, Level, Result, excerpt
 from vertigym.envs.check.duplicates import near_duplicates, own_share
 from vertigym.envs.check.scoring import CheckContext
 from vertigym.envs.env import Env
+from vertigym.rewards.code_tests import Asserts, parse_tests, unasserted
 
 _NEAR = 0.9  # overlap of word triples
 _OWN = 0.5  # below this share of triples of their own, tasks are cases of one template
@@ -24,6 +25,7 @@ _EXCESS = 0.3  # how much oftener than by chance answers may stand in their prom
 _MOST_VALUES = 20  # JSON values looked for in one prompt
 _JSON_STARTS = re.compile(r"^[{\[]", re.MULTILINE)
 _DECODER = json.JSONDecoder()
+_SHOWN = 5  # tests without an assertion that are named
 _LONG_ANSWER = 12  # characters; shorter ones stand in prompts by chance
 
 
@@ -44,6 +46,19 @@ def gymnasium_contract(env: Env) -> Result:
         if issubclass(warning.category, UserWarning)
     )
     return Result(name, "holds", findings)
+
+
+def hidden_tests_assert(tasks: Sequence[Task]) -> Iterator[Result]:
+    """Where tasks are judged by assertions, each hidden test has one: without, any program that runs passes."""
+    name, advice = "every test asserts something", "assert what the program must do, or drop the test"
+    found = {task.id: parse_tests(task.info["tests"]) for task in tasks if "tests" in task.info}
+    judged = {task: tests for task, tests in found.items() if isinstance(tests, Asserts)}
+    if judged:
+        faults = [(task, excerpt(tests.tests[i])) for task, tests in judged.items() for i in unasserted(tests)]
+        findings = (Finding(name, "failure", f"asserts nothing: {test}", advice, task) for task, test in faults)
+        yield Result(
+            name, f"{len(faults)} tests of {len(judged)} tasks do not", tuple(islice(findings, _SHOWN))
+        )
 
 
 def prompts_hide_answers(context: CheckContext) -> Result:
