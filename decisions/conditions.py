@@ -190,7 +190,7 @@ class Conditions:
 
 def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    if len(numbers) < 2:
+    if len(numbers) < 2 or not all(-_MOST < v < _MOST for v in numbers):
         return None
     unit = 10.0 ** -candidates.decimals(numbers)
     low, high = round(min(numbers) / unit), round(max(numbers) / unit)
