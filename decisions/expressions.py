@@ -10,6 +10,7 @@ Nothing is evaluated here (the engine does that). An expression is cut into *ato
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from vertigym.core.bounds import MOST_DIGITS, MOST_LEVELS
@@ -80,7 +81,8 @@ class Atom:
     scales: bool = False
 
 
-def tokens(expression: str) -> list[Token]:
+@lru_cache(maxsize=4096)
+def tokens(expression: str) -> tuple[Token, ...]:
     """The expression's tokens, with signs and products of numbers folded into one number (`60 * 60`); a
     character that fits nowhere becomes an `op`."""
     found: list[Token] = []
@@ -94,7 +96,7 @@ def tokens(expression: str) -> list[Token]:
             _fold(found, value) if value < _MOST else found.append(Token("op", text))
         else:
             found.append(Token(kind, text.replace("?.", ".") if kind == "name" else text))
-    return found
+    return tuple(found)
 
 
 def _fold(found: list[Token], value: float) -> None:
