@@ -23,12 +23,10 @@ from defusedxml.ElementTree import parse as parse_xml
 from vertigym.core.errors import DataError
 from vertigym.decisions.dmn.elements import child, children, local
 from vertigym.decisions.dmn.graph import DecisionGraph
+from vertigym.decisions.dmn.kit_tests import kit_value
 from vertigym.decisions.dmn.running import Evaluator
-from vertigym.feel import Value, evaluate, number, parse
+from vertigym.feel import Value
 
-_TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
-_NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
-_CALLS = {"date": "date", "time": "time", "dateTime": "date and time", "duration": "duration"}
 _KINDS = {"decision": "decision", "decisionService": "decisionService", "bkm": "businessKnowledgeModel"}
 
 
@@ -78,7 +76,7 @@ def run_folder(folder: Path) -> Iterator[TckResult]:
 
 
 def _judged(graph: DecisionGraph | DataError, case: Any, result: Any) -> tuple[str, str]:
-    expected = _value(child(result, "expected"))
+    expected = kit_value(child(result, "expected"))
     try:
         if isinstance(graph, DataError):
             raise graph
@@ -91,7 +89,7 @@ def _judged(graph: DecisionGraph | DataError, case: Any, result: Any) -> tuple[s
 
 
 def _found(graph: DecisionGraph, case: Any, result: Any) -> Value:
-    given = {e.get("name"): _value(e) for e in children(case, "inputNode")}
+    given = {e.get("name"): kit_value(e) for e in children(case, "inputNode")}
     name = result.get("name")
     kind = result.get("type") or case.get("type") or "decision"
     invoked = case.get("invocableName")
@@ -116,28 +114,6 @@ def _evaluation(graph: DecisionGraph, given: dict[str, Value]) -> Evaluator:
         e.key: given[e.name] for e in graph.elements.values() if e.kind == "decision" and e.name in given
     }
     return run
-
-
-def _value(element: Any) -> Value:
-    """The value that an element of a test holds."""
-    if element is None or element.get(_NIL) == "true":
-        return None
-    if (items := child(element, "list")) is not None:
-        return None if items.get(_NIL) == "true" else [_value(item) for item in children(items, "item")]
-    if parts := children(element, "component"):
-        return {part.get("name"): _value(part) for part in parts}
-    value = child(element, "value")
-    if value is None or value.get(_NIL) == "true":
-        return None
-    text, kind = value.text or "", (value.get(_TYPE) or "").rpartition(":")[2]
-    match kind:
-        case "decimal" | "double" | "integer" | "float" | "long" | "int":
-            return number(text.strip())
-        case "boolean":
-            return text.strip() in ("true", "1")
-        case "date" | "time" | "dateTime" | "duration":
-            return evaluate(parse(f"{_CALLS[kind]}(text)", ["text"]), {"text": text.strip()})
-    return text
 
 
 def same(one: Value, other: Value) -> bool:
