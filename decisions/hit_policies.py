@@ -6,25 +6,22 @@ refused where the answer could be wrong:
     UNIQUE       first, where the rules are proven to exclude each other; else all, and a case that two rules
                  match is refused by the engine (it has no answer, so it never becomes a task)
     ANY          first, where rules that can match together are proven to agree; else all, and they must agree
-    PRIORITY     first, over the rules in the order of their outputs' priority
     FIRST        first
-    RULE ORDER, OUTPUT ORDER, COLLECT    all, as a list; or its sum, least, greatest, number
+    RULE ORDER, COLLECT    all, as a list; or its sum, least, greatest, number
 
-Where no rule matches, the result is the default; without one it is null, the empty list, or the count 0.
+Where no rule matches, the result is null, the empty list, or the count 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vertigym.decisions.findings import compatible
 from vertigym.decisions.jdm import ExpressionSpec, ModelSpec, TableRow, TableSpec
 from vertigym.decisions.model import DecisionError, DecisionModel
-from vertigym.decisions.sfeel import Term, compared
 
 _AGGREGATES = {"SUM": "sum", "MIN": "min", "MAX": "max", "COUNT": "len"}
-_LISTS = ("RULE ORDER", "OUTPUT ORDER", "COLLECT")
-_POLICIES = ("UNIQUE", "ANY", "PRIORITY", "FIRST", *_LISTS)
+_LISTS = ("RULE ORDER", "COLLECT")
 
 
 @dataclass(slots=True)
@@ -32,37 +29,26 @@ class PolicyTable:
     """A table in the engine's words with the hit policy of its author.
 
     `target` is where a list or an aggregate goes; `outputs` are the names of the outputs, `fields` where each
-    goes when one rule decides. `priorities` lists an output's values in order (empty for none), `defaults` its
-    default ("" for none). `schema` is that of a case.
+    goes when one rule decides. `schema` is that of a case.
     """
 
     name: str
     target: str
-    columns: Sequence[Term]
+    columns: tuple[str, ...]
     outputs: tuple[str, ...]
     fields: tuple[str, ...]
     rows: list[TableRow]
     policy: str
     aggregate: str = ""
-    priorities: Sequence[Sequence[str]] = ()
-    defaults: tuple[str, ...] = ()
     schema: dict[str, Any] = field(default_factory=dict)
     where: str = ""
 
     def __post_init__(self) -> None:
-        """Raise DecisionError where the policy does not exist or does not fit."""
-        if self.policy not in _POLICIES or (self.aggregate and self.aggregate not in _AGGREGATES):
-            known = ", ".join(_POLICIES)
-            raise DecisionError(
-                f"{self.where}: hit policy {self.policy!r} {self.aggregate} is not one of {known}"
-            )
-        if self.aggregate and (len(self.outputs) > 1 or self.policy != "COLLECT"):
-            raise DecisionError(f"{self.where}: {self.aggregate} needs hit policy COLLECT and a single output")
+        """Raise DecisionError where the aggregate does not fit."""
+        if self.aggregate and len(self.outputs) > 1:
+            raise DecisionError(f"{self.where}: {self.aggregate} needs a single output")
         if not self.rows:
             raise DecisionError(f"{self.where}: a table without a rule")
-        self.defaults = self.defaults or ("",) * len(self.outputs)
-        if self.gives_list and any(self.defaults) and len(self.outputs) > 1:
-            raise DecisionError(f"{self.where}: defaults for a list of several outputs are not supported")
 
     @property
     def gives_list(self) -> bool:
@@ -70,34 +56,21 @@ class PolicyTable:
         return self.policy in _LISTS
 
     def nodes(self) -> list[TableSpec | ExpressionSpec]:
-        """The nodes it becomes.
-
-        Raises:
-            DecisionError: the priorities are not given.
-        """
-        if self.policy in ("PRIORITY", "OUTPUT ORDER"):
-            self.rows = sorted(self.rows, key=self._rank)
+        """The nodes it becomes."""
         if self.gives_list:
             return self._collected({self.target: self._list_value()})
         if self.policy in ("UNIQUE", "ANY") and not self._first_is_right():
             return self._collected(self._only_value())
         return [self._first()]
 
-    def _first(self, *, default: bool = True) -> TableSpec:
-        """The table whose first matching rule decides; the default as a last rule."""
-        rows = list(self.rows)
-        if default and any(self.defaults):
-            outcome = tuple(given or "null" for given in self.defaults)
-            rows.append(TableRow(("",) * len(self.columns), outcome, len(rows) + 1))
-        return TableSpec(self.name, self._columns(), self.fields, tuple(rows), self.policy)
-
-    def _columns(self) -> tuple[str, ...]:
-        return tuple(compared(column) for column in self.columns)
+    def _first(self) -> TableSpec:
+        """The table whose first matching rule decides."""
+        return TableSpec(self.name, self.columns, self.fields, tuple(self.rows), self.policy)
 
     def _first_is_right(self) -> bool:
         """Whether the first matching rule says what the policy says: no two rules that violate it are able to
         match together."""
-        spec = ModelSpec([self._first(default=False)], self.schema)
+        spec = ModelSpec([self._first()], self.schema)
         model = DecisionModel(spec.text(), self.where)
         for one, other in compatible(model, model.nodes[1]):
             if self.policy == "UNIQUE" or self.rows[one].outcomes != self.rows[other].outcomes:
@@ -108,7 +81,7 @@ class PolicyTable:
         """All matching rules as a list beside the result, the result made of it, and the list dropped again."""
         rows = f"{self.target}__rows"
         table = TableSpec(
-            self.name, self._columns(), self.outputs, tuple(self.rows), self.policy, collect=True, target=rows
+            self.name, self.columns, self.outputs, tuple(self.rows), self.policy, collect=True, target=rows
         )
         pairs = (*((key, text.replace("ROWS", rows)) for key, text in value.items()), (rows, "null"))
         return [table, ExpressionSpec(f"{self.name} result", pairs)]
@@ -120,36 +93,14 @@ class PolicyTable:
             clash = " or ".join(f"some(ROWS, #.{o} != ROWS[0].{o})" for o in self.outputs)
         violated = f"'hit policy {self.policy} violated' + 1"
         return {
-            key: f"({clash}) ? {violated} : (len(ROWS) == 0 ? {given or 'null'} : ROWS[0].{output})"
-            for key, output, given in zip(self.fields, self.outputs, self.defaults, strict=True)
+            key: f"({clash}) ? {violated} : (len(ROWS) == 0 ? null : ROWS[0].{output})"
+            for key, output in zip(self.fields, self.outputs, strict=True)
         }
 
     def _list_value(self) -> str:
         """The list of results, or what it is aggregated to; of one output the bare values."""
         values = f"map(ROWS, #.{self.outputs[0]})" if len(self.outputs) == 1 else "ROWS"
-        default = self.defaults[0]
         if not self.aggregate:
-            return f"len(ROWS) == 0 ? {f'[{default}]' if default else '[]'} : {values}"
-        default = default or ("0" if self.aggregate == "COUNT" else "null")
-        return f"len(ROWS) == 0 ? {default} : {_AGGREGATES[self.aggregate]}({values})"
-
-    def _rank(self, row: TableRow) -> list[int]:
-        """A row's place by its outputs' priority.
-
-        Raises:
-            DecisionError: no priorities are given, or one of its outputs is not among them.
-        """
-        if not any(self.priorities):
-            raise DecisionError(
-                f"{self.where}: hit policy {self.policy} needs output values in order of priority"
-            )
-        places = []
-        for outcome, order in zip(row.outcomes, self.priorities, strict=True):
-            plain = outcome[1:-1] if outcome[:1] in ("'", '"') else outcome
-            if order and plain not in order:
-                raise DecisionError(
-                    f"{self.where}: rule {row.number}: {outcome} is not among the output values "
-                    f"{', '.join(order)}, so it has no priority"
-                )
-            places.append(list(order).index(plain) if order else 0)
-        return places
+            return f"len(ROWS) == 0 ? [] : {values}"
+        nothing = "0" if self.aggregate == "COUNT" else "null"
+        return f"len(ROWS) == 0 ? {nothing} : {_AGGREGATES[self.aggregate]}({values})"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from vertigym.decisions.model import DecisionError
+
 _JSON_TYPES: dict[str, dict[str, Any]] = {
     "number": {"type": ["number", "null"]},
     "string": {"type": ["string", "null"]},
@@ -139,6 +141,19 @@ def identifier(name: str) -> str:
     return (
         f"{found}_" if found in ("in", "not", "and", "or", "true", "false", "null", "date", "time") else found
     )
+
+
+def quoted(text: str, where: str) -> str:
+    """A text as a literal of the engine.
+
+    Raises:
+        DecisionError: it has both kinds of quotes or a backslash: the engine cannot spell it.
+    """
+    if "\\" in text or ("'" in text and '"' in text):
+        raise DecisionError(
+            f"{where}: the text {text!r} has a backslash or both kinds of quotes: not supported"
+        )
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _input(schema: Mapping[str, Any]) -> dict[str, Any]:

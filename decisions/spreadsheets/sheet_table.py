@@ -6,9 +6,8 @@ from datetime import date
 from typing import Any, TypeVar
 
 from vertigym.decisions.hit_policies import PolicyTable
-from vertigym.decisions.jdm import TableRow, identifier
+from vertigym.decisions.jdm import TableRow, identifier, quoted
 from vertigym.decisions.model import DecisionError
-from vertigym.decisions.sfeel import Term, quoted
 from vertigym.decisions.spreadsheets.declared import Declared
 from vertigym.decisions.spreadsheets.header_words import POLICIES
 from vertigym.decisions.spreadsheets.sheet_columns import ReadColumn, literal
@@ -110,11 +109,11 @@ class SheetTable:
         """The table in the engine's words."""
         fields = self.decides
         single = len(fields) == 1
-        terms = [Term(self.fields[c.name], c.kind, (self.fields[c.name],), True) for c in self.conditions]
+        names = [(self.fields[column.name], column.kind) for column in self.conditions]
         return PolicyTable(
             name=identifier(self.raw.title),
             target=fields[0] if single else target,
-            columns=terms,
+            columns=tuple(f"date({name})" if kind == "date" else name for name, kind in names),
             outputs=(fields[0].rpartition(".")[2],) if single else fields,
             fields=fields,
             rows=list(self._rows(mark)),
