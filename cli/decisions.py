@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertigym.cli.console import Json, print_json, table
+from vertigym.cli.console import Json, note, print_json, table
 from vertigym.cli.envs import Column, Decision, Sheet, Trust
 
 File = Annotated[
@@ -65,8 +65,12 @@ def rules_run(
     given = read_json(case)
     if not isinstance(given, dict):
         raise DataError(f"{case}: a case is a JSON record of the inputs")
+    model = _model(file, sheet, column, decision, trust, now)
+    inputs = model.schema.get("properties", {})
+    if unread := sorted(given.keys() - inputs.keys()) if inputs else ():
+        note(f"{case}: not read: {', '.join(unread)}; the inputs are {', '.join(inputs)}")
     try:
-        evaluation, lines = explain(_model(file, sheet, column, decision, trust, now), given)
+        evaluation, lines = explain(model, given)
     except CaseError as error:
         raise DataError(f"{file}: cannot decide this case: {error}") from None
     if as_json:
@@ -130,12 +134,17 @@ def rules_check(
     as_json: Json = False,
 ) -> None:
     """Look for faults in the rules (proven; exits 1) and for rules that no sampled case hits."""
+    from vertigym.core.errors import DataError
     from vertigym.decisions.findings import analyse
     from vertigym.decisions.sampler import Sampler
 
     model = _model(file, sheet, column, decision, trust, now)
+    if readers := model.clock_readers():
+        raise DataError(f"{file}: {readers[0]!r} reads the clock: give --now 2026-01-31T12:00:00Z")
     found = analyse(model)
     sampled = Sampler(model, seed, unreachable=found.unreachable).run(1000)
+    if not sampled.samples:
+        raise DataError(f"{file}: no sampled case can be decided: {sampled.refusal or 'it has no inputs'}")
     not_hit = [r for r in model.rules.values() if r.id not in sampled.hit | found.unreachable]
     if as_json:
         faults = [dataclasses.asdict(f) | {"reason": f.reason} for f in found.findings]
@@ -168,6 +177,8 @@ def _model(
 
     declared, scripts = parse_columns(columns or []), in_process if trust else sandboxed
     model = read_model(file, sheet, scripts, decisions or (), columns=declared)
+    for text in model.notes:
+        note(text)
     return model.at(now) if now else model
 
 

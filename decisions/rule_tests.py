@@ -88,6 +88,8 @@ def _test(line: str, where: str) -> RuleTest:
         raise DataError(f"{where}: not JSON ({error})") from None
     if not isinstance(row, dict) or not isinstance(row.get("input"), dict) or "output" not in row:
         raise DataError(f'{where}: a test is {{"input": {{…}}, "output": …}}, also with "name" and "decision"')
+    if unknown := sorted(row.keys() - {"name", "input", "output", "decision"}):
+        raise DataError(f"{where}: unknown key {unknown[0]!r}; known: name, input, output, decision")
     return RuleTest(str(row.get("name") or where), row["input"], row["output"], str(row.get("decision") or ""))
 
 

@@ -31,6 +31,10 @@ DMN = """<definitions xmlns="https://www.omg.org/spec/DMN/20191111/MODEL/" id="d
 </definitions>"""
 
 
+BROKEN = """<decision id="l" name="Lost"><variable name="Lost"/>
+  <literalExpression><text>age +</text></literalExpression></decision>"""
+
+
 def rules(*words: object) -> Result:
     return CliRunner().invoke(app, ["rules", *map(str, words)])
 
@@ -112,6 +116,7 @@ def test_a_check_names_a_rule_that_cannot_be_hit(tmp_path: Path) -> None:
     [
         ("t.jsonl", "{", "not JSON"),
         ("t.jsonl", '{"input": 1, "output": 2}', "a test is"),
+        ("t.jsonl", '{"input": {}, "output": 2, "decison": "x"}', "unknown key 'decison'"),
         ("t.jsonl", "\n", "no test in it"),
         ("t.xml", "<a/>", "no test file of the DMN compliance kit"),
         ("t.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "document type or entities"),
@@ -129,3 +134,25 @@ def test_what_is_missing_is_named(command: tuple[str, ...]) -> None:
     said = rules(name, LENDER, *options)
     assert isinstance(said.exception, InputError)
     assert ("holds no tests of its own" if name == "test" else "no such file") in str(said.exception)
+
+
+def test_what_of_a_case_or_a_file_is_not_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "case.json").write_text(json.dumps(APPROVED | {"scor": 1}))
+    said = rules("run", LENDER, "--case", tmp_path / "case.json")
+    assert "not read: scor; the inputs are score, income, amount, employed" in said.stderr
+    (tmp_path / "two.dmn").write_text(DMN.replace("</definitions>", BROKEN + "</definitions>"))
+    said = rules("show", tmp_path / "two.dmn")
+    assert "Lost" in said.stderr
+    assert "cannot be used" in said.stderr
+
+
+def test_a_model_that_reads_the_clock_is_checked_at_a_moment(tmp_path: Path) -> None:
+    (tmp_path / "clock.dmn").write_text(
+        DMN.replace("<text>2.5</text>", "<text>now().year</text>").replace(
+            "<text>5</text>", "<text>now().year</text>"
+        )
+    )
+    said = rules("check", tmp_path / "clock.dmn")
+    assert isinstance(said.exception, DataError)
+    assert "'Fee' reads the clock: give --now" in str(said.exception)
+    assert rules("check", tmp_path / "clock.dmn", "--now", "2026-01-31T12:00:00Z").exit_code == 0
