@@ -56,7 +56,7 @@ class Conditions:
     """The fields of a model and their candidates, read from its expressions and its tests' inputs."""
 
     def __init__(self, model: RuleModel) -> None:
-        self._speak = model.language
+        self.nodes, self._speak = model.nodes, model.language
         self._seen = _leaves(case for case, _ in model.tests)
         self._schema = model.schema
         self._derived: dict[str, _Derived] = defaultdict(_Derived)

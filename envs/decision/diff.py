@@ -15,6 +15,7 @@ from vertigym.core.errors import ConfigError
 from vertigym.core.files import dumps
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.cases import case_key, value_key
+from vertigym.decisions.conditions import Conditions
 from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import guess, read_model
 from vertigym.decisions.minimal_pairs import find_pairs
@@ -192,7 +193,7 @@ class RuleComparison:
             counts = f"{len(groups[CHANGED])} cases change their answer and {len(groups[SAME])} keep it"
             raise ConfigError(f"{counts}: each split needs one of both")
         tasks: dict[Split, list[Task]] = {split: [] for split in SPLITS}
-        make = TaskMaker(self.new, self.fields, optional=_has_gaps(usable, self.fields))
+        make = TaskMaker(Conditions(self.new), self.fields, optional=_has_gaps(usable, self.fields))
         halves = {split: -(-size // 2) for split, size in sizes.items()}
         for change, samples in groups.items():
             named = outcome_names(samples, self.fields)

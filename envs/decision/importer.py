@@ -149,7 +149,7 @@ def import_decision(
         now=now or "",
         decisions=tuple(decisions),
     )
-    make = TaskMaker(model, fields, optional=_is_optional(usable, fields), pairs=minimal)
+    make = TaskMaker(sampler.conditions, fields, optional=_is_optional(usable, fields), pairs=minimal)
     tasks = {split: [make(sample, split, assigned[split]) for sample in assigned[split]] for split in SPLITS}
     in_tasks = {rule for samples in assigned.values() for s in samples for rule in s.evaluation.rules}
     warnings += _shortfalls(sampled, len(chosen), sizes)

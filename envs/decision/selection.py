@@ -17,7 +17,6 @@ from vertigym.decisions.conditions import Conditions
 from vertigym.decisions.minimal_pairs import MinimalPair
 from vertigym.decisions.model import Case
 from vertigym.decisions.outputs import leaves, project
-from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase
 from vertigym.envs.decision.prompts import case_prompt
 
@@ -175,10 +174,15 @@ class TaskMaker:
     the input fields that must be looked at to see so), and for a half of a minimal pair the other half."""
 
     def __init__(
-        self, model: RuleModel, fields: Sequence[str], *, optional: bool, pairs: Sequence[MinimalPair] = ()
+        self,
+        conditions: Conditions,
+        fields: Sequence[str],
+        *,
+        optional: bool,
+        pairs: Sequence[MinimalPair] = (),
     ) -> None:
         self._fields, self._optional = fields, optional
-        self._looked_at = looked_at(model)
+        self._looked_at = looked_at(conditions)
         self._pairs: dict[int, tuple[DecidedCase, str]] = {}
         for pair in pairs:
             for one, other in ((pair.one, pair.other), (pair.other, pair.one)):
@@ -206,11 +210,10 @@ class TaskMaker:
         return len(rules) + len(frozenset().union(*(self._looked_at[rule] for rule in rules)))
 
 
-def looked_at(model: RuleModel) -> dict[str, frozenset[str]]:
+def looked_at(conditions: Conditions) -> dict[str, frozenset[str]]:
     """Rule -> the input fields behind its conditions and, where the first match decides, those before it."""
-    conditions = Conditions(model)
     found: dict[str, frozenset[str]] = {}
-    for node in model.nodes:
+    for node in conditions.nodes:
         before: frozenset[str] = frozenset()
         for rule in node.rules:
             own = frozenset(n for c, cell in rule.cells if cell for n in conditions.sources(c or cell, node))
