@@ -4,7 +4,9 @@ The pins are one universal resolution. From it a selection is made for each prom
 by markers and wheel tags.
 """
 
+import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from itertools import product
@@ -116,3 +118,15 @@ def test_the_pins_of_vllm_resolve(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
 def test_without_pins_too(extras: list[str], resolution: str) -> None:
     resolved("--resolution", resolution, *(f"--extra={extra}" for extra in extras), "pyproject.toml")
+
+
+def test_the_lint_passes_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    """The root is the package: what it is called on somebody's disk is no module's name."""
+    clone = tmp_path / "vertigym-main.2 (copy)"
+    for name in ("pyproject.toml", "__init__.py", "cli/__init__.py", "envs/decision/config.py"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=clone, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
