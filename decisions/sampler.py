@@ -4,10 +4,10 @@ Four rounds, each bounded by a number of evaluations, so that one seed always gi
 
 1. the inputs of the file's own tests, and each of them with one field changed, every field and candidate;
 2. random changes of one to three fields, and cases with all fields drawn afresh;
-3. for every rule not hit yet, a case inside what earlier rules leave to it, where its columns are inputs; then
-   cases put together on purpose: for each of its conditions a *donor* case that
+3. for every rule not hit yet, cases put together on purpose: for each of its conditions a *donor* case that
    satisfies it is looked up, and the fields that condition depends on are taken from the donor; where no
-   candidate gives a computed number the right size, the way between two cases is halved until it fits;
+   candidate gives a computed number the right size, the way between two cases is halved until it fits; for what
+   is still missing, a case inside what earlier rules leave to it, where its columns are inputs;
 4. more of round 2, with the wide candidates where a rule is still missing and with numbers between the
    candidates where cases are; and changes of one field in the cases of rules that few cases hit.
 """
@@ -87,10 +87,10 @@ class Sampler:
         for case in self._one_by_one():
             self.add(case)
         self._vary(wanted, wide=0.0)
-        if self._missing():
-            self._inside_regions()
         for _ in range(2):
             self._target_all()
+        if self._missing():
+            self._inside_regions()
         if self._missing():
             self._vary(len(self._found.samples) + wanted // 4, wide=0.3)
             self._target_all()
@@ -195,8 +195,8 @@ class Sampler:
                 self.add(put(self._pick(cases), field_.path, self._value(field_, 0.0)))
 
     def _share(self, evaluations: int) -> int:
-        """So many evaluations for a model of up to 100 rules, fewer for a larger one, where each is dearer."""
-        return evaluations * 100 // max(100, len(self.model.rules))
+        """So many evaluations for up to 100 rules; of a larger model each is dearer, and more rules ask."""
+        return evaluations * 10_000 // max(100, len(self.model.rules)) ** 2
 
     # Round 3.
 
