@@ -277,7 +277,10 @@ def run_as_nobody(script: str, folder: Path, timeout: float = 400) -> str:
 set -e
 mount -t tmpfs none /mnt; chmod 755 /mnt; mkdir -p /mnt/python /mnt/packages /mnt/code/vertigym
 mount --bind {home} /mnt/python; mount --bind {packages} /mnt/packages
-mount --bind {Path(__file__).parents[1]} /mnt/code/vertigym
+for path in {Path(__file__).parents[1]}/*; do  # one by one: the checkout's own folder may be its owner's alone
+    here=/mnt/code/vertigym/"${{path##*/}}"
+    if [ -d "$path" ]; then mkdir "$here"; else touch "$here"; fi; mount --bind "$path" "$here"
+done
 mount -t tmpfs none /root; chmod 755 /root; mkdir -p {home} && mount --bind /mnt/python {home} || true
 exec setpriv --reuid 65534 --regid 65534 --clear-groups env -i PYTHONPATH=/mnt/packages PATH=/usr/bin:/bin \
     {home}/bin/python3 -B {folder}/run.py /mnt/code
