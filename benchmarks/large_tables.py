@@ -3,7 +3,7 @@
     python benchmarks/large_tables.py [--rules 250 500 1000] [--columns 10 100] [--agent]
 
 Three tables of each size: `steps` (limits of one number, in order), `ranges` (overlapping ranges of two
-numbers at random, so that earlier rules hide most of later ones) and `mixed` (a number and a text of the columns).
+numbers at random, so that earlier rules hide most of later ones) and `mixed` (a number and a text).
 `--agent` imports one in decision mode and in agent mode.
 """
 
