@@ -25,6 +25,7 @@ Mask = int
 Box = dict[str, Mask]  # what a value is called -> the classes it may lie in; one that is not named is free
 
 MOST_PIECES = 400  # a difference that falls into more boxes is given up
+_FEW_PIECES = 16  # the same where it is known to hold something
 
 OTHER_TEXT = "\u2060no such text"
 
@@ -122,13 +123,29 @@ def minus(box: Box, other: Box, everything: Mask) -> list[Box]:
     return pieces
 
 
+def outside(box: Box, others: Sequence[Box], everything: Mask) -> Box | None:
+    """A part of `box` that meets none of `others`: each that it meets it evades by the value by which it loses
+    least. None where that ends in nothing, which does not mean that there is no such part."""
+    rest = dict(box)
+    for other in others:
+        if not meet(rest, other):
+            continue
+        left = {name: rest.get(name, everything) & ~mask for name, mask in other.items()}
+        if not any(left.values()):
+            return None
+        name = max(left, key=lambda name: left[name].bit_count() / rest.get(name, everything).bit_count())
+        rest[name] = left[name]
+    return rest
+
+
 def without(box: Box, others: Sequence[Box], everything: Mask) -> list[Box] | None:
-    """`box` without all of `others`; None where it falls into more than MOST_PIECES boxes."""
+    """`box` without all of `others`; None where it falls into too many boxes."""
     pieces = [box]
+    most = MOST_PIECES if outside(box, others, everything) is None else _FEW_PIECES
     for other in others:
         if meet(box, other):
             pieces = [piece for old in pieces for piece in minus(old, other, everything)]
-        if len(pieces) > MOST_PIECES:
+        if len(pieces) > most:
             return None
         if not pieces:
             break

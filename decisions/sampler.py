@@ -18,10 +18,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from vertigym.core.seeds import generator
-from vertigym.decisions.boxes import OTHER_TEXT, Box
+from vertigym.decisions.boxes import OTHER_TEXT, Box, outside, without
 from vertigym.decisions.cases import case_key, whole_numbers
 from vertigym.decisions.conditions import Conditions, Field, get, put
-from vertigym.decisions.findings import free_rows, region
+from vertigym.decisions.findings import free_rows
 from vertigym.decisions.model import Case, CaseError, Evaluation, Node, Rule, is_finite
 from vertigym.decisions.protocols import Language, RuleModel
 from vertigym.decisions.symbolic import AS, Explorer
@@ -34,7 +34,7 @@ _TRIES = 80  # cases put together for one rule
 _FOR_RARE = 16_000  # cases tried at most for rules that few cases hit
 _FOR_TARGETS = 16_000  # cases put together at most in one round
 _LOOKED_AT = 6000  # cases that reached a rule's table looked at for it, at most
-_PIECES = 3  # boxes tried of a rule's region
+_SMALL = 100  # rules of a model that is searched at length before regions are worked out
 _FEW = 12  # a rule that fewer cases hit gets more
 _HALVINGS = 16  # steps between two cases
 _PAIRS = 4  # pairs of cases tried
@@ -87,10 +87,9 @@ class Sampler:
         for case in self._one_by_one():
             self.add(case)
         self._vary(wanted, wide=0.0)
-        for _ in range(2):
-            self._target_all()
-        if self._missing():
-            self._inside_regions()
+        ways = [self._target_all, self._target_all, self._inside_regions]
+        for look in ways if len(self.model.rules) <= _SMALL else reversed(ways):
+            look()
         if self._missing():
             self._vary(len(self._found.samples) + wanted // 4, wide=0.3)
             self._target_all()
@@ -196,7 +195,7 @@ class Sampler:
 
     def _share(self, evaluations: int) -> int:
         """So many evaluations for up to 100 rules; of a larger model each is dearer, and more rules ask."""
-        return evaluations * 10_000 // max(100, len(self.model.rules)) ** 2
+        return evaluations * _SMALL**2 // max(_SMALL, len(self.model.rules)) ** 2
 
     # Round 3.
 
@@ -205,12 +204,13 @@ class Sampler:
         column is computed the case is only a try."""
         explorer, missing = Explorer(self.model), {rule.id for rule in self._missing()}
         for node in self.model.nodes:
-            if missing.isdisjoint(rule.id for rule in node.rules):
-                continue
-            rows = free_rows(explorer, node)
-            for place, row in enumerate(rows):
-                for box in region(explorer, rows, place)[:_PIECES] if row.rule.id in missing else ():
-                    self.add(self._case_in(box, explorer))
+            earlier, asked = list[Box](), not missing.isdisjoint(rule.id for rule in node.rules)
+            for row in free_rows(explorer, node) if asked else ():
+                if row.box is not None and row.rule.id in missing:
+                    box = outside(row.box, earlier, explorer.classes.all)
+                    pieces = [box] if box else without(row.box, earlier, explorer.classes.all)
+                    self.add(self._case_in((pieces or [row.box])[0], explorer))
+                earlier += [row.box] if row.exact and row.box is not None else []
 
     def _case_in(self, box: Box, explorer: Explorer) -> Case:
         """A case whose fields lie in the box."""

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_envs_decision_import import expression, graph, table
+from vertigym.benchmarks.large_tables import KINDS, costs
+from vertigym.benchmarks.large_tables import table as large_table
 from vertigym.decisions import symbolic
-from vertigym.decisions.boxes import Classes, both, minus, without
+from vertigym.decisions.boxes import Classes, both, minus, outside, without
 from vertigym.decisions.findings import RuleFinding, analyse
 from vertigym.decisions.minimal_pairs import adjacent, find_pairs
 from vertigym.decisions.model import DecisionModel, Evaluation
@@ -105,10 +107,21 @@ def test_box_algebra_is_that_of_sets(box: dict[str, int], others: list[dict[str,
     assert left is not None
     assert set().union(*map(points, left)) == points(box).difference(*map(points, others))
     assert sum(len(points(piece)) for piece in left) == len(set().union(*map(points, left)))
+    part = outside(box, others, 7)
+    assert part is None or points(part) <= points(box).difference(*map(points, others))
+    assert part is None or points(part)
     for other in others:
         common = both(box, other)
         assert (points(common) if common is not None else set()) == points(box) & points(other)
         assert set().union(*map(points, minus(box, other, 7))) == points(box) - points(other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_table_is_sampled_into_every_corner(kind: str, tmp_path: Path) -> None:
+    """`benchmarks/large_tables.py` has more rules; there, too, none of these is beyond reach."""
+    (tmp_path / "t.csv").write_text(large_table(kind, 150, 40))
+    found = dict(costs(tmp_path / "t.csv"))
+    assert found["hit of possible"] == 1
 
 
 # Findings against exhaustive enumeration.
