@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vertigym.core.config import Config
 from vertigym.core.errors import InfrastructureError, InputError
+from vertigym.core.manifest import MANIFEST
 from vertigym.core.types import Completion, Prompt, Sampling, Trajectory
 from vertigym.policies.engine import Engine, Weights
 from vertigym.policies.registry import EngineSetup, NoConfig, find_engine
@@ -24,6 +25,7 @@ from vertigym.rollouts.rollout import Episode, PlayableEnv, rollout
 T = TypeVar("T")
 
 _WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
+_LEFT_OUT = (*_WEIGHT_FILES, MANIFEST)  # a worker's weights are not those that the manifest tells of
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,6 @@ class RolloutWorker:
 
 
 def skeleton(folder: str | Path) -> dict[str, bytes]:
-    """The files of a model folder that are not weights."""
+    """The files of a model folder that are neither weights nor speak of them."""
     files = (path for path in Path(folder).iterdir() if path.is_file())
-    return {path.name: path.read_bytes() for path in sorted(files) if not path.name.endswith(_WEIGHT_FILES)}
+    return {path.name: path.read_bytes() for path in sorted(files) if not path.name.endswith(_LEFT_OUT)}

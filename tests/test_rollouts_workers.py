@@ -20,6 +20,7 @@ from vertigym import envs
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, EngineError, InputError, MissingDependencyError
 from vertigym.core.files import read_jsonl
+from vertigym.core.manifest import seal
 from vertigym.core.types import Prompt, Sampling
 from vertigym.envs.decision.builtin import RETURNS
 from vertigym.policies import tiny
@@ -110,6 +111,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny"
     texts = ['{"days": 12, "tier": "gold"}', "approve or reject the return of 40 items"] * 3
     tiny.build(texts, path, size=tiny.TinySize(hidden=32, layers=1, heads=2, key_heads=1, ffn=48, init_std=0.3))
+    seal(path)  # as a checkpoint is: its manifest says nothing of the weights that the workers are sent
     return path
 
 
