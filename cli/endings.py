@@ -42,6 +42,8 @@ def run(app: Callable[..., Any]) -> int:
         code = app(prog_name="vertigym", standalone_mode=False)
     except VertigymError as error:
         return _say(str(error))
+    except KeyboardInterrupt:  # the second one; typer makes a code of the first
+        code = INTERRUPTED
     except SystemExit as end:  # of a rank that has said what there is to say; or of a closed pipe
         return UNREAD if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
     except Exception as error:

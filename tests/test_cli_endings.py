@@ -113,6 +113,17 @@ def test_an_interrupt_says_what_may_be_resumed(
         assert said in capsys.readouterr().err
 
 
+def test_a_second_interrupt_is_a_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted_while_it_ends(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["vertigym", "train"])
+    assert endings.run(interrupted_while_it_ends) == 130
+    assert capsys.readouterr().err == "vertigym: interrupted; what was finished is kept: go on with --resume\n"
+
+
 class TestNothingIsReplaced:
     def test_a_file_that_holds_something(self, tmp_path: Path) -> None:
         held, empty = tmp_path / "held", tmp_path / "empty"
