@@ -47,6 +47,8 @@ def build(texts: Iterable[str], folder: Path, *, size: TinySize | None = None, s
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
+    from vertigym.policies.model_folder import quiet
+
     size = size or TinySize()
     tokenizer = make_tokenizer(texts, size)
     config = Qwen3Config(
@@ -67,7 +69,7 @@ def build(texts: Iterable[str], folder: Path, *, size: TinySize | None = None, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
-    with whole_folder(folder) as beside:
+    with quiet(), whole_folder(folder) as beside:
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
 
