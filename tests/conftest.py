@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,6 +14,42 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: its kernels run on CPU tensors
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+class Ended(NamedTuple):
+    """How a command line ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """All of it as one line, errors first."""
+        return " ".join((self.err + self.out).split())
+
+
+CommandLine = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
+    """Run `vertigym` with some arguments in this process, in an empty folder and a wide terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments: object) -> Ended:
+        from vertigym import cli
+
+        monkeypatch.setattr(sys, "argv", ["vertigym", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    return invoke
 
 
 def pytest_report_header() -> str:

@@ -3,46 +3,17 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from vertigym import cli
-
 from . import returns
+from .conftest import CommandLine, Ended
 
 SUITE = returns.suite(12)
 IMPROVES = '[[gate]]\nrule = "improves"\nmetric = "exact"\n'
 THRESHOLD = '[[gate]]\nrule = "at_least"\nthreshold = 0.5\nmetric = "exact"\n'
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def invoke(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["vertigym", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return invoke
 
 
 @pytest.fixture
@@ -52,7 +23,7 @@ def suite(tmp_path: Path) -> Path:
     return path
 
 
-def one_line(result: Result) -> str:
+def one_line(result: Ended) -> str:
     """The error of a command that could not run."""
     assert result.code == 2, result
     assert result.err.count("\n") == 1, result.err
@@ -60,11 +31,11 @@ def one_line(result: Result) -> str:
     return result.err
 
 
-def test_help_names_every_command(run: Run) -> None:
-    result = run("--help")
+def test_help_names_every_command(command: CommandLine) -> None:
+    result = command("--help")
     assert result.code == 0
-    for command in ("train", "eval", "compare", "rebase", "report", "env", "sandbox"):
-        assert command in result.out
+    for name in ("train", "eval", "compare", "rebase", "report", "env", "sandbox"):
+        assert name in result.out
 
 
 def test_importing_the_package_and_asking_for_help_loads_no_torch() -> None:
@@ -79,133 +50,141 @@ def test_importing_the_package_and_asking_for_help_loads_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_env_list_and_show(run: Run) -> None:
-    listed = json.loads(run("env", "list", "--json").out)
+def test_env_list_and_show(command: CommandLine) -> None:
+    listed = json.loads(command("env", "list", "--json").out)
     assert "vertigym/Returns-v0" in {row["id"] for row in listed}
-    assert "vertigym/Returns-v0" in run("env", "list").out
-    shown = run("env", "show", "vertigym/Returns-v0")
+    assert "vertigym/Returns-v0" in command("env", "list").out
+    shown = command("env", "show", "vertigym/Returns-v0")
     assert shown.code == 0
     assert "1200 train" in shown.out
     assert "[reference answer of" in shown.out
-    data = json.loads(run("env", "show", "vertigym/Returns-v0", "--json").out)
+    data = json.loads(command("env", "show", "vertigym/Returns-v0", "--json").out)
     assert data["tasks"]["eval"] == 300
 
 
-def test_an_unknown_environment_suggests_the_right_one(run: Run) -> None:
+def test_an_unknown_environment_suggests_the_right_one(command: CommandLine) -> None:
     for wrong in ("vertigym/Return-v0", "returns", "acme/Returns-v3"):
-        assert "did you mean 'vertigym/Returns-v0'" in one_line(run("env", "show", wrong))
+        assert "did you mean 'vertigym/Returns-v0'" in one_line(command("env", "show", wrong))
 
 
-def test_a_decision_model_becomes_an_environment_that_is_found_by_id_and_by_folder(run: Run) -> None:
+def test_a_decision_model_becomes_an_environment_that_is_found_by_id_and_by_folder(
+    command: CommandLine,
+) -> None:
     from vertigym.envs.decision.builtin import RETURNS, folder_of
 
     source = folder_of(RETURNS) / "decision.json"
-    made = run("env", "import", source, "--id", "acme/Returns-v0", "--rules", "hidden")
+    made = command("env", "import", source, "--id", "acme/Returns-v0", "--rules", "hidden")
     assert made.code == 0, made.err
     assert "18 of 18 hit" in made.out
     for name in ("acme/Returns-v0", "environments/returns"):
-        assert "acme/Returns-v0" in run("env", "show", name).out
-    assert "acme/Returns-v0" in run("env", "list").out
+        assert "acme/Returns-v0" in command("env", "show", name).out
+    assert "acme/Returns-v0" in command("env", "list").out
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [("{", "not JSON"), ("[]", "model"), ('{"nodes": [], "edges": []}', "cannot load")],
 )
-def test_a_broken_decision_file_is_one_line(run: Run, tmp_path: Path, text: str, message: str) -> None:
+def test_a_broken_decision_file_is_one_line(
+    command: CommandLine, tmp_path: Path, text: str, message: str
+) -> None:
     file = tmp_path / "bad.json"
     file.write_text(text)
-    result = one_line(run("env", "import", file, "--id", "acme/Bad-v0"))
+    result = one_line(command("env", "import", file, "--id", "acme/Bad-v0"))
     assert message in result
     assert not (tmp_path / "environments").exists()
-    assert "no such file" in one_line(run("env", "import", "none.json", "--id", "acme/Bad-v0"))
-    assert "namespace/Name-v0" in one_line(run("env", "import", file, "--id", "bad"))
+    assert "no such file" in one_line(command("env", "import", "none.json", "--id", "acme/Bad-v0"))
+    assert "namespace/Name-v0" in one_line(command("env", "import", file, "--id", "bad"))
 
 
-def test_eval_passes_and_fails_by_its_gates(run: Run, suite: Path, tmp_path: Path) -> None:
-    assert run("eval", suite, "-m", "scripted:expert").code == 0, "no gates: nothing to fail"
+def test_eval_passes_and_fails_by_its_gates(command: CommandLine, suite: Path, tmp_path: Path) -> None:
+    assert command("eval", suite, "-m", "scripted:expert").code == 0, "no gates: nothing to fail"
     suite.write_text(SUITE + THRESHOLD)
-    passed = run("eval", suite, "-m", "scripted:expert")
+    passed = command("eval", suite, "-m", "scripted:expert")
     assert (passed.code, "PROMOTED" in passed.out) == (0, True)
-    failed = run("eval", suite, "-m", "scripted:constant:{}")
+    failed = command("eval", suite, "-m", "scripted:constant:{}")
     assert (failed.code, "REJECTED" in failed.out) == (1, True)
 
 
-def test_eval_against_a_baseline_writes_what_ci_reads(run: Run, suite: Path, tmp_path: Path) -> None:
+def test_eval_against_a_baseline_writes_what_ci_reads(
+    command: CommandLine, suite: Path, tmp_path: Path
+) -> None:
     suite.write_text(SUITE + IMPROVES)
-    base = run("eval", suite, "-m", "scripted:constant:{}", "-b", "scripted:constant:{}", "-o", "base")
+    base = command("eval", suite, "-m", "scripted:constant:{}", "-b", "scripted:constant:{}", "-o", "base")
     assert base.code == 1
-    measured = run("eval", suite, "-m", "scripted:constant:{}", "--no-gate", "-o", "measured")
+    measured = command("eval", suite, "-m", "scripted:constant:{}", "--no-gate", "-o", "measured")
     assert (measured.code, (tmp_path / "measured" / "report.json").is_file()) == (0, True)
     files = ["--junit", "junit.xml", "--summary", "summary.md", "--json", "all.json"]
-    better = run("eval", suite, "-m", "scripted:expert", "-b", "base", *files)
+    better = command("eval", suite, "-m", "scripted:expert", "-b", "base", *files)
     assert better.code == 0, better.err
     assert "<testsuite" in (tmp_path / "junit.xml").read_text()
     assert "promoted" in (tmp_path / "summary.md").read_text()
     written: dict[str, Any] = json.loads((tmp_path / "all.json").read_text())
     assert written["decision"]["passed"] is True
-    out = json.loads(run("eval", suite, "-m", "scripted:expert", "-b", "base", "--json", "-").out)
+    out = json.loads(command("eval", suite, "-m", "scripted:expert", "-b", "base", "--json", "-").out)
     assert out["report"]["suite"] == "returns"
 
 
-def test_an_eval_that_cannot_run_is_one_line(run: Run, suite: Path) -> None:
-    assert "no such folder" in one_line(run("eval", suite, "-m", "no/model"))
-    assert "no such file" in one_line(run("eval", "none.toml", "-m", "scripted:expert"))
-    assert "did you mean 'expert'" in one_line(run("eval", suite, "-m", "scripted:exprt"))
-    assert "either -m MODEL" in one_line(run("eval", suite))
-    assert "--resume needs -o" in one_line(run("eval", suite, "-m", "scripted:expert", "--resume"))
+def test_an_eval_that_cannot_run_is_one_line(command: CommandLine, suite: Path) -> None:
+    assert "no such folder" in one_line(command("eval", suite, "-m", "no/model"))
+    assert "no such file" in one_line(command("eval", "none.toml", "-m", "scripted:expert"))
+    assert "did you mean 'expert'" in one_line(command("eval", suite, "-m", "scripted:exprt"))
+    assert "either -m MODEL" in one_line(command("eval", suite))
+    assert "--resume needs -o" in one_line(command("eval", suite, "-m", "scripted:expert", "--resume"))
     suite.write_text(SUITE + IMPROVES)
-    assert "name one with -b" in one_line(run("eval", suite, "-m", "scripted:expert"))
+    assert "name one with -b" in one_line(command("eval", suite, "-m", "scripted:expert"))
     suite.write_text(SUITE.replace("[[env]]", "[[envs]]"))
-    assert "unknown key 'envs'; did you mean 'env'" in one_line(run("eval", suite, "-m", "scripted:expert"))
+    assert "unknown key 'envs'; did you mean 'env'" in one_line(command("eval", suite, "-m", "scripted:expert"))
     suite.write_text(SUITE.replace("Returns", "Retturns"))
-    assert "did you mean" in one_line(run("eval", suite, "-m", "scripted:expert"))
+    assert "did you mean" in one_line(command("eval", suite, "-m", "scripted:expert"))
 
 
-def test_compare_puts_the_verdict_into_words(run: Run, suite: Path) -> None:
+def test_compare_puts_the_verdict_into_words(command: CommandLine, suite: Path) -> None:
     for name, model in (("a", "scripted:constant:{}"), ("b", "scripted:expert")):
-        assert run("eval", suite, "-m", model, "-o", name).code == 0
-    result = run("compare", "a", "b")
+        assert command("eval", suite, "-m", model, "-o", name).code == 0
+    result = command("compare", "a", "b")
     assert result.code == 0
     assert "is better than" in result.out
-    assert json.loads(run("compare", "a", "b", "--json").out)["better"] is True
+    assert json.loads(command("compare", "a", "b", "--json").out)["better"] is True
 
 
-def test_saved_samples_are_scored_again_without_a_model(run: Run, suite: Path) -> None:
-    assert run("eval", suite, "-m", "scripted:expert", "-o", "a").code == 0
-    again = run("eval", suite, "--rescore", "a/samples.jsonl", "--json", "-")
+def test_saved_samples_are_scored_again_without_a_model(command: CommandLine, suite: Path) -> None:
+    assert command("eval", suite, "-m", "scripted:expert", "-o", "a").code == 0
+    again = command("eval", suite, "--rescore", "a/samples.jsonl", "--json", "-")
     assert again.code == 0, again.err
     assert json.loads(again.out)["report"]["score"]["mean"] == 1.0
 
 
-def test_rebase_answers_in_a_sentence(run: Run, suite: Path) -> None:
-    result = run("rebase", suite, "--new-base", "scripted:constant:{}", "--tuned", "scripted:expert")
+def test_rebase_answers_in_a_sentence(command: CommandLine, suite: Path) -> None:
+    result = command("rebase", suite, "--new-base", "scripted:constant:{}", "--tuned", "scripted:expert")
     assert result.code == 0, result.err
     assert result.out.startswith("keep the tuned model: ")
     given = ("--new-base", "scripted:expert", "--tuned", "scripted:expert")
-    undecided = run("rebase", suite, *given)
+    undecided = command("rebase", suite, *given)
     assert (undecided.code, undecided.out[:11]) == (1, "cannot tell"), "twelve tasks cannot show two points"
-    assert "--train needs --config" in one_line(run("rebase", suite, *given, "--train"))
+    assert "--train needs --config" in one_line(command("rebase", suite, *given, "--train"))
 
 
-def test_the_sandbox_doctor_names_every_level(run: Run) -> None:
-    result = run("sandbox", "doctor", "--json")
+def test_the_sandbox_doctor_names_every_level(command: CommandLine) -> None:
+    result = command("sandbox", "doctor", "--json")
     assert {row["name"] for row in json.loads(result.out)} >= {"namespaced", "landlock", "docker"}
-    assert "landlock" in run("sandbox", "doctor").out
+    assert "landlock" in command("sandbox", "doctor").out
 
 
 def test_what_runs_in_one_process_is_refused_to_several(
-    run: Run, suite: Path, monkeypatch: pytest.MonkeyPatch
+    command: CommandLine, suite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
     for size, refused in (("2", True), ("1", False)):
         monkeypatch.setenv("WORLD_SIZE", size)
-        for command in (("eval", suite, "-m", "nowhere"), ("env", "show", "nowhere")):
-            assert ("runs in one process, and torchrun started 2" in one_line(run(*command))) == refused
+        for words in (("eval", suite, "-m", "nowhere"), ("env", "show", "nowhere")):
+            assert ("runs in one process, and torchrun started 2" in one_line(command(*words))) == refused
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR")
-    assert "nowhere" in one_line(run("env", "show", "nowhere")), "some other WORLD_SIZE: no launcher of ranks"
+    assert "nowhere" in one_line(command("env", "show", "nowhere")), (
+        "some other WORLD_SIZE: no launcher of ranks"
+    )
 
 
 CONFIG = """
@@ -220,30 +199,32 @@ eval = { suites = ["suite.toml"] }
 """
 
 
-def test_train_report_and_their_errors(run: Run, suite: Path, tmp_path: Path) -> None:
+def test_train_report_and_their_errors(command: CommandLine, suite: Path, tmp_path: Path) -> None:
     suite.write_text(SUITE + IMPROVES)
     config = tmp_path / "run.toml"
     config.write_text(CONFIG)
-    dry = run("train", config, "--dry-run")
+    dry = command("train", config, "--dry-run")
     assert dry.code == 0, dry.err
     assert not (tmp_path / "runs").exists()
-    trained = run("train", config, "threads=1")
+    trained = command("train", config, "threads=1")
     assert trained.code == 1, trained.err
     assert "promoted: none; the champion stays" in trained.out
-    shown = run("report", "runs/run")
+    shown = command("report", "runs/run")
     assert "step" in shown.out
-    assert json.loads(run("report", "runs/run", "--json").out)["steps"] == 1
+    assert json.loads(command("report", "runs/run", "--json").out)["steps"] == 1
     base, tuned = (f"runs/run/checkpoints/step-00000{step}" for step in (0, 1))
-    again = run("rebase", suite, "--new-base", base, "--tuned", tuned, "--config", config, "--train", "--json")
+    again = command(
+        "rebase", suite, "--new-base", base, "--tuned", tuned, "--config", config, "--train", "--json"
+    )
     assert again.code in (0, 1), again.err
     assert len(json.loads(again.out)["comparisons"]) == 3
     assert (tmp_path / "runs" / "rebase-step-000000" / "metrics.jsonl").is_file()
-    assert run("report", "runs/run", "-o", "page.html").code == 0
+    assert command("report", "runs/run", "-o", "page.html").code == 0
     assert "<html" in (tmp_path / "page.html").read_text()
-    assert "already holds a run" in one_line(run("train", config))
-    assert "'rollout.task'; did you mean 'tasks'" in one_line(run("train", config, "rollout.task=3"))
-    assert "the form is key=value" in one_line(run("train", config, "steps"))
-    assert "no such folder" in one_line(run("train", config, "name=b", "model=nowhere"))
-    assert "holds no run" in one_line(run("train", config, "name=c", "--resume"))
-    assert "no such file" in one_line(run("train", "none.toml"))
-    assert "report.json: no such file" in one_line(run("report", tmp_path))
+    assert "already holds a run" in one_line(command("train", config))
+    assert "'rollout.task'; did you mean 'tasks'" in one_line(command("train", config, "rollout.task=3"))
+    assert "the form is key=value" in one_line(command("train", config, "steps"))
+    assert "no such folder" in one_line(command("train", config, "name=b", "model=nowhere"))
+    assert "holds no run" in one_line(command("train", config, "name=c", "--resume"))
+    assert "no such file" in one_line(command("train", "none.toml"))
+    assert "report.json: no such file" in one_line(command("report", tmp_path))

@@ -19,14 +19,7 @@ from vertigym.core.files import claim, locked
 from vertigym.reports.run_page import serve
 
 from . import returns
-
-
-def end(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """The exit code of a command line."""
-    monkeypatch.setattr(sys, "argv", ["vertigym", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
+from .conftest import CommandLine
 
 
 def raising(error: BaseException) -> typer.Typer:
@@ -69,7 +62,7 @@ def test_what_users_and_machines_do_ends_with_two_and_one_line(
 
 
 def test_a_fault_of_ours_ends_with_seventy_and_keeps_its_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from vertigym.reports import run_summary
 
@@ -80,23 +73,24 @@ def test_a_fault_of_ours_ends_with_seventy_and_keeps_its_traceback(
     monkeypatch.setattr(run_summary, "summarize", broken)
     (tmp_path / "config.toml").write_text("")
     try:
-        assert end(monkeypatch, "report", tmp_path) == 70
+        ended = command("report", tmp_path)
     finally:
         broken.__globals__["__name__"] = name
-    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.code == 70
+    (line,) = ended.err.splitlines()
     kept = Path(line.rpartition(" ")[2])
     assert "a fault of vertigym, not yours: KeyError: 'a field'" in line
     assert "Traceback" in kept.read_text()
 
 
 def test_an_environment_whose_module_raises_is_its_authors_fault(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "mine_that_raises.py").write_text("def load_environment(**_):\n    return 1 / 0\n")
-    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    assert end(monkeypatch, "env", "check", "mine_that_raises") == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    ended = command("env", "check", "mine_that_raises")
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
     assert "mine_that_raises" in line
     assert "ZeroDivisionError" in line
 
@@ -141,26 +135,21 @@ class TestNothingIsReplaced:
         with pytest.raises(OutputError, match="cannot be written"):
             claim(Path(place))
 
-    def test_an_eval_and_its_outputs(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
+    def test_an_eval_and_its_outputs(self, command: CommandLine) -> None:
         Path("suite.toml").write_text(returns.suite(4))
         words = ("eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "out")
-        assert end(monkeypatch, *words) == 0
+        assert command(*words).code == 0
         before = Path("out/samples.jsonl").read_text()
-        assert end(monkeypatch, *words) == 2
-        assert "out/samples.jsonl exists" in capsys.readouterr().err
+        again = command(*words)
+        assert again.code == 2
+        assert "out/samples.jsonl exists" in again.err
         assert Path("out/samples.jsonl").read_text() == before
-        assert end(monkeypatch, *words, "--resume") == 0
-        assert end(monkeypatch, *words, "--force") == 0
-        assert end(monkeypatch, *words, "--resume", "--json", "suite.toml") == 2, "a suite is not overwritten"
+        assert command(*words, "--resume").code == 0
+        assert command(*words, "--force").code == 0
+        assert command(*words, "--resume", "--json", "suite.toml").code == 2, "a suite is not overwritten"
         assert Path("suite.toml").read_text() == returns.suite(4)
 
-    def test_two_runs_or_evals_do_not_share_a_folder(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
+    def test_two_runs_or_evals_do_not_share_a_folder(self, command: CommandLine) -> None:
         Path("suite.toml").write_text(returns.suite(4))
         Path("run.toml").write_text(
             f'name = "r"\nenv = "{returns.ENV}"\nmodel = "tiny"\nalgorithm = "grpo"\nsteps = 1\n'
@@ -171,9 +160,9 @@ class TestNothingIsReplaced:
         ):
             for more in ([], ["--resume"]):
                 with locked(Path(place)):
-                    assert end(monkeypatch, *words.split(), *more) == 2
-                (line,) = capsys.readouterr().err.splitlines()
-                assert line == f"vertigym: {place}: another process writes there: wait for it, or name another"
+                    ended = command(*words.split(), *more)
+                said = f"vertigym: {place}: another process writes there: wait for it, or name another\n"
+                assert (ended.code, ended.err) == (2, said)
                 assert not Path(place).exists(), "nothing was touched"
 
     def test_two_processes_do_not_share_a_place(self, tmp_path: Path) -> None:
@@ -305,11 +294,8 @@ def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
-def test_three_hundred_wrong_command_lines(
-    littered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert end(monkeypatch, "eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "done") == 0
-    capsys.readouterr()
+def test_three_hundred_wrong_command_lines(command: CommandLine, littered: Path) -> None:
+    assert command("eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "done").code == 0
     lines = [words for words in wrong_lines() if " ".join(words[:2]) not in GOOD]
     lines += [
         [word.replace("@", value) for word in line.split(" ")] for line, at in LINES.items() for value in at
@@ -317,8 +303,7 @@ def test_three_hundred_wrong_command_lines(
     assert len(lines) >= 300
     before, faults = sorted(littered.rglob("*")), []
     for words in lines:
-        code = end(monkeypatch, *words)
-        err = capsys.readouterr().err
+        code, _, err = command(*words)
         if (code, err.count("\n")) != (2, 1) or "your code" in err:
             faults.append((" ".join(words), code, err[-400:]))
     assert not faults, f"{len(faults)} of {len(lines)}:\n" + "\n".join(map(str, faults))

@@ -7,8 +7,8 @@ import openpyxl
 import pytest
 from openpyxl.styles import Border
 
+from tests.conftest import CommandLine
 from tests.sheet_files import DOUBLE, answer, rules, workbook
-from vertigym import cli
 from vertigym.core.errors import ConfigError
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.model import CaseError, DecisionError
@@ -254,24 +254,11 @@ def test_an_import_says_what_is_given_and_asked(tmp_path: Path) -> None:
     assert report.asked == {"Gebuhr": "number", "eilig": "true or false"}
 
 
-def test_the_command_line_declares_columns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_command_line_declares_columns(command: CommandLine) -> None:
     Path("t.csv").write_text("plan;-> fee\n10115;1,5\n20095;2\n;3\n")
-
-    def run(*options: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["vertigym", "env", "import", "t.csv", "--id", "a/T-v0", *options])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
+    words = ["env", "import", "t.csv", "--id", "a/T-v0"]
     remedy = "a number or a code? Declare --column 'plan=text' or --column 'plan=number'"
-    assert run() == (2, f"vertigym: t.csv: cell A2: '10115': {remedy}\n")
-    code, text = run("--column", "plan=text")
+    assert command(*words) == (2, "", f"vertigym: t.csv: cell A2: '10115': {remedy}\n")
+    code, text, _ = command(*words, "--column", "plan=text")
     assert code == 0
     assert "given:     plan (text)\nasked for: fee (number)\n" in text

@@ -1,7 +1,6 @@
 """Agent mode: the database, the customer, the tools, what the final state earns, the proof of every task."""
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from vertigym import cli
 from vertigym.core.errors import ConfigError
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Sampling, Score, Split, Task
@@ -35,6 +33,8 @@ from vertigym.policies.model_folder import load_model
 from vertigym.policies.scripted import expert
 from vertigym.rewards.state import sqlite_state
 from vertigym.rollouts.rollout import Episode, rollout
+
+from .conftest import CommandLine
 
 DECISION = folder_of(RETURNS) / "decision.json"
 SIZES: dict[Split, int] = {"train": 60, "eval": 12, "test": 20}
@@ -480,27 +480,15 @@ def test_the_scripted_expert_plays_several_turns(env: AgentEnv) -> None:
     assert len({trajectory.turns for trajectory in episode}) > 3
 
 
-def test_agent_mode_on_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vertigym", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(str(stop.code or 0))
-        return code, *capsys.readouterr()
-
-    monkeypatch.chdir(tmp_path)
+def test_agent_mode_on_the_command_line(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vertigym.envs.agent.importer.SIZES", SIZES)
     make = ["env", "import", str(DECISION), "--id", "shop/Desk-v0"]
-    code, out, _ = run(*make, "--mode", "agent", "--set", "database.cases=9", "--set", "policy=")
+    code, out, _ = command(*make, "--mode", "agent", "--set", "database.cases=9", "--set", "policy=")
     assert (code, out.splitlines()[0]) == (0, "shop/Desk-v0 -> environments/desk")
     assert load(EnvFolder(Path("environments/desk"))).config.database.cases == 9
-    code, out, _ = run("env", "show", "shop/Desk-v0")
+    code, out, _ = command("env", "show", "shop/Desk-v0")
     assert code == 0
     assert "Please decide my case" in out
-    code, _, error = run(*make, "--set", "database.cases=9")
+    code, _, error = command(*make, "--set", "database.cases=9")
     assert (code, error.count("\n")) == (2, 1)
     assert "--mode agent" in error

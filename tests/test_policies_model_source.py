@@ -5,14 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import constants
 
-from vertigym import cli
 from vertigym.core.config import parse
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.policies.load import source_of
@@ -22,6 +20,7 @@ from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
 from vertigym.trainer.run import Run
 
+from .conftest import CommandLine
 from .hub import COMMIT, hub, put
 from .model_families import build
 from .returns import suite
@@ -50,26 +49,6 @@ def run_folder(folder: Path, model: Path, *steps: int, promoted: int | None = No
     if promoted is not None:
         Run(folder).promote(promoted, "better")
     return folder
-
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """The command line: exit code, stdout, stderr."""
-
-    def invoke(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vertigym", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return invoke
 
 
 def test_a_cached_model_is_taken_without_a_request(model: Path, cache: Path) -> None:
@@ -139,11 +118,11 @@ def test_a_run_is_what_was_promoted_in_it(model: Path, cache: Path) -> None:
         find_model(run)
 
 
-def test_a_run_that_promoted_nothing_names_its_checkpoints(model: Path, call: Call) -> None:
+def test_a_run_that_promoted_nothing_names_its_checkpoints(model: Path, command: CommandLine) -> None:
     run = run_folder(Path("runs/warm"), model, 0, 10)
     Path("suite.toml").write_text(suite(2))
-    for command in (("eval", "suite.toml", "--no-gate", "-m"), ("serve",), ("model", "check")):
-        code, _, said = call(*command, run)
+    for words in (("eval", "suite.toml", "--no-gate", "-m"), ("serve",), ("model", "check")):
+        code, _, said = command(*words, run)
         assert (code, said.count("\n")) == (2, 1), said
         assert (
             "nothing was promoted in it; name one of its checkpoints: runs/warm/checkpoints/step-000000, "
@@ -202,19 +181,19 @@ def test_a_revision_is_of_a_model_of_the_hub(tmp_path: Path) -> None:
         config(tmp_path, model="tiny", revision="v2")
 
 
-def test_every_command_takes_a_model_of_the_hub(model: Path, cache: Path, call: Call) -> None:
+def test_every_command_takes_a_model_of_the_hub(model: Path, cache: Path, command: CommandLine) -> None:
     put(cache, NAME, model)
     Path("suite.toml").write_text(suite(1, "[sampling]\nmax_tokens = 2\n"))
-    code, out, said = call("eval", "suite.toml", "-m", NAME, "--no-gate", "--json", "-")
+    code, out, said = command("eval", "suite.toml", "-m", NAME, "--no-gate", "--json", "-")
     assert code == 0, said
     assert json.loads(out)["report"]["model"] == f"{NAME}@{COMMIT}"
     Path("run.toml").write_text(
         f'name = "x"\nenv = "vertigym/Arithmetic-v0"\nmodel = "{NAME}"\nalgorithm = "grpo"\nsteps = 1\n'
     )
-    code, out, said = call("train", "run.toml", "--dry-run", "--json", f"revision={COMMIT}")
+    code, out, said = command("train", "run.toml", "--dry-run", "--json", f"revision={COMMIT}")
     assert code == 0, said
     assert json.loads(out)["model"] == f"{NAME}@{COMMIT}"
-    code, _, said = call("train", "run.toml", "model=org/other")
+    code, _, said = command("train", "run.toml", "model=org/other")
     assert (code, said.count("\n")) == (2, 1), said
     assert not Path("runs/x").exists(), "and leaves nothing behind"
 
