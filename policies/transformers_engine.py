@@ -31,7 +31,7 @@ from vertigym.policies.steppers import CacheStepper, DecoderStepper, ForwardStep
 DType = Literal["auto", "float32", "bfloat16"]
 _log = logging.getLogger(__name__)
 _PROBE = "Quick brown foxes jump over 12 lazy dogs; 345 (or more) of them bark: why?"
-_PROBE_TOKENS = 15
+_OPENING = 6  # tokens: where no control token opens a text, 16 bits alone may be nats off (attention sinks)
 
 
 class TransformersEngine(TokenEngine):
@@ -82,7 +82,8 @@ class TransformersEngine(TokenEngine):
             InputError: the model is not causal, or its forward pass fails.
         """
         model, ids = self.model, self.renderer.ids(_PROBE)
-        check_causal(model, ids[: _PROBE_TOKENS // 2])
+        check_causal(model, ids[: _OPENING + 1])
+        opening = self.renderer.prompt([{"role": "user", "content": _PROBE}])[:_OPENING]
         self._decoder = Decoder(model, dtype, copy=self.has_copy) if supports(model) else None
         ways = [
             Way("its own cache", CacheStepper, model.dtype),
@@ -90,7 +91,7 @@ class TransformersEngine(TokenEngine):
         ]
         if decoder := self._decoder:
             ways.insert(0, Way("the fast decoder", lambda _: DecoderStepper(decoder), dtype))
-        way, why = first_that_agrees(model, ways, ids[:_PROBE_TOKENS])
+        way, why = first_that_agrees(model, ways, [*opening, *ids[:_OPENING]])
         if why:
             on_note(f"{type(model).__name__} is decoded with {way.name} ({why})")
         if way is not ways[0]:
