@@ -129,7 +129,7 @@ def _generated(model: Any, done: Completion, stop: Sequence[int], banned: Sequen
 @torch.no_grad()
 def stepper_gap(model: Any, stepper: Stepper, ids: Sequence[int]) -> float:
     """How far a stepper's log-probs are from the model's own forward pass: nats, on average over the tokens
-    that the model may sample. (Over the whole vocabulary 16 bits would be far off where nothing is ever sampled.)
+    that the model may sample. (Over the whole vocabulary 16 bits would be far off where nothing is sampled.)
 
     Args:
         ids: 12 tokens: of a prompt, whose first three are a shorter one, and two more for each of three rows.
