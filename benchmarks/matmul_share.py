@@ -4,8 +4,8 @@
 
 Each phase is timed as training runs it. Then it runs once more while every matrix product in it is noted by its
 operation, shapes, strides and dtype; the same products on random numbers, with nothing between them, are what
-the machine needs at least. The share is the second time over the first: at 1 all else would be free. The products
-of attention are inside of one operation on a CPU, and count as all else.
+the machine needs at least. The share is the second time over the first: at 1 all else would be free. Attention's
+products are inside of one operation on a CPU, and count as all else.
 """
 
 import argparse
