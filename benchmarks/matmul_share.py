@@ -3,9 +3,9 @@
     python benchmarks/matmul_share.py --model DIR [--threads 2] [--rows 64] [--prompt 200] [--tokens 32]
 
 Each phase is timed as training runs it. Then it runs once more while every matrix product in it is noted by its
-operation, shapes, strides and dtype; the same products on random numbers, with nothing between them, are what
-the machine needs at least. The share is the second time over the first: at 1 all else would be free. Attention's
-products are inside of one operation on a CPU, and count as all else.
+operation, shapes, strides and dtype; the same products on random numbers, with nothing between them, are what a
+machine needs at least. The share is the second time over the first: at 1 all else would be free. The products
+of attention are inside of one operation on a CPU, and count as all else.
 """
 
 import argparse
@@ -14,15 +14,18 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vertigym.core.types import Completion, Prompt, Sampling
+from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.samples import TrainingSample
@@ -48,7 +51,7 @@ class Noted(TorchDispatchMode):
     """Counts the matrix products that run in it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.products: Counter[Product] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -98,6 +101,11 @@ def measure(phase: Callable[[], object], rounds: int) -> tuple[float, float, flo
     return statistics.median(whole), statistics.median(alone), gflop
 
 
+def likelihood(logp_T: Tensor, _: Tensor | None, __: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """A loss that needs nothing but log-probs."""
+    return -logp_T.sum(), {}
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -130,7 +138,7 @@ def main() -> None:
     for dtype in names:
         engine = TransformersEngine.load(arguments.model, dtype=dtype)
         sampling = Sampling(max_tokens=new)
-        add(f"decode, {dtype}", lambda engine=engine, sampling=sampling: engine.generate(asked, sampling))
+        add(f"decode, {dtype}", partial(engine.generate, asked, sampling))
     wrote = [
         Completion(
             "", prompt_ids=p.token_ids or [], token_ids=[500 + i for i in range(new)], logprobs=[-1.0] * new
@@ -141,12 +149,8 @@ def main() -> None:
     for dtype in names:
         model = load_model(arguments.model)[0]
         learner = Learner(model, OptimizerConfig(), total_steps=1, dtype=getattr(torch, dtype))
-        add(f"log-probs, {dtype}", lambda learner=learner: learner.score(samples))
-
-        def both(learner: Learner = learner) -> None:
-            learner.forward_backward(samples, lambda logp_T, _, __: (-logp_T.sum(), {}))
-
-        add(f"forward and backward, {dtype}", both)
+        add(f"log-probs, {dtype}", partial(learner.score, samples))
+        add(f"forward and backward, {dtype}", partial(learner.forward_backward, samples, likelihood))
     Console(width=112).print(table)
 
 
