@@ -7,11 +7,11 @@ Both train one model on the returns environment, a 0.9 M-parameter Qwen3 made on
 8 samples a prompt, one optimizer step each, no KL term, temperature 1, AdamW at one learning rate. With
 `--dtype bfloat16` vertigym samples and trains in bfloat16 (weights stay float32), TRL under bfloat16
 autocast. Each runs in its own process, in turn (so that a drifting machine drifts for both); times are the
-medians over steps after the first two. Generation includes the verifier for vertigym, and not for TRL; log-
-probs are all forward passes of training. Reward is what the sampled episodes of a step earn on average, at
-equal numbers of steps and after equal wall time. Threads of both sides sleep while they wait, as they do
-under `vertigym train`; `--wait active` lets them spin, which is OpenMP's own default and collapses where a
-core is shared.
+medians over steps after the first two. A round has a seed of its own. Generation includes the verifier for
+vertigym, and not for TRL; log-probs are all forward passes of training. Reward is what the sampled episodes
+of a step earn on average, at equal numbers of steps and after equal wall time. Threads of both sides sleep
+while they wait, as they do under `vertigym train`; `--wait active` lets them spin, which is OpenMP's own
+default and collapses where a core is shared.
 """
 
 import argparse
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=2, help="how often each side runs, in turn")
     parser.add_argument("--wait", choices=("passive", "active"), default="passive", help="OMP_WAIT_POLICY")
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
@@ -59,7 +60,8 @@ def main() -> None:
         if arguments.model is None:
             arguments.model = prepare(Path(folder), arguments.env)
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for _ in range(arguments.rounds):
+        for seed in range(arguments.rounds):
+            arguments.seed = seed
             for side in SIDES:
                 results[side].append(in_own_process(side, arguments))
     show(results, arguments)
@@ -67,7 +69,7 @@ def main() -> None:
 
 def in_own_process(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one side and read its figures."""
-    names = ("threads", "steps", "tokens", "model", "env", "tasks", "lr", "dtype")
+    names = ("threads", "steps", "tokens", "model", "env", "tasks", "lr", "dtype", "seed")
     flags = [f"--{name}={getattr(arguments, name)}" for name in names]
     command = [sys.executable, __file__, "--side", side, *flags]
     env = os.environ | {"OMP_WAIT_POLICY": arguments.wait}
@@ -117,7 +119,8 @@ def run_vertigym(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as output:
         table = {
             "name": "run", "env": arguments.env, "model": str(arguments.model), "algorithm": "grpo",
-            "steps": arguments.steps, "output": output, "threads": arguments.threads, "dtype": arguments.dtype,
+            "seed": arguments.seed, "steps": arguments.steps, "output": output,
+            "threads": arguments.threads, "dtype": arguments.dtype,
             "rollout": {
                 "tasks": arguments.tasks, "group_size": GROUP, "max_tokens": arguments.tokens, "save_every": 0,
                 "dtype": arguments.dtype,
@@ -183,7 +186,8 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as output:
         config = GRPOConfig(
-            output_dir=output, use_cpu=True, bf16=arguments.dtype == "bfloat16", report_to=[],
+            output_dir=output, seed=arguments.seed, report_to=[],
+            use_cpu=True, bf16=arguments.dtype == "bfloat16",
             gradient_checkpointing=False,
             per_device_train_batch_size=arguments.tasks * GROUP, num_generations=GROUP,
             max_steps=arguments.steps,
@@ -242,6 +246,20 @@ def show(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace
         theirs["step"] / ours["step"] for ours, theirs in zip(results["vertigym"], results["trl"], strict=True)
     )
     print(f"step rate: {ratio:.2f} x TRL's")
+    show_curves(results)
+
+
+def show_curves(results: dict[str, list[dict[str, Any]]], parts: int = 5) -> None:
+    """Mean reward over each fifth of the steps, a row for each side and seed."""
+    table = Table(title="mean reward over each fifth of the steps")
+    for column in ("", "seed", *(f"{part + 1} / {parts}" for part in range(parts))):
+        table.add_column(column, justify="right")
+    for side, runs in results.items():
+        for seed, run in enumerate(runs):
+            size = max(len(run["rewards"]) // parts, 1)
+            chunks = [run["rewards"][i * size : (i + 1) * size] for i in range(parts)]
+            table.add_row(side, str(seed), *(f"{statistics.fmean(chunk):.3f}" for chunk in chunks if chunk))
+    Console(width=110).print(table)
 
 
 def reward_at(run: dict[str, Any], seconds: float) -> float:
