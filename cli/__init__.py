@@ -5,8 +5,11 @@ imports happen inside the commands, so `--help` stays quick. `endings` has the e
 """
 
 import os
+import platform
 import sys
 import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -21,7 +24,7 @@ app = typer.Typer(
     help="Turn the rules, tests and traces of a business domain into RL environments, train a small model on "
     "them, and let evals decide which checkpoint ships.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -47,13 +50,23 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    with_version: Annotated[
+        bool, typer.Option("--version", help="Print this version and those it stands on.")
+    ] = False,
 ) -> None:
-    if version:
-        print(__version__)
+    if with_version:
+        print(f"vertigym {__version__}, Python {platform.python_version()}", *_versions(), sep=", ")
         raise typer.Exit
     if context.invoked_subcommand not in (None, "train"):
         _only_by_itself(str(context.invoked_subcommand))
+
+
+def _versions() -> Iterator[str]:
+    for package in ("torch", "transformers", "vllm"):
+        try:
+            yield f"{package} {version(package)}"
+        except PackageNotFoundError:
+            yield f"{package} not installed"
 
 
 def _only_by_itself(command: str) -> None:

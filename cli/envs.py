@@ -46,14 +46,22 @@ def env_list(as_json: Json = False) -> None:
 
 
 @app.command("show")
-def env_show(id: EnvId, as_json: Json = False) -> None:  # noqa: A002
+def env_show(
+    id: EnvId,  # noqa: A002
+    task: Annotated[str | None, typer.Option(help="Which task. Default: the first.", metavar="TASK")] = None,
+    split: Annotated[
+        Literal["train", "eval", "test"] | None, typer.Option(help="The first task of this split.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show an environment: its tasks by split, and one task with its reference answer."""
     from vertigym import envs
     from vertigym.core.types import SPLITS
 
     spec, env = envs.spec(id), envs.make(id)
-    counts = {split: len(env.tasks.ids(split)) for split in SPLITS}
-    first = next((env.tasks.ids(split)[0] for split in SPLITS if counts[split]), None)
+    ids = {name: env.tasks.ids(name) for name in SPLITS}
+    counts = {name: len(found) for name, found in ids.items()}
+    first = task or next((ids[name][0] for name in ([split] if split else SPLITS) if ids[name]), None)
     if first is None:
         print_json({"id": spec.id, "tasks": counts}) if as_json else print(f"{spec.id}: no tasks")
         return

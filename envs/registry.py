@@ -42,6 +42,7 @@ from vertigym.envs.folders import EnvFolder
 GROUP = "vertigym.environments"
 KINDS = "vertigym.kinds"
 SEARCH_PATH = "VERTIGYM_PATH"
+_HERE = "environments"
 
 # Kind of a folder environment -> the function that opens the folder.
 BUILT_IN_KINDS: dict[str, str] = {
@@ -110,9 +111,11 @@ def is_env_id(id: str) -> bool:  # noqa: A002
 
 
 def ids() -> list[str]:
-    """Every known id, sorted."""
+    """Every known id: of folders first, then built in, then of packages."""
     _discover()
-    return sorted({*_specs, *(found.id for found in _folders())})
+    folders = {found.id for found in _folders()}
+    own = folders | {name for name, found in _specs.items() if found.source == "vertigym"}
+    return sorted(own | set(_specs), key=lambda name: (name not in folders, name not in own, name))
 
 
 def spec(id: str) -> EnvSpec:  # noqa: A002
@@ -132,8 +135,8 @@ def spec(id: str) -> EnvSpec:  # noqa: A002
             return found
     if "/" not in id and _has_module(id):
         return EnvSpec(id, id.partition(":")[0], entry_point=_with_function(id))
-    hint = "; ".join(f"{name} failed to load: {why}" for name, why in _broken.items())
-    raise UnknownNameError("environment", id, ids(), hint)
+    hints = [places(), *(f"{name} failed to load: {why}" for name, why in _broken.items())]
+    raise UnknownNameError("environment", id, ids(), "; ".join(hints))
 
 
 def absolute(id: str) -> str:  # noqa: A002
@@ -144,6 +147,14 @@ def absolute(id: str) -> str:  # noqa: A002
     """
     folder, (name, mark, arguments) = spec(id).folder, id.partition("?")
     return f"{folder.path.resolve() if folder else name}{mark}{arguments}"
+
+
+def places() -> str:
+    """Where environments were looked for, and what would bring more."""
+    paths = os.environ.get(SEARCH_PATH, "")
+    looked = f"Looked among the built-in ones, installed packages, folders under ./{_HERE}"
+    more = "" if find_spec("reasoning_gym") else "; pip install 'vertigym[reasoning-gym]' brings about 100 more"
+    return f"{looked} and {paths or f'${SEARCH_PATH} (unset)'}{more}"
 
 
 def broken() -> dict[str, str]:
@@ -242,7 +253,7 @@ def _load_module(entry_point: str, **kwargs: Any) -> object:
 
 def _folders() -> Iterator[EnvSpec]:
     """Folder environments on the search path."""
-    roots = [Path("environments"), *(Path(p) for p in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if p)]
+    roots = [Path(_HERE), *(Path(p) for p in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if p)]
     for root in roots:
         for file in sorted(root.glob("*/env.toml")):
             try:

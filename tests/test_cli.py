@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from vertigym import __version__
+
 from . import returns
 from .conftest import CommandLine, Ended
 
@@ -60,6 +62,42 @@ def test_env_list_and_show(command: CommandLine) -> None:
     assert "[reference answer of" in shown.out
     data = json.loads(command("env", "show", "vertigym/Returns-v0", "--json").out)
     assert data["tasks"]["eval"] == 300
+
+
+def test_env_list_has_what_is_ours_before_what_packages_bring(command: CommandLine) -> None:
+    Path("environments/z").mkdir(parents=True)
+    Path("environments/z/env.toml").write_text('id = "zoo/Z-v0"\nkind = "rows"\n')
+    listed = [(row["id"], row["source"]) for row in json.loads(command("env", "list", "--json").out)]
+    assert listed[0] == ("zoo/Z-v0", "environments/z")
+    sources = [source for _, source in listed[1:]]
+    assert sources == sorted(sources, key=lambda source: source != "vertigym")
+
+
+def test_env_show_takes_a_split_or_a_task(command: CommandLine) -> None:
+    name = "vertigym/Returns-v0"
+    shown = [
+        json.loads(command("env", "show", name, "--json", *more).out)["example"]["task"]
+        for more in ([], ["--split", "test"])
+    ]
+    assert [task["split"] for task in shown] == ["train", "test"]
+    again = command("env", "show", name, "--json", "--task", shown[1]["id"])
+    assert json.loads(again.out)["example"]["task"] == shown[1]
+    assert "unknown task 'nope'" in one_line(command("env", "show", name, "--task", "nope"))
+
+
+def test_the_version_names_what_it_stands_on(command: CommandLine) -> None:
+    said = command("--version")
+    assert (said.code, command("-h").code) == (0, 0)
+    for name in (f"vertigym {__version__}", "Python 3.", "torch ", "transformers "):
+        assert name in said.out
+
+
+def test_an_unknown_environment_says_where_it_was_looked_for(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VERTIGYM_PATH", "ours")
+    said = one_line(command("env", "show", "nobodys/Own-v0"))
+    assert "Looked among the built-in ones, installed packages, folders under ./environments and ours" in said
 
 
 def test_an_unknown_environment_suggests_the_right_one(command: CommandLine) -> None:
