@@ -126,7 +126,7 @@ def test_nothing_of_an_earlier_job_can_be_read_by_a_later_one(pool: SandboxPool)
         assert pool.run(Job(earlier)).status is Status.OK
     scan = f"""
 import ctypes, gc, os
-backwards = {TOKEN[:30].encode()[::-1]}  # so that the program itself holds no copy of it
+backwards = {TOKEN[:30].encode()[::-1]!r}  # so that the program itself holds no copy of it
 gc.unfreeze()
 pages = {{id(o) & ~0xFFF for o in gc.get_objects()}}
 for o in gc.get_objects(): pages |= {{id(r) & ~0xFFF for r in gc.get_referents(o)}}
