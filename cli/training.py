@@ -14,10 +14,15 @@ from vertigym.cli.evals import champion_report, run_suite_shown
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A run's TOML file.", metavar="CONFIG.toml")],
+    config: Annotated[
+        Path, typer.Argument(help="A run's TOML file, or a recipe of several stages.", metavar="CONFIG.toml")
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Settings on top: steps=20 seed=1.", metavar="[KEY=VALUE]..."),
+        typer.Argument(
+            help="Settings on top: seed=1 optimizer.lr=1e-4; of one stage: stage.grpo.steps=20.",
+            metavar="[KEY=VALUE]...",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[
@@ -140,25 +145,27 @@ def _stop_politely() -> None:
 
 def _plan(config: Path, overrides: Sequence[str], *, as_json: bool, show: bool) -> None:
     """Say what would run."""
-    from vertigym.core.config import load
-    from vertigym.trainer.config import RunConfig
-    from vertigym.trainer.setup import plan
+    from vertigym.trainer.recipe import load_stages, plan_stages
 
-    planned = plan(load(RunConfig, config, overrides))
+    planned = plan_stages(load_stages(config, overrides))
     if show and as_json:
-        print_json(planned)
+        print_json(planned[0] if len(planned) == 1 else planned)
     elif show:
-        table("would run", ("", ""), [(key, str(value)) for key, value in planned.items()])
+        for number, one in enumerate(planned):
+            title = "would run" if not number else "\nthen"
+            table(title, ("", ""), [(key, str(value)) for key, value in one.items()])
 
 
 def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show: bool = True) -> Any:
     """Train, to be shown behind a progress bar."""
-    from vertigym.core.config import load
-    from vertigym.trainer.config import RunConfig
+    from vertigym.trainer.recipe import Stage, load_stages, train_stages
 
-    settings = load(RunConfig, config, overrides)
+    stages = load_stages(config, overrides)
     from vertigym.reports.progress import watched
     from vertigym.trainer import loop
 
-    with watched(settings.steps) if show else contextlib.nullcontext(loop.Progress()) as progress:
-        return loop.train(settings, resume=resume, progress=progress)
+    def watch(stage: Stage) -> contextlib.AbstractContextManager[loop.Progress]:
+        return watched(stage.config.steps, stage.name if len(stages) > 1 else "")
+
+    silent = lambda _: contextlib.nullcontext(loop.Progress())  # noqa: E731
+    return train_stages(stages, resume=resume, watch=watch if show else silent)

@@ -61,8 +61,9 @@ def texts(config: RunConfig, env: envs.Env) -> list[str]:
     return texts
 
 
-def plan(config: RunConfig) -> dict[str, Any]:
-    """Open everything the run needs and describe it; writes nothing.
+def plan(config: RunConfig, first: RunConfig | None = None) -> dict[str, Any]:
+    """Open everything the run needs and describe it; writes nothing. `first`: the stage of a recipe whose
+    model is the first one's.
 
     Raises:
         InputError: as in `train`.
@@ -76,8 +77,9 @@ def plan(config: RunConfig) -> dict[str, Any]:
         stop, context = stop_ids(model.generation_config), context_of(model.config)
         renderer = ChatRenderer(tokenizer, stop=stop, rows=model.get_input_embeddings().weight.shape[0])
     else:
-        renderer = ChatRenderer(tiny.make_tokenizer(texts(config, env), config.tiny))
-        context = config.tiny.context
+        first = first or config
+        renderer = ChatRenderer(tiny.make_tokenizer(texts(first, envs.make(first.env)), first.tiny))
+        context = first.tiny.context
     if config.sft:
         read_jsonl(config.sft.data)
     rows = config.rollout
