@@ -1,5 +1,6 @@
 """Warm starts and recipes from the command line: no Python between an environment and a trained model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from vertigym.core.files import read_jsonl
 
 from .returns import ENV, suite
 from .test_cli import IMPROVES, Run, one_line, run
+from .test_projects import ANSWERED
 
 __all__ = ["run"]
 
@@ -63,3 +65,47 @@ def test_rows_then_a_recipe_then_its_report(run: Run, tmp_path: Path) -> None:
 def test_rows_that_cannot_be_made(run: Run, words: tuple[str, ...], said: str) -> None:
     assert said in one_line(run("env", "rows", *words, "-o", "rows.jsonl"))
     assert not Path("rows.jsonl").exists()
+
+
+def test_start_says_what_it_decided_and_what_is_next(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tickets.csv").write_text(ANSWERED)
+    started = run("start", "tickets.csv", "-o", "desk")
+    assert started.code == 0, started.err
+    assert "local/Tickets-v0 -> desk" in started.out
+    assert "env check: passed" in started.out
+    assert "  vertigym train desk/recipe.toml\n" in started.out
+    assert "env check: with upper and lower case swapped" in started.err, "findings are said"
+    assert run("train", "desk/recipe.toml", "--dry-run").code == 0
+    assert "desk exists: name a new folder" in one_line(run("start", "tickets.csv", "-o", "desk"))
+    whole = json.loads(run("start", "tickets.csv", "-o", "again", "--json").out)
+    assert (whole["id"], whole["check"]["passed"]) == ("local/Tickets-v0", True)
+    assert whole["next"][0] == "vertigym train again/recipe.toml"
+    assert {"what": "answers", "chosen": "texts", "why": "40 different answers, 1 words on average"} in whole[
+        "choices"
+    ]
+
+
+def test_start_fails_where_the_environment_does(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "yes.csv").write_text("question,answer\n" + "".join(f"is it {i},yes\n" for i in range(60)))
+    started = run("start", "yes.csv", "-o", "desk")
+    assert started.code == 1
+    assert "env check: failed" in started.out
+    assert "env check: " in started.err
+    assert (tmp_path / "desk" / "recipe.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("none.csv", "-o", "out"), "none.csv: no such file"),
+        (("tickets.csv",), "Missing option '-o' / '--out'"),
+        (("tickets.csv", "-o", "out", "--id", "Tickets"), "the form is namespace/Name-v0"),
+        (("tickets.csv", "-o", "out", "-m", "nowhere"), "no such folder"),
+        (("tickets.csv", "-o", "tickets.csv"), "exists: name a new folder"),
+        (("tickets.csv", "-o", "/proc/out"), "/proc"),
+    ],
+)
+def test_start_refuses_in_one_line(run: Run, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    (tmp_path / "tickets.csv").write_text(ANSWERED)
+    assert said in one_line(run("start", *words))
+    assert {path.name for path in tmp_path.iterdir()} == {"tickets.csv"}
