@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vertigym.cli.console import Force, Json, note, print_json, show, table
-from vertigym.cli.evals import champion_report, run_suite_shown
+from vertigym.cli.evals import run_suite_shown, saved_report
 
 
 def train(
@@ -39,7 +39,7 @@ def train(
     _stop_politely()
     with join_ranks() as ranks:
         if dry_run:
-            _plan(config, overrides or [], as_json=as_json, show=ranks.leader)
+            _plan(config, overrides or [], resume=resume, as_json=as_json, show=ranks.leader)
             return
         outcome = _train(config, overrides or [], resume=resume, show=ranks.leader)
     promoted = str(outcome.promoted) if outcome.promoted else None
@@ -81,7 +81,8 @@ def rebase(
         raise ConfigError("--train needs --config CONFIG.toml: the run to repeat on the new base")
     loaded = load_suite(suite)
     run = functools.partial(run_suite_shown, loaded, seed=seed)
-    base, old = (champion_report(run, model) for model in (new_base, tuned))
+    known = [saved_report(model) for model in (new_base, tuned)]  # both, before one is played
+    base, old = (report or run(model) for report, model in zip(known, (new_base, tuned), strict=True))
     retrained = None
     if retrain and config:
         _stop_politely()
@@ -143,11 +144,11 @@ def _stop_politely() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _plan(config: Path, overrides: Sequence[str], *, as_json: bool, show: bool) -> None:
+def _plan(config: Path, overrides: Sequence[str], *, resume: bool, as_json: bool, show: bool) -> None:
     """Say what would run."""
     from vertigym.trainer.recipe import load_stages, plan_stages
 
-    planned = plan_stages(load_stages(config, overrides))
+    planned = plan_stages(load_stages(config, overrides), resume=resume)
     if show and as_json:
         print_json(planned[0] if len(planned) == 1 else planned)
     elif show:

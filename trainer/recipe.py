@@ -34,8 +34,8 @@ from vertigym.core.config import Config, parse, read_toml
 from vertigym.core.errors import ConfigError, UnknownNameError
 from vertigym.envs import registry
 from vertigym.learner.ranks import Ranks, join_ranks
-from vertigym.trainer import setup
 from vertigym.trainer.config import RunConfig
+from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import Progress, RunOutcome, train
 from vertigym.trainer.run import Run, is_run
 
@@ -126,13 +126,14 @@ def train_stages(
         return outcome
 
 
-def plan_stages(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+def plan_stages(stages: Sequence[Stage], *, resume: bool = False) -> list[dict[str, Any]]:
     """Open everything that the stages need and describe them; writes nothing.
 
     Raises:
         InputError: as in `train`.
     """
-    found = [setup.plan(stage.config, stages[0].config) for stage in stages]
+    _where_to_begin(stages, resume=resume)
+    found = [plan(stage.config, stages[0].config) for stage in stages]
     for before, stage, planned in zip(stages, stages[1:], found[1:], strict=False):
         planned["model"] = f"{stage.takes} of stage {before.name}"
     return found
