@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 import tomli_w
 
+from vertigym import envs
 from vertigym.core.config import parse
 from vertigym.core.errors import InputError
 from vertigym.core.files import write_jsonl
+from vertigym.envs.chat_rows import chat_rows
 from vertigym.policies import tiny
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import train
 from vertigym.trainer.recipe import load_stages, plan_stages
+from vertigym.trainer.setup import texts
 
 from .returns import ENV, IMPROVES, SHORT, SIZE, suite
 from .test_cli import Run, one_line, run
@@ -122,3 +125,17 @@ def test_an_eval_finds_its_faults_before_it_plays_the_baseline(run: Run, here: P
     said = one_line(run("eval", "suite.toml", "-m", "scripted:expert", "-b", "old.json", "-o", "out"))
     assert "the champion was measured on suite returns another" in said
     assert not Path("out").exists()
+
+
+def test_a_number_of_one_task_is_no_word_because_a_row_repeats_it(here: Path) -> None:
+    """Else the numbers of held-out tasks, which are spelled, are the first that the model ever meets."""
+    Path("desk").mkdir()
+    asked = [{"question": f"where is order {number}", "answer": "shipping"} for number in range(1000, 1040)]
+    write_jsonl(Path("desk/train.jsonl"), asked)
+    files = {"files": {"train": "train.jsonl"}, "reward": {"name": "exact"}}
+    Path("desk/env.toml").write_text(tomli_w.dumps({"id": "a/Desk-v0", "kind": "rows", **files}))
+    env = envs.make("desk")
+    write_jsonl(Path("desk/rows.jsonl"), chat_rows(env).rows)
+    config = parse(RunConfig, table(env="desk", model="tiny", **sft("desk/rows.jsonl")), source="test")
+    tokenizer = tiny.make_tokenizer(texts(config, env), config.tiny)
+    assert [len(tokenizer.encode(word)) for word in ("order", "shipping", "1007")] == [1, 1, 4]

@@ -79,13 +79,13 @@ class Trackers:
                 self._on_note(f"{name} is left out from here on: {type(error).__name__}: {error}")
 
 
-def services(config: TrackingConfig) -> dict[Literal["wandb", "trackio"], Any]:
+def services(config: TrackingConfig) -> dict[Service, Any]:
     """The packages of the services that `config` names.
 
     Raises:
         MissingDependencyError: one is not installed.
     """
-    found: dict[Literal["wandb", "trackio"], Any] = {}
+    found: dict[Service, Any] = {}
     for service in config.to:
         try:
             found[service] = import_module(service)
