@@ -1,4 +1,4 @@
-"""What a rule owner reads: what ships and how much better it is, rules in words, right answers by wrong ones."""
+"""What a rule owner reads: what ships and how much better it is, rules in words, right answers beside wrong."""
 
 from dataclasses import asdict
 from pathlib import Path
