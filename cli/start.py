@@ -47,7 +47,7 @@ def start(
             [(one.what, one.chosen, one.why) for one in found.choices],
         )
         verdict = "passed" if sound else "failed"
-        print(f"\nenv check: {verdict}, {len(found.check.results)} tests of 100 tasks\n\nnext:")
+        print(f"\nenv check: {verdict}, {len(found.check.results)} tests\n\nnext:")
         for command, what in found.next:
             print(f"  {command}\n      {what}")
         for line in found.notes:

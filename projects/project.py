@@ -14,13 +14,14 @@ and said with its reason; `env check` and a dry run of the recipe have tried the
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 from vertigym import envs
-from vertigym.core.errors import ConfigError, DataError, OutputError
+from vertigym.core.errors import ConfigError, DataError, InputError, OutputError
 from vertigym.core.files import whole_folder, write_jsonl, write_text
 from vertigym.core.types import SPLITS
 from vertigym.envs.chat_rows import ChatRows, chat_rows
@@ -81,7 +82,7 @@ def start(file: Path, out: Path, *, id: str = "", model: str = TINY, seed: int =
     name = id.rpartition("/")[2].rpartition("-v")[0].lower()
     if model != TINY and Path(model).exists():
         model = os.path.abspath(model)
-    with whole_folder(out) as beside:
+    with whole_folder(out) as beside, _named_as(out, beside):
         source = read_source(file, id, beside, seed)
         env = envs.make(str(beside / ENVIRONMENT))
         if lacking := [split for split in SPLITS if not env.tasks.ids(split)]:
@@ -95,11 +96,22 @@ def start(file: Path, out: Path, *, id: str = "", model: str = TINY, seed: int =
         for suite in SUITES:
             write_text(beside / f"{suite}.toml", suite_text(name, suite, source.metric, sizes.max_tokens))
         choices = [*source.choices, *_choices(model, rows, sizes, why, source.metric)]
-        checked = check(str(beside / ENVIRONMENT), seed=seed)
+        checked = replace(check(str(beside / ENVIRONMENT), seed=seed), env=id)
         notes = [*source.notes, *env.notes, *_tried(beside / RECIPE)]
         notes += [f"env check: {finding.message} ({finding.advice})" for finding in checked.findings]
         write_text(beside / "README.md", readme_text(name, id, model, choices, notes))
     return Project(id, out, choices, notes, checked, commands(name, model, f"{out}/"))
+
+
+@contextmanager
+def _named_as(out: Path, beside: Path) -> Iterator[None]:
+    """Errors name the folder that was asked for, not the one that is being filled."""
+    try:
+        yield
+    except InputError as error:
+        if str(beside) not in str(error):
+            raise
+        raise DataError(str(error).replace(str(beside), str(out))) from error
 
 
 def _tried(recipe: Path) -> list[str]:

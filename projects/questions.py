@@ -7,6 +7,7 @@ answers differ, none of them says what is right, and all are left out. What is l
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def read_questions(file: Path, seed: int) -> tuple[dict[Split, list[Answered]], 
     left: Counter[str] = Counter()
     found: dict[str, tuple[Answered, str]] = {}
     wrong: set[str] = set()
+    ids: set[str] = set()  # of tasks, which are unique; a column `id` may be a customer's
     for number, row, _ in rows(file):
         read = _answered(row, number)
         if isinstance(read, str):
@@ -42,7 +44,9 @@ def read_questions(file: Path, seed: int) -> tuple[dict[Split, list[Answered]], 
             left["the same question again" if same else "the same question with another answer"] += 1
             wrong |= set() if same else {key}
         else:
-            found[key] = read, str(row.get("split") or "")
+            own = read if read.id not in ids else replace(read, id=f"{read.id}, row {number}")
+            found[key] = own, str(row.get("split") or "")
+            ids.add(own.id)
     for key in wrong:
         del found[key]
         left["the same question with another answer"] += 1

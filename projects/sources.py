@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vertigym.core.errors import ConfigError, DataError
-from vertigym.core.files import read_json, read_text, write_text
+from vertigym.core.files import read_text, write_text
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.formats import FORMATS
 from vertigym.envs.decision.importer import import_decision
@@ -96,18 +96,17 @@ def _keys(file: Path) -> Collection[str]:
 def _is_rules(file: Path) -> bool:
     """Whether it is a decision model, by its name; `.json` also holds logs, so by its nodes."""
     suffix = _suffix(file)
-    if suffix != ".json":
-        return suffix in FORMATS or suffix not in SUFFIXES
-    found = read_json(file)
-    return isinstance(found, dict) and "nodes" in found
+    return "nodes" in _keys(file) if suffix == ".json" else suffix in FORMATS or suffix not in SUFFIXES
 
 
 def _of_rules(file: Path, id: str, project: Path, seed: int) -> Source:  # noqa: A002
     found = import_decision(file, id, project / ENVIRONMENT, rules="hidden", seed=seed)
-    hit = found.rules - len(found.not_hit)
+    hit = f"{found.rules - len(found.not_hit)} of its {found.rules} rules are hit by a case"
     counts = ", ".join(f"{count} {split}" for split, count in found.counts.items())
     choices = [
-        Choice("read as", "a decision model", f"{hit} of its {found.rules} rules are hit by a case"),
+        Choice(
+            "read as", "a decision model", hit if found.rules else "its expressions decide, it has no rules"
+        ),
         Choice("given", ", ".join(found.given), "what its conditions read"),
         Choice("asked for", ", ".join(found.outputs), "what it computes"),
         Choice("tasks", counts, f"cases drawn over {found.patterns} patterns of rules, answered by the engine"),

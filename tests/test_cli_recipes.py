@@ -79,6 +79,7 @@ def test_start_says_what_it_decided_and_what_is_next(run: Run, tmp_path: Path) -
     assert "desk exists: name a new folder" in one_line(run("start", "tickets.csv", "-o", "desk"))
     whole = json.loads(run("start", "tickets.csv", "-o", "again", "--json").out)
     assert (whole["id"], whole["check"]["passed"]) == ("local/Tickets-v0", True)
+    assert whole["check"]["env"] == whole["id"]
     assert whole["next"][0] == "vertigym train again/recipe.toml"
     assert {"what": "answers", "chosen": "texts", "why": "40 different answers, 1 words on average"} in whole[
         "choices"

@@ -136,6 +136,14 @@ def test_a_question_twice_is_one_and_with_two_answers_none(tmp_path: Path) -> No
     } <= set(found.notes)
 
 
+def test_ids_that_repeat_are_made_unique(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "desk.jsonl", [row | {"id": "customer 7"} for row in questions(60)])
+    env = envs.make(str(start(tmp_path / "desk.jsonl", tmp_path / "desk").folder / "environment"))
+    ids = [i for split in SPLITS for i in env.tasks.ids(split)]
+    assert len(set(ids)) == 60
+    assert {"customer 7", "customer 7, row 2"} <= set(ids)
+
+
 def test_splits_of_their_own_are_kept(tmp_path: Path) -> None:
     rows = [
         row | {"split": "test" if i < 30 else "eval" if i < 50 else "train"}
@@ -218,7 +226,7 @@ def test_a_log_with_thumbs_is_judged_by_what_people_accepted(tmp_path: Path) -> 
 
 def test_a_log_that_leaves_a_split_without_tasks_says_why(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "calls.jsonl", log(300, feedback=lambda row: {"thumb": "down"}))
-    with pytest.raises(InputError, match="no reply to their input was accepted"):
+    with pytest.raises(InputError, match=r"desk/environment: .*no reply to their input was accepted"):
         start(tmp_path / "calls.jsonl", tmp_path / "desk")
     assert not (tmp_path / "desk").exists()
 
