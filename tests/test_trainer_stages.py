@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import tomli_w
 
-from vertigym.core.errors import ConfigError, InputError
+from vertigym.core.errors import ConfigError, DataError, InputError
 from vertigym.core.files import read_json, read_jsonl, sha256
 from vertigym.policies.model_source import find_model
 from vertigym.trainer.loop import Progress, RunOutcome
 from vertigym.trainer.recipe import Stage, load_stages, plan_stages, train_stages
+from vertigym.trainer.run import Run
 
 from .returns import ENV, IMPROVES, SHORT, SIZE, rows, suite, warm
 
@@ -108,6 +109,9 @@ def test_a_killed_recipe_goes_on_in_its_stage_to_the_same_bits(
         train_stages(load_stages(file), watch=watch)
     with pytest.raises(ConfigError, match="already holds a run: continue it with --resume"):
         train_stages(load_stages(file))
+    if stage == "warm-start":
+        with pytest.raises(DataError, match=r"its last stage has not begun; look at .*/stages/warm-start"):
+            Run.open(folder / f"killed-{stage}" / "loan")
     monkeypatch.chdir(folder)  # and from any folder
     resumed = train_stages(load_stages(Path(file.name)), resume=True)
     assert weights(resumed.last) == weights(done.last)

@@ -109,7 +109,9 @@ class Run:
             DataError: the folder holds none.
         """
         if not is_run(folder):
-            raise DataError(f"{folder}: no config.toml there; give a run's folder, for example runs/loan")
+            begun = ", ".join(str(file.parent) for file in sorted(folder.glob("stages/*/config.toml")))
+            where = f"its last stage has not begun; look at {begun}" if begun else "for example runs/loan"
+            raise DataError(f"{folder}: no config.toml there; give a run's folder, {where}")
         return cls(folder)
 
     def refuse_changes(self, config: RunConfig) -> None:
