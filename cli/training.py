@@ -39,7 +39,7 @@ def train(
     _stop_politely()
     with join_ranks() as ranks:
         if dry_run:
-            _plan(config, overrides or [], resume=resume, as_json=as_json, show=ranks.leader)
+            ranks.on_leader(lambda: _plan(config, overrides or [], resume=resume, as_json=as_json))
             return
         outcome = _train(config, overrides or [], resume=resume, show=ranks.leader)
     promoted = str(outcome.promoted) if outcome.promoted else None
@@ -144,17 +144,16 @@ def _stop_politely() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _plan(config: Path, overrides: Sequence[str], *, resume: bool, as_json: bool, show: bool) -> None:
+def _plan(config: Path, overrides: Sequence[str], *, resume: bool, as_json: bool) -> None:
     """Say what would run."""
     from vertigym.trainer.recipe import load_stages, plan_stages
 
     planned = plan_stages(load_stages(config, overrides), resume=resume)
-    if show and as_json:
+    if as_json:
         print_json(planned[0] if len(planned) == 1 else planned)
-    elif show:
-        for number, one in enumerate(planned):
-            title = "would run" if not number else "\nthen"
-            table(title, ("", ""), [(key, str(value)) for key, value in one.items()])
+        return
+    for number, one in enumerate(planned):
+        table("\nthen" if number else "would run", ("", ""), [(key, str(value)) for key, value in one.items()])
 
 
 def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show: bool = True) -> Any:
@@ -168,5 +167,4 @@ def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show
     def watch(stage: Stage) -> contextlib.AbstractContextManager[loop.Progress]:
         return watched(stage.config.steps, stage.name if len(stages) > 1 else "")
 
-    silent = lambda _: contextlib.nullcontext(loop.Progress())  # noqa: E731
-    return train_stages(stages, resume=resume, watch=watch if show else silent)
+    return train_stages(stages, resume=resume, **({"watch": watch} if show else {}))

@@ -15,7 +15,7 @@ and said with its reason; `env check` and a dry run of the recipe have tried the
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -82,7 +82,7 @@ def start(file: Path, out: Path, *, id: str = "", model: str = TINY, seed: int =
     name = id.rpartition("/")[2].rpartition("-v")[0].lower()
     if model != TINY and Path(model).exists():
         model = os.path.abspath(model)
-    with whole_folder(out) as beside, _named_as(out, beside):
+    with _without_leftovers(out), whole_folder(out) as beside, _named_as(out, beside):
         source = read_source(file, id, beside, seed)
         env = envs.make(str(beside / ENVIRONMENT))
         if lacking := [split for split in SPLITS if not env.tasks.ids(split)]:
@@ -101,6 +101,19 @@ def start(file: Path, out: Path, *, id: str = "", model: str = TINY, seed: int =
         notes += [f"env check: {finding.message} ({finding.advice})" for finding in checked.findings]
         write_text(beside / "README.md", readme_text(name, id, model, choices, notes))
     return Project(id, out, choices, notes, checked, commands(name, model, f"{out}/"))
+
+
+@contextmanager
+def _without_leftovers(out: Path) -> Iterator[None]:
+    """Where nothing comes of it, the folders above are gone again that were not there."""
+    missing = [folder for folder in out.absolute().parents if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextmanager

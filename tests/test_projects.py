@@ -275,7 +275,7 @@ def test_what_cannot_be_a_project_is_refused_and_leaves_nothing(
     elif text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=said):
-        start(tmp_path / name, tmp_path / "out", **options)
+        start(tmp_path / name, tmp_path / "new" / "out", **options)
     assert {path.name for path in tmp_path.iterdir()} <= {name}
 
 
