@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from vertigym import __version__
-from vertigym.cli import decisions, endings, envs, evals, models, sandboxes, traces, training
+from vertigym.cli import decisions, endings, envs, evals, models, sandboxes, start, traces, training
 from vertigym.core.errors import ConfigError
 from vertigym.core.launched import launched, local_rank
 
@@ -28,7 +28,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (training.train, evals.eval_, evals.compare, training.rebase, training.report, traces.serve):
+for command in (
+    start.start,
+    training.train,
+    evals.eval_,
+    evals.compare,
+    training.rebase,
+    training.report,
+    traces.serve,
+):
     app.command(command.__name__.rstrip("_"))(command)
 for group, name in (
     (envs.app, "env"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vertigym.cli.console import EnvId, Force, Json, note, print_json, table
+from vertigym.cli.console import EnvId, Force, Json, counting, note, print_json, table
 
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run a model's JavaScript in this process, not in a sandbox.")
@@ -28,7 +28,7 @@ Column = Annotated[
         metavar="HEADER=WORDS|FILE.toml",
     ),
 ]
-app = typer.Typer(help="Environments: list, show, new, import, diff, check.", no_args_is_help=True)
+app = typer.Typer(help="Environments: list, show, new, import, rows, diff, check.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -179,6 +179,42 @@ def env_import(
 def _typed(names: Iterable[str], types: Mapping[str, str]) -> str:
     """Fields with their types."""
     return ", ".join(f"{name} ({types[name]})" if name in types else name for name in names)
+
+
+@app.command("rows")
+def env_rows(
+    id: EnvId,  # noqa: A002
+    out: Annotated[Path, typer.Option("-o", "--out", help="JSONL file to write.", metavar="FILE")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="Whose answers: expert (the references), a decision model's file (it decides the cases), or "
+            "old-rules (the older version in the environment's folder, or a derived one).",
+            metavar="expert|old-rules|FILE",
+        ),
+    ] = "expert",
+    split: Annotated[Literal["train", "eval", "test"], typer.Option(help="Which tasks.")] = "train",
+    tasks: Annotated[int | None, typer.Option("-n", "--tasks", min=1, help="At most this many.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn or derived.")] = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write an environment's tasks with answers as chat rows, which `algorithm = "sft"` imitates."""
+    from vertigym import envs
+    from vertigym.core.files import claim, write_jsonl
+    from vertigym.envs.chat_rows import chat_rows
+
+    claim(out, force=force)
+    with counting("playing") as advance:
+        found = chat_rows(envs.make(id), policy, split=split, most=tasks, seed=seed, on_done=advance)
+    write_jsonl(out, found.rows)
+    if found.left_out:
+        note(f"{found.left_out} tasks were left out: {found.reason}")
+    if as_json:
+        print_json({"rows": len(found.rows), "mean": found.mean, "left_out": found.left_out, "file": str(out)})
+        return
+    earned = "could not be scored" if found.mean is None else f"earn {found.mean:.3f} on average"
+    print(f"{out}: {len(found.rows)} chats by {policy}, which {earned}")
 
 
 @app.command("diff")

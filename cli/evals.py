@@ -57,8 +57,10 @@ def eval_(
     from vertigym.core.files import claim, write_json
     from vertigym.evals.evidence import shortfalls
     from vertigym.evals.gate import decide
+    from vertigym.evals.rehearsal import rehearse
     from vertigym.evals.runner import rescore as score_again
     from vertigym.evals.suite import load_suite, shortened, task_list
+    from vertigym.policies.load import source_of
 
     if resume and not out:
         raise ConfigError("--resume needs -o DIR: the folder of the eval to go on with")
@@ -71,13 +73,16 @@ def eval_(
         claim(out / "report.json", force=force or resume)
     loaded = shortened(load_suite(suite), tasks=tasks, samples=samples)
     run = functools.partial(run_suite_shown, loaded, seed=seed, concurrency=concurrency, rpm=rpm)
-    for line in shortfalls(loaded, task_list(loaded)) if not no_gate else ():
-        note(line)
-    champion = None if no_gate else champion_report(run, baseline)
-    if champion is None and not no_gate and any(gate.paired for gate in loaded.gate):
+    if baseline is None and not no_gate and any(gate.paired for gate in loaded.gate):
         raise ConfigError(
             f"suite {loaded.name} compares with a champion: name one with -b, or only measure with --no-gate"
         )
+    source, listed = source_of(model) if model else None, task_list(loaded)
+    known = None if no_gate or baseline is None else saved_report(baseline)
+    rehearse(loaded, listed, known, source.name if source else model)
+    for line in shortfalls(loaded, listed) if not no_gate else ():
+        note(line)
+    champion = run(baseline) if baseline and not no_gate and not known else known
     report = score_again(loaded, rescore, out=out) if rescore else run(model, out=out, resume=resume)
     decision = decide(loaded, report, champion) if loaded.gate and not no_gate else None
     if out and decision:
@@ -105,16 +110,20 @@ def compare(
         print_json(found.model_dump(mode="json")) if as_json else show(comparison_tables(found))
 
 
-def champion_report(run: Any, baseline: str | None) -> Any:
-    """The baseline's report: read where `baseline` is one, made by `run` where it is a model."""
-    from vertigym.evals.report import Report
+def saved_report(baseline: str) -> Any:
+    """The report that `baseline` names; None where it names a model.
 
-    if baseline is None:
-        return None
+    Raises:
+        DataError: neither, or no report.
+    """
+    from vertigym.evals.report import Report
+    from vertigym.policies.load import source_of
+
     path = Path(baseline)
     if path.suffix == ".json" or (path / "report.json").is_file():
         return Report.load(path)
-    return run(baseline)
+    source_of(baseline)
+    return None
 
 
 def run_suite_shown(

@@ -10,14 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from vertigym.cli.console import Force, Json, note, print_json, show, table
-from vertigym.cli.evals import champion_report, run_suite_shown
+from vertigym.cli.evals import run_suite_shown, saved_report
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A run's TOML file.", metavar="CONFIG.toml")],
+    config: Annotated[
+        Path, typer.Argument(help="A run's TOML file, or a recipe of several stages.", metavar="CONFIG.toml")
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Settings on top: steps=20 seed=1.", metavar="[KEY=VALUE]..."),
+        typer.Argument(
+            help="Settings on top: seed=1 optimizer.lr=1e-4; of one stage: stage.grpo.steps=20.",
+            metavar="[KEY=VALUE]...",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[
@@ -34,7 +39,7 @@ def train(
     _stop_politely()
     with join_ranks() as ranks:
         if dry_run:
-            _plan(config, overrides or [], as_json=as_json, show=ranks.leader)
+            ranks.on_leader(lambda: _plan(config, overrides or [], resume=resume, as_json=as_json))
             return
         outcome = _train(config, overrides or [], resume=resume, show=ranks.leader)
     promoted = str(outcome.promoted) if outcome.promoted else None
@@ -76,7 +81,8 @@ def rebase(
         raise ConfigError("--train needs --config CONFIG.toml: the run to repeat on the new base")
     loaded = load_suite(suite)
     run = functools.partial(run_suite_shown, loaded, seed=seed)
-    base, old = (champion_report(run, model) for model in (new_base, tuned))
+    known = [saved_report(model) for model in (new_base, tuned)]  # both, before one is played
+    base, old = (report or run(model) for report, model in zip(known, (new_base, tuned), strict=True))
     retrained = None
     if retrain and config:
         _stop_politely()
@@ -138,27 +144,27 @@ def _stop_politely() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _plan(config: Path, overrides: Sequence[str], *, as_json: bool, show: bool) -> None:
+def _plan(config: Path, overrides: Sequence[str], *, resume: bool, as_json: bool) -> None:
     """Say what would run."""
-    from vertigym.core.config import load
-    from vertigym.trainer.config import RunConfig
-    from vertigym.trainer.setup import plan
+    from vertigym.trainer.recipe import load_stages, plan_stages
 
-    planned = plan(load(RunConfig, config, overrides))
-    if show and as_json:
-        print_json(planned)
-    elif show:
-        table("would run", ("", ""), [(key, str(value)) for key, value in planned.items()])
+    planned = plan_stages(load_stages(config, overrides), resume=resume)
+    if as_json:
+        print_json(planned[0] if len(planned) == 1 else planned)
+        return
+    for number, one in enumerate(planned):
+        table("\nthen" if number else "would run", ("", ""), [(key, str(value)) for key, value in one.items()])
 
 
 def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show: bool = True) -> Any:
     """Train, to be shown behind a progress bar."""
-    from vertigym.core.config import load
-    from vertigym.trainer.config import RunConfig
+    from vertigym.trainer.recipe import Stage, load_stages, train_stages
 
-    settings = load(RunConfig, config, overrides)
+    stages = load_stages(config, overrides)
     from vertigym.reports.progress import watched
     from vertigym.trainer import loop
 
-    with watched(settings.steps) if show else contextlib.nullcontext(loop.Progress()) as progress:
-        return loop.train(settings, resume=resume, progress=progress)
+    def watch(stage: Stage) -> contextlib.AbstractContextManager[loop.Progress]:
+        return watched(stage.config.steps, stage.name if len(stages) > 1 else "")
+
+    return train_stages(stages, resume=resume, **({"watch": watch} if show else {}))

@@ -41,16 +41,16 @@ def reference_text(task: Task) -> str:
     return task.answer if isinstance(task.answer, str) else json.dumps(task.answer, ensure_ascii=False)
 
 
-def expert() -> Scripted:
-    """Writes the reference answer; where the task holds `actions`, the next of them."""
-    return Scripted(_next_action)
+def expert(reference: Callable[[Task], Sequence[str] | None] = lambda _: None) -> Scripted:
+    """Writes what `reference` knows of a task, an action a turn; else the task's `actions`, or its answer."""
 
+    def next_action(prompt: Prompt) -> str:
+        task = _task(prompt)
+        actions = reference(task) or task.info.get("actions") or [reference_text(task)]
+        done = _replies(prompt.messages) - _replies(task.messages())
+        return str(actions[min(done, len(actions) - 1)])
 
-def _next_action(prompt: Prompt) -> str:
-    task = _task(prompt)
-    actions: Sequence[str] = task.info.get("actions") or [reference_text(task)]
-    done = _replies(prompt.messages) - _replies(task.messages())
-    return actions[min(done, len(actions) - 1)]
+    return Scripted(next_action)
 
 
 def _replies(messages: Sequence[Message]) -> int:

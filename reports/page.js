@@ -3,6 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const STEP = 40; // rollouts listed at once
+const MAIN = ["reward", "loss", "groups_with_variance", "entropy", "truncated", "unscored"];
 const state = { outcome: "", slice: "", text: "", colour: "log-prob", shown: STEP };
 let data = JSON.parse(document.getElementById("data").textContent);
 
@@ -33,15 +34,16 @@ function draw() {
   const open = [...document.querySelectorAll("details[open][data-key]")].map((node) => node.dataset.key);
   const place = window.scrollY;
   document.getElementById("page").replaceChildren(
-    header(), verdict(),
+    header(), verdict(), ...(data.top && data.top.length ? [facts(data.top)] : []),
+    ...(data.rules || []).map((table) => section(table.title, tabular(table))),
     ...(data.curves.some((curve) => curve.eval) ? [section("Evals", curves(true))] : []),
     ...(data.gates.length ? [section("Gates", ...data.gates.map(gate))] : []),
     ...data.heat.map((map) => section(map.title, heat(map))),
     ...data.tables.map((table) => section(table.title, tabular(table))),
-    ...(data.curves.some((curve) => !curve.eval) ? [section("Training", curves(false))] : []),
+    ...(data.curves.some((curve) => !curve.eval) ? [training()] : []),
     ...(data.lengths ? [section("Lengths and calibration", el("div", { class: "grid wide" }, lengths(), calibration()))] : []),
     ...(data.rollouts.length ? [section("Rollouts", browser())] : []),
-    section("What was measured", el("dl", { class: "card" }, ...data.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
+    section("What was measured", facts(data.facts)),
   );
   for (const node of document.querySelectorAll("details[data-key]")) node.open = open.includes(node.dataset.key);
   window.scrollTo(0, place);
@@ -62,13 +64,20 @@ function verdict() {
   return el("div", { class: `verdict ${tone(passed)}`, id: "verdict" }, el("b", {}, word), el("p", {}, text));
 }
 
-function curves(ofEvals) {
-  const chosen = data.curves.filter((curve) => curve.eval === ofEvals && curve.points.length);
+const facts = (rows) => el("dl", { class: "card" }, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+function training() { // what is read first, and the rest folded
+  const first = (curve) => MAIN.includes(curve.name);
+  const rest = data.curves.filter((curve) => !curve.eval && !first(curve) && curve.points.length).length;
+  return section("Training", curves(false, first), rest ? el("details", { "data-key": "training" },
+    el("summary", {}, `${rest} more metrics`), curves(false, (curve) => !first(curve))) : null);
+}
+function curves(ofEvals, wanted = () => true) {
+  const chosen = data.curves.filter((curve) => curve.eval === ofEvals && curve.points.length && wanted(curve));
   return el("div", { class: ofEvals ? "grid wide" : "grid" }, ...chosen.map((curve) =>
     el("div", { class: "card" }, el("span", {}, curve.name), " ",
-      el("span", { class: "dim" }, number(curve.points.at(-1)[1])), chart(curve.points, ofEvals))));
+      el("span", { class: "dim" }, number(curve.points.at(-1)[1])), chart(curve.points, ofEvals, curve.marked || []))));
 }
-function chart(points, dots) {
+function chart(points, dots, marked) {
   const [W, H, L, B] = [420, dots ? 190 : 130, 40, 18];
   const xs = points.map((p) => p[0]);
   const ys = points.flatMap((p) => [p[1], p[2], p[3]]).filter((y) => y !== null && y !== undefined);
@@ -88,8 +97,8 @@ function chart(points, dots) {
     svg("text", { x: L, y: H - 2 }, String(x0)), svg("text", { x: W - 8, y: H - 2, "text-anchor": "end" }, `step ${x1}`),
     band.length ? svg("polygon", { class: "band", points: band.map(([x, y]) => `${X(x)},${Y(y)}`).join(" ") }) : null,
     svg("polyline", { class: "curve", points: line }),
-    ...(dots ? points.map((p) => svg("circle", { class: "dot", cx: X(p[0]), cy: Y(p[1]), r: 3.2 },
-      svg("title", {}, `step ${p[0]}: ${number(p[1])} [${number(p[2])}, ${number(p[3])}]`))) : []));
+    ...(dots ? points.map((p) => svg("circle", { class: marked.includes(p[0]) ? "good" : "dot", cx: X(p[0]), cy: Y(p[1]), r: marked.includes(p[0]) ? 5 : 3.2 },
+      svg("title", {}, `step ${p[0]}: ${number(p[1])} [${number(p[2])}, ${number(p[3])}]${marked.includes(p[0]) ? ", promoted" : ""}`))) : []));
 }
 
 function gate(row) {
@@ -193,8 +202,9 @@ function browser() {
   const count = el("span", { class: "dim", id: "count" });
   const fill = () => {
     const rows = matching();
-    const part = data.rollouts.length < data.rollouts_in_all ? `; the page holds ${data.rollouts.length} of ${data.rollouts_in_all}` : "";
-    count.textContent = `${rows.length} rollouts${part}`;
+    const held = data.rollouts.reduce((sum, row) => sum + (row.count || 1), 0);
+    const part = held < data.rollouts_in_all ? `; the page holds ${held} of ${data.rollouts_in_all}` : "";
+    count.textContent = `${rows.reduce((sum, row) => sum + (row.count || 1), 0)} rollouts${part}`;
     list.replaceChildren(...rows.slice(0, state.shown).map(rollout),
       ...(rows.length > state.shown ? [el("button", { onclick: () => { state.shown += STEP; fill(); } }, `${rows.length - state.shown} more`)] : []));
   };
@@ -215,10 +225,11 @@ function rollout(row) {
   const kind = kindOf(row);
   const last = row.messages.findLast((message) => message.role === "assistant");
   const body = el("div");
+  const filled = () => { if (node.open && !body.childNodes.length) body.append(...turns(row).filter((part) => part !== null)); };
   const key = `${row.env}/${row.task}/${row.sample}/${row.step}/${row.advantage}`;
-  const node = el("details", { class: "rollout", "data-key": key, ontoggle: () => { if (node.open && !body.childNodes.length) body.append(...turns(row)); } },
+  const node = el("details", { class: "rollout", "data-key": key, ontoggle: filled },
     el("summary", {},
-      el("span", { class: `tag ${row.score === null ? "" : tone(row.outcome ? row.outcome === "won" : row.score >= 1)}` }, kind), el("span", {}, row.task),
+      el("span", { class: `tag ${row.score === null ? "" : tone(row.outcome ? row.outcome === "won" : row.score >= 1)}` }, row.count > 1 ? `${kind} × ${row.count}` : kind), el("span", {}, row.task),
       el("span", { class: "dim" }, row.reason || (last ? last.text : "")),
       el("span", {}, row.score === null ? "" : `score ${number(row.score, 2)}`), el("span", { class: "dim" }, `${row.tokens} tok`)),
     body);
@@ -229,9 +240,18 @@ function turns(row) {
   if (row.advantage !== null) notes.unshift(`advantage ${number(row.advantage, 2)}`);
   const head = el("p", { class: "dim" }, notes.join(" · "));
   if (state.colour === "loss mask" && row.stream) return [head, ...row.stream.map(stream)];
-  return [head, ...row.messages.map((message) =>
+  return [head, row.fields ? answer(row.fields) : null, ...row.messages.map((message) =>
     el("div", { class: `turn ${message.role}` }, el("small", {}, message.role), text(message, row),
       ...(message.tools || []).map((call) => el("pre", {}, `call ${JSON.stringify(call.function || call, null, 1)}`))))];
+}
+function answer(fields) { // the right answer beside the model's: what differs, and how much is the same
+  const differing = fields.filter((field) => !field.same);
+  const cell = (value) => el("td", { class: "left" }, value === null ? el("span", { class: "dim" }, "not there") : value);
+  const same = fields.length - differing.length;
+  return el("div", { class: "scroll answer" }, el("table", {},
+    el("tr", {}, el("th", {}, ""), el("th", { class: "left" }, "the model wrote"), el("th", { class: "left" }, "right is")),
+    ...differing.map((field) => el("tr", { class: "differs" }, el("td", {}, field.name), cell(field.wrote), cell(field.right)))),
+    same ? el("p", { class: "dim" }, `${same} of ${fields.length} fields the same: ${fields.filter((field) => field.same).map((field) => field.name).join(", ")}`) : null);
 }
 function stream(runs) { // every token of a segment; those that carry a loss are marked
   const mark = (trained) => ([piece, logprob]) => el("span", {

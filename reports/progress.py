@@ -14,10 +14,10 @@ _SHOWN = ("reward", "loss", "entropy", "groups_with_variance")
 
 
 @contextmanager
-def watched(steps: int) -> Iterator[Watch]:
+def watched(steps: int, stage: str = "") -> Iterator[Watch]:
     """Callbacks for `train` that draw a bar of `steps` and print each verdict above it."""
     columns = (
-        TextColumn("step"),
+        TextColumn(f"{stage} step".lstrip(), markup=False),
         MofNCompleteColumn(),
         BarColumn(),
         TimeRemainingColumn(),
@@ -38,7 +38,9 @@ def watched(steps: int) -> Iterator[Watch]:
             for name, score in gated_metrics(report).items()
         )
         verdict = f"  {found.verdict}: {found.reason}" if found.verdict else ""
-        bar.console.print(f"step {found.step}  {scores}{verdict}", markup=False, highlight=False)
+        bar.console.print(
+            f"{stage} step {found.step}  {scores}{verdict}".lstrip(), markup=False, highlight=False
+        )
 
     def on_note(text: str) -> None:
         bar.console.print(text, markup=False, highlight=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 from vertigym.core.types import Message, Segment
 from vertigym.evals.sample_records import SampleRecord, sampled_turns
+from vertigym.reports.before_after import answer_fields, grouped
 
 BUDGET = 10_000_000  # characters of rollouts on one page
 TOKENS = 600  # tokens shown one by one in a turn; the rest stays plain text
@@ -51,16 +52,20 @@ class Rollouts:
         self.all = list(rollouts)
         self._tokenizer = tokenizer
 
-    def shown(self, budget: int = BUDGET) -> list[Json]:
-        """As many as fit the page: those not scored, lost and won first, then wrong ones, then the others."""
+    def shown(self, budget: int = BUDGET, answers: Mapping[str, str] | None = None) -> list[Json]:
+        """As many as fit the page: not scored, lost and won ones first, then wrong ones, then the others. Those
+        that say the same in a task are one row. `answers`: the right ones by task, set beside wrong ones."""
         rows, spent = [], 0
         for rollout in sorted(self.all, key=_interest):
             row = self._row(rollout)
             spent += len(json.dumps(row))
             if spent > budget:
                 break
+            right = (answers or {}).get(rollout.task)
+            if right is not None and rollout.score is not None and rollout.score < 1 and rollout.messages:
+                row["fields"] = answer_fields(rollout.messages[-1]["content"], right)
             rows.append(row)
-        return rows
+        return grouped(rows)
 
     def _row(self, rollout: RolloutView) -> Json:
         return {

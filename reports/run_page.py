@@ -5,7 +5,7 @@ Read are `promoted.json`, `gates.jsonl`, `metrics.jsonl`, `evals/SUITE/step-*.js
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import jsonable
 from vertigym.evals.gate import Decision
 from vertigym.evals.report import Report
+from vertigym.reports.before_after import gain_text, rule_table
 from vertigym.reports.page import (
     facts,
     gate_row,
@@ -28,6 +29,8 @@ from vertigym.reports.page import (
     verdict_of,
 )
 from vertigym.reports.rollout_view import Rollouts, calibration, from_run, lengths, tokenizer_of
+from vertigym.reports.run_summary import gated_metrics
+from vertigym.trainer.explained_run import ExplainedRun, explain, first_stage
 from vertigym.trainer.run import Run, is_run, read_rows, step_of
 
 Json = dict[str, Any]
@@ -67,24 +70,30 @@ def run_data(folder: Path, *, live: bool = False) -> Json:
         for name, files in run.eval_files().items()
     }
     metrics, gates, promoted = run.metrics(), run.gates(), run.promotion()
-    rollouts = _rollouts(run)
+    rollouts, explained = _rollouts(run), explain(run)
     last = [reports[max(reports)] for reports in suites.values()]
+    ships = [reports.get(promoted["step"] if promoted else max(reports)) for reports in suites.values()]
+    pairs = [(_start_of(run, name), after) for name, after in zip(suites, ships, strict=True) if after]
+    rules = [rule_table(before, after, explained.rules) for before, after in pairs]
     return {
         "title": f"run {folder.name}",
         "verdict": _verdict(promoted, gates, suites),
+        "top": _top(run, explained, promoted, pairs),
         "facts": [("run", str(folder)), ("steps", str(len(metrics)))]
         + [fact for report in last[:1] for fact in facts(report, None)],
+        "rules": [table for table in rules if table],
         "tables": [metric_table(report) | {"title": f"Last eval on {report.suite}"} for report in last],
-        "curves": _eval_curves(suites) + _metric_curves(metrics),
+        "curves": _eval_curves(suites, {row["step"] for row in gates if row["verdict"] == "promoted"})
+        + _metric_curves(metrics),
         "gates": [
             gate_row(_decision(decision, folder), row["step"], row["verdict"])
             for row in gates
             for decision in row["decisions"]
         ],
-        "heat": [found for reports in suites.values() for found in _heat(reports, promoted)],
+        "heat": [found for reports in suites.values() for found in _heat(reports, promoted, explained.rules)],
         "calibration": calibration(rollouts.all),
         "lengths": lengths(rollouts.all),
-        "rollouts": rollouts.shown(),
+        "rollouts": rollouts.shown(answers=explained.answers({one.task for one in rollouts.all})),
         "rollouts_in_all": len(rollouts.all),
         "live": live,
     }
@@ -155,19 +164,48 @@ def _verdict(
     return verdict_of(None, "no decision yet", "; ".join(first))
 
 
-def _eval_curves(suites: Mapping[str, Mapping[int, Report]]) -> list[Json]:
-    """Each suite's score over the steps, with its interval."""
+def _start_of(run: Run, suite: str) -> Report | None:
+    """The suite's report on what the whole recipe started from, if it was measured on the same tasks."""
+    own, first = (one.eval_file(suite, 0) for one in (run, first_stage(run)))
+    found = [Report.load(file) for file in (first, own) if file.exists()]
+    same = [report for report in found if report.suite_hash == found[-1].suite_hash]
+    return same[0] if same else None
+
+
+def _top(
+    run: Run,
+    explained: ExplainedRun,
+    promoted: Mapping[str, Any] | None,
+    pairs: Sequence[tuple[Report | None, Report]],
+) -> list[tuple[str, str]]:
+    """What a reader wants to know first, by name and value."""
+    gains = "; ".join(gain_text(before, after) for before, after in pairs if before)
+    rows = [
+        ("environment", explained.env),
+        ("started from", explained.model),
+        ("date", pairs[0][1].started[:10] if pairs else ""),
+        ("ships", str(run.folder / promoted["checkpoint"]) if promoted else "nothing: the champion stays"),
+        ("start → shipped" if promoted else "start → last", gains),
+        ("next", f"vertigym serve {run.folder}" if promoted else ""),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _eval_curves(suites: Mapping[str, Mapping[int, Report]], promoted: Collection[int]) -> list[Json]:
+    """What each suite's gates are on, over the steps, with its interval; promoted steps are marked."""
     return [
         {
-            "name": f"{name}: score",
+            "name": f"{name}: {metric}",
             "points": [
-                [step, report.score.mean, report.score.low, report.score.high]
+                [step, found.mean, found.low, found.high]
                 for step, report in sorted(reports.items())
-                if report.score.mean is not None
+                if (found := gated_metrics(report)[metric]).mean is not None
             ],
             "eval": True,
+            "marked": sorted(promoted),
         }
         for name, reports in suites.items()
+        for metric in gated_metrics(next(iter(reports.values())))
     ]
 
 
@@ -186,11 +224,16 @@ def _metric_curves(rows: Sequence[Json]) -> list[Json]:
     ]
 
 
-def _heat(reports: Mapping[int, Report], promoted: Mapping[str, Any] | None) -> list[Json]:
+def _heat(
+    reports: Mapping[int, Report], promoted: Mapping[str, Any] | None, rules: Mapping[str, str]
+) -> list[Json]:
     steps = sorted(reports)
     shipped = promoted["step"] if promoted else None
     marked = steps.index(shipped) if shipped in steps else None
-    return heat([reports[step] for step in steps], [str(step) for step in steps], marked)
+    found = heat([reports[step] for step in steps], [str(step) for step in steps], marked)
+    for row in (row for one in found for row in one["rows"]):
+        row["label"] = rules.get(row["label"], row["label"])
+    return found
 
 
 def _rollouts(run: Run) -> Rollouts:

@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "learner": {"core", "kernels", "policies"},
     "trainer": {"core", "envs", "policies", "rollouts", "evals", "learner"},
     "reports": {"core", "evals", "trainer"},
+    "projects": {"core", "rewards", "decisions", "traces", "envs", "policies", "trainer"},
 }
 ALLOWED["cli"] = set(ALLOWED)
 

@@ -24,8 +24,8 @@ from vertigym.evals.report import Report
 from vertigym.policies.model_folder import load_model
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rewards.rubric import Rubric
-from vertigym.trainer import setup
 from vertigym.trainer.config import RunConfig
+from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import Progress, RunOutcome, train
 
 from .returns import ENV, IMPROVES, SHORT, rows, suite, warm
@@ -280,12 +280,12 @@ def test_too_many_unscored_episodes_end_the_run_with_the_reason(
 
 
 def test_dry_run_opens_everything_and_writes_nothing(start: Start, tmp_path: Path) -> None:
-    plan = setup.plan(start.config(tmp_path))
-    assert plan["samples a step"] == 24
-    assert plan["suites"] == ["returns"]
+    planned = plan(start.config(tmp_path))
+    assert planned["samples a step"] == 24
+    assert planned["suites"] == ["returns"]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="model"):
-        setup.plan(start.config(tmp_path, model="no/such/folder"))
+        plan(start.config(tmp_path, model="no/such/folder"))
 
 
 @pytest.mark.parametrize("model", ["tiny", "a folder"])
@@ -298,8 +298,8 @@ def test_dry_run_names_prompts_that_are_too_long(model: str, start: Start, tmp_p
         (tmp_path / "model" / "config.json").write_text(json.dumps(config))
         (tmp_path / "model" / "manifest.json").unlink()
         model, most = str(tmp_path / "model"), {"rollout": most["rollout"]}
-    assert setup.plan(start.config(tmp_path))["long prompts"] == []
-    (found,) = setup.plan(start.config(tmp_path, model=model, **most))["long prompts"]
+    assert plan(start.config(tmp_path))["long prompts"] == []
+    (found,) = plan(start.config(tmp_path, model=model, **most))["long prompts"]
     assert re.match(
         r"training: \d+ of \d+ prompts leave less than max_tokens = 950 of the context of 1000, and an answer "
         r"that is cut there is not scored: \S+ \(\d+ tokens\), \S+ \(\d+ tokens\), \S+ \(\d+ tokens\), …",

@@ -19,6 +19,7 @@ from vertigym.core.errors import ConfigError
 from vertigym.core.types import Policy
 from vertigym.evals.evidence import shortfalls
 from vertigym.evals.gate import combine, decide
+from vertigym.evals.rehearsal import rehearse
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite, load_suite, task_list
@@ -142,7 +143,8 @@ def open_suites(config: EvalConfig | None) -> list[Suite]:
     """The suites named in [eval], with their tasks tried.
 
     Raises:
-        ConfigError: two have one name, or one has no gate. InputError: a file or an environment is missing.
+        ConfigError: two have one name, or one has no gate, or names what is not there. InputError: a file or an
+            environment is missing.
     """
     suites = [load_suite(path) for path in config.suites] if config else []
     names = [suite.name for suite in suites]
@@ -151,5 +153,5 @@ def open_suites(config: EvalConfig | None) -> list[Suite]:
     for suite in suites:
         if not suite.gate:
             raise ConfigError(f'suite {suite.name} has no [[gate]]: add one, for example rule = "improves"')
-        task_list(suite)
+        rehearse(suite, task_list(suite))
     return suites

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from vertigym.core.types import Task
 from vertigym.envs.env import Env
 from vertigym.evals.suite import Suite, task_list
+from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
 from vertigym.rollouts.rollout import prompt_length
 from vertigym.trainer.config import RunConfig
@@ -29,6 +30,16 @@ def long_prompts(
         tasks = [(listed.envs[one.env], one.task) for one in listed.tasks]
         found.append(_sentence(f"suite {suite.name}", tasks, renderer, context, suite.sampling.max_tokens))
     return [sentence for sentence in found if sentence]
+
+
+def long_rows(samples: Sequence[TrainingSample], context: int) -> list[str]:
+    """The same for rows to imitate."""
+    long = sorted((length for one in samples if (length := len(one.token_ids)) > context), reverse=True)
+    if not long:
+        return []
+    return [
+        f"[sft]: {len(long)} of {len(samples)} rows are longer than the context of {context}, up to {long[0]}"
+    ]
 
 
 def _sentence(

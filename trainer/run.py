@@ -93,17 +93,10 @@ class Run:
             DataError: there is no such run. ConfigError: the config differs from the run's.
         """
         run = cls(config.output / config.name)
-        stored = run.folder / "config.toml"
-        if not stored.exists():
+        if not is_run(run.folder):
             raise DataError(f"{run.folder} holds no run to resume: start it without --resume")
         run._clear_leftovers()
-        before = {k: v for k, v in read_toml(stored).items() if k != "environment"}
-        now = _plain(config)
-        if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
-            raise ConfigError(
-                f"{run.folder}: cannot resume with another {', '.join(changed)}: "
-                "give the run's own config, or start a run under another name"
-            )
+        run.refuse_changes(config)
         checkpoint = run._last_sound_checkpoint()
         run._cut_back(verify(checkpoint) if checkpoint else -1)
         return run, checkpoint
@@ -116,8 +109,23 @@ class Run:
             DataError: the folder holds none.
         """
         if not is_run(folder):
-            raise DataError(f"{folder}: no config.toml there; give a run's folder, for example runs/loan")
+            begun = ", ".join(str(file.parent) for file in sorted(folder.glob("stages/*/config.toml")))
+            where = f"its last stage has not begun; look at {begun}" if begun else "for example runs/loan"
+            raise DataError(f"{folder}: no config.toml there; give a run's folder, {where}")
         return cls(folder)
+
+    def refuse_changes(self, config: RunConfig) -> None:
+        """
+        Raises:
+            ConfigError: the config differs from the run's.
+        """
+        stored = read_toml(self.folder / "config.toml")
+        before, now = {k: v for k, v in stored.items() if k != "environment"}, _plain(config)
+        if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
+            raise ConfigError(
+                f"{self.folder}: cannot resume with another {', '.join(changed)}: "
+                "give the run's own config, or start a run under another name"
+            )
 
     def named_model(self, role: str) -> str:
         """The run's `model` or `teacher` as it was resolved when the run began."""

@@ -1,4 +1,4 @@
-"""What a run starts from: a model to train, the text that a tiny one is made from, and what would run."""
+"""What a run starts from: a model to train, the text that a tiny one is made from, and what samples."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,20 +9,15 @@ from typing import Any
 from vertigym import envs
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl
-from vertigym.core.types import SPLITS
-from vertigym.policies import tiny
-from vertigym.policies.chat import ChatRenderer
-from vertigym.policies.engine import Engine, stop_ids
+from vertigym.policies.engine import Engine
 from vertigym.policies.lora import merged_state
-from vertigym.policies.model_folder import context_of, load_model
+from vertigym.policies.model_folder import load_model
 from vertigym.policies.model_source import find_model
 from vertigym.policies.registry import EngineSetup, find_engine
 from vertigym.policies.scripted import reference_text
 from vertigym.rollouts.ray_backend import open_workers
 from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
 from vertigym.trainer.config import RunConfig
-from vertigym.trainer.gatekeeper import evidence, open_suites
-from vertigym.trainer.prompt_lengths import long_prompts
 from vertigym.trainer.sft import chat
 
 
@@ -43,7 +38,8 @@ def models_of(config: RunConfig) -> dict[str, str]:
 
 
 def texts(config: RunConfig, env: envs.Env) -> list[str]:
-    """What a tiny model's tokenizer is made from: the training tasks, their answers, and the rows of [sft].
+    """What a tiny model's tokenizer is made from: the training tasks, their answers, and what rows of [sft] add
+    (a number that one task has is not to become a word because a row repeats it).
 
     Raises:
         ConfigError: the environment has no training tasks.
@@ -57,42 +53,19 @@ def texts(config: RunConfig, env: envs.Env) -> list[str]:
     if config.sft:
         data = config.sft.data
         rows = enumerate(read_jsonl(data), 1)
-        texts += [m["content"] for number, row in rows for m in chat(row, f"{data}:{number}")]
+        shown = [m["content"] for number, row in rows for m in chat(row, f"{data}:{number}")]
+        known = set(texts)
+        texts += [text for text in shown if text not in known]
     return texts
 
 
-def plan(config: RunConfig) -> dict[str, Any]:
-    """Open everything the run needs and describe it; writes nothing.
-
-    Raises:
-        InputError: as in `train`.
+def refuse_other_tokens(teacher: str, tokenizer: Any, policys: Any) -> None:
     """
-    env = envs.make(config.env)
-    suites = open_suites(config.eval)
-    names = models_of(config)
-    loaded = {role: load_model(find_model(name).folder) for role, name in names.items() if name != "tiny"}
-    if "model" in loaded:
-        model, tokenizer = loaded["model"]
-        stop, context = stop_ids(model.generation_config), context_of(model.config)
-        renderer = ChatRenderer(tokenizer, stop=stop, rows=model.get_input_embeddings().weight.shape[0])
-    else:
-        renderer = ChatRenderer(tiny.make_tokenizer(texts(config, env), config.tiny))
-        context = config.tiny.context
-    if config.sft:
-        read_jsonl(config.sft.data)
-    rows = config.rollout
-    return {
-        "run": str(config.output / config.name),
-        "environment": config.env,
-        "tasks": {split: len(env.tasks.ids(split)) for split in SPLITS},
-        **names,
-        "algorithm": config.algorithm,
-        "steps": config.steps,
-        "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,
-        "suites": [suite.name for suite in suites],
-        "gates": evidence(config, suites),
-        "long prompts": long_prompts(config, env, suites, renderer, context),
-    }
+    Raises:
+        ConfigError: the teacher's tokens are not the policy's.
+    """
+    if tokenizer.get_vocab() != policys.get_vocab():
+        raise ConfigError(f"distill.teacher {teacher}: its tokenizer is not the policy's")
 
 
 def engine_elsewhere(

@@ -44,10 +44,7 @@ class SFT:
         self._learner, self._engine, self._on_note = learner, engine, on_note
         self._mismatch = MismatchProbe(learner, engine, RolloutConfig(max_tokens=_PROBE_TOKENS))
         self._batch, self._first = batch, True
-        rows = enumerate(read_jsonl(data), 1)
-        self._samples = [one for n, row in rows for one in _samples(row, engine.renderer, f"{data}:{n}")]
-        if not self._samples:
-            raise DataError(f"{data}: no rows to train on")
+        self._samples = read_samples(data, engine.renderer)
         self._order = Shuffled(len(self._samples), seed, "sft")
 
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
@@ -71,6 +68,19 @@ def _negative_log_likelihood(
     logp_T: Tensor, _: Tensor | None, __: Batch
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     return -logp_T.sum(), {}
+
+
+def read_samples(data: Path, renderer: ChatRenderer) -> list[TrainingSample]:
+    """What the rows of a file teach.
+
+    Raises:
+        DataError: it is missing, has no rows, or one that is no chat or that the template cannot render.
+    """
+    rows = enumerate(read_jsonl(data), 1)
+    samples = [one for n, row in rows for one in _samples(row, renderer, f"{data}:{n}")]
+    if not samples:
+        raise DataError(f"{data}: no rows to train on")
+    return samples
 
 
 def chat(row: Any, where: str) -> list[Message]:

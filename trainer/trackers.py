@@ -79,6 +79,21 @@ class Trackers:
                 self._on_note(f"{name} is left out from here on: {type(error).__name__}: {error}")
 
 
+def services(config: TrackingConfig) -> dict[Service, Any]:
+    """The packages of the services that `config` names.
+
+    Raises:
+        MissingDependencyError: one is not installed.
+    """
+    found: dict[Service, Any] = {}
+    for service in config.to:
+        try:
+            found[service] = import_module(service)
+        except ImportError:
+            raise MissingDependencyError(service, service, f"tracking.to {service}") from None
+    return found
+
+
 def open_trackers(
     config: TrackingConfig,
     name: str,
@@ -93,11 +108,7 @@ def open_trackers(
         MissingDependencyError: a service's package. RunError: a service that cannot be opened.
     """
     trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(folder / "tensorboard")}
-    for service in config.to:
-        try:
-            module = import_module(service)
-        except ImportError:
-            raise MissingDependencyError(service, service, f"tracking.to {service}") from None
+    for service, module in services(config).items():
         try:
             with redirect_stdout(sys.stderr):  # standard output is for what was asked for, `--json` say
                 trackers[service] = _SERVICES[service](module, config.project, name, folder, settings)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from vertigym import envs
-from vertigym.core.errors import ConfigError, RunError
+from vertigym.core.errors import RunError
 from vertigym.learner.critic import Critic
 from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.learner import Learner
@@ -217,8 +217,7 @@ class TrainingSession:
         """
         name = self.run.named_model("teacher")
         model, tokenizer = load_model(find_model(name).folder)
-        if tokenizer.get_vocab() != self.engine.tokenizer.get_vocab():
-            raise ConfigError(f"distill.teacher {name}: its tokenizer is not the policy's")
+        setup.refuse_other_tokens(name, tokenizer, self.engine.tokenizer)
         return self._learner(model)
 
     def _starting_model(self) -> Path:

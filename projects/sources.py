@@ -1,0 +1,171 @@
+"""What a file of a team is (rules, questions and answers, a log of calls), and the environment it becomes."""
+
+import csv
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vertigym.core.errors import ConfigError, DataError
+from vertigym.core.files import read_text, write_text
+from vertigym.core.types import SPLITS, Split
+from vertigym.decisions.formats import FORMATS
+from vertigym.envs.decision.importer import import_decision
+from vertigym.envs.logged.source import at, verdict
+from vertigym.projects.answer_kinds import Answered, AnswerKind, kind_of, write_environment
+from vertigym.projects.questions import ANSWER, QUESTION, read_questions
+from vertigym.traces.config import ImportConfig
+from vertigym.traces.importer import import_traces
+from vertigym.traces.reading import SUFFIXES, rows
+from vertigym.traces.records import read_traces
+
+ENVIRONMENT = "environment"
+_TRUTH = ("feedback.edit", "label")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One thing that was decided for the user, and why."""
+
+    what: str
+    chosen: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What became of a file: choices, notes, and the metric that says how good an answer is."""
+
+    metric: str
+    choices: Sequence[Choice]
+    notes: Sequence[str] = ()
+
+
+def read_source(file: Path, id: str, project: Path, seed: int) -> Source:  # noqa: A002
+    """Make the environment of a file, in the folder `environment` of the project.
+
+    Raises:
+        InputError: there is no such file, it is none of what can be read, or says too little.
+    """
+    if file.is_dir():
+        raise DataError(f"{file}: is a folder; give one file: rules, questions and answers, or a log of calls")
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    if why := _questions_by(file):
+        return _of_questions(file, why, id, project, seed)
+    if _is_rules(file):
+        return _of_rules(file, id, project, seed)
+    return _of_log(file, id, project)
+
+
+def _suffix(file: Path) -> str:
+    return (file.with_suffix("") if file.suffix == ".gz" else file).suffix.lower()
+
+
+def _questions_by(file: Path) -> str:
+    """The columns of questions and answers, where the file has both.
+
+    Raises:
+        DataError: it has them, but they are not separated as its name says.
+    """
+    suffix = _suffix(file)
+    if suffix not in SUFFIXES or (suffix == ".json" and _is_rules(file)):
+        return ""
+    mark = {".csv": ",", ".tsv": "\t"}.get(suffix, "")
+    for separator in (mark, *";\t,|") if mark and file.suffix != ".gz" else ("",):
+        names = _header(file, separator) if separator else _keys(file)
+        question = next((name for name in QUESTION if name in names), "")
+        if question and ANSWER in names:
+            if separator != mark:
+                raise DataError(
+                    f"{file}: its columns are separated by {separator!r}: separate them by {mark!r}"
+                )
+            return f"it has the columns {question} and {ANSWER}"
+    return ""
+
+
+def _header(file: Path, separator: str) -> Sequence[str]:
+    """The first line of a table."""
+    return next(csv.reader([read_text(file).partition("\n")[0]], delimiter=separator), [])
+
+
+def _keys(file: Path) -> Collection[str]:
+    """The columns of the first row."""
+    return next((row.keys() for _, row, _ in rows(file) if isinstance(row, dict)), ())
+
+
+def _is_rules(file: Path) -> bool:
+    """Whether it is a decision model, by its name; `.json` also holds logs, so by its nodes."""
+    suffix = _suffix(file)
+    return "nodes" in _keys(file) if suffix == ".json" else suffix in FORMATS or suffix not in SUFFIXES
+
+
+def _of_rules(file: Path, id: str, project: Path, seed: int) -> Source:  # noqa: A002
+    found = import_decision(file, id, project / ENVIRONMENT, rules="hidden", seed=seed)
+    hit = f"{found.rules - len(found.not_hit)} of its {found.rules} rules are hit by a case"
+    counts = ", ".join(f"{count} {split}" for split, count in found.counts.items())
+    choices = [
+        Choice(
+            "read as", "a decision model", hit if found.rules else "its expressions decide, it has no rules"
+        ),
+        Choice("given", ", ".join(found.given), "what its conditions read"),
+        Choice("asked for", ", ".join(found.outputs), "what it computes"),
+        Choice("tasks", counts, f"cases drawn over {found.patterns} patterns of rules, answered by the engine"),
+        Choice("rules", "hidden", "the model is to know them, so that prompts stay short"),
+    ]
+    notes = [*found.warnings, *(f"rule {f.rule} ({f.text}): {f.kind}, {f.reason}" for f in found.findings)]
+    notes += [f"no case was found for rule {rule} ({text})" for rule, text in found.not_proven]
+    return Source("exact", choices, notes)
+
+
+def _of_questions(file: Path, why: str, id: str, project: Path, seed: int) -> Source:  # noqa: A002
+    splits, left = read_questions(file, seed)
+    return _of_answers("questions and answers", why, id, project, splits, left)
+
+
+def _of_log(file: Path, id: str, project: Path) -> Source:  # noqa: A002
+    """A log is cleaned, and judged by the labels or the edits in it, or by what people accepted."""
+    report = import_traces([file], project / "traces", ImportConfig())
+    lost = {f"{step.name}: {step.said}": step.rows_in - step.rows_out for step in report.steps}
+    cleaned = {reason: count for reason, count in lost.items() if count}
+    splits: dict[Split, list[Answered]] = {split: [] for split in SPLITS}
+    said = 0
+    for split in SPLITS:
+        for trace in read_traces(project / "traces" / f"{split}.jsonl"):
+            said += verdict(trace) is not None
+            truth = str(at(trace, _TRUTH) or "").strip()
+            if truth:
+                cluster = trace.cluster or trace.customer
+                splits[split].append(Answered(trace.id, trace.messages, truth, cluster))
+    if all(splits.values()):
+        return _of_answers("a log", "calls have labels or edits", id, project, splits, cleaned)
+    if not said:
+        raise ConfigError(
+            f"{file}: nothing in it says what is right: a log of calls takes labels, edits, thumbs or "
+            "outcomes (docs/traces.md); a table of questions and answers has columns of these names"
+        )
+    write_text(project / ENVIRONMENT / "env.toml", f'id = "{id}"\nkind = "outcome"\ntraces = "../traces"\n')
+    why = f"people accepted, or sent back, the answers of {said} calls"
+    return Source("score", [Choice("read as", "a log", why)], _left(cleaned))
+
+
+def _of_answers(
+    what: str,
+    why: str,
+    id: str,  # noqa: A002
+    project: Path,
+    splits: dict[Split, list[Answered]],
+    left: Mapping[str, int],
+) -> Source:
+    kind: AnswerKind = kind_of([row.answer for part in splits.values() for row in part])
+    write_environment(project / ENVIRONMENT, id, kind, splits)
+    counts = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
+    choices = [
+        Choice("read as", what, why),
+        Choice("answers", f"{kind.name}s", kind.why),
+        Choice("tasks", counts, "equal questions are one; what belongs together is on one side"),
+    ]
+    return Source(kind.metric, choices, [*_left(left), *([kind.note] if kind.note else [])])
+
+
+def _left(counts: Mapping[str, int]) -> list[str]:
+    return [f"{count} rows left out: {reason}" for reason, count in counts.items()]

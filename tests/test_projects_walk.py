@@ -1,0 +1,52 @@
+"""A team's first day: from its file to a checkpoint that passed its gate, in four commands, without an edit."""
+
+import subprocess
+import sys
+from pathlib import Path
+from shutil import copy
+
+import pytest
+
+from vertigym.core.files import read_json
+from vertigym.evals.report import Report
+
+from .test_projects import LENDER, questions, write_csv
+
+pytestmark = pytest.mark.slow
+
+
+def walk(folder: Path, file: str) -> tuple[Report, str]:
+    """`start`, then the commands that it prints, as they are; the report of the release and the page."""
+    started = _run(folder, "vertigym", "start", file, "-o", "project")
+    next_ = [line.split() for line in started.splitlines() if line.startswith("  vertigym ")]
+    assert len(next_) == 3
+    for command in next_:
+        _run(folder, *command)
+    release = folder / "project" / "release"
+    assert read_json(release / "decision.json")["passed"]
+    return Report.load(release), (folder / "project" / "report.html").read_text()
+
+
+def _run(folder: Path, *command: str) -> str:
+    words = [sys.executable, "-m", *command]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_lender_with_a_table_of_rules(tmp_path: Path) -> None:
+    copy(LENDER, tmp_path)
+    report, page = walk(tmp_path, "loans.csv")
+    assert len(report.rows) == 500
+    exact = report.metrics["exact"]["all"].mean
+    assert exact is not None
+    assert exact > 0.9
+    assert "<html" in page
+
+
+def test_a_support_desk_with_answered_questions(tmp_path: Path) -> None:
+    write_csv(tmp_path / "tickets.csv", questions(900))
+    report, _ = walk(tmp_path, "tickets.csv")
+    right = report.metrics["right"]["all"].mean
+    assert right is not None
+    assert right > 0.9
