@@ -4,26 +4,30 @@ Only plain data is compared, so nothing of the program runs here.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from vertigym.core.errors import SandboxError
 from vertigym.rewards.code_tests import (
     PROTOCOLS,
     Asserts,
+    Case,
     Cases,
     ExitStatus,
     InOut,
     Programs,
     Tests,
+    arguments_of,
     data,
-    data_each,
     unasserted,
 )
 from vertigym.sandboxes import JobOutcome, Reply, Status
 from vertigym.sandboxes.contract import safe_text
-from vertigym.sandboxes.tagged_json import shown
+from vertigym.sandboxes.data_forms import Record
+from vertigym.sandboxes.tagged_json import Array, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +88,16 @@ def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
 
 
 def same(expected: Any, got: Any, *, rel: float = 1e-6, abs: float = 1e-9) -> bool:  # noqa: A002
-    """Equal in type, structure and value, all the way down; floats to within `rel` or `abs`; NaN equals NaN.
-    Only plain data is compared, so nothing of the program runs."""
+    """Equal in type, structure and value, all the way down; floats to within `rel` or `abs`; NaN equals NaN; a
+    named tuple is also the tuple that it is. Only plain data is compared, so nothing of the program runs."""
+    if type(expected) is tuple and isinstance(got, tuple):
+        got = tuple(got)
     if type(expected) is not type(got):
         return False
     if isinstance(expected, float):
         both_nan = math.isnan(expected) and math.isnan(got)
         return both_nan or math.isclose(expected, got, rel_tol=rel, abs_tol=abs)
-    if isinstance(expected, (list, tuple)):
+    if isinstance(expected, (list, tuple, deque)):
         pairs = zip(expected, got, strict=False)
         return len(expected) == len(got) and all(same(e, g, rel=rel, abs=abs) for e, g in pairs)
     if isinstance(expected, dict):
@@ -100,6 +106,14 @@ def same(expected: Any, got: Any, *, rel: float = 1e-6, abs: float = 1e-9) -> bo
         )
     if isinstance(expected, (set, frozenset)):
         return _same_keys(expected, got)
+    if isinstance(expected, Record):
+        named = expected.kind_of_record == got.kind_of_record
+        return named and same(expected.fields_of_record, got.fields_of_record, rel=rel, abs=abs)
+    if isinstance(expected, Array):
+        alike = (expected.dtype, expected.shape) == (got.dtype, got.shape)
+        return alike and same(expected.items, got.items, rel=rel, abs=abs)
+    if isinstance(expected, Decimal) and expected.is_nan():
+        return bool(got.is_nan())
     return bool(expected == got)
 
 
@@ -130,14 +144,39 @@ def _judge_cases(tests: Cases, outcome: JobOutcome) -> list[str]:
     notes = []
     for index, case in enumerate(tests.cases):
         reply = outcome.result[index] if index < len(outcome.result) else None
-        expected = data(case.expected)
-        if reply is not None and not reply.error and same(expected, reply.value, rel=tests.rel, abs=tests.abs):
-            notes.append("")
-            continue
-        named = [f"{name}={shown(value)}" for name, value in data_each(case.kwargs).items()]
-        written = ", ".join([*map(shown, data(case.args)), *named])
-        notes.append(_short(f"{tests.entry}({written}): expected {shown(expected)}, {_came(reply, outcome)}"))
+        right = reply is not None and _as_expected(tests, case, reply)
+        wanted = f"{_written(tests.entry, case)}: expected {_wanted(case)}, "
+        notes.append("" if right else _short(wanted + _came(reply, outcome)))
     return notes
+
+
+def _as_expected(tests: Cases, case: Case, reply: Reply) -> bool:
+    if case.raises or reply.error:
+        named = reply.error == case.raises
+        return named and case.message in (None, reply.message)
+    expected = data(case.expected) if case.after is None else [data(case.expected), data(case.after)]
+    if case.after is not None and "expected" not in case.model_fields_set and isinstance(reply.value, list):
+        return same(expected[1], reply.value[-1], rel=tests.rel, abs=tests.abs)
+    return same(expected, reply.value, rel=tests.rel, abs=tests.abs)
+
+
+def _wanted(case: Case) -> str:
+    if case.raises:
+        return case.raises + (f": {case.message}" if case.message is not None else "")
+    after = f" and the arguments to become {shown(data(case.after))}" if case.after is not None else ""
+    return shown(data(case.expected)) + after
+
+
+def _written(name: str, case: Case) -> str:
+    """The call, or the calls, as one would write them."""
+    given = arguments_of(case)
+    first = _one_call(name, given.args, given.kwargs)
+    return "; ".join([first, *(f".{_one_call(*one)}" for one in given.calls)])
+
+
+def _one_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    named = [f"{key}={shown(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join([*map(shown, args), *named])})"
 
 
 def _judge_asserts(tests: Asserts, outcome: JobOutcome) -> list[str]:
