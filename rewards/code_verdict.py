@@ -146,7 +146,7 @@ def _judge_cases(tests: Cases, outcome: JobOutcome) -> list[str]:
         reply = outcome.result[index] if index < len(outcome.result) else None
         right = reply is not None and _as_expected(tests, case, reply)
         wanted = f"{_written(tests.entry, case)}: expected {_wanted(case)}, "
-        notes.append("" if right else _short(wanted + _came(reply, outcome)))
+        notes.append("" if right else wanted + _came(reply, outcome))
     return notes
 
 
@@ -186,7 +186,7 @@ def _judge_asserts(tests: Asserts, outcome: JobOutcome) -> list[str]:
         if reply is not None and not reply.error:
             notes.append("")
         else:
-            notes.append(_short(f"{source.strip()}: {_came(reply, outcome)}"))
+            notes.append(f"{source.strip()}: {_came(reply, outcome)}")
     return notes
 
 
@@ -195,7 +195,7 @@ def _judge_run(run: InOut, outcome: JobOutcome) -> str:
         return ""
     ended = "" if outcome.status is Status.OK else f" ({_came(None, outcome)})"
     given, wanted, printed = map(shown, (run.stdin, run.stdout, outcome.stdout))
-    return _short(f"input {given}: expected {wanted}, printed {printed}{ended}")
+    return f"input {given}: expected {wanted}, printed {printed}{ended}"
 
 
 def _came(reply: Reply | None, outcome: JobOutcome) -> str:
@@ -218,7 +218,3 @@ def _loads(outcome: JobOutcome, kind: str) -> bool:
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().split("\n")]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 500 else text[:497] + "..."

@@ -1,4 +1,4 @@
-"""Tasks of code tests over all protocols, written from templates, and three kinds of wrong programs for each."""
+"""Tasks of code tests over all protocols, and three kinds of wrong programs for each."""
 
 import ast
 import re
@@ -148,16 +148,17 @@ TEMPLATES: list[Template] = [
     ),
     (
         "a sequence of calls",
-        "class Account:\n    def __init__(self, b): self.b = b + N\n    def put(self, x):\n"
-        "        self.b += x\n        return self.b\n    def take(self, x):\n        self.b -= x\n        return self.b",
+        "class Account:\n    def __init__(self, b): self.b = b + N\n"
+        "    def put(self, x):\n        self.b += x\n        return self.b\n"
+        "    def take(self, x):\n        self.b -= x\n        return self.b",
         lambda n: _cases(
             "Account", {"args": [1], "calls": [["put", [2]], ["take", [1]]], "expected": [n + 3, n + 2]}
         ),
     ),
     (
         "objects as arguments",
-        "class Node:\n    def __init__(self, v, next=None): self.v, self.next = v, next\ndef f(head):\n    t = N\n"
-        "    while head: t, head = t + head.v, head.next\n    return t",
+        "class Node:\n    def __init__(self, v, next=None): self.v, self.next = v, next\n"
+        "def f(head):\n    t = N\n    while head: t, head = t + head.v, head.next\n    return t",
         lambda n: _asserts("f, class Node", f"assert f(Node(1, Node(2))) == {n + 3}"),
     ),
     (

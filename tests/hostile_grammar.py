@@ -193,7 +193,7 @@ import signal, socket, struct, subprocess, sys, threading, time
 _hook = lambda: None
 YES = {{'__eq__': lambda s, o: True, '__ne__': lambda s, o: False, '__hash__': id, '__repr__': lambda s: 1 / 0}}
 """
-# A class, a callback, changed arguments, a generator, a coroutine around `solve`; an object that says yes to all.
+# A class, a callback, changed arguments, a generator, a coroutine around `solve`; an object that says yes.
 BESIDE = """
 class Box:
     def __init__(self, x): self.x = x

@@ -22,6 +22,7 @@ from vertigym.rewards.code_tests import parse_tests
 from vertigym.sandboxes import JobLimits
 
 BUILT_IN = Path(__file__).parent / "tasks"
+_LONGEST_NOTE = 500  # characters of a failure that a policy sees
 _FORMATS = {"humaneval": formats.humaneval, "mbpp": formats.mbpp, "stdin": formats.stdin_programs}
 
 
@@ -66,7 +67,8 @@ class RepairEnv(CodeEnv):
         if checked.all_pass:
             return Turn(score=self.judge(action))
         self._last = action
-        failures = "\n".join(f"- {note}" for note in checked.notes if note) or f"- {checked.status}"
+        notes = [note if len(note) <= _LONGEST_NOTE else note[:_LONGEST_NOTE] + "..." for note in checked.notes]
+        failures = "\n".join(f"- {note}" for note in notes if note) or f"- {checked.status}"
         content = f"{sum(checked.passed)} of {len(checked.passed)} public tests pass.\n{failures}\n\nTry again."
         return Turn(messages=[{"role": "user", "content": content}])
 

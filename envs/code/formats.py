@@ -75,7 +75,9 @@ def _humaneval_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
                 "kind": "asserts",
                 "setup": before + setup,
                 "tests": tests,
-                "exports": {"candidate": entry, entry: entry},
+                "exports": {
+                    name: export(entry, _parse(prompt), [row["test"]]) for name in ("candidate", entry)
+                },
             },
         },
         split=split(row["task_id"]),
@@ -85,11 +87,12 @@ def _humaneval_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
 
 def _mbpp_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
     tests, program = row["test_list"], _parse(row["code"])
-    defined = [node.name for node in program.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    defined = [node.name for node in program.body if isinstance(node, _DEFINITIONS)]
     # The tests were written to run below the program, and may use what it imports.
     imports = [ast.unparse(node) for node in program.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    used = {node.id for test in tests for node in ast.walk(_parse(test)) if isinstance(node, ast.Name)}
-    exports = {name: name for name in defined if name in used}
+    setup = "\n".join([*imports, *row.get("test_imports", [row.get("test_setup_code", "")])])
+    used = {n.id for test in [setup, *tests] for n in ast.walk(_parse(test)) if isinstance(n, ast.Name)}
+    exports = {name: export(name, program, [setup, *tests]) for name in defined if name in used}
     entry = next(iter(exports), defined[-1] if defined else "")
     name = f"mbpp/{row['task_id']}"
     return Task(
@@ -102,7 +105,7 @@ def _mbpp_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
             "before": "",
             "tests": {
                 "kind": "asserts",
-                "setup": "\n".join([*imports, *row.get("test_imports", [row.get("test_setup_code", "")])]),
+                "setup": setup,
                 "tests": tests,
                 "exports": exports,
             },
@@ -110,6 +113,21 @@ def _mbpp_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
         split=split(name),
         cluster=name,
     )
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def export(name: str, program: ast.Module, tests: list[str]) -> str:
+    """How tests reach what a program defines (`rewards.code_tests.Asserts`): a class under test, an exception,
+    a function that a test calls for what it does to its arguments, or a function."""
+    for node in program.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            raised = any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
+            return f"exception {name}" if raised else f"class {name}"
+    statements = (node.value for test in tests for node in ast.walk(_parse(test)) if isinstance(node, ast.Expr))
+    called = (one.func for one in statements if isinstance(one, ast.Call))
+    return f"changes {name}" if any(isinstance(one, ast.Name) and one.id == name for one in called) else name
 
 
 def _program_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
