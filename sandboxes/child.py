@@ -36,6 +36,7 @@ def main() -> int:
     """Run the payload; the exit status."""
     payload = json.loads(_read(PAYLOAD))
     os.close(PAYLOAD)
+    tagged_json.Array.native = True
     return run(payload, emit)
 
 

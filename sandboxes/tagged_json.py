@@ -17,6 +17,8 @@ module runs inside and outside the sandbox and imports the standard library only
 """
 
 import json
+import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -27,6 +29,7 @@ from vertigym.sandboxes.data_forms import FORMS, Record, form_of, made
 Refer = Callable[[Any], Any]  # an object -> the body of its reference, or None; and back
 MAX_DEPTH = 200
 MAX_ITEMS = 100_000
+_NUMBERS = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)")
 _EXACT = 1 << 53
 _SHOWN_BITS = 1000
 _MOST_COLLISIONS = 100
@@ -52,7 +55,10 @@ class Iterated(list[Any]):
 
 
 class Array:
-    """A NumPy array as data: dtype name, shape, nested list."""
+    """A NumPy array as data: dtype name, shape, nested list. Inside a sandbox (`native`), where NumPy is
+    imported, arrays of numbers are made again instead."""
+
+    native = False
 
     def __init__(self, dtype: str, shape: tuple[int, ...], items: Any) -> None:
         self.dtype, self.shape, self.items = dtype, shape, items
@@ -237,7 +243,7 @@ def _decode_tag(tag: str, body: Any, depth: int, refer: Refer | None) -> Any:
             return complex(real, imaginary)
         case "array":
             dtype, shape, items = body
-            return Array(str(dtype), tuple(int(side) for side in shape), _decode(items, depth, refer))
+            return _array(str(dtype), tuple(int(side) for side in shape), _decode(items, depth, refer))
         case "ref":
             return refer(body) if refer else Opaque("a reference")
         case "opaque":
@@ -245,6 +251,13 @@ def _decode_tag(tag: str, body: Any, depth: int, refer: Refer | None) -> Any:
     if tag not in FORMS:
         raise ValueError(f"unknown tag {tag[:40]!r}")
     return made(tag, _decode(body, depth, refer))
+
+
+def _array(dtype: str, shape: tuple[int, ...], items: Any) -> Any:
+    numpy = sys.modules.get("numpy") if Array.native else None
+    if numpy is None or not _NUMBERS.fullmatch(dtype):
+        return Array(dtype, shape, items)
+    return numpy.array(items, dtype=dtype).reshape(shape)
 
 
 def _spread(keys: list[Any]) -> list[Any]:

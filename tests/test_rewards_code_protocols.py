@@ -135,3 +135,15 @@ def test_a_reference_is_nothing_outside_the_channel() -> None:
 def test_a_case_that_expects_nothing_is_refused_in_one_line(case: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"cases\.0"):
         parse_tests({"kind": "cases", "entry": "f", "cases": [case]})
+
+
+def test_arrays_are_arrays_on_both_sides() -> None:
+    program = "import numpy as np\ndef f(x): return 2 * x.astype(float)"
+    test = "import numpy as np\nr = f(np.array([[1, 2], [3, 4]]))\nassert r.sum() == 20 and r.dtype == float"
+    with SandboxPool(size=1, profiles={"numpy": ["numpy"]}) as pool:
+        verifier = Verifier(pool, profile="numpy", cache=0)
+        asserts = parse_tests({"kind": "asserts", "tests": [test], "exports": {"f": "f"}})
+        assert verifier.check(program, asserts).passed == (True,)
+        given, wanted = {"array": ["int64", [2], [1, 2]]}, {"array": ["float64", [2], [2.0, 4.0]]}
+        cases = {"kind": "cases", "entry": "f", "cases": [{"args": [given], "expected": wanted}]}
+        assert verifier.check(program, parse_tests(cases)).passed == (True,)
