@@ -59,13 +59,17 @@ class Case(Config):
 
 
 class Cases(Config):
-    """Calls of `entry` and what they must return, to within `rel` and `abs` for floats."""
+    """Calls of `entry` and what they must return, to within `rel` and `abs` for floats. `as_json`: the expected
+    values were written as JSON, which has no tuples, and only texts for keys; what comes back is compared as it
+    would be written.
+    """
 
     kind: Literal["cases"] = "cases"
     entry: str
     cases: list[Case] = Field(min_length=1)
     rel: float = Field(1e-6, ge=0)
     abs: float = Field(1e-9, ge=0)
+    as_json: bool = False
 
 
 class Asserts(Config):
@@ -89,10 +93,11 @@ class InOut(Config):
 
 
 class Programs(Config):
-    """Runs of the whole program."""
+    """Runs of the whole program. `numbers`: words that are numbers are compared by value (`1.50` is `1.5`)."""
 
     kind: Literal["programs"] = "programs"
     runs: list[InOut] = Field(min_length=1)
+    numbers: bool = False
 
 
 class ExitStatus(Config):

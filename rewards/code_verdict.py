@@ -4,6 +4,7 @@ Only plain data is compared, so nothing of the program runs here.
 """
 
 import math
+import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from vertigym.sandboxes import JobOutcome, Reply, Status
 from vertigym.sandboxes.contract import safe_text
 from vertigym.sandboxes.data_forms import Record
 from vertigym.sandboxes.tagged_json import Array, shown
+
+_PLAIN_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
         case Asserts():
             notes = _judge_asserts(tests, outcomes[0])
         case Programs():
-            notes = [_judge_run(run, outcome) for run, outcome in zip(tests.runs, outcomes, strict=True)]
+            notes = [_judge_run(tests, run, o) for run, o in zip(tests.runs, outcomes, strict=True)]
         case ExitStatus():
             ok = outcomes[0].status is Status.OK
             notes = ["" if ok else (outcomes[0].stdout + outcomes[0].stderr)[-2000:] or "failed"]
@@ -157,6 +160,8 @@ def _as_expected(tests: Cases, case: Case, reply: Reply) -> bool:
     expected = data(case.expected) if case.after is None else [data(case.expected), data(case.after)]
     if case.after is not None and "expected" not in case.model_fields_set and isinstance(reply.value, list):
         return same(expected[1], reply.value[-1], rel=tests.rel, abs=tests.abs)
+    if tests.as_json:
+        return same(_as_json(expected), _as_json(reply.value), rel=tests.rel, abs=tests.abs)
     return same(expected, reply.value, rel=tests.rel, abs=tests.abs)
 
 
@@ -190,8 +195,12 @@ def _judge_asserts(tests: Asserts, outcome: JobOutcome) -> list[str]:
     return notes
 
 
-def _judge_run(run: InOut, outcome: JobOutcome) -> str:
-    if outcome.status is Status.OK and _lines(outcome.stdout) == _lines(safe_text(run.stdout)):
+def _judge_run(tests: Programs, run: InOut, outcome: JobOutcome) -> str:
+    printed_lines, wanted_lines = _lines(outcome.stdout), _lines(safe_text(run.stdout))
+    if outcome.status is Status.OK and (
+        printed_lines == wanted_lines
+        or (tests.numbers and [*map(_words, printed_lines)] == [*map(_words, wanted_lines)])
+    ):
         return ""
     ended = "" if outcome.status is Status.OK else f" ({_came(None, outcome)})"
     given, wanted, printed = map(shown, (run.stdin, run.stdout, outcome.stdout))
@@ -214,6 +223,22 @@ def _loads(outcome: JobOutcome, kind: str) -> bool:
     if outcome.failure is None:
         return bool(outcome.result) or kind in ("programs", "exit-status") or outcome.status is Status.OK
     return kind == "programs" and outcome.failure.error not in ("SyntaxError", "IndentationError", "TabError")
+
+
+def _words(line: str) -> list[Any]:
+    """The words of a line, those that are numbers by value."""
+    return [Decimal(word) if _PLAIN_NUMBER.fullmatch(word) else word for word in line.split()]
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON would make of a value: lists of tuples, texts of keys."""
+    if isinstance(value, Array):
+        return value.items
+    if type(value) is int and abs(value) < 1 << 53:
+        return float(value)  # JSON has one kind of number
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else shown(key): _as_json(item) for key, item in value.items()}
+    return [*map(_as_json, value)] if isinstance(value, (list, tuple, deque)) else value
 
 
 def _lines(text: str) -> list[str]:
