@@ -27,7 +27,7 @@ from vertigym.rewards.code_tests import (
 )
 from vertigym.sandboxes import JobOutcome, Reply, Status
 from vertigym.sandboxes.contract import safe_text
-from vertigym.sandboxes.data_forms import Record
+from vertigym.sandboxes.data_forms import DataRecord
 from vertigym.sandboxes.tagged_json import Array, shown
 
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?")
@@ -109,7 +109,7 @@ def same(expected: Any, got: Any, *, rel: float = 1e-6, abs: float = 1e-9) -> bo
         )
     if isinstance(expected, (set, frozenset)):
         return _same_keys(expected, got)
-    if isinstance(expected, Record):
+    if isinstance(expected, DataRecord):
         named = expected.kind_of_record == got.kind_of_record
         return named and same(expected.fields_of_record, got.fields_of_record, rel=rel, abs=abs)
     if isinstance(expected, Array):

@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z]\w{0,99}", re.ASCII)
 Form = tuple[type, Callable[[Any], Any], Callable[[Any], Any]]
 
 
-class Record:
+class DataRecord:
     """A dataclass instance or an enumeration's member as data: the name of its class and its fields. Equal to a
     record of the same name and fields, and to nothing else."""
 
@@ -37,7 +37,7 @@ class Record:
             raise AttributeError(f"{self.__dict__.get('kind_of_record')} has no field {name!r}") from None
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is Record and (self.kind_of_record, self.fields_of_record) == (
+        return type(other) is DataRecord and (self.kind_of_record, self.fields_of_record) == (
             other.kind_of_record,
             other.fields_of_record,
         )
@@ -61,10 +61,10 @@ def _fraction(pair: list[int]) -> Fraction:
     return Fraction(top, bottom)
 
 
-def _record(body: list[Any]) -> Record:
+def _record(body: list[Any]) -> DataRecord:
     kind, pairs = body
     fields = {_checked(name): value for name, value in pairs}
-    return Record(_checked(kind), fields)
+    return DataRecord(_checked(kind), fields)
 
 
 def _named_tuple(body: list[Any]) -> tuple[Any, ...]:
@@ -105,7 +105,7 @@ FORMS: dict[str, Form] = {
     "deque": (deque, list, deque),
     "namedtuple": (tuple, lambda value: [type(value).__name__, list(value._fields), list(value)], _named_tuple),
     "record": (
-        Record,
+        DataRecord,
         lambda value: [value.kind_of_record, [*map(list, value.fields_of_record.items())]],
         _record,
     ),

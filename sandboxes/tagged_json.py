@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from vertigym.sandboxes.data_forms import FORMS, Record, form_of, made
+from vertigym.sandboxes.data_forms import FORMS, DataRecord, form_of, made
 
 Refer = Callable[[Any], Any]  # an object -> the body of its reference, or None; and back
 MAX_DEPTH = 200
@@ -133,10 +133,10 @@ def _scalar(value: Any, room: int) -> str:
         return f"<an int of {value.bit_length()} bits>"
     if isinstance(value, (str, bytes)) and len(value) > room:
         return repr(value[:room]) + "..."
-    if isinstance(value, Record):
+    if isinstance(value, DataRecord):
         fields = [f"{name}={shown(item, room)}" for name, item in value.fields_of_record.items()]
         return f"{value.kind_of_record}({', '.join(fields)})"
-    if isinstance(value, tuple):  # a named one
+    if isinstance(value, tuple) and type(value) is not tuple:  # a named one
         return type(value).__name__ + shown(tuple(value), room)
     text = repr(value)
     return text if len(text) <= 2 * room else text[:room] + "..."

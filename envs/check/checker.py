@@ -11,6 +11,7 @@ from vertigym.envs import registry
 from vertigym.envs.check import determinism, scoring
 from vertigym.envs.check import task_checks as data
 from vertigym.envs.check.check_report import CheckReport, Finding, Result
+from vertigym.envs.check.code_checks import tests_find_faults
 from vertigym.envs.check.play import Play, Player, PlayResult, player
 from vertigym.envs.check.scoring import CheckContext
 from vertigym.envs.env import Env
@@ -78,7 +79,7 @@ def check(
             add(result)
         add(data.prompts_hide_answers(context))
         add(data.splits_do_not_leak(made, 50 * tasks))
-        for result in data.hidden_tests_assert(chosen):
+        for result in (*data.hidden_tests_assert(chosen), *tests_find_faults(made, chosen)):
             add(result)
         add(scoring.hostile(context))
     return CheckReport(name, tuple(results), settings)
