@@ -19,6 +19,7 @@ from sympy.core.function import AppliedUndef
 from vertigym.rewards.math_text import parts, sentence, split_at
 from vertigym.rewards.quantities import TOLERANCE, exact
 
+_FUNCTION = re.compile(r"(?<![A-Za-z\\])(pi|exp|sin|cos|tan|log|ln)(?![A-Za-z])")
 _DIGITS = 50
 _EXACT = sympy.Float("1e-40", _DIGITS)
 _WITH_INDEX = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
@@ -41,6 +42,7 @@ def read(text: str) -> Any:
         return sympy.Float(text.strip(), _DIGITS) if _decimal(text) else sympy.Rational(number)
     if not text.strip() or sentence(text):
         raise UnreadableError(f"{text[:60]!r} is no mathematics")
+    text = _FUNCTION.sub(r"\\\1", text)
     text = re.sub(r"(?<=\d)\s+(\d+)\s*/\s*(\d+)", r"\\frac{\1}{\2}", text.replace("**", "^"))
     found = parse(f"\\boxed{{{text}}}", parsing_timeout=None)
     if not found or isinstance(found[0], str):
@@ -57,15 +59,17 @@ def same_object(gold: Any, answer: Any) -> bool:
     if gold == answer:
         return True
     scalar = isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)
-    if scalar and (gold.doit().has(sympy.I) or answer.doit().has(sympy.I)):
-        gold, answer = (
-            one.subs({s: sympy.I for s in one.free_symbols if s.name == "i"}) for one in (gold, answer)
-        )
-    decided = _at_points(gold, answer) if scalar else None
+    decided = _at_points(*map(_with_plain_symbols, (gold, answer))) if scalar else None
     if decided is not None:
         return decided
     # The reference comes first: the engine's comparison is not symmetric.
     return bool(verify(gold, answer, timeout_seconds=None, raise_on_error=True))
+
+
+def _with_plain_symbols(value: sympy.Expr) -> sympy.Expr:
+    """One symbol a name, whatever the engine assumed of it; `i` is the imaginary unit."""
+    real = {symbol: sympy.Symbol(symbol.name, real=True) for symbol in value.free_symbols}
+    return value.subs({one: sympy.I if one.name == "i" else same for one, same in real.items()})
 
 
 def _points(symbols: list[sympy.Symbol]) -> Iterator[dict[sympy.Symbol, sympy.Rational]]:
@@ -143,7 +147,7 @@ _INTERVAL = re.compile(r"([(\[])(.*),(.*)([)\]])", re.DOTALL)
 def is_set(text: str) -> bool:
     """Whether the text can only be a set of reals or an inequality."""
     bracketed = _INTERVAL.fullmatch(text)
-    pair = bracketed and len(parts(f"({text[1:-1]})").items) == 2
+    pair = bracketed and not text.startswith("[[") and len(parts(f"({text[1:-1]})").items) == 2
     return bool(
         re.search(r"\\cup|\\cap|\\setminus|\\in(?![a-z])|\\mathbb|\\infty\s*[)\]]|[<>]|\\[lgn]e(?![a-z])", text)
         or (pair and bracketed and bracketed[1] + bracketed[4] != "()")

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 _THIN = re.compile(r"(?<=\d)\\!\s*|(?<=,)\s*\\!\s*")
 _SPACES = re.compile(r"(?<!\\)\\[,;:! ]|~|\\q?quad|[\s\u00a0\u2009\u202f]+")
-_MARKDOWN = re.compile(r"\*\*|(?<!\w)__|__(?!\w)|`+|</?(?:b|i|em|strong|u|code|p)>|^\s*(?:#{1,6}|>)\s+")
+_MARKDOWN = re.compile(
+    r"(?<![\w)\]}])\*\*|\*\*(?![\w(\[{\\-])|(?<!\w)__|__(?!\w)|`+|</?(?:b|i|em|strong|u|code|p)>|^\s*(?:#{1,6}|>)\s+"
+)
 _MARKS = re.compile(r"^[\s✓✔✅☑✗→⇒∴—–•:,;\u20e3\ufe0f]+|[\s✓✔✅☑□∎■,;:\ufe0f]+$")
 _STYLES = re.compile(
     r"\\(?:text(?:bf|it|rm|tt|normal)?|math(?:bf|rm|it|sf|tt)|mbox|operatorname|bm|boldsymbol|boxed|fbox)\s*\{([^{}]*)\}"
@@ -59,33 +61,41 @@ _ANSWER_IS = re.compile(
 _IS = re.compile(r".*(?:\b(?:is|are|equals|of|be|by|has|have)\b|:\s)", re.IGNORECASE | re.DOTALL)
 _ENDS_WITH = re.compile(r"\b(?:is|are|equals)(?:\s+\S+){1,4}\s*$")
 _SENTENCES = re.compile(r"(?<=[.!?])\$*\s+(?=[A-Z<])")
+_BOUND = re.compile(
+    r"(?:\bnot|\bat (?:least|most)|\b(?:more|less|fewer|greater) than|\bup to|\bover|\bunder)"
+    r"\s+[$€£]?[-+]?\d[\d,.]*\d?",
+    re.IGNORECASE,
+)
 _CONTROL = re.compile(r"<\|\w+\|>.*", re.DOTALL)
 _NOT = re.compile(r",\s*(?:and\s+)?not\s.*", re.DOTALL)
 _FILLER = re.compile(r"\s*(?:i hope|i checked|let me know|this is correct|q\.?e\.?d)", re.IGNORECASE)
 _ASKS = re.compile(
-    r"\s*(?:how|what|which|when|where|who|find|calculate|compute|determine|if|suppose|let)\b", re.IGNORECASE
+    r"\s*(?:how|what|which|who|find|calculate|compute|determine|if|suppose|let)\b", re.IGNORECASE
 )
 LONGEST_SENTENCE, LONGEST_CLAIM = 30, 15  # words
 _CANDIDATE = re.compile(
     r"[$€£]?\s?[-+]?(?<![\w.])(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?[/:]\s?\d+)?"
     r"(?:\s?(?:%|\^\\circ|[€£$¢])|(?:\s?(?:[kcm]?m|[mk]?g|m?[lL]|km/h|m/s|s)\b(?:\^\d)?))?"
 )
-_TO_TWELVE = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
+_TO_TWENTY = (
+    *(
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
-_NUMERALS = {word: value for value, word in enumerate(_TO_TWELVE)}
+_NUMERALS = {word: value for value, word in enumerate(_TO_TWENTY)}
 _UNKNOWN = re.compile(
     r"(?:n/?a|none|unknown|undetermined|unclear|not sure|\?+|\.+|-+|…|no (?:idea|answer)"
     r"|i (?:do not|don't|cannot|can't|am not|could not)\b.*"
@@ -161,7 +171,7 @@ def stated(text: str) -> list[str]:
     the answer is, then in the last sentence of all; in each what follows `is` or a colon, its last formula, its
     last number.
 
-    Numerals up to twelve are numbers. In a long sentence there is always some number, so that repeating a
+    Numerals up to twenty are numbers. In a long sentence there is always some number, so that repeating a
     question would pay: past `LONGEST_CLAIM` words only what follows `is` counts, past `LONGEST_SENTENCE` only a
     sentence that ends there.
     """
@@ -173,7 +183,19 @@ def stated(text: str) -> list[str]:
     return [place for one in [*named, *last] for place in _places(one)]
 
 
+_LETTER = re.compile(r"(?<![\w'\\])\(?([B-HJ]|A(?!\s+[a-z]{2}))\)?(?![\w'])")
+_DENIES = re.compile(r"\b(?:not|wrong|incorrect|false|\w+n't)\b", re.IGNORECASE)
+
+
+def chosen(text: str) -> str | None:
+    """The one letter of a multiple choice that a short claim in words names; None: several, none, a denial."""
+    letters = set(_LETTER.findall(text))
+    short = len(text.split()) <= LONGEST_CLAIM and not _DENIES.search(text)
+    return letters.pop() if short and len(letters) == 1 else None
+
+
 def _places(text: str) -> list[str]:
+    text = _BOUND.sub(" ", text)
     found, length = list[str](), len(re.findall(r"[A-Za-z']+|\d+", _SEGMENT.sub(" ", text)))
     cues = [cue for pattern in (_ANSWER_IS, _IS) if (cue := pattern.match(text))]
     if length <= LONGEST_SENTENCE or _ENDS_WITH.search(text) or _ANSWER_IS.match(text):
@@ -214,6 +236,8 @@ def parts(text: str) -> Parts:
             return Parts([cell for row in rows for cell in row], "matrix")
         return Parts(["(" + " , ".join(row) + ")" for row in rows], "matrix")
     text = _TUPLE_NAME.sub("", text)
+    if re.fullmatch(r"\[\s*\[.*\]\s*\]", text, re.DOTALL):
+        return Parts([f"({row.strip('[] ')})" for row in split(text[1:-1])], "matrix")
     for opening, closing in (("\\{", "\\}"), ("(", ")"), ("{", "}")):
         inside = text[len(opening) : -len(closing)]
         if (

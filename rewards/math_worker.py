@@ -23,6 +23,7 @@ from vertigym.rewards.math_objects import (
     same_set,
 )
 from vertigym.rewards.math_text import (
+    chosen,
     no_answer,
     parts,
     plain,
@@ -50,7 +51,10 @@ def compare(request: list[object]) -> list[str]:
     `math.MathVerdict`."""
     reference, reply, worked_out, comma = str(request[0]), str(request[1]), bool(request[2]), bool(request[3])
     gold, answer = (_localised(stripped_lead(tidy(one)), comma) for one in (reference, reply))
-    places = [answer] if not sentence(answer) else [answer, *(_localised(one, comma) for one in stated(reply))]
+    places = [answer]
+    if sentence(answer):
+        letter = chosen(answer) if _option(gold)[0] else None
+        places += [letter] if letter else [_localised(one, comma) for one in stated(reply)]
     try:
         if no_answer(gold) and gold != answer:
             return ["unscored", "the reference cannot be read as mathematics"]
@@ -119,7 +123,7 @@ def _same(gold: str, answer: str, worked_out: bool) -> bool:
     return same_object(read(gold), read(answer))
 
 
-_OPTION = re.compile(r"(?:\(([A-J])\)|([A-J])(?=[).:]|\s*$))[).:]*\s*(.*)", re.DOTALL)
+_OPTION = re.compile(r"(?:\(([A-J])\)|([A-J])(?=[).:]|\s*$|\s+(?:because|since)\b))[).:]*\s*(.*)", re.DOTALL)
 
 
 def _option(text: str) -> tuple[str, str]:
@@ -144,7 +148,8 @@ def _clock(gold: str, answer: str, worked_out: bool) -> bool | None:
 
 
 def _number(gold: str, answer: str, worked_out: bool) -> bool | None:
-    return same_number(gold, answer) or (None if "," in gold + answer else same_number(gold, answer))
+    same = same_number(gold, answer)
+    return same or (None if "," in gold + answer else same)  # `1,200` may be a list, too
 
 
 def _quantity(gold: str, answer: str, worked_out: bool) -> bool | None:
@@ -209,15 +214,25 @@ def _set(gold: str, answer: str, worked_out: bool) -> bool | None:
     try:
         wanted, variable = real_set(gold)
     except UnreadableError:
-        return None
+        return None if is_set(gold) else not _readable(answer)
     try:
         found, other = real_set(answer)
     except UnreadableError:
         if is_set(answer):
             raise
-        read(answer)  # something else that can be read
-        return False
+        return not _readable(answer)
     return (not variable or not other or variable == other) and same_set(wanted, found)
+
+
+def _readable(answer: str) -> bool:
+    """True, where it is a set or something that the engine can read.
+
+    Raises:
+        UnreadableError: it is neither.
+    """
+    if not is_set(answer):
+        read(answer)
+    return True
 
 
 def _parts(gold: str, answer: str, worked_out: bool) -> bool | None:
@@ -230,6 +245,8 @@ def _parts(gold: str, answer: str, worked_out: bool) -> bool | None:
         found = found._replace(
             items=list({plain(one): one for one in found.items}.values())
         )  # named twice is named
+    if len(wanted.items) == 1 and wanted.items != [gold] and found.brackets == "()":
+        return _same(wanted.items[0], answer, worked_out)  # a set of one tuple
     if len(wanted.items) != len(found.items) or len(found.items) > _MOST_PARTS:
         for item in found.items:
             _same("0", item, False)  # raises where it cannot be read
