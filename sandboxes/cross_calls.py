@@ -39,7 +39,6 @@ class RemoteCaller:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._callbacks: list[Callable[..., Any]] = []
-        self._objects: dict[int, RemoteObject] = {}
         self._exceptions: dict[str, type[Exception]] = {}
         self._classes = False  # whether classes are under test: without, no object of the program is anything
         self._failed: AssertionError | None = None
@@ -136,7 +135,7 @@ class RemoteCaller:
             case ["iterator", int(number)]:
                 return iterating(partial(self.call, number, ("next",), {}))
             case ["object", int(number), str(kind)] if self._classes:
-                return self._objects.setdefault(number, RemoteObject(self, number, kind))
+                return RemoteObject(self, number, kind)
         return tagged_json.Opaque(str(body)[:200])
 
     def constructed(self, value: Any) -> Any:

@@ -3,8 +3,9 @@ stays over there.
 
 What a program returns is hostile: an object that answers every operation could pass `abs(f(3) - 7) < 1e-6` or
 `f(3).startswith("a")`. So only an object that the test itself made, by calling a class under test, passes
-operators and all names on. One that a call returned has names that no builtin type has, `str`, and `==` with an
-object of the test's own; it equals nothing else. Runs inside the sandbox: standard library only.
+operators and all names on. One that a call returned, the same one too, has names that no builtin type has,
+`str`, and `==` with an object of the test's own; it equals nothing else. Runs inside the sandbox: standard
+library only.
 """
 
 from collections import deque
@@ -15,7 +16,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 _DATA = (str, bytes, list, dict, set, tuple, int, float, complex, deque, Decimal, Fraction, datetime, timedelta)
-_DATA_NAMES = {name for kind in _DATA for name in dir(kind)}
+_DATA_NAMES = {name for kind in _DATA for name in dir(kind)} | {"all", "any", "equals", "isclose"}
 
 
 class ObjectCaller(Protocol):
@@ -66,8 +67,8 @@ class RemoteObject:
         return self._caller.call(self._number, ("call", "", *arguments), keywords)
 
     def __eq__(self, other: object) -> bool:
-        if self is other or not isinstance(other, RemoteObject):
-            return self is other
+        if not isinstance(other, RemoteObject) or self._number == other._number:
+            return isinstance(other, RemoteObject)
         asked = self if self._own else other
         return asked._own and asked._operate("eq", other if asked is self else self) is True
 
@@ -86,11 +87,14 @@ class RemoteObject:
 
 def _operation(name: str) -> Callable[..., Any]:
     def operate(self: RemoteObject, *operands: Any) -> Any:
-        return self._operate(name, *operands)
+        value = self._operate(name, *operands)
+        stays = name in _STATEMENTS and isinstance(value, RemoteObject) and value._number == self._number
+        return self if stays else value
 
     return operate
 
 
+_STATEMENTS = ("enter", "iadd", "isub", "imul")  # `with` and `+=` ask for an object, never for a value
 ASKED = """
 len iter next contains getitem setitem delitem lt le gt ge add sub mul matmul truediv floordiv mod pow and or
 xor lshift rshift radd rsub rmul rtruediv rfloordiv rmod rpow neg pos abs invert int float index round enter

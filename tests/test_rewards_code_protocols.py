@@ -70,6 +70,13 @@ def test_an_object_that_says_yes_to_everything_passes_no_test(value: str, verifi
     assert not any(checked.passed)
 
 
+@pytest.mark.parametrize("returned", ["self", "Box(3)", "EVIL()", "iter([self])", "self.value"])
+def test_nor_does_one_that_the_test_made(returned: str, verifier: Verifier) -> None:
+    evil = f"class Box(EVIL):\n    def __init__(self, x): self.x = x\n    def value(self): return {returned}"
+    program = f"def solve(x): return Box(x)\n{hostile_grammar.BESIDE}\n{evil}"
+    assert not any(verifier.check(program, OBJECTS).passed)
+
+
 @pytest.mark.parametrize("name", hostile.FORGERIES)
 def test_every_forgery_fails_on_every_protocol(name: str, verifier: Verifier) -> None:
     beside = textwrap.dedent(hostile_grammar.BESIDE)
