@@ -288,6 +288,9 @@ def env_check(
     tasks: Annotated[int, typer.Option("-n", "--tasks", help="How many tasks to sample.", min=1)] = 100,
     floor: Annotated[float, typer.Option(help="What answers without content may earn on average.")] = 0.05,
     guess_floor: Annotated[float, typer.Option(help="What the best constant guess may earn.")] = 0.6,
+    sample: Annotated[
+        int | None, typer.Option(help="Run the references of so many code tasks only, not of all.", min=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
     as_json: Json = False,
@@ -295,7 +298,8 @@ def env_check(
     """Test environments the way an attacker and a statistician would; exit code 1 when one is at fault."""
     from vertigym.envs.check import check
 
-    reports = [check(id, tasks=tasks, floor=floor, guess_floor=guess_floor, seed=seed) for id in ids]  # noqa: A001
+    settings = {"tasks": tasks, "floor": floor, "guess_floor": guess_floor, "sample": sample, "seed": seed}
+    reports = [check(name, **settings) for name in ids]  # type: ignore[arg-type]
     if as_json:
         answers = [report.to_json(strict=strict) for report in reports]
         print_json(answers[0] if len(answers) == 1 else answers)

@@ -18,8 +18,14 @@ def whole(reply: str) -> str | None:
 
 
 def last_line(reply: str) -> str | None:
-    """The last line that is not blank."""
-    return next((line.strip() for line in reversed(reply.splitlines()) if line.strip()), None)
+    r"""The last line that is not blank; of a formula displayed over several lines (`\[ … \]`, `$$ … $$`) all of
+    it."""
+    line = next((line.strip() for line in reversed(reply.splitlines()) if line.strip()), None)
+    if line is not None and line.rstrip(".").strip() in ("\\]", "$$"):
+        opening = "\\[" if line.startswith("\\]") else "$$"
+        inside = reply[: reply.rindex(line)].rpartition(opening)
+        return (inside[2].strip() or None) if inside[1] else None
+    return line
 
 
 def hashes(reply: str) -> str | None:
@@ -28,25 +34,42 @@ def hashes(reply: str) -> str | None:
     return (rest.split("\n", 1)[0].strip() or None) if mark else None
 
 
+_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
+_BETWEEN = re.compile(
+    r"(?:[\s$,;.:()\[\]\\*]|\\q?quad|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\band\b|\bor\b|\w{1,3}\s*=)*"
+)
+_MOST_BOXES = 20
+_NO_LINE = re.compile(r"\n\s*\n")
+
+
 def boxed(reply: str) -> str | None:
-    r"""The contents of the last `\boxed{…}` (or `\fbox{…}`) with its braces balanced."""
-    start = max(reply.rfind("\\boxed{"), reply.rfind("\\fbox{"))
-    if start < 0:
-        return None
-    first = reply.index("{", start) + 1
+    r"""The contents of the last `\boxed{…}` (or `\fbox{…}`) with its braces balanced; of several in one line
+    with nothing but commas, `and` or `or` between them all, with commas."""
+    found, end = list[str](), -1
+    for box in list(_BOX.finditer(reply))[-_MOST_BOXES:]:
+        if box.start() < end:
+            continue
+        closed = _closing(reply, box.end())
+        between = reply[end : box.start()] if found and closed is not None else "x" * 99
+        joins = len(between) < 60 and _BETWEEN.fullmatch(between) and not _NO_LINE.search(between)
+        inside = reply[box.end() : closed].strip() if closed is not None else ""
+        found, end = [*(found if joins else ()), inside], (closed if closed is not None else box.end()) + 1
+    return ", ".join(one for one in found if one) or None
+
+
+def _closing(text: str, first: int) -> int | None:
+    """Where the brace that opened before `first` is closed."""
     depth, escaped = 1, False
-    for at in range(first, len(reply)):
-        char = reply[at]
+    for at in range(first, len(text)):
+        char = text[at]
         if escaped:
             escaped = False
         elif char == "\\":
             escaped = True
-        elif char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
+        else:
+            depth += (char == "{") - (char == "}")
             if depth == 0:
-                return reply[first:at].strip() or None
+                return at
     return None
 
 

@@ -23,10 +23,10 @@ from typing import Any, Literal
 from vertigym.core.errors import VertigymError
 from vertigym.core.files import dumps
 from vertigym.core.types import Score
-from vertigym.rewards.code_tests import Asserts, Cases, ExitStatus, Programs, Tests, data, data_each
+from vertigym.rewards.code_tests import Asserts, Cases, ExitStatus, Programs, Tests, arguments_of
 from vertigym.rewards.code_verdict import Checked, evidence, judge
 from vertigym.rewards.replies import fences
-from vertigym.sandboxes import Job, JobLimits, SandboxPool, Status, call, shared_pool
+from vertigym.sandboxes import Job, JobLimits, SandboxPool, Status, shared_pool
 
 Parts = Mapping[Literal["all_pass", "share", "compiles"], float]
 _PYTHON = {"", "python", "python3", "py", "py3"}
@@ -113,7 +113,7 @@ class Verifier:
     def _jobs(self, program: str, tests: Tests, files: Mapping[str, str | bytes]) -> list[Job]:
         match tests:
             case Cases():
-                inputs = [call(*data(case.args), **data_each(case.kwargs)) for case in tests.cases]
+                inputs = [arguments_of(case) for case in tests.cases]
                 return [self._job(program, files, call=tests.entry, inputs=inputs)]
             case Asserts():
                 sources = [tests.setup, *tests.tests]

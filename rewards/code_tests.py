@@ -10,14 +10,16 @@ import ast
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from vertigym.core.config import Config
 from vertigym.core.errors import DataError
 from vertigym.core.files import dumps
 from vertigym.sandboxes import tagged_json
+from vertigym.sandboxes.contract import CallArguments
 
 PROTOCOLS = {
     "cases": "outputs compared outside",
@@ -28,26 +30,53 @@ PROTOCOLS = {
 
 
 class Case(Config):
-    """One call: arguments and the expected result, as tagged JSON (`sandboxes.tagged_json`)."""
+    """One call: arguments and the expected result, as tagged JSON (`sandboxes.tagged_json`).
+
+    `calls`: `entry` is a class, `args` are its constructor's, and these are calls of methods of the object,
+    each `[name, args]` or `[name, args, kwargs]`; `expected` is the list of their results. `after`: the
+    positional arguments as the call must leave them. `raises`: the name of the exception that must end it, with
+    `message` if that is given.
+
+    Raises:
+        ValueError: neither `expected`, `after` nor `raises`.
+    """
 
     args: list[Any] = Field(default_factory=list)
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    expected: Any
+    calls: list[list[Any]] = Field(default_factory=list)
+    expected: Any = None
+    after: list[Any] | None = None
+    raises: str = ""
+    message: str | None = None
+
+    @model_validator(mode="after")
+    def _expects(self) -> Self:
+        if not {"expected", "after", "raises"} & self.model_fields_set:
+            raise ValueError("a case needs expected, after or raises")
+        if any(len(one) not in (2, 3) or not isinstance(one[0], str) for one in self.calls):
+            raise ValueError("calls are [name, args] or [name, args, kwargs]")
+        return self
 
 
 class Cases(Config):
-    """Calls of `entry` and what they must return, to within `rel` and `abs` for floats."""
+    """Calls of `entry` and what they must return, to within `rel` and `abs` for floats. `as_json`: the expected
+    values were written as JSON, which has no tuples, and only texts for keys; what comes back is compared as it
+    would be written.
+    """
 
     kind: Literal["cases"] = "cases"
     entry: str
     cases: list[Case] = Field(min_length=1)
     rel: float = Field(1e-6, ge=0)
     abs: float = Field(1e-9, ge=0)
+    as_json: bool = False
 
 
 class Asserts(Config):
     """Test sources, each passing when it raises nothing; `setup` runs first. `exports`: name in the tests ->
-    function of the program; `modules`: packages of the program's files the tests may import from."""
+    function of the program, `class NAME` (a class under test), `exception NAME` (a class that its program
+    raises) or `changes NAME` (a function whose changes to its arguments the tests see); `modules`: packages of
+    the program's files the tests may import from."""
 
     kind: Literal["asserts"] = "asserts"
     setup: str = ""
@@ -64,10 +93,11 @@ class InOut(Config):
 
 
 class Programs(Config):
-    """Runs of the whole program."""
+    """Runs of the whole program. `numbers`: words that are numbers are compared by value (`1.50` is `1.5`)."""
 
     kind: Literal["programs"] = "programs"
     runs: list[InOut] = Field(min_length=1)
+    numbers: bool = False
 
 
 class ExitStatus(Config):
@@ -138,6 +168,12 @@ def data(tagged: Any) -> Any:
         raise DataError(f"a test case is not tagged JSON: {error}") from None
 
 
-def data_each(tagged: Mapping[str, Any]) -> dict[str, Any]:
+def data_each(tagged: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """Values of tagged JSON, already parsed, as values."""
     return {key: data(value) for key, value in tagged.items()}
+
+
+def arguments_of(case: Case) -> CallArguments:
+    """What a case calls its function, or its class and the object's methods, with."""
+    calls = [(name, data(args), data_each(*kwargs)) for name, args, *kwargs in case.calls]
+    return CallArguments(tuple(data(case.args)), data_each(case.kwargs), calls, case.after is not None)

@@ -4,26 +4,33 @@ Only plain data is compared, so nothing of the program runs here.
 """
 
 import math
-from collections.abc import Collection, Sequence
+import re
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from vertigym.core.errors import SandboxError
 from vertigym.rewards.code_tests import (
     PROTOCOLS,
     Asserts,
+    Case,
     Cases,
     ExitStatus,
     InOut,
     Programs,
     Tests,
+    arguments_of,
     data,
-    data_each,
     unasserted,
 )
 from vertigym.sandboxes import JobOutcome, Reply, Status
 from vertigym.sandboxes.contract import safe_text
-from vertigym.sandboxes.tagged_json import shown
+from vertigym.sandboxes.data_forms import DataRecord
+from vertigym.sandboxes.tagged_json import Array, shown
+
+_PLAIN_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
         case Asserts():
             notes = _judge_asserts(tests, outcomes[0])
         case Programs():
-            notes = [_judge_run(run, outcome) for run, outcome in zip(tests.runs, outcomes, strict=True)]
+            notes = [_judge_run(tests, run, o) for run, o in zip(tests.runs, outcomes, strict=True)]
         case ExitStatus():
             ok = outcomes[0].status is Status.OK
             notes = ["" if ok else (outcomes[0].stdout + outcomes[0].stderr)[-2000:] or "failed"]
@@ -84,14 +91,16 @@ def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
 
 
 def same(expected: Any, got: Any, *, rel: float = 1e-6, abs: float = 1e-9) -> bool:  # noqa: A002
-    """Equal in type, structure and value, all the way down; floats to within `rel` or `abs`; NaN equals NaN.
-    Only plain data is compared, so nothing of the program runs."""
+    """Equal in type, structure and value, all the way down; floats to within `rel` or `abs`; NaN equals NaN; a
+    named tuple is also the tuple that it is. Only plain data is compared, so nothing of the program runs."""
+    if type(expected) is tuple and isinstance(got, tuple):
+        got = tuple(got)
     if type(expected) is not type(got):
         return False
     if isinstance(expected, float):
         both_nan = math.isnan(expected) and math.isnan(got)
         return both_nan or math.isclose(expected, got, rel_tol=rel, abs_tol=abs)
-    if isinstance(expected, (list, tuple)):
+    if isinstance(expected, (list, tuple, deque)):
         pairs = zip(expected, got, strict=False)
         return len(expected) == len(got) and all(same(e, g, rel=rel, abs=abs) for e, g in pairs)
     if isinstance(expected, dict):
@@ -100,6 +109,14 @@ def same(expected: Any, got: Any, *, rel: float = 1e-6, abs: float = 1e-9) -> bo
         )
     if isinstance(expected, (set, frozenset)):
         return _same_keys(expected, got)
+    if isinstance(expected, DataRecord):
+        named = expected.kind_of_record == got.kind_of_record
+        return named and same(expected.fields_of_record, got.fields_of_record, rel=rel, abs=abs)
+    if isinstance(expected, Array):
+        alike = (expected.dtype, expected.shape) == (got.dtype, got.shape)
+        return alike and same(expected.items, got.items, rel=rel, abs=abs)
+    if isinstance(expected, Decimal) and expected.is_nan():
+        return bool(got.is_nan())
     return bool(expected == got)
 
 
@@ -130,14 +147,41 @@ def _judge_cases(tests: Cases, outcome: JobOutcome) -> list[str]:
     notes = []
     for index, case in enumerate(tests.cases):
         reply = outcome.result[index] if index < len(outcome.result) else None
-        expected = data(case.expected)
-        if reply is not None and not reply.error and same(expected, reply.value, rel=tests.rel, abs=tests.abs):
-            notes.append("")
-            continue
-        named = [f"{name}={shown(value)}" for name, value in data_each(case.kwargs).items()]
-        written = ", ".join([*map(shown, data(case.args)), *named])
-        notes.append(_short(f"{tests.entry}({written}): expected {shown(expected)}, {_came(reply, outcome)}"))
+        right = reply is not None and _as_expected(tests, case, reply)
+        wanted = f"{_written(tests.entry, case)}: expected {_wanted(case)}, "
+        notes.append("" if right else wanted + _came(reply, outcome))
     return notes
+
+
+def _as_expected(tests: Cases, case: Case, reply: Reply) -> bool:
+    if case.raises or reply.error:
+        named = reply.error == case.raises
+        return named and case.message in (None, reply.message)
+    expected = data(case.expected) if case.after is None else [data(case.expected), data(case.after)]
+    if case.after is not None and "expected" not in case.model_fields_set and isinstance(reply.value, list):
+        return same(expected[1], reply.value[-1], rel=tests.rel, abs=tests.abs)
+    if tests.as_json:
+        return same(_as_json(expected), _as_json(reply.value), rel=tests.rel, abs=tests.abs)
+    return same(expected, reply.value, rel=tests.rel, abs=tests.abs)
+
+
+def _wanted(case: Case) -> str:
+    if case.raises:
+        return case.raises + (f": {case.message}" if case.message is not None else "")
+    after = f" and the arguments to become {shown(data(case.after))}" if case.after is not None else ""
+    return shown(data(case.expected)) + after
+
+
+def _written(name: str, case: Case) -> str:
+    """The call, or the calls, as one would write them."""
+    given = arguments_of(case)
+    first = _one_call(name, given.args, given.kwargs)
+    return "; ".join([first, *(f".{_one_call(*one)}" for one in given.calls)])
+
+
+def _one_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    named = [f"{key}={shown(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join([*map(shown, args), *named])})"
 
 
 def _judge_asserts(tests: Asserts, outcome: JobOutcome) -> list[str]:
@@ -147,16 +191,20 @@ def _judge_asserts(tests: Asserts, outcome: JobOutcome) -> list[str]:
         if reply is not None and not reply.error:
             notes.append("")
         else:
-            notes.append(_short(f"{source.strip()}: {_came(reply, outcome)}"))
+            notes.append(f"{source.strip()}: {_came(reply, outcome)}")
     return notes
 
 
-def _judge_run(run: InOut, outcome: JobOutcome) -> str:
-    if outcome.status is Status.OK and _lines(outcome.stdout) == _lines(safe_text(run.stdout)):
+def _judge_run(tests: Programs, run: InOut, outcome: JobOutcome) -> str:
+    printed_lines, wanted_lines = _lines(outcome.stdout), _lines(safe_text(run.stdout))
+    if outcome.status is Status.OK and (
+        printed_lines == wanted_lines
+        or (tests.numbers and [*map(_words, printed_lines)] == [*map(_words, wanted_lines)])
+    ):
         return ""
     ended = "" if outcome.status is Status.OK else f" ({_came(None, outcome)})"
     given, wanted, printed = map(shown, (run.stdin, run.stdout, outcome.stdout))
-    return _short(f"input {given}: expected {wanted}, printed {printed}{ended}")
+    return f"input {given}: expected {wanted}, printed {printed}{ended}"
 
 
 def _came(reply: Reply | None, outcome: JobOutcome) -> str:
@@ -177,9 +225,21 @@ def _loads(outcome: JobOutcome, kind: str) -> bool:
     return kind == "programs" and outcome.failure.error not in ("SyntaxError", "IndentationError", "TabError")
 
 
+def _words(line: str) -> list[Any]:
+    """The words of a line, those that are numbers by value."""
+    return [Decimal(word) if _PLAIN_NUMBER.fullmatch(word) else word for word in line.split()]
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON would make of a value: lists of tuples, texts of keys."""
+    if isinstance(value, Array):
+        return value.items
+    if type(value) is int and abs(value) < 1 << 53:
+        return float(value)  # JSON has one kind of number
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else shown(key): _as_json(item) for key, item in value.items()}
+    return [*map(_as_json, value)] if isinstance(value, (list, tuple, deque)) else value
+
+
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().split("\n")]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 500 else text[:497] + "..."

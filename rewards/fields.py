@@ -12,33 +12,40 @@ from vertigym.core.errors import ConfigError, suggest
 from vertigym.core.types import Score
 from vertigym.rewards.calling import RewardFunction, bounded
 from vertigym.rewards.decision import DecisionVerifier
+from vertigym.rewards.field_rules import field_rule
 from vertigym.rewards.replies import json_in
 from vertigym.rewards.structure import schema_validator
 
 
 def fields(
-    schema: Mapping[str, Any], *, weights: Mapping[str, float] | None = None, tolerance: float = 1e-6
+    schema: Mapping[str, Any],
+    *,
+    weights: Mapping[str, float] | None = None,
+    rules: Mapping[str, str | Mapping[str, Any]] | None = None,
+    tolerance: float = 1e-6,
 ) -> RewardFunction:
     """The weighted share of fields that are right, 0 unless the reply fits `schema`.
 
     Nested fields have dotted names (`address.city`); lists are compared whole. Parts: `valid`, `exact`, and
     `field.NAME` for each field that the reference fills. `weights`: by dotted name, 1 where it is not named.
-    `tolerance` is absolute and for numbers that are not whole.
+    `rules`: how a field is compared, by dotted name (`rewards.field_rules`); `tolerance` is absolute and for
+    numbers that are not whole, of fields without a rule.
 
     Raises:
-        MissingDependencyError: `jsonschema` is not installed. ConfigError: not a schema, or a weight that is
-        not
-            positive or names no field.
+        MissingDependencyError: `jsonschema` is not installed. ConfigError: not a schema, a weight that is not
+            positive, or a weight or rule that names no field.
     """
     fits = schema_validator(schema)
     weigh = dict(weights or {})
     known = set(_names(schema))
-    for name, weight in weigh.items():
+    for setting, name in [*(("weights", name) for name in weigh), *(("rules", name) for name in rules or {})]:
         if name not in known:
-            raise ConfigError(f"weights: the schema has no field {name!r}{suggest(name, known)}")
+            raise ConfigError(f"{setting}: the schema has no field {name!r}{suggest(name, known)}")
+    for name, weight in weigh.items():
         if not weight > 0:
             raise ConfigError(f"weights.{name} = {weight}: a weight is above 0")
     equal = DecisionVerifier(tolerance=tolerance).equal
+    by_rule = {name: field_rule(name, rule) for name, rule in (rules or {}).items()}
 
     @bounded
     def fields(completion: str, answer: Any) -> Score:
@@ -55,7 +62,11 @@ def fields(
             reason = {"reason": (fault or "not a JSON object")[:200]}
             return Score(0.0, {"valid": 0.0, "exact": 0.0, **names}, reason)
         given = dict(_filled(reply))
-        right = [name for name, value in wanted.items() if name in given and equal(given[name], value)]
+        right = [
+            name
+            for name, value in wanted.items()
+            if name in given and by_rule.get(name, equal)(given[name], value)
+        ]
         whole = sum(weigh.get(name, 1.0) for name in {**wanted, **given})
         value = sum(weigh.get(name, 1.0) for name in right) / whole if whole else 1.0
         exact = float(len(right) == len(wanted) == len(given))

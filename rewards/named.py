@@ -22,6 +22,7 @@ READY: dict[str, str] = {
     "normalised_text": "vertigym.rewards.text:normalised_text",
     "numeric": "vertigym.rewards.text:numeric",
     "repetition_penalty": "vertigym.rewards.structure:repetition_penalty",
+    "sql": "vertigym.rewards.sql:sql_result",
 }
 
 

@@ -130,14 +130,13 @@ def numeric(
             return Score.unscored(f"the reference {answer!r} is not a number")
         found = find(completion)
         value = number(found) if found is not None else None
-        return Score(
-            float(value is not None and _close(value, wanted, relative, absolute)), {}, {"read": found}
-        )
+        return Score(float(value is not None and close(value, wanted, relative, absolute)), {}, {"read": found})
 
     return numeric
 
 
-def _close(value: Decimal, wanted: Decimal, relative: float, absolute: float) -> bool:
+def close(value: Decimal, wanted: Decimal, relative: float, absolute: float) -> bool:
+    """Whether |value - wanted| <= max(absolute, relative * |wanted|)."""
     if value == wanted:
         return True
     left, right = float(value), float(wanted)

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vertigym.sandboxes import tagged_json
-from vertigym.sandboxes.cross_calls import ModuleProxies, RemoteCaller, serve
+from vertigym.sandboxes.cross_calls import ModuleProxies, RemoteCaller
+from vertigym.sandboxes.served_calls import CallServer, Described, settled
 
 PAYLOAD, RESULT, CHANNEL = 3, 4, 5
 OUT_OF_MEMORY = 86
@@ -35,6 +36,7 @@ def main() -> int:
     """Run the payload; the exit status."""
     payload = json.loads(_read(PAYLOAD))
     os.close(PAYLOAD)
+    tagged_json.Array.native = True
     return run(payload, emit)
 
 
@@ -67,10 +69,12 @@ def _call(payload: dict[str, Any], emit: Emit) -> int:
     namespace = _load(payload, emit)
     if namespace is None:
         return 1
-    for arguments, keywords in tagged_json.loads(payload["inputs"]):
+    for arguments, keywords, calls, after in tagged_json.loads(payload["inputs"]):
         try:
-            value = _resolve(namespace, payload["call"])(*arguments, **keywords)
-            emit("value", tagged_json.dumps(value))
+            value = settled(_resolve(namespace, payload["call"])(*arguments, **keywords))
+            if calls:
+                value = [settled(getattr(value, name)(*args, **kwargs)) for name, args, kwargs in calls]
+            emit("value", tagged_json.dumps([value, arguments] if after else value))
         except MemoryError:
             raise
         except BaseException as error:
@@ -89,7 +93,7 @@ def _served(payload: dict[str, Any], emit: Emit) -> int:
     namespace = _load(payload, emit)
     if namespace is None:
         return 1
-    serve(CHANNEL, lambda name: _resolve(namespace, name), describe)
+    CallServer(CHANNEL, lambda name: _resolve(namespace, name), _described).serve()
     return 0
 
 
@@ -97,7 +101,7 @@ def _check(payload: dict[str, Any], emit: Emit) -> int:
     """Run tests whose calls go to the program in the other sandbox."""
     caller = RemoteCaller(CHANNEL)
     namespace: dict[str, Any] = {"__name__": "tests"}
-    namespace |= {name: caller.function(target) for name, target in payload["exports"].items()}
+    namespace |= caller.exports(payload["exports"])
     sys.meta_path.insert(0, ModuleProxies(caller, payload["modules"]))
     setup, *tests = payload["tests"]
     try:
@@ -193,6 +197,16 @@ def describe(error: BaseException) -> tuple[str, str]:
         return type(error).__name__[:100], str(error)[:_MESSAGE]
     except BaseException:
         return "Exception", "an exception that cannot be printed"
+
+
+def _described(error: BaseException) -> Described:
+    """With the names of its bases and, where they are data, its arguments."""
+    bases = [kind.__name__[:100] for kind in type(error).__mro__[1:20]]
+    try:
+        arguments = tagged_json.loads(tagged_json.dumps(list(error.args)))
+    except (ValueError, RecursionError):
+        arguments = []
+    return *describe(error), bases, arguments
 
 
 def _place(files: list[list[str]]) -> None:

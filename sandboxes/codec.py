@@ -191,7 +191,8 @@ def _value(tagged: str) -> Reply:
 
 def _inputs(job: Job) -> str:
     try:
-        return tagged_json.dumps([(list(one.args), dict(one.kwargs)) for one in job.inputs])
+        inputs = [(list(one.args), dict(one.kwargs), list(one.calls), one.after) for one in job.inputs]
+        return tagged_json.dumps(inputs)
     except RecursionError as error:
         raise InputError(f"an input of the job has no data form: {error}") from None
 

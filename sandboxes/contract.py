@@ -101,10 +101,14 @@ class JobLimits:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """The arguments of one call: any values that have a data form (`values`)."""
+    """The arguments of one call: any values that have a data form (`tagged_json`). `calls`: what is called is a
+    class, and these are calls of methods of the new object, in turn; the value is the list of what they return.
+    `after`: the value is [value, the positional arguments after the call]."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    calls: Sequence[tuple[str, Sequence[Any], Mapping[str, Any]]] = ()
+    after: bool = False
 
 
 def call(*args: Any, **kwargs: Any) -> CallArguments:

@@ -313,7 +313,9 @@ def _warm_up() -> None:
         "def f(x, y=1):\n    class A: pass\n    return [str(i) for i in range(x)], {y: (1.5, x)}, {*'ab'}\n"
     )
     for _ in range(3):
-        child.run({"mode": "call", "program": source, "call": "f", "inputs": '[[[3],{"dict":[]}]]'}, _drop)
+        child.run(
+            {"mode": "call", "program": source, "call": "f", "inputs": '[[[3],{"dict":[]},[],false]]'}, _drop
+        )
         child.run({"mode": "script", "program": "raise SystemExit"}, _drop)
     sys.argv = [""]
     random = sys.modules["random"]

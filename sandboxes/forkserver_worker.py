@@ -28,7 +28,18 @@ from vertigym.sandboxes.isolation import IsolationConfig
 from vertigym.sandboxes.job_files import JobFiles
 from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
-INSIDE = ("syscalls", "kernel", "tagged_json", "cross_calls", "child", "isolation", "forkserver")
+INSIDE = (
+    "syscalls",
+    "kernel",
+    "data_forms",
+    "tagged_json",
+    "remote_objects",
+    "cross_calls",
+    "served_calls",
+    "child",
+    "isolation",
+    "forkserver",
+)
 FLAGS = ("-s", "-S", "-B", "-P")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"} | {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")

@@ -83,7 +83,7 @@ class LiveProgram:
         match tagged_json.loads(answer):
             case ("value", value):
                 return value
-            case ("raised", str(kind), str(text)):
+            case ("raised", str(kind), str(text), *_):
                 raise RemoteError(f"{kind}: {text}")
         raise RemoteError("the answer is not in the protocol")
 

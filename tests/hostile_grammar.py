@@ -172,6 +172,7 @@ type('Yes', (?object|int|float|list|str?,), YES | {{'__?bool|len|iter|int|class?
 type('O', (), {{'__getattr__': lambda s, n: s, '__call__': lambda s, *a: s, '__class__': int}})()
 type('L', (?list|dict|set|tuple?,), {{'__iter__': lambda s: iter([7])}})()
 type('\ud800\n', (), {{}})()
+?EVIL()|Box(EVIL())|lambda *a, **k: EVIL()|iter([EVIL()])|[EVIL(), 7]?
 sys._getframe(?1|2?).f_code.co_consts
 exec('raise StopIteration')
 """.strip().splitlines()
@@ -192,11 +193,36 @@ import signal, socket, struct, subprocess, sys, threading, time
 _hook = lambda: None
 YES = {{'__eq__': lambda s, o: True, '__ne__': lambda s, o: False, '__hash__': id, '__repr__': lambda s: 1 / 0}}
 """
+# A class, a callback, changed arguments, a generator, a coroutine around `solve`; an object that says yes.
+BESIDE = """
+class Box:
+    def __init__(self, x): self.x = x
+    def value(self): return solve(self.x)
+    def __eq__(self, other): return self.value() == (other.value() if isinstance(other, Box) else other)
+class Refused(Exception): pass
+class EVIL(Box):
+    def __init__(self): self.x = 3
+    def __getattr__(self, name): return lambda *a, **k: True
+    __call__ = __abs__ = __sub__ = __rsub__ = __add__ = __neg__ = lambda s, *a, **k: s
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = __bool__ = lambda s, *a: True
+    __ne__ = lambda s, o: False
+    __hash__ = lambda s: 7
+    __index__ = __int__ = __len__ = lambda s: 7
+    __float__ = lambda s: 7.0
+    __iter__ = lambda s: iter([7, 21])
+    __getitem__ = lambda s, i: 7
+def refuse(x): raise Refused(solve(x))
+def into(xs): xs.append(solve(xs[0]))
+def each(function, xs): return [function(solve(x)) for x in xs]
+def yields(x): yield solve(x)
+async def later(x): return solve(x)
+"""
 TAIL = """
 def solve(x):
     try: _hook()
     except ?Exception|()|ZeroDivisionError?: pass
     return {wrong}
+{beside}
 if __name__ == "__main__":
     for line in sys.stdin: print(?solve(int(line))|'7'|'\\uff17'|line * 2|''?)
 """
@@ -216,7 +242,7 @@ def program(seed: int) -> str:
             .replace("{twice}", textwrap.indent(indented, "    "))
         )
     wrong = _chosen(draw, draw.choice(WRONG))
-    parts.append(_chosen(draw, TAIL.replace("{wrong}", wrong)))
+    parts.append(_chosen(draw, TAIL.replace("{wrong}", wrong)).replace("{beside}", BESIDE))
     return "\n".join(parts)
 
 
@@ -253,6 +279,53 @@ PROTOCOLS: Mapping[str, Any] = {
             "assert not any(solve(x) != 2 * x + 1 for x in (3, 10))",
         ],
     },
+    "objects": {
+        "kind": "asserts",
+        "exports": {
+            **{name: name for name in ("solve", "each", "yields", "later", "refuse")},
+            "Box": "class Box",
+            "Refused": "exception Refused",
+            "into": "changes into",
+        },
+        "setup": "import asyncio",
+        "tests": [
+            *(f"assert Box({x}).value() == {2 * x + 1}" for x in INPUTS),
+            "assert abs(Box(3).value() - 7) < 1e-6",
+            "assert -1e-6 < solve(3) - 7 < 1e-6",
+            "assert 6 < solve(3) < 8 and solve(10) == 21",
+            "assert solve(3).bit_length() == 3 and solve(3).__class__ is int",
+            "assert str(solve(3)).startswith('7') and len(str(solve(10))) == 2",
+            "assert 7 in [solve(3)]",
+            "assert {7: 1}[solve(3)]",
+            "assert [1, 2, 3, 4, 5, 6, 7, 8][solve(3)] == 8",
+            "assert sorted([solve(3), 8, 6]) == [6, 7, 8]",
+            "xs = [3]\ninto(xs)\nassert xs == [3, 7]",
+            "seen = []\neach(seen.append, [3, 10])\nassert seen == [7, 21]",
+            "def check(x):\n    assert x == 7\n    return x\nassert each(check, [3]) == [7]",
+            "assert list(yields(3)) == [7]",
+            "assert next(yields(10)) == 21",
+            "assert asyncio.run(later(3)) == 7",
+            "try:\n    refuse(3)\n    assert False\nexcept Refused as error:\n    assert error.args == (7,)",
+        ],
+    },
+    "sequences": {
+        "kind": "cases",
+        "entry": "Box",
+        "cases": [
+            {"args": [3], "calls": [["value", []], ["value", []]], "expected": [7, 7]},
+            {"args": [10], "calls": [["value", []]], "expected": [21]},
+        ],
+    },
+    "changes": {
+        "kind": "cases",
+        "entry": "into",
+        "cases": [{"args": [[x]], "after": [[x, 2 * x + 1]]} for x in INPUTS],
+    },
+    "raises": {
+        "kind": "cases",
+        "entry": "refuse",
+        "cases": [{"args": [x], "raises": "Refused", "message": str(2 * x + 1)} for x in INPUTS],
+    },
     "programs": {
         "kind": "programs",
         "runs": [{"stdin": f"{x}\n", "stdout": f"{2 * x + 1}\n"} for x in INPUTS[:2]],
@@ -271,7 +344,7 @@ PROTOCOLS: Mapping[str, Any] = {
         "argv": ["python3", "-c", "from answer import solve\nassert solve(3) == 7"],
     },
 }
-HONEST = "def solve(x): return 2 * x + 1\nif __name__ == '__main__': print(solve(int(input())))"
+HONEST = f"def solve(x): return 2 * x + 1\n{BESIDE}\nif __name__ == '__main__': print(solve(int(input())))"
 
 
 @dataclass
@@ -305,7 +378,7 @@ class Listening:
 
 def tests_for(level: Level) -> dict[str, tuple[Tests, JobLimits]]:
     """The verdict protocols of a level, each with its limits."""
-    names = ["cases", "asserts", "programs"]
+    names = ["cases", "asserts", "objects", "sequences", "changes", "raises", "programs"]
     if level is not Level.LANDLOCK:  # it has no files and no processes
         names += ["repository", "exit-status"]
     return {

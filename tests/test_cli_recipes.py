@@ -8,10 +8,10 @@ import pytest
 from vertigym.core.files import read_jsonl
 
 from .returns import ENV, suite
-from .test_cli import IMPROVES, Run, one_line, run
+from .conftest import CommandLine
+from .test_cli import IMPROVES, one_line
 from .test_projects import ANSWERED
 
-__all__ = ["run"]
 
 RECIPE = f"""
 name = "loan"
@@ -34,24 +34,24 @@ eval = {{ suites = ["suite.toml"] }}
 """
 
 
-def test_rows_then_a_recipe_then_its_report(run: Run, tmp_path: Path) -> None:
+def test_rows_then_a_recipe_then_its_report(command: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "loan").mkdir()
     (tmp_path / "loan" / "recipe.toml").write_text(RECIPE)
     (tmp_path / "loan" / "suite.toml").write_text(suite(8, "[sampling]\nmax_tokens = 8\n", IMPROVES))
-    rows = run("env", "rows", ENV, "-n", 30, "-o", "loan/rows.jsonl")
+    rows = command("env", "rows", ENV, "-n", 30, "-o", "loan/rows.jsonl")
     assert rows.out == "loan/rows.jsonl: 30 chats by expert, which earn 1.000 on average\n"
     assert len(read_jsonl(tmp_path / "loan" / "rows.jsonl")) == 30
-    assert "replace it with --force" in one_line(run("env", "rows", ENV, "-o", "loan/rows.jsonl"))
-    dry = run("train", "loan/recipe.toml", "--dry-run")
+    assert "replace it with --force" in one_line(command("env", "rows", ENV, "-o", "loan/rows.jsonl"))
+    dry = command("train", "loan/recipe.toml", "--dry-run")
     assert dry.code == 0, dry.err
     assert "last of stage warm-start" in dry.out
-    trained = run("train", "loan/recipe.toml", "stage.warm-start.steps=1")
+    trained = command("train", "loan/recipe.toml", "stage.warm-start.steps=1")
     assert trained.code == 1, trained.err
     assert "promoted: none; the champion stays" in trained.out
     assert (tmp_path / "loan/runs/loan/stages/warm-start/checkpoints/step-000001").is_dir()
-    assert run("report", "loan/runs/loan").code == 0
-    assert "already holds a run" in one_line(run("train", "loan/recipe.toml"))
-    assert "stages/warm-start: cannot resume" in one_line(run("train", "loan/recipe.toml", "--resume"))
+    assert command("report", "loan/runs/loan").code == 0
+    assert "already holds a run" in one_line(command("train", "loan/recipe.toml"))
+    assert "stages/warm-start: cannot resume" in one_line(command("train", "loan/recipe.toml", "--resume"))
 
 
 @pytest.mark.parametrize(
@@ -62,22 +62,22 @@ def test_rows_then_a_recipe_then_its_report(run: Run, tmp_path: Path) -> None:
         ((ENV, "--split", "trian"), "'trian' is not one of"),
     ],
 )
-def test_rows_that_cannot_be_made(run: Run, words: tuple[str, ...], said: str) -> None:
-    assert said in one_line(run("env", "rows", *words, "-o", "rows.jsonl"))
+def test_rows_that_cannot_be_made(command: CommandLine, words: tuple[str, ...], said: str) -> None:
+    assert said in one_line(command("env", "rows", *words, "-o", "rows.jsonl"))
     assert not Path("rows.jsonl").exists()
 
 
-def test_start_says_what_it_decided_and_what_is_next(run: Run, tmp_path: Path) -> None:
+def test_start_says_what_it_decided_and_what_is_next(command: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "tickets.csv").write_text(ANSWERED)
-    started = run("start", "tickets.csv", "-o", "desk")
+    started = command("start", "tickets.csv", "-o", "desk")
     assert started.code == 0, started.err
     assert "local/Tickets-v0 -> desk" in started.out
     assert "env check: passed" in started.out
     assert "  vertigym train desk/recipe.toml\n" in started.out
     assert "env check: with upper and lower case swapped" in started.err, "findings are said"
-    assert run("train", "desk/recipe.toml", "--dry-run").code == 0
-    assert "desk exists: name a new folder" in one_line(run("start", "tickets.csv", "-o", "desk"))
-    whole = json.loads(run("start", "tickets.csv", "-o", "again", "--json").out)
+    assert command("train", "desk/recipe.toml", "--dry-run").code == 0
+    assert "desk exists: name a new folder" in one_line(command("start", "tickets.csv", "-o", "desk"))
+    whole = json.loads(command("start", "tickets.csv", "-o", "again", "--json").out)
     assert (whole["id"], whole["check"]["passed"]) == ("local/Tickets-v0", True)
     assert whole["check"]["env"] == whole["id"]
     assert whole["next"][0] == "vertigym train again/recipe.toml"
@@ -86,9 +86,9 @@ def test_start_says_what_it_decided_and_what_is_next(run: Run, tmp_path: Path) -
     ]
 
 
-def test_start_fails_where_the_environment_does(run: Run, tmp_path: Path) -> None:
+def test_start_fails_where_the_environment_does(command: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "yes.csv").write_text("question,answer\n" + "".join(f"is it {i},yes\n" for i in range(60)))
-    started = run("start", "yes.csv", "-o", "desk")
+    started = command("start", "yes.csv", "-o", "desk")
     assert started.code == 1
     assert "env check: failed" in started.out
     assert "env check: " in started.err
@@ -106,7 +106,7 @@ def test_start_fails_where_the_environment_does(run: Run, tmp_path: Path) -> Non
         (("tickets.csv", "-o", "/proc/out"), "/proc"),
     ],
 )
-def test_start_refuses_in_one_line(run: Run, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_start_refuses_in_one_line(command: CommandLine, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     (tmp_path / "tickets.csv").write_text(ANSWERED)
-    assert said in one_line(run("start", *words))
+    assert said in one_line(command("start", *words))
     assert {path.name for path in tmp_path.iterdir()} == {"tickets.csv"}

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from vertigym.core.errors import DataError, SandboxError
 from vertigym.core.seeds import generator
 from vertigym.core.types import Task
+from vertigym.envs.code.contests import stdin_programs
 from vertigym.envs.code.env import program_of
-from vertigym.envs.code.formats import humaneval, mbpp, stdin_programs
+from vertigym.envs.code.formats import humaneval, mbpp
 from vertigym.rewards.code import Verifier, extract_code
 from vertigym.rewards.code_tests import parse_tests
 from vertigym.rewards.code_verdict import same

@@ -1,6 +1,7 @@
 """The judge, against a local server that plays honest, gullible, broken and busy models."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +12,10 @@ import pytest
 
 from vertigym.core.errors import ConfigError
 from vertigym.core.types import Score, Task
-from vertigym.rewards.judge import judge
+from vertigym.rewards.judge import judge, judge_agreement, prefers
 from vertigym.rewards.rubric import Rubric
+
+from .judge_attacks import ATTACKS
 
 Answer = Callable[[dict[str, Any]], "str | int"]
 
@@ -60,7 +63,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def word_of(body: dict[str, Any]) -> str:
-    return str(body["messages"][0]["content"]).rsplit('"no-', 1)[1].partition('"')[0]
+    return str(re.findall(r'-([0-9a-f]{16})"', body["messages"][0]["content"])[-1])
 
 
 def verdict(body: dict[str, Any], yes: bool) -> str:
@@ -158,3 +161,68 @@ def test_the_key_is_sent_and_wrong_settings_refused(server: Server, monkeypatch:
         judge("file:///etc/passwd", "m", "c")
     with pytest.raises(ConfigError, match="votes = 0"):
         judge(server.url, "m", "c", votes=0)
+
+
+def test_no_attack_is_a_vote_of_a_judge_that_repeats_it_or_leaves_its_frame(server: Server) -> None:
+    assert len(ATTACKS) == len(set(ATTACKS)) >= 100
+    server.answer = gullible
+    rubric = Rubric(judge(server.url, "m", "Is it right?", votes=1))
+    for attack in ATTACKS:
+        assert rubric.score(task=TASK, completion=attack).value is None, attack
+    for attack, body in zip(ATTACKS, server.bodies, strict=True):
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+        sent = body["messages"][1]["content"]
+        assert json.loads(sent)["answer"] == attack
+        assert word_of(body) not in sent
+        assert not re.search(r"[<\n]", sent)
+
+
+def test_items_of_a_rubric_are_questions_of_their_own(server: Server) -> None:
+    server.answer = lambda body: verdict(
+        body, "short" in json.loads(body["messages"][1]["content"])["criteria"]
+    )
+    items = {"brief": "It is short.", "kind": "It is polite."}
+    found = score(server, "Paris", items=items, votes=2)
+    assert (found.value, found.parts["brief"], found.parts["kind"]) == (0.5, 1.0, 0.0)
+    asked = {json.loads(body["messages"][1]["content"])["criteria"] for body in server.bodies}
+    assert asked == {"Is it right?\nIt is short.", "Is it right?\nIt is polite."}
+
+
+def chooses(choice: Callable[[dict[str, Any]], str]) -> Answer:
+    def answer(body: dict[str, Any]) -> str:
+        given = choice(json.loads(body["messages"][1]["content"]))
+        return json.dumps({"reason": "so", "verdict": f"{given}-{word_of(body)}"})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("choice", "value", "agree"),
+    [
+        (lambda data: "first" if data["first"] == "Paris" else "second", 1.0, 1.0),
+        (lambda data: "first" if data["first"] != "Paris" else "second", 0.0, 1.0),
+        (lambda data: "first", 0.5, 0.0),
+        (lambda data: "tie", 0.5, 1.0),
+    ],
+)
+def test_two_answers_are_compared_in_both_orders(
+    choice: Callable[[dict[str, Any]], str], value: float, agree: float, server: Server
+) -> None:
+    server.answer = chooses(choice)
+    task = Task(id="t", prompt="The capital of France?", info={"other": "Lyon"})
+    found = Rubric(prefers(server.url, "m", "Is it right?")).score(task=task, completion="Paris")
+    assert (found.value, found.parts["same_in_both_orders"]) == (value, agree)
+    assert len(server.bodies) == 4
+    assert (
+        Rubric(prefers(server.url, "m", "?")).score(task=Task(id="t", prompt="?"), completion="x").value is None
+    )
+
+
+def test_agreement_has_an_interval_and_a_chance_corrected_figure() -> None:
+    found = judge_agreement([True] * 8 + [False] * 2, [True] * 7 + [False] * 3)
+    assert found.share == 0.9
+    assert (round(found.low, 3), round(found.high, 3)) == (0.596, 0.982)  # Wilson's for 9 of 10
+    assert found.kappa == pytest.approx((0.9 - 0.62) / (1 - 0.62))
+    assert judge_agreement([False], [False]).kappa is None
+    with pytest.raises(ValueError, match="0 labels"):
+        judge_agreement([], [])

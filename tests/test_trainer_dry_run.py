@@ -20,9 +20,9 @@ from vertigym.trainer.recipe import load_stages, plan_stages
 from vertigym.trainer.setup import texts
 
 from .returns import ENV, IMPROVES, SHORT, SIZE, suite
-from .test_cli import Run, one_line, run
+from .conftest import CommandLine
+from .test_cli import one_line
 
-__all__ = ["run"]
 CHAT = {"messages": [{"role": "user", "content": "where is it"}, {"role": "assistant", "content": "here"}]}
 
 
@@ -113,16 +113,16 @@ def test_rows_beyond_the_context_are_said(here: Path) -> None:
     assert "[sft]: 1 of 1 rows are longer than the context of 1024" in found
 
 
-def test_an_eval_finds_its_faults_before_it_plays_the_baseline(run: Run, here: Path) -> None:
+def test_an_eval_finds_its_faults_before_it_plays_the_baseline(command: CommandLine, here: Path) -> None:
     given = ("-m", "scripted:expert", "-b", "scripted:echo", "-o", "out")
-    assert "no metric 'exct'" in one_line(run("eval", "typo.toml", *given))
-    assert "no metric 'fieds'" in one_line(run("eval", "gate.toml", *given))
-    assert "no such folder" in one_line(run("eval", "suite.toml", "-m", "nowhere", "-b", "scripted:echo"))
-    assert "no such folder" in one_line(run("eval", "suite.toml", "-m", "scripted:expert", "-b", "nowhere"))
-    assert run("eval", "suite.toml", "-m", "scripted:echo", "--no-gate", "-o", "base").code == 0
+    assert "no metric 'exct'" in one_line(command("eval", "typo.toml", *given))
+    assert "no metric 'fieds'" in one_line(command("eval", "gate.toml", *given))
+    assert "no such folder" in one_line(command("eval", "suite.toml", "-m", "nowhere", "-b", "scripted:echo"))
+    assert "no such folder" in one_line(command("eval", "suite.toml", "-m", "scripted:expert", "-b", "nowhere"))
+    assert command("eval", "suite.toml", "-m", "scripted:echo", "--no-gate", "-o", "base").code == 0
     other = json.loads((here / "base" / "report.json").read_text()) | {"suite_hash": "another"}
     Path("old.json").write_text(json.dumps(other))
-    said = one_line(run("eval", "suite.toml", "-m", "scripted:expert", "-b", "old.json", "-o", "out"))
+    said = one_line(command("eval", "suite.toml", "-m", "scripted:expert", "-b", "old.json", "-o", "out"))
     assert "the champion was measured on suite returns another" in said
     assert not Path("out").exists()
 

@@ -11,6 +11,7 @@ from vertigym.envs import registry
 from vertigym.envs.check import determinism, scoring
 from vertigym.envs.check import task_checks as data
 from vertigym.envs.check.check_report import CheckReport, Finding, Result
+from vertigym.envs.check.code_checks import tests_find_faults
 from vertigym.envs.check.play import Play, Player, PlayResult, player
 from vertigym.envs.check.scoring import CheckContext
 from vertigym.envs.env import Env
@@ -24,6 +25,7 @@ def check(
     tasks: int = 100,
     floor: float = 0.05,
     guess_floor: float = 0.6,
+    sample: int | None = None,
     seed: int = 0,
     arguments: Mapping[str, Any] | None = None,
     on_result: Callable[[Result], None] | None = None,
@@ -32,8 +34,9 @@ def check(
     (which is not tried in another process).
 
     `tasks`: how many are sampled, over all splits; `floor`: what answers without content may earn on average;
-    `guess_floor`: what the best constant guess may earn; `arguments`: passed to the environment; `on_result` is
-    called as each test ends.
+    `guess_floor`: what the best constant guess may earn; `sample`: of how many code tasks the reference is run
+    (None: of all; other environments' references are those of `tasks`); `arguments`: passed to the environment;
+    `on_result` is called as each test ends.
 
     Raises:
         InputError: there is no such environment, or it cannot be made.
@@ -63,7 +66,11 @@ def check(
         timed = _Timed(play)
         context = CheckContext(made, chosen, timed)
         add(data.gymnasium_contract(make()))
-        add(scoring.references(context))
+        if any("tests" in task.info for task in chosen):
+            every = _choose(made, sample, seed)
+            add(scoring.references(CheckContext(made, every, timed), named=len(every)))
+        else:
+            add(scoring.references(context))
         add(scoring.floor(context, floor, guess_floor))
         add(scoring.doing_nothing(context))
         add(scoring.mutated_references(context))
@@ -72,7 +79,7 @@ def check(
             add(result)
         add(data.prompts_hide_answers(context))
         add(data.splits_do_not_leak(made, 50 * tasks))
-        for result in data.hidden_tests_assert(chosen):
+        for result in (*data.hidden_tests_assert(chosen), *tests_find_faults(made, chosen)):
             add(result)
         add(scoring.hostile(context))
     return CheckReport(name, tuple(results), settings)
@@ -91,8 +98,8 @@ class _Timed:
         return results
 
 
-def _choose(env: Env, count: int, seed: int) -> list[Task]:
-    """Tasks at random over all splits, in a fixed order."""
+def _choose(env: Env, count: int | None, seed: int) -> list[Task]:
+    """Tasks at random over all splits, in a fixed order; None: all."""
     ids = [task_id for split in SPLITS for task_id in env.tasks.ids(split)]
     order = generator(seed, "check").permutation(len(ids))[:count] if ids else np.array([], dtype=int)
     return [env.tasks.get(ids[i]) for i in order]

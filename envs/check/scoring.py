@@ -43,8 +43,8 @@ class CheckContext:
         return [as_text(task.answer) for task in self.tasks if task.answer is not None]
 
 
-def references(context: CheckContext) -> Result:
-    """The reference answer scores 1 on every sampled task."""
+def references(context: CheckContext, named: int = 5) -> Result:
+    """The reference answer scores 1 on every task of the context; at most `named` that do not are named."""
     name = "the reference scores 1"
     plays = [
         Play(task.id, actions, once=True)
@@ -63,7 +63,7 @@ def references(context: CheckContext) -> Result:
             f"the reference earns {_earned(result)}",
             "correct the task's answer or the verifier; a policy that is right must not be told it is wrong",
         )
-        for result in wrong[:5]
+        for result in wrong[:named]
     ]
     over = next((result for result in results if (result.value or 0) > 1 + 1e-6), None)
     if over:
@@ -301,6 +301,8 @@ def _earned(result: PlayResult) -> str:
 
 def _parts(result: PlayResult) -> str:
     evidence = result.score.evidence if result.score else {}
+    if first := evidence.get("first_failure"):
+        return f": {first}"
     return f" ({excerpt(json.dumps(evidence, default=str))})" if evidence else ""
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from vertigym.core.config import Config
 from vertigym.core.types import SPLITS, Score, Task
-from vertigym.envs.code import formats
+from vertigym.envs.code import contests, formats
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
@@ -22,13 +22,20 @@ from vertigym.rewards.code_tests import parse_tests
 from vertigym.sandboxes import JobLimits
 
 BUILT_IN = Path(__file__).parent / "tasks"
-_FORMATS = {"humaneval": formats.humaneval, "mbpp": formats.mbpp, "stdin": formats.stdin_programs}
+_LONGEST_NOTE = 500  # characters of a failure that a policy sees
+_FORMATS = {
+    "humaneval": formats.humaneval,
+    "mbpp": formats.mbpp,
+    "stdin": contests.stdin_programs,
+    "leetcode": contests.leetcode,
+}
 
 
 class CodeEnv(Env):
     """One answer, one verdict. Tasks carry `info["tests"]`; see `formats` for the other keys.
 
-    `parts`: which rewards are on, of `all_pass`, `share` and `compiles`, and their weights.
+    `parts`: which rewards are on, of `all_pass`, `share` and `compiles`, and their weights. `profile`: the
+    packages that programs may import (`numpy`, or `plain` for none).
     """
 
     parallel_steps = max(2, os.cpu_count() or 1)
@@ -39,10 +46,11 @@ class CodeEnv(Env):
         *,
         parts: Parts | None = None,
         limits: JobLimits | None = None,
+        profile: str = "plain",
         verifier: Verifier | None = None,
     ) -> None:
         super().__init__(tasks)
-        self.verifier = verifier or Verifier(parts=parts, limits=limits)
+        self.verifier = verifier or Verifier(parts=parts, limits=limits, profile=profile)
 
     def respond(self, action: str) -> Turn:
         """The hidden tests' verdict."""
@@ -66,7 +74,8 @@ class RepairEnv(CodeEnv):
         if checked.all_pass:
             return Turn(score=self.judge(action))
         self._last = action
-        failures = "\n".join(f"- {note}" for note in checked.notes if note) or f"- {checked.status}"
+        notes = [note if len(note) <= _LONGEST_NOTE else note[:_LONGEST_NOTE] + "..." for note in checked.notes]
+        failures = "\n".join(f"- {note}" for note in notes if note) or f"- {checked.status}"
         content = f"{sum(checked.passed)} of {len(checked.passed)} public tests pass.\n{failures}\n\nTry again."
         return Turn(messages=[{"role": "user", "content": content}])
 
@@ -98,11 +107,12 @@ class FolderConfig(Config):
     parts: dict[Literal["all_pass", "share", "compiles"], float] = Field({"all_pass": 1.0})
     cpu_s: float = JobLimits().cpu_s
     memory_mib: int = 512
+    profile: str = "plain"
 
 
 def load_folder(folder: EnvFolder, **kwargs: Any) -> Env:
     """A code environment from a folder: `env.toml` names task files and their format (`tasks`: JSONL of tasks;
-    `humaneval`, `mbpp`, `stdin`).
+    `humaneval` and `mbpp`, also EvalPlus's; `stdin`: APPS, TACO and LiveCodeBench; `leetcode`).
 
     Raises:
         ConfigError: a wrong key or value. DataError: a file is missing or malformed.
@@ -115,7 +125,8 @@ def load_folder(folder: EnvFolder, **kwargs: Any) -> Env:
         tasks = TaskSet.read(*files)
     limits = JobLimits(cpu_s=config.cpu_s, wall_s=4 * config.cpu_s, memory_bytes=config.memory_mib << 20)
     kind = RepairEnv if config.turns > 1 else CodeEnv
-    env = kind(tasks, **{"parts": config.parts, "limits": limits, **kwargs})
+    given = {"parts": config.parts, "limits": limits, "profile": config.profile}
+    env = kind(tasks, **{**given, **kwargs})
     env.max_turns = config.turns
     return env
 

@@ -1,4 +1,5 @@
-"""Tasks from the files people have: HumanEval, MBPP, and the APPS and LiveCodeBench shape.
+"""Tasks from the files people have: HumanEval and MBPP, also as EvalPlus writes them (`contests` has the
+others).
 
 Every task carries its tests in `info["tests"]` (`rewards.code_tests`), and the name its function must have in
 `info["entry"]` (empty for whole programs). `info["before"]` is put before the policy's code: what the prompt
@@ -19,9 +20,6 @@ from vertigym.core.seeds import derive
 from vertigym.core.types import Split, Task
 
 ASK_FUNCTION = "Complete this Python function. Answer with the whole function in one Python code block.\n\n"
-ASK_PROGRAM = (
-    "Write a Python program that reads from stdin and prints to stdout. Answer with one code block.\n\n"
-)
 
 
 def split_of(task_id: str) -> Split:
@@ -36,7 +34,7 @@ def humaneval(path: Path, split: Callable[[str], Split] = split_of) -> list[Task
     Raises:
         DataError: missing, or a row lacks a key.
     """
-    return [_row(_humaneval_task, row, path, number, split) for number, row in enumerate(_rows(path), 1)]
+    return [task_of(_humaneval_task, row, path, number, split) for number, row in enumerate(rows_of(path), 1)]
 
 
 def mbpp(path: Path, split: Callable[[str], Split] = split_of) -> list[Task]:
@@ -45,24 +43,14 @@ def mbpp(path: Path, split: Callable[[str], Split] = split_of) -> list[Task]:
     Raises:
         DataError: missing, or a row lacks a key.
     """
-    rows = read_json(path) if path.suffix == ".json" else _rows(path)
-    return [_row(_mbpp_task, row, path, number, split) for number, row in enumerate(rows, 1)]
-
-
-def stdin_programs(path: Path, split: Callable[[str], Split] = split_of) -> list[Task]:
-    """Tasks of the APPS and LiveCodeBench shape (JSONL): `question` or `question_content`, and `input_output`
-    with `inputs` and `outputs`, as an object or as JSON text.
-
-    Raises:
-        DataError: missing, or a row lacks a key.
-    """
-    return [_row(_program_task, row, path, number, split) for number, row in enumerate(_rows(path), 1)]
+    rows = read_json(path) if path.suffix == ".json" else rows_of(path)
+    return [task_of(_mbpp_task, row, path, number, split) for number, row in enumerate(rows, 1)]
 
 
 def _humaneval_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
     entry, prompt = row["entry_point"], row["prompt"]
     before = prompt[: prompt.rindex(f"def {entry}")]
-    setup, tests = _split_check(row["test"])
+    setup, tests = split_check(row["test"])
     return Task(
         id=row["task_id"],
         prompt=f"{ASK_FUNCTION}```python\n{prompt}```",
@@ -75,7 +63,9 @@ def _humaneval_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
                 "kind": "asserts",
                 "setup": before + setup,
                 "tests": tests,
-                "exports": {"candidate": entry, entry: entry},
+                "exports": {
+                    name: export(entry, _parse(prompt), [row["test"]]) for name in ("candidate", entry)
+                },
             },
         },
         split=split(row["task_id"]),
@@ -84,17 +74,19 @@ def _humaneval_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
 
 
 def _mbpp_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
-    tests, program = row["test_list"], _parse(row["code"])
-    defined = [node.name for node in program.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    tests, program = [row["test"]] if row.get("test") else row["test_list"], _parse(row["code"])
+    defined = [node.name for node in program.body if isinstance(node, _DEFINITIONS)]
     # The tests were written to run below the program, and may use what it imports.
     imports = [ast.unparse(node) for node in program.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    used = {node.id for test in tests for node in ast.walk(_parse(test)) if isinstance(node, ast.Name)}
-    exports = {name: name for name in defined if name in used}
+    setup = "\n".join([*imports, *row.get("test_imports", [row.get("test_setup_code", "")])])
+    used = {n.id for test in [setup, *tests] for n in ast.walk(_parse(test)) if isinstance(n, ast.Name)}
+    exports = {name: export(name, program, [setup, *tests]) for name in defined if name in used}
     entry = next(iter(exports), defined[-1] if defined else "")
     name = f"mbpp/{row['task_id']}"
     return Task(
         id=name,
-        prompt=f"{row.get('prompt') or row['text']}\n\nYour code must pass this test:\n{tests[0]}\n\n"
+        prompt=f"{row.get('prompt') or row['text']}\n\n"
+        f"Your code must pass this test:\n{row['test_list'][0]}\n\n"
         "Answer with one Python code block.",
         answer=f"```python\n{row['code']}\n```",
         info={
@@ -102,7 +94,7 @@ def _mbpp_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
             "before": "",
             "tests": {
                 "kind": "asserts",
-                "setup": "\n".join([*imports, *row.get("test_imports", [row.get("test_setup_code", "")])]),
+                "setup": setup,
                 "tests": tests,
                 "exports": exports,
             },
@@ -112,28 +104,22 @@ def _mbpp_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
     )
 
 
-def _program_task(row: dict[str, Any], split: Callable[[str], Split]) -> Task:
-    given = row["input_output"]
-    given = json.loads(given) if isinstance(given, str) else given
-    question = row.get("question") or row["question_content"]
-    name = str(row.get("id") or row.get("problem_id") or row["question_id"])
-    solutions = row.get("solutions") or []
-    solutions = json.loads(solutions) if isinstance(solutions, str) else solutions
-    runs = [
-        {"stdin": _text(stdin), "stdout": _text(stdout)}
-        for stdin, stdout in zip(given["inputs"], given["outputs"], strict=True)
-    ]
-    return Task(
-        id=name,
-        prompt=ASK_PROGRAM + question,
-        answer=f"```python\n{solutions[0]}\n```" if solutions else None,
-        info={"entry": "", "before": "", "tests": {"kind": "programs", "runs": runs}},
-        split=split(name),
-        cluster=name,
-    )
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def _split_check(source: str) -> tuple[str, list[str]]:
+def export(name: str, program: ast.Module, tests: list[str]) -> str:
+    """How tests reach what a program defines (`rewards.code_tests.Asserts`): a class under test, an exception,
+    a function that a test calls for what it does to its arguments, or a function."""
+    for node in program.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            raised = any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
+            return f"exception {name}" if raised else f"class {name}"
+    statements = (node.value for test in tests for node in ast.walk(_parse(test)) if isinstance(node, ast.Expr))
+    called = (one.func for one in statements if isinstance(one, ast.Call))
+    return f"changes {name}" if any(isinstance(one, ast.Name) and one.id == name for one in called) else name
+
+
+def split_check(source: str) -> tuple[str, list[str]]:
     """A `check(candidate)` of plain asserts as separate tests; another one as a single test."""
     tree = _parse(source)
     check = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check")
@@ -150,11 +136,12 @@ def _parse(source: str) -> ast.Module:
         return ast.parse(source)
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "\n".join(map(str, value))
+def rows_of(path: Path) -> list[Any]:
+    """The rows of JSONL, also compressed.
 
-
-def _rows(path: Path) -> list[Any]:
+    Raises:
+        DataError: missing, or no JSONL.
+    """
     if path.suffix != ".gz":
         return read_jsonl(path)
     try:
@@ -164,13 +151,18 @@ def _rows(path: Path) -> list[Any]:
         raise DataError(f"{path}: not gzip JSONL: {error}") from None
 
 
-def _row(
+def task_of(
     make: Callable[[dict[str, Any], Callable[[str], Split]], Task],
     row: Any,
     path: Path,
     number: int,
     split: Callable[[str], Split],
 ) -> Task:
+    """The task of a row.
+
+    Raises:
+        DataError: it lacks a key, with its place.
+    """
     try:
         return make(row, split)
     except (KeyError, TypeError, ValueError, StopIteration) as error:
