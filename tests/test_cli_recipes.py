@@ -7,11 +7,10 @@ import pytest
 
 from vertigym.core.files import read_jsonl
 
-from .returns import ENV, suite
 from .conftest import CommandLine
+from .returns import ENV, suite
 from .test_cli import IMPROVES, one_line
 from .test_projects import ANSWERED
-
 
 RECIPE = f"""
 name = "loan"
@@ -106,7 +105,9 @@ def test_start_fails_where_the_environment_does(command: CommandLine, tmp_path: 
         (("tickets.csv", "-o", "/proc/out"), "/proc"),
     ],
 )
-def test_start_refuses_in_one_line(command: CommandLine, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_start_refuses_in_one_line(
+    command: CommandLine, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
     (tmp_path / "tickets.csv").write_text(ANSWERED)
     assert said in one_line(command("start", *words))
     assert {path.name for path in tmp_path.iterdir()} == {"tickets.csv"}

@@ -19,8 +19,8 @@ from vertigym.trainer.loop import train
 from vertigym.trainer.recipe import load_stages, plan_stages
 from vertigym.trainer.setup import texts
 
-from .returns import ENV, IMPROVES, SHORT, SIZE, suite
 from .conftest import CommandLine
+from .returns import ENV, IMPROVES, SHORT, SIZE, suite
 from .test_cli import one_line
 
 CHAT = {"messages": [{"role": "user", "content": "where is it"}, {"role": "assistant", "content": "here"}]}
