@@ -16,7 +16,7 @@ from vertigym.decisions.expressions import Atom, Wrapper
 
 _DAY = 86_400
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
-_OTHER = "other"
+OTHER = "other"
 _WORDS = ("amber", "birch", "cedar", "dune", "ember")
 _PLAIN_NUMBERS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 50, 100)
 _SCALES = (0.25, 0.5, 0.75, 1.25, 1.5, 2, 4)
@@ -114,7 +114,7 @@ def distinct(found: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def allowed(found: Iterable[Any], schema: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values that a field's JSON schema allows, as far as `type`, `enum` and the limits say."""
+    """The values that a field's JSON schema allows, as far as `type`, `enum`, `pattern` and the limits say."""
     types = schema.get("type", [])
     types = [types] if isinstance(types, str) else types
     low, high = schema.get("minimum"), schema.get("maximum")
@@ -124,6 +124,7 @@ def allowed(found: Iterable[Any], schema: Mapping[str, Any]) -> tuple[Any, ...]:
         if (
             ("enum" in schema and value not in schema["enum"])
             or (types and not any(_is_type(value, name) for name in types))
+            or ("pattern" in schema and isinstance(value, str) and not re.search(schema["pattern"], value))
             or (number and low is not None and value < low)
             or (number and high is not None and value > high)
         ):
@@ -149,6 +150,11 @@ def _is_type(value: Any, name: str) -> bool:
                 return False
             return name == "number" or float(value).is_integer()
     return True
+
+
+def free_text(draw: int) -> str:
+    """A text that no rule names; each number gives one."""
+    return f"{_WORDS[draw % len(_WORDS)]} {draw // len(_WORDS)}"
 
 
 def script_names(source: str) -> list[str]:
@@ -186,17 +192,17 @@ def _strings(hints: Hints, seen: Sequence[Any]) -> list[Any]:
     """Every literal, one value that no rule names, and texts of the lengths asked for."""
     made: list[Any] = [*sorted(hints.strings)]
     for length in sorted({n + shift for n in hints.lengths for shift in (-1, 0, 1) if n + shift >= 0}):
-        text = str(seen[0]) if seen else _OTHER
+        text = str(seen[0]) if seen else OTHER
         made.append((text * (length // max(len(text), 1) + 1))[:length])
-    return [*made, _OTHER] if made else list(_WORDS)
+    return [*made, OTHER] if made else list(_WORDS)
 
 
 def _lists(hints: Hints, seen: Sequence[Any]) -> list[Any]:
     """Empty, one member, neighbours, all members; lists of the lengths asked for."""
     members = sorted(hints.strings)
     made: list[Any] = [[], *([m] for m in members), *(list(p) for p in pairwise(members))]
-    made += [members, [_OTHER]]
-    stock = [item for value in seen if isinstance(value, list) for item in value] or [_OTHER]
+    made += [members, [OTHER]]
+    stock = [item for value in seen if isinstance(value, list) for item in value] or [OTHER]
     for length in sorted({n + shift for n in hints.lengths for shift in (-1, 0, 1) if n + shift >= 0}):
         made.append([stock[i % len(stock)] for i in range(length)])
     return made

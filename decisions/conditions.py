@@ -28,11 +28,14 @@ _MIXED = 60  # longer lists of records that are tried
 @dataclass(frozen=True, slots=True)
 class Field:
     """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often.
-    `span` is the least and the greatest near number in units of its finest digit, and that unit."""
+    `span` is the least and the greatest near number in units of its finest digit, and that unit; its numbers
+    are `whole`, or may have a fraction; a `free` text may be any."""
 
     path: Path
     near: tuple[Any, ...]
     wide: tuple[Any, ...]
+    whole: bool = False
+    free: bool = False
     span: tuple[int, int, float] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -165,7 +168,9 @@ class Conditions:
             near = candidates.allowed([*near, *schema.get("enum", ())], schema)
             wide = candidates.allowed(wide, schema)
         known = set(map(_typed, near))
-        return Field(path, near, tuple(value for value in wide if _typed(value) not in known))
+        rest = tuple(value for value in wide if _typed(value) not in known)
+        free = candidates.OTHER in near and not {"enum", "pattern"} & schema.keys()
+        return Field(path, near, rest, whole="integer" in schema.get("type", ()), free=free)
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""

@@ -59,6 +59,12 @@ class DmnModel:
         required = {key for e in self.graph.decisions for key in e.needs}
         return [e for e in self.graph.decisions if e.key not in required] or self.graph.decisions
 
+    def alternatives(self) -> list[list[str]]:
+        """What can be asked for instead: all decisions together, then each function by itself."""
+        every = list(dict.fromkeys(e.name for e in self.graph.decisions))
+        more = [every] if len(every) > len(self.asked) else []
+        return more + [[name] for name in self.graph.functions()]
+
     def _inputs(self) -> dict[str, str]:
         """A case's fields and the inputs they are."""
         found: dict[str, str] = {}

@@ -129,6 +129,10 @@ class AgentEnv(Env):
         """The case that the customer asks about."""
         return task.info.get("input")
 
+    def rules(self) -> list[str]:
+        """The rules not proven unreachable."""
+        return self.config.reachable(self.folder) if self.folder else []
+
     # The tools. Arguments fit their schemas.
 
     def _find(self, name: str) -> Turn:

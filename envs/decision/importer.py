@@ -1,28 +1,36 @@
 """From a decision model to an environment folder: sample cases, let the engine answer, split, write."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from vertigym.core.errors import ConfigError
+from vertigym.core.files import dumps
 from vertigym.core.manifest import claim_folder
 from vertigym.core.types import SPLITS, Split
-from vertigym.decisions.findings import RuleFinding, analyse
+from vertigym.decisions.findings import RuleAnalysis, RuleFinding, analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
 from vertigym.decisions.model import Case, DecisionError, Engine
 from vertigym.decisions.outputs import WHOLE, computed_fields, project, value_types
 from vertigym.decisions.protocols import RuleModel
+from vertigym.decisions.rare_answers import add_rare_answers
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
+from vertigym.envs.check.amounts import LEAST_CASES, too_few, too_low
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.decision.scripts import sandboxed
-from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
+from vertigym.envs.decision.selection import TaskMaker, assign_splits, select
 from vertigym.envs.registry import is_env_id
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 300, "test": 500}
 _SURPLUS = 1.5  # cases sampled for one kept: rules and patterns are balanced by choosing
 _LEAST = 2000  # cases sampled at least: rare rules are found by looking long enough
+_VARIED = LEAST_CASES // 2  # cases with another answer than the most common one, for answers to vary
+_MOST_ALTERNATIVES = 8  # other decisions of a file that are tried
 _CLOCKS = ("2020-02-10T09:00:00Z", "2031-07-25T21:30:00Z")  # two moments, to see whether answers depend on it
 _NOW = "now"
 
@@ -120,24 +128,22 @@ def import_decision(
     claim_folder(out, FOLDER, force=force)
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
-    read = read_model(file, sheet, scripts, decisions, columns=columns)
-    warnings = list(read.notes)
-    model, fixed = _without_clock(read, now, seed, warnings)
-    known = analyse(model)
-    sampler = Sampler(model, seed, fixed, known.unreachable)
-    if not sampler.fields:
-        raise DecisionError(f"{file}: no inputs to vary: no condition or expression names an input field")
-    sampled = sampler.run(max(_LEAST, int(_SURPLUS * sum(sizes.values()))))
-    if not sampled.samples:
-        raise DecisionError(f"{file}: the engine can decide no case: {sampled.refusal}")
-    fields = _asked(model, sampled, outputs, str(file))
+    wanted = sum(sizes.values())
+
+    def read(names: Sequence[str]) -> RuleModel:
+        return read_model(file, sheet, scripts, names, columns=columns)
+
+    question = _first_that_varies(read, decisions, partial(_sampled, now=now, seed=seed, wanted=wanted, outputs=outputs))
+    model, known, sampler, sampled = question.model, question.known, question.sampler, question.sampled
+    fields, warnings = question.fields, question.warnings
+    if contrast:
+        add_rare_answers(sampler, sampled, fields, seed, wanted // 2)
     pairs = find_pairs(sampler, sampled, known, fields) if contrast else RulePairs()
     usable = [s for s in sampled.samples if project(s.evaluation.output, fields)]
     if len(usable) < len(SPLITS):
         raise DecisionError(f"{file}: decides only {len(usable)} distinct cases; three splits need three")
     minimal = _usable(pairs, usable)
-    named = outcome_names(usable, fields) if contrast else None
-    chosen = select(usable, sum(sizes.values()), seed, pairs=minimal, outcomes=named)
+    chosen = select(usable, wanted, seed, pairs=minimal, fields=fields if contrast else ())
     assigned = assign_splits(chosen, sizes, minimal)
     config = DecisionConfig(
         id=id,
@@ -147,12 +153,13 @@ def import_decision(
         outputs=fields,
         seed=seed,
         now=now or "",
-        decisions=tuple(decisions),
+        decisions=question.decisions,
     )
     make = TaskMaker(sampler.conditions, fields, optional=_is_optional(usable, fields), pairs=minimal)
     tasks = {split: [make(sample, split, assigned[split]) for sample in assigned[split]] for split in SPLITS}
     in_tasks = {rule for samples in assigned.values() for s in samples for rule in s.evaluation.rules}
-    warnings += _shortfalls(sampled, len(chosen), sizes)
+    warnings += _shortfalls(sampled, len(chosen), wanted)
+    warnings += filter(None, [too_few(len(chosen)), too_low(len(in_tasks), len(model.rules.keys() - known.unreachable))])
     neighbours = pairs.outcomes(model)
     report = DecisionImportReport(
         id=id,
@@ -215,13 +222,95 @@ def _without_clock(model: RuleModel, now: str | None, seed: int, warnings: list[
     return stopped, {}
 
 
-def _asked(model: RuleModel, sampled: SampledCases, wanted: Sequence[str], source: str) -> list[str]:
-    """The output fields to ask for; those wanted must occur."""
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A model that is asked for some decisions, the cases found, and the output fields asked for."""
+
+    decisions: tuple[str, ...]
+    model: RuleModel
+    known: RuleAnalysis
+    sampler: Sampler
+    sampled: SampledCases
+    fields: list[str]
+    warnings: list[str]
+
+    @property
+    def answers(self) -> list[str]:
+        """The answers to the cases found, those that decide nothing left out."""
+        found = (project(s.evaluation.output, self.fields) for s in self.sampled.samples)
+        return [dumps(answer) for answer in found if answer]
+
+    @property
+    def others(self) -> int:
+        """How many cases have another answer than the most common one."""
+        answers = Counter(self.answers)
+        return answers.total() - max(answers.values(), default=0)
+
+
+def _first_that_varies(
+    read: Callable[[Sequence[str]], RuleModel],
+    wanted: Sequence[str],
+    sample: Callable[[RuleModel, Sequence[str]], _Question],
+) -> _Question:
+    """The decisions that are wanted; where none is and (nearly) every case has one answer, the first other ones
+    of the file whose answers vary.
+
+    Raises:
+        DecisionError: no answer of the file depends on an input.
+    """
+    model = read(wanted)
+    found: list[_Question] = []
+    reasons: list[str] = []
+    for names in [wanted, *([] if wanted else islice(model.alternatives(), _MOST_ALTERNATIVES))]:
+        try:
+            found.append(sample(model if names is wanted else read(names), names))
+        except DecisionError as error:
+            reasons.append(str(error))
+            if "clock" in reasons[-1] or "random" in reasons[-1]:
+                raise
+            continue
+        if found[-1].others >= _VARIED:
+            break
+    best = max(found, key=lambda question: question.others, default=None)
+    if best is None or not best.others:
+        answers = sorted({answer for question in found for answer in question.answers})
+        why = f"every case has one answer, {answers[0][:80]}" if answers else reasons[0].removeprefix(f"{model.source}: ")
+        raise DecisionError(f"{model.source}: holds nothing to learn: {why}")
+    if best.decisions != tuple(wanted):
+        names = ", ".join(best.decisions)
+        best.warnings.append(f"what is decided at the top is nearly always the same: asked for instead is {names}")
+    return best
+
+
+def _sampled(
+    read: RuleModel, names: Sequence[str], *, now: str | None, seed: int, wanted: int, outputs: Sequence[str]
+) -> _Question:
+    """
+    Raises:
+        DecisionError: the model has no inputs to vary, decides nothing, or is not a function of its input.
+    """
+    warnings = list(read.notes)
+    model, fixed = _without_clock(read, now, seed, warnings)
+    known = analyse(model)
+    sampler = Sampler(model, seed, fixed, known.unreachable)
+    if not sampler.fields:
+        raise DecisionError(f"{model.source}: no inputs to vary: no condition or expression names an input field")
+    sampled = sampler.run(max(_LEAST, int(_SURPLUS * wanted)))
+    if not sampled.samples:
+        raise DecisionError(f"{model.source}: the engine can decide no case: {sampled.refusal}")
+    fields = _asked(model, sampled, outputs, varied=len(names) > 1 and not outputs)
+    return _Question(tuple(names), model, known, sampler, sampled, fields, warnings)
+
+
+def _asked(model: RuleModel, sampled: SampledCases, wanted: Sequence[str], *, varied: bool) -> list[str]:
+    """The output fields to ask for; those wanted must occur. `varied`: only those with more than one value."""
     pairs = [(s.case, s.evaluation.output) for s in sampled.samples]
     if not wanted:
         fields = computed_fields(model, pairs)
+        if varied:
+            fields = [f for f in fields if len({dumps(project(output, [f])) for _, output in pairs}) > 1]
         if not fields:
-            raise DecisionError(f"{source}: the model computes no output field; nothing can be asked")
+            raise DecisionError(f"{model.source}: the model computes no output field; nothing can be asked")
         return fields
     for name in wanted:
         if name != WHOLE and not any(project(output, [name]) for _, output in pairs):
@@ -241,10 +330,10 @@ def _is_optional(samples: Sequence[DecidedCase], fields: Sequence[str]) -> bool:
     return fields[0] != WHOLE and any(not project(s.evaluation.output, [f]) for f in fields for s in samples)
 
 
-def _shortfalls(sampled: SampledCases, chosen: int, sizes: Mapping[Split, int]) -> list[str]:
+def _shortfalls(sampled: SampledCases, chosen: int, wanted: int) -> list[str]:
     found = []
-    if chosen < sum(sizes.values()):
-        found.append(f"only {chosen} distinct cases were found, {sum(sizes.values())} were asked for")
+    if chosen < wanted:
+        found.append(f"only {chosen} distinct cases were found, {wanted} were asked for")
     if sampled.refused:
         found.append(f"the engine refused {sampled.refused} of the cases tried: {sampled.refusal}")
     return found
