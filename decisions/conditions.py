@@ -161,10 +161,12 @@ class Conditions:
 
     def _field(self, name: str) -> Field:
         seen = self._seen.get(name, [])
+        path = tuple(name.split("."))
+        schema = _part_of(self._schema, path)
+        self._hints[name].is_list |= "array" in schema.get("type", ())
         near = candidates.candidates(self._hints[name], seen)
         wide = candidates.wide_candidates(self._hints[name], self._wide[name], seen)
-        path = tuple(name.split("."))
-        if schema := _part_of(self._schema, path):
+        if schema:
             near = candidates.allowed([*near, *schema.get("enum", ())], schema)
             wide = candidates.allowed(wide, schema)
         known = set(map(_typed, near))
@@ -174,17 +176,21 @@ class Conditions:
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""
-        lists = (value for value in self._seen.get(name, ()) if isinstance(value, list))
+        lists = [value for value in self._seen.get(name, ()) if isinstance(value, list)]
         seen = [element for value in lists for element in value if isinstance(element, dict)]
         base: Case = seen[0] if seen else {}
-        singles: list[list[Case]] = []
+        singles: list[list[Any]] = []
         choices: list[list[tuple[Path, Any]]] = []
         for member in members:
             path = tuple(member.removeprefix(f"{name}[]").strip(".").split("."))
+            if path == ("",):  # the members are plain values
+                hints = self._hints[member].joined(self._hints[name])
+                singles += [[value] for value in candidates.candidates(hints, list(chain(*lists)))]
+                continue
             known = [v for v in (get(element, path) for element in seen) if v is not None]
             choices.append([(path, value) for value in candidates.candidates(self._hints[member], known)])
             singles += [[put(base, path, value)] for _, value in choices[-1]]
-        if len(members) > 1:  # a rule may ask for two members at once
+        if len(choices) > 1:  # a rule may ask for two members at once
             count = prod(map(len, choices))
             every = max(count // _MIXED, 1) + (count > _MIXED)
             singles += [[_all_put(base, chosen)] for chosen in islice(product(*choices), 0, 20_000, every)]
@@ -212,7 +218,15 @@ def _atoms(node: Node, language: Language) -> Iterator[Atom]:
     for rule in node.rules:
         for column, cell in rule.cells:
             subject = [name for atom in language.atoms(column) for name in atom.names]
+            compares, joins = (any(getattr(atom, what) for atom in language.atoms(column)) for what in ("compares", "joins"))
             for atom in language.atoms(cell):
+                # whether a comparison holds says nothing of what is compared
+                atom = replace(
+                    atom,
+                    booleans=atom.booleans and not compares,
+                    joins=atom.joins or joins,
+                    compares=atom.compares or joins,
+                )
                 calls = [wrapper for name, wrapper in atom.names if name == "$" and wrapper]
                 held = [(name, wrapper or next(iter(calls), "")) for name, wrapper in subject]
                 implicit = atom.open or all(name[0] in "$#" for name, _ in atom.names)

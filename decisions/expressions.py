@@ -15,7 +15,7 @@ from typing import Literal
 
 from vertigym.core.bounds import MOST_DIGITS, MOST_LEVELS
 
-Wrapper = Literal["", "len", "date", "text", "member"]
+Wrapper = Literal["", "len", "count", "date", "text", "pattern", "split", "member"]
 
 _TOKEN = re.compile(
     r"""
@@ -38,7 +38,8 @@ _DATE_CALLS = {
 _WRAPPERS: dict[str, Wrapper] = {
     "len": "len",
     **dict.fromkeys(_DATE_CALLS, "date"),
-    **dict.fromkeys(("contains", "startsWith", "endsWith", "matches", "fuzzyMatch"), "text"),
+    **dict.fromkeys(("contains", "startsWith", "endsWith", "fuzzyMatch"), "text"),
+    "matches": "pattern", "extract": "pattern", "split": "split",
     **dict.fromkeys(("some", "all", "none", "one", "filter", "map", "count", "flatMap", "sum"), "member"),
 }
 
@@ -67,7 +68,8 @@ class Atom:
     """Names (with the call around each: `len(x)` -> `len`) and the literals found beside them.
 
     `compares`: a comparison stands in it; `open`: it begins with one (`> 3`), so its left side is elsewhere;
-    `scales`: it multiplies or divides, so its literals are not of the size of what it names.
+    `scales`: it multiplies or divides, so its literals are not of the size of what it names; `joins`: it adds,
+    texts perhaps; `offsets` are seconds of the durations in it.
     """
 
     names: list[tuple[str, Wrapper]] = field(default_factory=list)
@@ -79,6 +81,8 @@ class Atom:
     compares: bool = False
     open: bool = False
     scales: bool = False
+    joins: bool = False
+    offsets: list[float] = field(default_factory=list)
 
 
 @lru_cache(maxsize=4096)
@@ -184,6 +188,8 @@ def _note(token: Token, wrapper: Wrapper, atom: Atom) -> None:
             atom.compares = True
         case "op" if token.text in "*/%^":
             atom.scales = True
+        case "op" if token.text == "+":
+            atom.joins = True
 
 
 def _closing(stream: Sequence[Token], start: int) -> int:
