@@ -2,7 +2,8 @@
 all.
 
 A case with a rare answer is changed in one or two fields, within the bounds of what was seen: to a candidate of
-the field, or, of a number, to one beside it or half way to that of another case with the same answer.
+the field, or, of a number, to one beside it or half way to that of another case with the same answer, or, of a text, to a longer
+one.
 """
 
 from collections import defaultdict
@@ -12,6 +13,7 @@ import numpy as np
 
 from vertigym.core.files import dumps
 from vertigym.core.seeds import generator
+from vertigym.decisions.candidates import free_text
 from vertigym.decisions.cases import whole_numbers
 from vertigym.decisions.conditions import Field, get, put
 from vertigym.decisions.model import Case
@@ -20,6 +22,7 @@ from vertigym.decisions.sampler import SampledCases, Sampler
 
 _MOST_TRIES = 6000  # cases tried, fewer in a large model
 _IN_VAIN = 80  # tries in a row that give an answer no new case, until it is left alone
+_TEXTS = 100
 _WIDE = 0.1  # how often a candidate of the second rank is taken
 
 
@@ -58,6 +61,9 @@ def _changed(cases: Sequence[Case], fields: Sequence[Field], rng: np.random.Gene
             halved = _is_number(there) and there != at
             value = (at + there) / 2 if halved else at + int(rng.integers(-3, 4)) * unit
             case = put(case, field.path, whole_numbers(round(round(value / unit) * unit, 4)))
+        elif field.free and isinstance(at, str) and rng.random() < 0.6:
+            more = free_text(int(rng.integers(_TEXTS)))
+            case = put(case, field.path, f"{at} {more}" if rng.random() < 0.5 else f"{more} {at}")
         else:
             options = field.wide if field.wide and rng.random() < _WIDE else field.near or field.wide
             case = put(case, field.path, options[int(rng.integers(len(options)))])

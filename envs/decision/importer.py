@@ -275,6 +275,8 @@ def _first_that_varies(
     if best is None or not best.others:
         answers = sorted({answer for question in found for answer in question.answers})
         why = f"every case has one answer, {answers[0][:80]}" if answers else reasons[0].removeprefix(f"{model.source}: ")
+        refused = next((q.sampled for q in found if q.sampled.refused), None)
+        why += f" (of {refused.evaluations} cases {refused.refused} have none: {refused.refusal})" if refused else ""
         raise DecisionError(f"{model.source}: holds nothing to learn: {why}")
     if best.decisions != tuple(wanted):
         names = ", ".join(best.decisions)

@@ -63,19 +63,23 @@ def select(
 def _without_surplus(
     kept: list[DecidedCase], outcomes: Mapping[int, str], fields: Sequence[str]
 ) -> list[DecidedCase]:
-    """Without the last cases of the most common outcome, as long as always giving it earns more than `_GUESS`
+    """Without the last cases of the most common outcomes, as long as always giving one earns more than `_GUESS`
     and enough cases are left to be an environment."""
-    by_outcome: dict[str, list[DecidedCase]] = defaultdict(list)
-    for sample in kept:
-        by_outcome[outcomes[id(sample)]].append(sample)
-    common = max(by_outcome.values(), key=len)
-    others = [sample for samples in by_outcome.values() if samples is not common for sample in samples]
-    guess, *answers = (project(sample.evaluation.output, fields) for sample in (common[0], *others))
-    score, text = DecisionVerifier(), dumps(guess)
-    partly = sum(score(text, answer).value or 0.0 for answer in answers)
-    room = max(int((_GUESS * len(others) - partly) / (1 - _GUESS)), LEAST_CASES - len(others), 1)
-    gone = set(map(id, common[room:] if others else ()))
-    return [sample for sample in kept if id(sample) not in gone]
+    score = DecisionVerifier()
+    for _ in range(_MANY):
+        by_outcome: dict[str, list[DecidedCase]] = defaultdict(list)
+        for sample in kept:
+            by_outcome[outcomes[id(sample)]].append(sample)
+        common = max(by_outcome.values(), key=len)
+        others = [sample for samples in by_outcome.values() if samples is not common for sample in samples]
+        guess, *answers = (project(sample.evaluation.output, fields) for sample in (common[0], *others))
+        partly = sum(score(dumps(guess), answer).value or 0.0 for answer in answers)
+        room = max(int((_GUESS * len(others) - partly) / (1 - _GUESS)), LEAST_CASES - len(others), 1)
+        if not others or room >= len(common):
+            break
+        gone = set(map(id, common[room:]))
+        kept = [sample for sample in kept if id(sample) not in gone]
+    return kept
 
 
 def _count(sample: DecidedCase, counts: dict[str, int]) -> None:
