@@ -16,6 +16,10 @@ from vertigym.decisions.expressions import Atom, Wrapper
 from vertigym.decisions.text_candidates import TextHints
 
 _DAY = 86_400
+_YEAR = 365.2425 * _DAY
+_MOST_YEARS = 150
+_WEEKDAYS = {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
+_ANCHORS = ("2024-01-01", "2000-06-15")  # dates to begin with where none is named
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
 OTHER = "other"
 _WORDS = ("amber", "birch", "cedar", "dune", "ember")
@@ -57,7 +61,9 @@ class Hints:
             self.offsets |= {n for n in atom.numbers if n >= 3600}
         else:
             self.numbers |= set(atom.numbers)
-        if wrapper != "len":
+        if wrapper == "date":
+            self._add_parts_of_dates(atom)
+        if wrapper not in ("len", "count", "split"):
             self.strings |= set(atom.strings)
         self.dates |= set(atom.dates)
         self.boolean |= atom.booleans
@@ -72,10 +78,32 @@ class Hints:
             elif isinstance(value, str):
                 (self.dates if _DATE.fullmatch(value) else self.strings).add(value)
 
+    def _add_parts_of_dates(self, atom: Atom) -> None:
+        """Years, months and days of the week that stand beside a date, and numbers of years."""
+        for n in atom.numbers:
+            if 1000 <= n <= 9999:
+                self.dates.add(f"{n:.0f}-06-15")
+            elif 1 <= n <= _MOST_YEARS:
+                self.dates.add(f"2024-{(n - 1) % 12 + 1:02.0f}-15")
+                self.offsets |= {n * _YEAR + days * _DAY for days in (-2, 0, 2)}
+        if set(atom.strings) & _WEEKDAYS:
+            self.dates |= {f"2024-01-0{day}" for day in range(1, 8)}
+
     def joined(self, other: "Hints") -> "Hints":
         """The plain literals of both."""
         booleans = self.boolean or other.boolean
-        return Hints(self.numbers | other.numbers, self.strings | other.strings, self.dates | other.dates, boolean=booleans)
+        return Hints(
+            self.numbers | other.numbers,
+            self.strings | other.strings,
+            self.dates | other.dates,
+            lengths=self.lengths | other.lengths,
+            boolean=booleans,
+            is_list=True,
+        )
+
+    def longer(self) -> set[int]:
+        """Lengths about those that are asked for, from 2."""
+        return {n + shift for n in self.lengths for shift in (-1, 0, 1) if n + shift > 1}
 
     def add_literals(self, other: "Hints") -> None:
         """The values that a computed name beside this field can take."""
@@ -218,6 +246,7 @@ def _lists(hints: Hints, seen: Sequence[Any]) -> list[Any]:
     stock = [item for value in seen if isinstance(value, list) for item in value] or members or list(_WORDS)
     for length in sorted({n + shift for n in hints.lengths for shift in (-1, 0, 1, 2) if n + shift >= 0}):
         made += [[stock[(turn + i) % len(stock)] for i in range(length)] for turn in range(_TURNS)]
+        made += [[item] * length for item in (OTHER, *stock[:_TURNS])]
     return made
 
 
@@ -232,7 +261,7 @@ def _is_date(sample: Any, hints: Hints) -> bool:
 def _dates(hints: Hints, seen: Sequence[Any]) -> list[Any]:
     """A day around each date named, the offsets named and some round numbers of days around each date seen,
     all in the form of the first value seen."""
-    anchors = [t for t in map(_instant, [*sorted(hints.dates), *seen]) if t is not None]
+    anchors = [t for t in map(_instant, [*sorted(hints.dates), *seen] or _ANCHORS) if t is not None]
     shifts = [0.0, _DAY, 30 * _DAY, 365 * _DAY]
     shifts += [offset + around for offset in sorted(hints.offsets) for around in (-3600, 0, 3600)]
     moments = [_moved(t, sign * s) for t in anchors for s in shifts for sign in (-1, 1)]

@@ -75,7 +75,7 @@ class Conditions:
     def sources(self, expression: str, node: Node) -> frozenset[str]:
         """Names of the input fields that `expression` depends on, through whatever is computed between."""
         names = {name for atom in self._speak.atoms(expression) for name, _ in _scoped(atom, node.scope).names}
-        return frozenset(self._inputs_of(names))
+        return frozenset(next((root for root in self._lists if _lies_in(n, root)), n) for n in self._inputs_of(names))
 
     # Reading the model.
 
@@ -150,12 +150,19 @@ class Conditions:
     # Making values.
 
     def _fields(self, names: Sequence[str]) -> tuple[Field, ...]:
-        plain = [name for name in names if "[]" not in name]
-        lists: dict[str, list[str]] = defaultdict(list)
+        lists: dict[str, list[str]] = {name.partition("[]")[0]: [] for name in names if "[]" in name}
+        plain = []
         for name in names:
-            if "[]" in name:
-                lists[name.partition("[]")[0]].append(name)
-        fields = [self._field(name) for name in plain if name not in lists]
+            root = next((root for root in lists if _lies_in(name, root)), "")
+            if not root:
+                plain.append(name)
+            elif name != root:  # `items.price` are the prices of the items
+                member = name if "[]" in name else f"{root}[].{name.removeprefix(f'{root}.')}"
+                if member != name:
+                    self._hints[member].add_literals(self._hints[name])
+                lists[root].append(member)
+        self._lists = tuple(lists)
+        fields = [self._field(name) for name in plain]
         fields += [self._list_field(name, members) for name, members in lists.items()]
         return tuple(sorted((f for f in fields if len(f.near) + len(f.wide) > 1), key=lambda f: f.path))
 
@@ -184,8 +191,8 @@ class Conditions:
         for member in members:
             path = tuple(member.removeprefix(f"{name}[]").strip(".").split("."))
             if path == ("",):  # the members are plain values
-                hints = self._hints[member].joined(self._hints[name])
-                singles += [[value] for value in candidates.candidates(hints, list(chain(*lists)))]
+                plain = candidates.candidates(self._hints[member].joined(self._hints[name]), lists)
+                singles += [value for value in plain if isinstance(value, list)]
                 continue
             known = [v for v in (get(element, path) for element in seen) if v is not None]
             choices.append([(path, value) for value in candidates.candidates(self._hints[member], known)])
@@ -195,8 +202,14 @@ class Conditions:
             every = max(count // _MIXED, 1) + (count > _MIXED)
             singles += [[_all_put(base, chosen)] for chosen in islice(product(*choices), 0, 20_000, every)]
         mixed = islice(chain(pairwise(singles), product(singles, repeat=2), product(singles, repeat=3)), _MIXED)
-        near = candidates.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), []])
+        longer = [single * length for length in sorted(self._hints[name].longer()) for single in singles[:_MIXED]]
+        near = candidates.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), *longer, []])
         return Field(tuple(name.split(".")), near, (None,))
+
+
+def _lies_in(name: str, root: str) -> bool:
+    """Whether a name is a list, or stands inside its members."""
+    return name == root or name.startswith((f"{root}.", f"{root}[]"))
 
 
 def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:

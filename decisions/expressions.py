@@ -165,10 +165,22 @@ def _read(token: Token, group: Sequence[Token] | None, wrapper: Wrapper, atom: A
         atom.dates.append(group[0].text)
         return []
     inside = _WRAPPERS.get(token.text, wrapper) if token.kind == "name" else wrapper
+    if inside == "member" and token.kind == "name":
+        group = _with_members_named(group)
     conditions = [group] if any(t.text in _COMPARISONS for t in group) else []
     for inner, deeper in _groups(group):
         conditions += _read(inner, deeper, inside, atom)
     return conditions
+
+
+def _with_members_named(group: Sequence[Token]) -> Sequence[Token]:
+    """What is called on a list by name: `#` and `#.x` in it are members of the list, `list[]` and `list[].x`."""
+    if len(group) < 2 or group[0].kind != "name" or group[0].text[0] in "#$" or group[1].text != ",":
+        return group
+    named = (
+        Token("name", f"{group[0].text}[]{t.text[1:]}") if t.kind == "name" and t.text[0] == "#" else t for t in group
+    )
+    return tuple(named)
 
 
 def _note(token: Token, wrapper: Wrapper, atom: Atom) -> None:
@@ -182,7 +194,7 @@ def _note(token: Token, wrapper: Wrapper, atom: Atom) -> None:
         case "name" if token.text == "null":
             atom.null = True
         case "name" if token.text not in _WORDS:
-            atom.names.append((token.text, wrapper))
+            atom.names.append((token.text, "" if wrapper == "member" and "[]" in token.text else wrapper))
         case "op" if token.text in _COMPARISONS:
             atom.open |= not atom.names and not atom.compares
             atom.compares = True

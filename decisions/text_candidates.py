@@ -51,11 +51,15 @@ class TextHints:
             case "pattern":
                 self.patterns |= set(atom.strings)
             case "split":
-                marks = {_plain(text) for text in atom.strings if not any(map(str.isalnum, _plain(text)))}
-                self.marks |= marks
-                self.pieces |= set(atom.strings) - marks | set(_written(atom.numbers))
-        if atom.joins:
-            (self.joined if atom.compares else self.glue).update(atom.strings)
+                for text in atom.strings:
+                    is_mark = not any(map(str.isalnum, _plain(text)))
+                    (self.marks if is_mark else self.pieces).add(_plain(text) if is_mark else text)
+                self.pieces |= set(_written(atom.numbers))
+            case "" if any(0 <= n <= _LONGEST for n in atom.numbers):  # a part of a text, by its place
+                self.inside |= set(atom.strings)
+        for text in atom.strings if atom.joins else ():
+            is_glue = not atom.compares or any(text in other and text != other for other in atom.strings)
+            (self.glue if is_glue else self.joined).add(text)
 
     def near(self) -> Iterator[str]:
         """Texts that meet, or just fail, what is asked of their parts."""
@@ -65,14 +69,20 @@ class TextHints:
         for pattern in sorted(self.patterns):
             yield from islice(examples(pattern), _MOST)
         yield from self._split(self.pieces)
+        yield from self._parted(self.joined, everywhere=False)
 
     def wide(self, passed_down: Literals) -> Iterator[str]:
         """Texts for what a name computed from this one is compared with, and parts of joined texts."""
         yield from self._split({*passed_down.strings, *_written(passed_down.numbers)})
-        for text in sorted(self.joined | (passed_down.strings if self.glue else set())):
-            found = [part for mark in sorted(self.glue) if mark and mark in text for part in text.split(mark)]
-            cuts = range(1, min(len(text), _LONGEST))
-            yield from found or [part for at in cuts for part in (text[:at], text[at:])]
+        yield from self._parted(self.joined | (passed_down.strings if self.glue else set()), everywhere=True)
+
+    def _parted(self, texts: Collection[str], *, everywhere: bool) -> Iterator[str]:
+        """The parts of joined texts: between what they are joined with, or cut `everywhere`."""
+        for text in sorted(texts):
+            for mark in sorted(filter(None, self.glue)):
+                yield from text.split(mark) if mark in text else ()
+            for at in range(1, min(len(text), _LONGEST)) if everywhere else ():
+                yield from (text[:at], text[at:])
 
     def _split(self, pieces: Collection[str]) -> Iterator[str]:
         """The pieces joined at each mark: one everywhere, so that its place is no matter, and two beside each

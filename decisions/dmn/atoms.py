@@ -86,7 +86,7 @@ class AtomReader:
                 domains = [one.domain for one in iterations] + [one.end for one in iterations if one.end]
                 yield from self._split_all(domains)
                 yield from self._inside({one.name: one.domain for one in iterations})._split(body)
-            case Filter(source=source, condition=condition):
+            case Filter(source=source, condition=condition) if not isinstance(condition, Constant):
                 yield from self._split(source)
                 yield from self._inside({"item": source}, of=source)._split(condition)
             case FunctionNode(body=body):
@@ -162,12 +162,14 @@ class AtomReader:
                 for place, argument in enumerate(arguments):
                     held = name == "list contains" and place > 0  # an item, which is no list itself
                     self._note(argument, atom, "" if held else _WRAPPERS.get(name, wrapper), nested)
+            case Filter(source=source, condition=Constant()):  # one item, by its place
+                self._note(source, atom, wrapper, nested)
             case Binary(operator="and" | "or") | If() | For() | Quantified() | Filter() | FunctionNode():
                 nested.append(tree)
-                atom.names += [(name, "member") for name in self.names(tree)]
+                atom.names += [(name, "count" if wrapper == "count" else "member") for name in self.names(tree)]
             case _:
                 atom.scales |= isinstance(tree, Binary) and tree.operator in ("*", "/", "**")
-                atom.joins |= isinstance(tree, Binary) and tree.operator == "+"
+                atom.joins |= isinstance(tree, Binary) and tree.operator == "+" and _has_text(tree)
                 atom.compares |= isinstance(tree, Between | InTests)
                 atom.compares |= isinstance(tree, Binary) and tree.operator in _COMPARING
                 for part in tree.children():
@@ -183,6 +185,10 @@ class AtomReader:
             atom.names += [(name, wrapper) for name in self._resolved(path)]
             for value in self.values.get(path[0], ()):
                 _add(value, atom)
+
+
+def _has_text(tree: Expr) -> bool:
+    return any(isinstance(part, Constant) and isinstance(part.value, str) for part in tree.walk())
 
 
 def _tests(tree: Expr | UnaryTests) -> Sequence[Expr]:

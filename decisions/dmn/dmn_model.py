@@ -45,6 +45,7 @@ class DmnModel:
         needed = {e.key: e for each in self.asked for e in self.graph.required(each)}
         self._needed = list(needed.values())
         self.inputs = self._inputs()
+        self.graph.implied |= {name: self.types[name] for name in self.graph.implied.keys() & self.inputs.keys()}
         self.schema: dict[str, Any] = input_schema(
             {name: with_types(kind, (name,), self._told) for name, kind in self.types.items()}
         )
@@ -83,14 +84,16 @@ class DmnModel:
     def types(self) -> dict[str, ItemType]:
         """The types of a case's fields. Texts of an input that is compared with moments or durations are read as
         such, whether or not it is declared."""
-        return {name: with_types(kind, (name,), self._told, TEMPORAL) for name, kind in self._stated.items()}
+        only = TEMPORAL | {"list"}
+        return {name: with_types(kind, (name,), self._told, only) for name, kind in self._stated.items()}
 
     @cached_property
     def _told(self) -> dict[tuple[str, ...], str]:
         """The types that the expressions tell of inputs that declare none."""
         texts = [e.said.get((text, False), text) for e in self._needed if not e.table for text in e.texts]
         tables = [table for e in self._needed for table in e.tables]
-        return told_types(self._stated, tables, texts, self.graph.words | set(self.inputs))
+        implied = self.graph.implied.keys() & self.inputs.keys()
+        return told_types(self._stated, implied, tables, texts, self.graph.words | set(self.inputs))
 
     @cached_property
     def _stated(self) -> dict[str, ItemType]:

@@ -62,9 +62,9 @@ class TypeEvidence:
             for rule in table.rules:
                 self._tests(said, rule.tests[place])
         for rule in table.rules:
-            for tree in rule.trees:
+            for tree, output in zip(rule.trees, table.outputs, strict=True):
                 if tree is not None:
-                    self._kind(tree)
+                    self._equal(self._kind(tree), output.type.base.name)
 
     def text(self, text: str, names: Collection[str]) -> None:
         """Learn from an expression; from none where it is no FEEL."""
@@ -193,6 +193,8 @@ def untyped(types: Mapping[str, ItemType]) -> dict[Name, str]:
 
 def with_types(kind: ItemType, path: Name, told: Mapping[Name, str], only: Collection[str] = _PLAIN) -> ItemType:
     """A type with those told put in where it states none."""
+    if kind.parts and told.get(path) == "list" and not kind.item:
+        return ItemType(kind.name, FeelType("list"), item=kind)
     if kind.parts:
         parts = {name: with_types(part, (*path, name), told, only) for name, part in kind.parts.items()}
         return replace(kind, parts=parts)
@@ -202,10 +204,16 @@ def with_types(kind: ItemType, path: Name, told: Mapping[Name, str], only: Colle
 
 
 def told_types(
-    types: Mapping[str, ItemType], tables: Iterable[DecisionTable], texts: Iterable[str], names: Collection[str]
+    types: Mapping[str, ItemType],
+    implied: Collection[str],
+    tables: Iterable[DecisionTable],
+    texts: Iterable[str],
+    names: Collection[str],
 ) -> dict[Name, str]:
-    """The types of the inputs that declare none, as far as tables and expressions tell."""
+    """The types of the inputs that declare none, as far as tables and expressions tell. `implied` are names of
+    inputs that nothing declares: a record may be a list of them."""
     stated = untyped(types)
+    stated |= {(name,): "" for name in implied if types[name].parts}
     evidence = TypeEvidence({n for n, t in stated.items() if not t}, {n: t for n, t in stated.items() if t})
     if evidence.asked:
         for table in tables:

@@ -110,7 +110,8 @@ def _patterns(patterns: Mapping[tuple[str, ...], list[DecidedCase]]) -> Iterator
 
 
 def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict[int, str]:
-    """The outcome of each sample (by `id`): its answer without numbers that take many values."""
+    """The outcome of each sample (by `id`): its answer, of numbers and lists that take many values only that they
+    are there."""
     answers = [project(sample.evaluation.output, fields) for sample in samples]
     flat: list[dict[tuple[str, ...], Any]] = [
         dict(leaves(answer)) if isinstance(answer, dict) else {(): answer} for answer in answers
@@ -120,14 +121,13 @@ def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict
         for path, value in answer.items():
             seen[path].add(dumps(value))
     few = {path for path, values in seen.items() if len(values) <= _MANY}
+
+    def shown(path: tuple[str, ...], value: Any) -> Any:
+        whole = path in few or value is None or isinstance(value, str | bool)
+        return value if whole else [bool(value)] if isinstance(value, list) else "number"
+
     return {
-        id(sample): dumps(
-            [
-                [*path, answer[path]]
-                for path in sorted(answer)
-                if path in few or isinstance(answer[path], str | bool)
-            ]
-        )
+        id(sample): dumps([[*path, shown(path, answer[path])] for path in sorted(answer)])
         for sample, answer in zip(samples, flat, strict=True)
     }
 
