@@ -81,7 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pattern", default="*.dmn", help="which files of the folder")
-    parser.add_argument("--sample", type=int, default=0, help="so many of the files that load become environments")
+    parser.add_argument(
+        "--sample", type=int, default=0, help="so many of the files that load become environments"
+    )
     parser.add_argument("--show", action="store_true", help="a line for each file")
     options = parser.parse_args()
     files = sorted(options.folder.rglob(options.pattern))
@@ -104,7 +106,9 @@ def main() -> None:
     print(f"\n{len(files)} files; {counts['ill-formed']} not well-formed")
     print(f"of {well}: {len(loaded)} load ({len(loaded) / well:.1%}), {counts['part']} of them in part\n")
     print(f"| of {len(tried)} that load | | files | share |\n|---|---|---|---|")
-    for (verdict, reason), number in sorted(reasons.items(), key=lambda item: (item[0][0] != "passes", item[0])):
+    for (verdict, reason), number in sorted(
+        reasons.items(), key=lambda item: (item[0][0] != "passes", item[0])
+    ):
         print(f"| {verdict} | {reason} | {number} | {number / len(tried):.1%} |")
 
 

@@ -32,8 +32,8 @@ _SCRIPT_NAME = re.compile(r"\binput\??\.([A-Za-z_]\w*(?:\??\.[A-Za-z_]\w*)*)")
 
 @dataclass(slots=True)
 class Hints:
-    """What the model's expressions say about a field, by kind. `offsets` are seconds between dates, `texts` what
-    stands inside a text or is made of it."""
+    """What the model's expressions say about a field, by kind. `offsets` are seconds between dates, `texts` is
+    what stands inside a text or is made of it."""
 
     numbers: set[float] = field(default_factory=set)
     strings: set[str] = field(default_factory=set)

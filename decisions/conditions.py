@@ -75,7 +75,9 @@ class Conditions:
     def sources(self, expression: str, node: Node) -> frozenset[str]:
         """Names of the input fields that `expression` depends on, through whatever is computed between."""
         names = {name for atom in self._speak.atoms(expression) for name, _ in _scoped(atom, node.scope).names}
-        return frozenset(next((root for root in self._lists if _lies_in(n, root)), n) for n in self._inputs_of(names))
+        return frozenset(
+            next((root for root in self._lists if _lies_in(n, root)), n) for n in self._inputs_of(names)
+        )
 
     # Reading the model.
 
@@ -202,7 +204,9 @@ class Conditions:
             every = max(count // _MIXED, 1) + (count > _MIXED)
             singles += [[_all_put(base, chosen)] for chosen in islice(product(*choices), 0, 20_000, every)]
         mixed = islice(chain(pairwise(singles), product(singles, repeat=2), product(singles, repeat=3)), _MIXED)
-        longer = [single * length for length in sorted(self._hints[name].longer()) for single in singles[:_MIXED]]
+        longer = [
+            single * length for length in sorted(self._hints[name].longer()) for single in singles[:_MIXED]
+        ]
         near = candidates.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), *longer, []])
         return Field(tuple(name.split(".")), near, (None,))
 
@@ -231,7 +235,9 @@ def _atoms(node: Node, language: Language) -> Iterator[Atom]:
     for rule in node.rules:
         for column, cell in rule.cells:
             subject = [name for atom in language.atoms(column) for name in atom.names]
-            compares, joins = (any(getattr(atom, what) for atom in language.atoms(column)) for what in ("compares", "joins"))
+            compares, joins = (
+                any(getattr(atom, what) for atom in language.atoms(column)) for what in ("compares", "joins")
+            )
             for atom in language.atoms(cell):
                 # whether a comparison holds says nothing of what is compared
                 atom = replace(

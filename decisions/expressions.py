@@ -39,7 +39,9 @@ _WRAPPERS: dict[str, Wrapper] = {
     "len": "len",
     **dict.fromkeys(_DATE_CALLS, "date"),
     **dict.fromkeys(("contains", "startsWith", "endsWith", "fuzzyMatch"), "text"),
-    "matches": "pattern", "extract": "pattern", "split": "split",
+    "matches": "pattern",
+    "extract": "pattern",
+    "split": "split",
     **dict.fromkeys(("some", "all", "none", "one", "filter", "map", "count", "flatMap", "sum"), "member"),
 }
 
@@ -174,11 +176,12 @@ def _read(token: Token, group: Sequence[Token] | None, wrapper: Wrapper, atom: A
 
 
 def _with_members_named(group: Sequence[Token]) -> Sequence[Token]:
-    """What is called on a list by name: `#` and `#.x` in it are members of the list, `list[]` and `list[].x`."""
+    """What is called on a list by name: `#` and `#.x` in it are its members, `list[]` and `list[].x`."""
     if len(group) < 2 or group[0].kind != "name" or group[0].text[0] in "#$" or group[1].text != ",":
         return group
     named = (
-        Token("name", f"{group[0].text}[]{t.text[1:]}") if t.kind == "name" and t.text[0] == "#" else t for t in group
+        Token("name", f"{group[0].text}[]{t.text[1:]}") if t.kind == "name" and t.text[0] == "#" else t
+        for t in group
     )
     return tuple(named)
 

@@ -5,6 +5,7 @@ says, and whoever uses the texts tries them.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import count
 from typing import Any
@@ -28,11 +29,20 @@ def examples(pattern: str) -> Iterator[str]:
         return
     seen = set[str]()
     for turn in range(_TURNS):
-        turns = count(turn)
-        text = _of(tree, lambda options, turns=turns: options[next(turns) % len(options)])
+        text = _of(tree, _Turns(count(turn)))
         if text not in seen:
             seen.add(text)
             yield text
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """Picks each of some options in turn."""
+
+    places: Iterator[int]
+
+    def __call__(self, options: Any) -> Any:
+        return options[next(self.places) % len(options)]
 
 
 def _of(tree: Any, pick: Callable[[Any], Any]) -> str:

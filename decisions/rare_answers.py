@@ -1,9 +1,8 @@
 """More cases of the answers that few cases have: where one answer is nearly all, a constant guess earns nearly
 all.
 
-A case with a rare answer is changed in one or two fields, within the bounds of what was seen: to a candidate of
-the field, or, of a number, to one beside it or half way to that of another case with the same answer, or, of a text, to a longer
-one.
+A case with a rare answer is changed in one or two fields: to a candidate of the field, or, of a number, to one
+beside it or half way to that of another case with the same answer, or, of a text, to a longer one.
 """
 
 from collections import defaultdict
@@ -29,7 +28,7 @@ _WIDE = 0.1  # how often a candidate of the second rank is taken
 def add_rare_answers(
     sampler: Sampler, sampled: SampledCases, fields: Sequence[str], seed: int, wanted: int
 ) -> None:
-    """Look for cases until the most common answer makes up no more than half, or `wanted` cases have another."""
+    """Look for cases until the most common answer makes up half at most, or `wanted` cases have another."""
     rng = generator(seed, "rare answers")
     cases: dict[str, list[Case]] = defaultdict(list)
     for sample in sampled.samples:
@@ -40,7 +39,7 @@ def add_rare_answers(
         rare = [answer for answer in cases if answer != common and in_vain[answer] < _IN_VAIN]
         if not rare or sum(map(len, cases.values())) - len(cases[common]) >= min(len(cases[common]), wanted):
             return
-        answer = min(rare, key=lambda a: (len(cases[a]) + in_vain[a]))
+        answer = min(rare, key=lambda a: len(cases[a]) + in_vain[a])
         known = len(sampled.samples)
         sampler.add(_changed(cases[answer], sampler.fields, rng))
         in_vain[answer] += 1

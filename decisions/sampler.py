@@ -14,7 +14,7 @@ Four rounds, each bounded by a number of evaluations, so that one seed always gi
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from typing import Any, TypeVar
 
 from vertigym.core.seeds import generator
@@ -101,10 +101,7 @@ class Sampler:
 
     def _from_scratch(self) -> Case:
         """A first case for a file without tests."""
-        case: Case = {}
-        for field_ in self.fields:
-            case = put(case, field_.path, (*field_.near, *field_.wide)[0])
-        return case
+        return reduce(lambda case, f: put(case, f.path, (*f.near, *f.wide)[0]), self.fields, Case())
 
     def _missing(self) -> list[Rule]:
         known = self._found.hit | self._unreachable
@@ -400,5 +397,4 @@ def _inside(context: Any, scope: str) -> Any:
 
 def _above(language: Language, target: float, column: str, context: Any) -> bool | None:
     """Whether a column's value is above `target`; None where it is no number."""
-    value = language.number(column, context)
-    return None if value is None else value > target
+    return None if (value := language.number(column, context)) is None else value > target

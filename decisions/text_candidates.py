@@ -29,9 +29,9 @@ class Literals(Protocol):
 
 @dataclass(slots=True)
 class TextHints:
-    """What is asked of parts of a text: `inside` are texts that it contains, begins or ends with, `patterns` what
-    it matches, `marks` where it is cut, `pieces` what it is cut into, `glue` and `joined` what it is joined with,
-    and into."""
+    """What is asked of parts of a text: `inside` are texts that it contains, begins or ends with, `patterns`
+    what it matches, `marks` where it is cut, `pieces` what it is cut into, `glue` and `joined` what it is
+    joined with, and into."""
 
     inside: set[str] = field(default_factory=set)
     patterns: set[str] = field(default_factory=set)
@@ -64,7 +64,13 @@ class TextHints:
     def near(self) -> Iterator[str]:
         """Texts that meet, or just fail, what is asked of their parts."""
         for text in sorted(self.inside):
-            yield from (text, f"{text}{_AROUND}", f"{_AROUND}{text}", f"{_AROUND}{text}{_AROUND}", text.swapcase())
+            yield from (
+                text,
+                f"{text}{_AROUND}",
+                f"{_AROUND}{text}",
+                f"{_AROUND}{text}{_AROUND}",
+                text.swapcase(),
+            )
         yield from (f"{a}-{b}" for a, b in islice(permutations(sorted(self.inside), 2), _MOST))
         for pattern in sorted(self.patterns):
             yield from islice(examples(pattern), _MOST)

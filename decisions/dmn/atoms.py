@@ -106,9 +106,7 @@ class AtomReader:
         made = {name: [n for tree in trees for n in self.names(tree)] for name, trees in values.items()}
         return self._with({name: list(trees) for name, trees in values.items()}, made)
 
-    def _with(
-        self, trees: Mapping[str, Sequence[Expr]], names: Mapping[str, Sequence[str]]
-    ) -> "AtomReader":
+    def _with(self, trees: Mapping[str, Sequence[Expr]], names: Mapping[str, Sequence[str]]) -> "AtomReader":
         """The reader where local names stand for further names, and for the literals in their trees."""
         values = {
             name: [part.value for tree in found for part in tree.walk() if isinstance(part, Constant)]

@@ -45,7 +45,9 @@ class DmnModel:
         needed = {e.key: e for each in self.asked for e in self.graph.required(each)}
         self._needed = list(needed.values())
         self.inputs = self._inputs()
-        self.graph.implied |= {name: self.types[name] for name in self.graph.implied.keys() & self.inputs.keys()}
+        self.graph.implied |= {
+            name: self.types[name] for name in self.graph.implied.keys() & self.inputs.keys()
+        }
         self.schema: dict[str, Any] = input_schema(
             {name: with_types(kind, (name,), self._told) for name, kind in self.types.items()}
         )
@@ -82,8 +84,8 @@ class DmnModel:
 
     @cached_property
     def types(self) -> dict[str, ItemType]:
-        """The types of a case's fields. Texts of an input that is compared with moments or durations are read as
-        such, whether or not it is declared."""
+        """The types of a case's fields. Texts of an input that is compared with moments or durations are read
+        as such, whether or not that is declared."""
         only = TEMPORAL | {"list"}
         return {name: with_types(kind, (name,), self._told, only) for name, kind in self._stated.items()}
 

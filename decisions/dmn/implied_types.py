@@ -75,7 +75,9 @@ class TypeEvidence:
 
     def _tests(self, said: "Name | str", tests: UnaryTests) -> None:
         for test in tests.tests:
-            self._equal(said, self._kind(test, said))
+            found = self._kind(test, said)
+            if Variable("?") not in test.walk():  # else it is the condition itself
+                self._equal(said, found)
 
     def _kind(self, tree: Expr, column: "Name | str" = "") -> "Name | str":
         """The type of an expression, the name whose type it has, or nothing; learns what lies inside it.
@@ -104,14 +106,12 @@ class TypeEvidence:
             case Negation(operand=operand):
                 return self._equal(self._kind(operand, column), "number")
             case Between(value=value, low=low, high=high):
-                kind = self._kind(value, column)
-                self._equal(kind, self._kind(low, column))
-                self._equal(kind, self._kind(high, column))
+                for bound in (low, high):
+                    self._equal(self._kind(value, column), self._kind(bound, column))
                 return "boolean"
             case InTests(value=value, tests=tests):
-                kind = self._kind(value, column)
                 for test in tests:
-                    self._equal(kind, self._kind(test, column))
+                    self._equal(self._kind(value, column), self._kind(test, column))
                 return "boolean"
             case CompareNode(bound=bound):
                 return self._kind(bound, column)
@@ -191,7 +191,9 @@ def untyped(types: Mapping[str, ItemType]) -> dict[Name, str]:
     return found
 
 
-def with_types(kind: ItemType, path: Name, told: Mapping[Name, str], only: Collection[str] = _PLAIN) -> ItemType:
+def with_types(
+    kind: ItemType, path: Name, told: Mapping[Name, str], only: Collection[str] = _PLAIN
+) -> ItemType:
     """A type with those told put in where it states none."""
     if kind.parts and told.get(path) == "list" and not kind.item:
         return ItemType(kind.name, FeelType("list"), item=kind)

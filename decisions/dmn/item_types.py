@@ -56,8 +56,8 @@ def _reader(name: str) -> Expr | None:
 
 @dataclass(slots=True)
 class ItemType:
-    """A type: `base` where it is FEEL's own, `parts` of a context, `item` of a list. `limits` hold for a value, of
-    a list without `item` for each item; `whole` numbers come from the tools' integer and long;
+    """A type: `base` where it is FEEL's own, `parts` of a context, `item` of a list. `limits` hold for a value,
+    of a list without `item` for each item; `whole` numbers come from the tools' integer and long;
     `converts`: a tool's, whose engine makes texts of numbers and numbers of texts."""
 
     name: str = "Any"

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element as NewElement
 from xml.etree.ElementTree import SubElement
 
 from vertigym.decisions.dmn.boxed import FormalParameter
-from vertigym.decisions.dmn.elements import Element, body_of, child, children, inner_text, local, name_of
+from vertigym.decisions.dmn.elements import Element, body_of, children, inner_text, local, name_of
 from vertigym.decisions.dmn.reader import DrgElement
 
 _FUNCTION = re.compile(r"\s*function\s*\(([^()]*)\)\s*(?!\s|external)(.+)", re.DOTALL)
@@ -41,7 +41,9 @@ def inner_functions(decision: DrgElement) -> Iterator[Element]:
     for holder in [decision.element, *entries]:
         if (logic := _logic(body_of(holder))) is not None:
             name = name_of(holder)
-            made = NewElement("businessKnowledgeModel", id=f"{decision.key.rpartition('#')[2]}~{name}", name=name)
+            made = NewElement(
+                "businessKnowledgeModel", id=f"{decision.key.rpartition('#')[2]}~{name}", name=name
+            )
             made.append(logic)
             made.extend(deepcopy(children(decision.element, *_REQUIREMENTS)))
             yield made

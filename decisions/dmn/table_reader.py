@@ -52,7 +52,7 @@ def compiled_table(element: Element, compiler: Compiler) -> DecisionTable:
         if column.type.name == "string" and _compares_numbers([rule.tests[place] for rule in rules]):
             column.type = compiler.types.named("number")
             compiler.notes.append(
-                f"{compiler.where}: column {column.text!r} says string, its cells compare numbers: read as number"
+                f"{compiler.where}: column {column.text!r} says string and compares numbers: read as number"
             )
     table = DecisionTable(compiler.place, policy, aggregate, columns, outputs, rules, dict(compiler.feel_types))
     for place in range(len(columns)):
@@ -68,12 +68,14 @@ def compiled_table(element: Element, compiler: Compiler) -> DecisionTable:
 
 
 def _compares_numbers(cells: Sequence[UnaryTests]) -> bool:
-    """Whether the cells of a column order its value among numbers, and do nothing else: `string` is what the tools
-    write where nobody chose a type."""
+    """Whether the cells of a column order its value among numbers, and do nothing else: `string` is what the
+    tools write where nobody chose a type."""
     tests = [test for cell in cells for test in cell.tests]
     bounds = [part for test in tests for part in test.children()]
-    return bool(tests) and all(isinstance(test, CompareNode | RangeNode) for test in tests) and all(
-        isinstance(bound, Constant) and isinstance(bound.value, Decimal) for bound in bounds
+    return (
+        bool(tests)
+        and all(isinstance(test, CompareNode | RangeNode) for test in tests)
+        and all(isinstance(bound, Constant) and isinstance(bound.value, Decimal) for bound in bounds)
     )
 
 

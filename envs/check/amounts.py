@@ -47,7 +47,9 @@ def too_low(hit: int, possible: int) -> str:
 
 
 _MORE_CASES = "give the model more inputs that matter, or ask another decision of it"
-_MORE_RULES = "make more tasks, give the file tests that hit these rules, or take out rules that nothing can hit"
+_MORE_RULES = (
+    "make more tasks, give the file tests that hit these rules, or take out rules that nothing can hit"
+)
 
 
 def _failure(name: str, message: str, advice: str) -> Finding:

@@ -40,7 +40,7 @@ class DecisionEnv(SingleTurnEnv):
         return task.info.get("input")
 
     def rules(self) -> list[str]:
-        """The rules not proven unreachable. None of tasks about a change, which speak of some rules on purpose."""
+        """The rules not proven unreachable; none for tasks about a change, which speak of some on purpose."""
         some = next((self.tasks.get(ids[0]) for split in SPLITS if (ids := self.tasks.ids(split))), None)
         return [] if some is None or "change" in some.info else self.config.reachable(self.folder)
 

@@ -110,8 +110,8 @@ def _patterns(patterns: Mapping[tuple[str, ...], list[DecidedCase]]) -> Iterator
 
 
 def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict[int, str]:
-    """The outcome of each sample (by `id`): its answer, of numbers and lists that take many values only that they
-    are there."""
+    """The outcome of each sample (by `id`): its answer; of numbers and lists that take many values only that
+    they are there."""
     answers = [project(sample.evaluation.output, fields) for sample in samples]
     flat: list[dict[tuple[str, ...], Any]] = [
         dict(leaves(answer)) if isinstance(answer, dict) else {(): answer} for answer in answers
