@@ -156,7 +156,8 @@ def _asked(model: RuleModel, sampled: SampledCases, wanted: Sequence[str]) -> li
     pairs = [(s.case, s.evaluation.output) for s in sampled.samples]
     if not wanted:
         fields = computed_fields(model, pairs)
-        varied = [f for f in fields if len({dumps(project(output, [f])) for _, output in pairs}) > 1]
+        decided = [output for _, output in pairs if project(output, fields)]
+        varied = [f for f in fields if len({dumps(project(output, [f])) for output in decided}) > 1]
         if not fields:
             raise DecisionError(f"{model.source}: the model computes no output field; nothing can be asked")
         return varied or fields
