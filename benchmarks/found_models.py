@@ -21,6 +21,7 @@ from vertigym.core.errors import DataError, InputError
 from vertigym.core.types import Split
 from vertigym.decisions.formats import read_model
 from vertigym.envs.check import check
+from vertigym.envs.check.amounts import LEAST_CASES
 from vertigym.envs.decision.importer import import_decision
 from vertigym.envs.decision.scripts import sandboxed
 
@@ -36,10 +37,11 @@ _ILL_FORMED = {
     "a text that is no expression": r": not FEEL(?!.*near .[$#])",
 }
 _FAULTS = {
-    "has no input": r"no inputs to vary",
-    "decides nothing": r"computes no output|decides only 0|can decide no case",
-    "one answer to every case": r"one answer|always decides",
-    "too few cases": r"decides only \d+ distinct|too few|distinct cases",
+    "a constant: no input": r"no inputs to vary",
+    "a constant: never decides": r"computes no output|can decide no case",
+    "a constant: one answer to every case": r"one answer",
+    "reads the clock": r"reads the clock",
+    "fewer than 6 cases with another answer": r"hardly anything|distinct cases",
     "rules not reached": r"rules are hit",
     "one answer dominates": r"always .* earns",
     "the prompt shows the answer": r"answer stands in",
@@ -64,12 +66,13 @@ def environment(file: Path, *, tasks: int = 100) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "env"
         try:
-            import_decision(file, "bench/Found-v0", folder, sizes=_SIZES)
+            made = import_decision(file, "bench/Found-v0", folder, sizes=_SIZES)
         except InputError as error:
             return "no environment", str(error).removeprefix(str(file)).lstrip(": ")
         report = check(str(folder), tasks=tasks)
         faults = [finding.message for finding in report.findings if finding.level == "failure"]
-        return ("fails", "; ".join(faults)) if faults else ("passes", "")
+        hardly = "hardly anything to learn: " if sum(made.counts.values()) <= LEAST_CASES else ""
+        return ("fails", hardly + "; ".join(faults)) if faults else ("passes", "")
 
 
 def _kind(text: str, kinds: Mapping[str, str]) -> str:
@@ -105,6 +108,10 @@ def main() -> None:
     well = len(files) - counts["ill-formed"]
     print(f"\n{len(files)} files; {counts['ill-formed']} not well-formed")
     print(f"of {well}: {len(loaded)} load ({len(loaded) / well:.1%}), {counts['part']} of them in part\n")
+    passing = sum(n for (verdict, _), n in reasons.items() if verdict == "passes")
+    empty = sum(n for (_, reason), n in reasons.items() if reason.startswith("a constant"))
+    hold = len(tried) - empty
+    print(f"{empty} hold nothing to learn; of the other {hold} {passing} pass ({passing / hold:.1%})\n")
     print(f"| of {len(tried)} that load | | files | share |\n|---|---|---|---|")
     for (verdict, reason), number in sorted(
         reasons.items(), key=lambda item: (item[0][0] != "passes", item[0])
