@@ -27,10 +27,14 @@ _CLOCKS = ("2020-02-10T09:00:00Z", "2031-07-25T21:30:00Z")  # two moments, to se
 _NOW = "now"
 
 
+class _TwoAnswersError(DecisionError):
+    """The model is not a function of its input."""
+
+
 def _without_clock(model: RuleModel, now: str | None, seed: int, warnings: list[str]) -> tuple[RuleModel, Case]:
     """The model as a function of its input, and what is fixed in every case."""
     if impure := model.impure():
-        raise DecisionError(
+        raise _TwoAnswersError(
             f"{model.source}: node {impure[0]!r} draws random numbers or reads the clock in a script: the same "
             "input has two answers, so it cannot be scored"
         )
@@ -48,7 +52,7 @@ def _without_clock(model: RuleModel, now: str | None, seed: int, warnings: list[
     fields = computed_fields(stopped, ((s.case, s.evaluation.output) for s in samples))
     for sample in samples:
         if project(sample.evaluation.output, fields) != project(later.evaluate(sample.case).output, fields):
-            raise DecisionError(
+            raise _TwoAnswersError(
                 f"{model.source}: node {readers[0]!r} reads the clock: the same input has two answers on two "
                 "days; give the moment to decide at, for example now=2025-06-30T12:00:00Z"
             )
@@ -98,10 +102,10 @@ def first_that_varies(
     for names in [wanted, *([] if wanted else islice(model.alternatives(), _MOST_ALTERNATIVES))]:
         try:
             found.append(sample(model if names is wanted else read(names), names))
+        except _TwoAnswersError:
+            raise
         except DecisionError as error:
             reasons.append(str(error))
-            if "clock" in reasons[-1] or "random" in reasons[-1]:
-                raise
             continue
         if found[-1].others >= _VARIED:
             break
