@@ -342,13 +342,11 @@ def test_a_constant_answer_that_earns_too_much_is_caught() -> None:
 @pytest.mark.parametrize(("share", "fails"), [(0.57, False), (0.63, True)])
 def test_a_guess_near_the_limit_is_given_to_more_tasks_than_were_sampled(share: float, fails: bool) -> None:
     tasks = [
-        Task(
-            id=f"t{i}", prompt=f"Case {i}?", answer="yes" if i % 100 < 100 * share else f"no {i}", split="train"
-        )
+        Task(id=f"t{i}", prompt=f"Case {i}?", answer="yes" if i % 100 < 100 * share else f"no {i}")
         for i in range(600)
     ]
-    env = env_of(tasks, exact)()
-    for seed in range(6):  # of 30 tasks, 15 to 21 have the answer
+    env = env_of(tasks, exact())()
+    for seed in range(6):
         chosen = [tasks[int(i)] for i in np.random.default_rng(seed).permutation(600)[:30]]
         with player(env) as play:
             result = floor(CheckContext(env, chosen, play), 0.05, 0.6)

@@ -143,7 +143,7 @@ def _best_guess(context: CheckContext, form: str, limit: float) -> tuple[str, fl
         if not best[2] or _mean(results) > best[1]:
             best = (answer, _mean(results), results)
     answer, mean, results = best
-    if results and abs(mean - limit) <= 1.64 * _standard_error(results):
+    if results and abs(mean - limit) <= 2.58 * _standard_error(results):
         played = {task.id for task in context.tasks}
         ids = [i for split in SPLITS for i in context.env.tasks.ids(split) if i not in played]
         more = random.Random(0).sample(ids, min(_MORE_GUESSES, len(ids)))
