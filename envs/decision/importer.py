@@ -104,14 +104,15 @@ def import_decision(
         contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
             without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
-        decisions: which decisions of a DMN file are asked for; by default those that no other one requires.
+        decisions: which decisions or functions of a DMN file are asked for; by default the decisions that no
+            other one requires, or where these are constant, others.
         columns: what is declared of a spreadsheet's columns, header -> words (`spreadsheets/declared.py`).
         scripts: what runs JavaScript in the model.
         force: replace `out` also where its files were edited.
 
     Raises:
-        DecisionError: the model does not load, has no inputs to vary, decides nothing, or is not a function
-            of its input (it reads the clock or draws random numbers).
+        DecisionError: the model does not load, holds nothing to learn, or is not a function of its input (it
+            reads the clock or draws random numbers).
         ConfigError: a wrong id, moment or output field.
         OutputError: `out` is no environment that was imported, or was edited and `force` is not given.
     """
@@ -124,9 +125,8 @@ def import_decision(
     def read(names: Sequence[str]) -> RuleModel:
         return read_model(file, sheet, scripts, names, columns=columns)
 
-    question = first_that_varies(
-        read, decisions, partial(sampled_question, now=now, seed=seed, wanted=wanted, outputs=outputs)
-    )
+    sample = partial(sampled_question, now=now, seed=seed, wanted=wanted, outputs=outputs)
+    question = first_that_varies(read, decisions, sample, only=bool(decisions or outputs))
     model, known, sampler, sampled = question.model, question.known, question.sampler, question.sampled
     fields, warnings = question.fields, question.warnings
     if contrast:

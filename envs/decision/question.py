@@ -89,9 +89,11 @@ def first_that_varies(
     read: Callable[[Sequence[str]], RuleModel],
     wanted: Sequence[str],
     sample: Callable[[RuleModel, Sequence[str]], Question],
+    *,
+    only: bool,
 ) -> Question:
-    """The decisions that are wanted; where none is and (nearly) every case has one answer, the first other ones
-    of the file whose answers vary.
+    """The decisions that are wanted; where (nearly) every case has one answer, and unless it is `only` these,
+    the first other ones of the file whose answers vary.
 
     Raises:
         DecisionError: no answer of the file depends on an input.
@@ -99,7 +101,7 @@ def first_that_varies(
     model = read(wanted)
     found: list[Question] = []
     reasons: list[str] = []
-    for names in [wanted, *([] if wanted else islice(model.alternatives(), _MOST_ALTERNATIVES))]:
+    for names in [wanted, *([] if only else islice(model.alternatives(), _MOST_ALTERNATIVES))]:
         try:
             found.append(sample(model if names is wanted else read(names), names))
         except _TwoAnswersError:
@@ -111,18 +113,7 @@ def first_that_varies(
             break
     best = max(found, key=lambda question: question.others, default=None)
     if best is None or not best.others:
-        answers = sorted({answer for question in found for answer in question.answers})
-        why = (
-            f"every case has one answer, {answers[0][:80]}"
-            if answers
-            else reasons[0].removeprefix(f"{model.source}: ")
-        )
-        refused = next((q.sampled for q in found if q.sampled.refused), None)
-        why += (
-            f" (of {refused.evaluations} cases {refused.refused} have none: {refused.refusal})"
-            if refused
-            else ""
-        )
+        why = _one_answer(found) if found else reasons[0].removeprefix(f"{model.source}: ")
         raise DecisionError(f"{model.source}: holds nothing to learn: {why}")
     if best.decisions != tuple(wanted):
         names = ", ".join(best.decisions)
@@ -130,6 +121,14 @@ def first_that_varies(
             f"what is decided at the top is nearly always the same: asked for instead is {names}"
         )
     return best
+
+
+def _one_answer(found: Sequence[Question]) -> str:
+    """What the one answer is, and how many cases are refused."""
+    answer = next((answer for question in found for answer in question.answers), "nothing")
+    sampled = next((q.sampled for q in found if q.sampled.refused), found[0].sampled)
+    refused = f"{sampled.refused} of {sampled.evaluations} cases have none: {sampled.refusal}"
+    return f"every case has one answer, {answer[:80]}{f' ({refused})' if sampled.refused else ''}"
 
 
 def sampled_question(
