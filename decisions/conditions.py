@@ -234,24 +234,27 @@ def _atoms(node: Node, language: Language) -> Iterator[Atom]:
         yield from (_scoped(atom, node.scope) for atom in language.atoms(column))
     for rule in node.rules:
         for column, cell in rule.cells:
-            subject = [name for atom in language.atoms(column) for name in atom.names]
-            compares, joins = (
-                any(getattr(atom, what) for atom in language.atoms(column)) for what in ("compares", "joins")
-            )
-            for atom in language.atoms(cell):
-                # whether a comparison holds says nothing of what is compared
-                atom = replace(
-                    atom,
-                    booleans=atom.booleans and not compares,
-                    joins=atom.joins or joins,
-                    compares=atom.compares or joins,
-                )
-                calls = [wrapper for name, wrapper in atom.names if name == "$" and wrapper]
-                held = [(name, wrapper or next(iter(calls), "")) for name, wrapper in subject]
-                implicit = atom.open or all(name[0] in "$#" for name, _ in atom.names)
-                yield _scoped(replace(atom, names=[*(held if implicit else []), *atom.names]), node.scope)
+            for atom in language.atoms(cell) if cell else ():
+                asked = _with_column(atom, language.atoms(column)) if column else atom
+                yield _scoped(asked, node.scope)
         for _, expression in rule.outcome:
             yield from (_scoped(atom, node.scope) for atom in language.atoms(expression))
+
+
+def _with_column(atom: Atom, column: Sequence[Atom]) -> Atom:
+    """A cell's atom with the names of its column, where it does not name something else."""
+    calls = [wrapper for name, wrapper in atom.names if name == "$" and wrapper]
+    subject = [pair for each in column for pair in each.names]
+    held = [(name, wrapper or next(iter(calls), "")) for name, wrapper in subject]
+    implicit = atom.open or all(name[0] in "$#" for name, _ in atom.names)
+    joins = any(each.joins for each in column)
+    return replace(
+        atom,
+        names=[*(held if implicit else []), *atom.names],
+        booleans=atom.booleans and not any(each.compares for each in column),  # of a comparison, not its names
+        joins=atom.joins or joins,
+        compares=atom.compares or joins,
+    )
 
 
 def _scoped(atom: Atom, scope: str) -> Atom:
