@@ -57,7 +57,7 @@ def loads(file: Path) -> tuple[str, str]:
         text = str(error).removeprefix(str(file)).lstrip(": ")
         kind = _kind(text, _ILL_FORMED)
         return ("ill-formed", f"{kind}: {text}") if kind else ("refused", text)
-    lost = [note for note in model.notes if "left out" in note]
+    lost = [note for note in model.notes if "cannot be used" in note]
     return ("part", lost[0].removeprefix(str(file)).lstrip(": ")) if lost else ("whole", "")
 
 
