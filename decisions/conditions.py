@@ -28,11 +28,14 @@ _MIXED = 60  # longer lists of records that are tried
 @dataclass(frozen=True, slots=True)
 class Field:
     """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often.
-    `span` is the least and the greatest near number in units of its finest digit, and that unit."""
+    `span` is the least and the greatest near number in units of its finest digit, and that unit; its numbers
+    are `whole`, or may have a fraction; a `free` text may be any."""
 
     path: Path
     near: tuple[Any, ...]
     wide: tuple[Any, ...]
+    whole: bool = False
+    free: bool = False
     span: tuple[int, int, float] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +75,9 @@ class Conditions:
     def sources(self, expression: str, node: Node) -> frozenset[str]:
         """Names of the input fields that `expression` depends on, through whatever is computed between."""
         names = {name for atom in self._speak.atoms(expression) for name, _ in _scoped(atom, node.scope).names}
-        return frozenset(self._inputs_of(names))
+        return frozenset(
+            next((root for root in self._lists if _lies_in(n, root)), n) for n in self._inputs_of(names)
+        )
 
     # Reading the model.
 
@@ -147,45 +152,68 @@ class Conditions:
     # Making values.
 
     def _fields(self, names: Sequence[str]) -> tuple[Field, ...]:
-        plain = [name for name in names if "[]" not in name]
-        lists: dict[str, list[str]] = defaultdict(list)
+        lists: dict[str, list[str]] = {name.partition("[]")[0]: [] for name in names if "[]" in name}
+        plain = []
         for name in names:
-            if "[]" in name:
-                lists[name.partition("[]")[0]].append(name)
-        fields = [self._field(name) for name in plain if name not in lists]
+            root = next((root for root in lists if _lies_in(name, root)), "")
+            if not root:
+                plain.append(name)
+            elif name != root:  # `items.price` are the prices of the items
+                member = name if "[]" in name else f"{root}[].{name.removeprefix(f'{root}.')}"
+                if member != name:
+                    self._hints[member].add_literals(self._hints[name])
+                lists[root].append(member)
+        self._lists = tuple(lists)
+        fields = [self._field(name) for name in plain]
         fields += [self._list_field(name, members) for name, members in lists.items()]
         return tuple(sorted((f for f in fields if len(f.near) + len(f.wide) > 1), key=lambda f: f.path))
 
     def _field(self, name: str) -> Field:
         seen = self._seen.get(name, [])
+        path = tuple(name.split("."))
+        schema = _part_of(self._schema, path)
+        self._hints[name].is_list |= "array" in schema.get("type", ())
         near = candidates.candidates(self._hints[name], seen)
         wide = candidates.wide_candidates(self._hints[name], self._wide[name], seen)
-        path = tuple(name.split("."))
-        if schema := _part_of(self._schema, path):
+        if schema:
             near = candidates.allowed([*near, *schema.get("enum", ())], schema)
             wide = candidates.allowed(wide, schema)
         known = set(map(_typed, near))
-        return Field(path, near, tuple(value for value in wide if _typed(value) not in known))
+        rest = tuple(value for value in wide if _typed(value) not in known)
+        free = candidates.OTHER in near and not {"enum", "pattern"} & schema.keys()
+        return Field(path, near, rest, whole="integer" in schema.get("type", ()), free=free)
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""
-        lists = (value for value in self._seen.get(name, ()) if isinstance(value, list))
+        lists = [value for value in self._seen.get(name, ()) if isinstance(value, list)]
         seen = [element for value in lists for element in value if isinstance(element, dict)]
         base: Case = seen[0] if seen else {}
-        singles: list[list[Case]] = []
+        singles: list[list[Any]] = []
         choices: list[list[tuple[Path, Any]]] = []
         for member in members:
             path = tuple(member.removeprefix(f"{name}[]").strip(".").split("."))
+            if path == ("",):  # the members are plain values
+                plain = candidates.candidates(self._hints[member].joined(self._hints[name]), lists)
+                singles += [value for value in plain if isinstance(value, list)]
+                continue
             known = [v for v in (get(element, path) for element in seen) if v is not None]
             choices.append([(path, value) for value in candidates.candidates(self._hints[member], known)])
             singles += [[put(base, path, value)] for _, value in choices[-1]]
-        if len(members) > 1:  # a rule may ask for two members at once
+        if len(choices) > 1:  # a rule may ask for two members at once
             count = prod(map(len, choices))
             every = max(count // _MIXED, 1) + (count > _MIXED)
             singles += [[_all_put(base, chosen)] for chosen in islice(product(*choices), 0, 20_000, every)]
         mixed = islice(chain(pairwise(singles), product(singles, repeat=2), product(singles, repeat=3)), _MIXED)
-        near = candidates.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), []])
+        longer = [
+            single * length for length in sorted(self._hints[name].longer()) for single in singles[:_MIXED]
+        ]
+        near = candidates.distinct([*self._seen.get(name, ()), *singles, *map(_joined, mixed), *longer, []])
         return Field(tuple(name.split(".")), near, (None,))
+
+
+def _lies_in(name: str, root: str) -> bool:
+    """Whether a name is a list, or stands inside its members."""
+    return name == root or name.startswith((f"{root}.", f"{root}[]"))
 
 
 def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:
@@ -206,14 +234,27 @@ def _atoms(node: Node, language: Language) -> Iterator[Atom]:
         yield from (_scoped(atom, node.scope) for atom in language.atoms(column))
     for rule in node.rules:
         for column, cell in rule.cells:
-            subject = [name for atom in language.atoms(column) for name in atom.names]
-            for atom in language.atoms(cell):
-                calls = [wrapper for name, wrapper in atom.names if name == "$" and wrapper]
-                held = [(name, wrapper or next(iter(calls), "")) for name, wrapper in subject]
-                implicit = atom.open or all(name[0] in "$#" for name, _ in atom.names)
-                yield _scoped(replace(atom, names=[*(held if implicit else []), *atom.names]), node.scope)
+            for atom in language.atoms(cell) if cell else ():
+                asked = _with_column(atom, language.atoms(column)) if column else atom
+                yield _scoped(asked, node.scope)
         for _, expression in rule.outcome:
             yield from (_scoped(atom, node.scope) for atom in language.atoms(expression))
+
+
+def _with_column(atom: Atom, column: Sequence[Atom]) -> Atom:
+    """A cell's atom with the names of its column, where it does not name something else."""
+    calls = [wrapper for name, wrapper in atom.names if name == "$" and wrapper]
+    subject = [pair for each in column for pair in each.names]
+    held = [(name, wrapper or next(iter(calls), "")) for name, wrapper in subject]
+    implicit = atom.open or all(name[0] in "$#" for name, _ in atom.names)
+    joins = any(each.joins for each in column)
+    return replace(
+        atom,
+        names=[*(held if implicit else []), *atom.names],
+        booleans=atom.booleans and not any(each.compares for each in column),  # of a comparison, not its names
+        joins=atom.joins or joins,
+        compares=atom.compares or joins,
+    )
 
 
 def _scoped(atom: Atom, scope: str) -> Atom:

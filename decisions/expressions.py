@@ -15,7 +15,7 @@ from typing import Literal
 
 from vertigym.core.bounds import MOST_DIGITS, MOST_LEVELS
 
-Wrapper = Literal["", "len", "date", "text", "member"]
+Wrapper = Literal["", "len", "count", "date", "text", "pattern", "split", "member"]
 
 _TOKEN = re.compile(
     r"""
@@ -38,7 +38,10 @@ _DATE_CALLS = {
 _WRAPPERS: dict[str, Wrapper] = {
     "len": "len",
     **dict.fromkeys(_DATE_CALLS, "date"),
-    **dict.fromkeys(("contains", "startsWith", "endsWith", "matches", "fuzzyMatch"), "text"),
+    **dict.fromkeys(("contains", "startsWith", "endsWith", "fuzzyMatch"), "text"),
+    "matches": "pattern",
+    "extract": "pattern",
+    "split": "split",
     **dict.fromkeys(("some", "all", "none", "one", "filter", "map", "count", "flatMap", "sum"), "member"),
 }
 
@@ -67,7 +70,8 @@ class Atom:
     """Names (with the call around each: `len(x)` -> `len`) and the literals found beside them.
 
     `compares`: a comparison stands in it; `open`: it begins with one (`> 3`), so its left side is elsewhere;
-    `scales`: it multiplies or divides, so its literals are not of the size of what it names.
+    `scales`: it multiplies or divides, so its literals are not of the size of what it names; `joins`: it adds,
+    texts perhaps; `offsets` are seconds of the durations in it.
     """
 
     names: list[tuple[str, Wrapper]] = field(default_factory=list)
@@ -79,6 +83,8 @@ class Atom:
     compares: bool = False
     open: bool = False
     scales: bool = False
+    joins: bool = False
+    offsets: list[float] = field(default_factory=list)
 
 
 @lru_cache(maxsize=4096)
@@ -161,10 +167,23 @@ def _read(token: Token, group: Sequence[Token] | None, wrapper: Wrapper, atom: A
         atom.dates.append(group[0].text)
         return []
     inside = _WRAPPERS.get(token.text, wrapper) if token.kind == "name" else wrapper
+    if inside == "member" and token.kind == "name":
+        group = _with_members_named(group)
     conditions = [group] if any(t.text in _COMPARISONS for t in group) else []
     for inner, deeper in _groups(group):
         conditions += _read(inner, deeper, inside, atom)
     return conditions
+
+
+def _with_members_named(group: Sequence[Token]) -> Sequence[Token]:
+    """What is called on a list by name: `#` and `#.x` in it are its members, `list[]` and `list[].x`."""
+    if len(group) < 2 or group[0].kind != "name" or group[0].text[0] in "#$" or group[1].text != ",":
+        return group
+    named = (
+        Token("name", f"{group[0].text}[]{t.text[1:]}") if t.kind == "name" and t.text[0] == "#" else t
+        for t in group
+    )
+    return tuple(named)
 
 
 def _note(token: Token, wrapper: Wrapper, atom: Atom) -> None:
@@ -178,12 +197,14 @@ def _note(token: Token, wrapper: Wrapper, atom: Atom) -> None:
         case "name" if token.text == "null":
             atom.null = True
         case "name" if token.text not in _WORDS:
-            atom.names.append((token.text, wrapper))
+            atom.names.append((token.text, "" if wrapper == "member" and "[]" in token.text else wrapper))
         case "op" if token.text in _COMPARISONS:
             atom.open |= not atom.names and not atom.compares
             atom.compares = True
         case "op" if token.text in "*/%^":
             atom.scales = True
+        case "op" if token.text == "+":
+            atom.joins = True
 
 
 def _closing(stream: Sequence[Token], start: int) -> int:

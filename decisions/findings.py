@@ -82,10 +82,21 @@ def analyse(model: RuleModel) -> RuleAnalysis:
         for place, row in enumerate(rows):
             if row.rule.id not in reached.rules:
                 found.append(_explained(explorer, node, rows, place))
+        if node.hit_policy == "first" and not (node.unique or model.language.skips_failing_rules):
+            proven = {finding.rule for finding in found}
+            found += (finding for finding in _repeated(node) if finding.rule not in proven)
         if node.unique:
             found += _overlaps(explorer, rows)
             found += _never_alone(explorer, rows, reached)
     return RuleAnalysis(tuple(found), reached)
+
+
+def _repeated(node: Node) -> Iterator[RuleFinding]:
+    """Rules whose conditions, whatever they are, an earlier rule has already."""
+    first: dict[tuple[tuple[str, str], ...], str] = {}
+    for rule in node.rules:
+        if (earlier := first.setdefault(rule.cells, rule.id)) != rule.id:
+            yield RuleFinding("shadowed", rule.id, rule.text, (earlier,))
 
 
 def free_rows(explorer: Explorer, node: Node) -> list[RuleRegion]:

@@ -225,6 +225,10 @@ class DecisionModel:
         """The engine's language states no types, so no cell is at fault by itself."""
         return []
 
+    def alternatives(self) -> list[list[str]]:
+        """All of it is asked for."""
+        return []
+
     def clock_readers(self) -> list[str]:
         """Names of the nodes whose expressions read the clock."""
         return [node.name for node in self.nodes if any(map(reads_clock, node.texts()))]

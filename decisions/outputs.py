@@ -31,22 +31,29 @@ def computed_fields(model: RuleModel, pairs: Iterable[tuple[Case, Any]]) -> list
 
 
 def project(output: Any, fields: Sequence[str]) -> Any:
-    """The part of `output` that `fields` name; fields it does not have are left out."""
+    """The part of `output` that `fields` name; fields it does not have are left out, a record that is null is
+    null."""
     if list(fields) == [WHOLE]:
         return output
     answer: dict[str, Any] = {}
     for name in fields:
-        *parents, last = name.split(".")
-        source, target, missing = output, answer, False
-        for key in parents:
-            source = source.get(key) if isinstance(source, dict) else None
-            missing |= not isinstance(source, dict)
-        if missing or not isinstance(source, dict) or last not in source:
-            continue
-        for key in parents:
-            target = target.setdefault(key, {})
-        target[last] = source[last]
+        for path, value in _part(output, tuple(name.split("."))):
+            target = answer
+            for key in path[:-1]:
+                target = target.setdefault(key, {})
+            target[path[-1]] = value
     return answer
+
+
+def _part(output: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What stands at a path, or the null on the way to it; nothing where neither does."""
+    for place, key in enumerate(path, 1):
+        if not isinstance(output, dict) or key not in output:
+            return
+        output = output[key]
+        if output is None or place == len(path):
+            yield path[:place], output
+            return
 
 
 def value_types(records: Iterable[Any]) -> dict[str, str]:

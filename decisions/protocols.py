@@ -98,6 +98,9 @@ class RuleModel(Protocol):
     def in_order(self) -> list[Node]:
         """The nodes, each after all that lead to it."""
 
+    def alternatives(self) -> list[list[str]]:
+        """Decisions, by name, that can be asked for instead of those that are."""
+
     def clock_readers(self) -> list[str]:
         """Names of the nodes that read the clock."""
 

@@ -14,11 +14,12 @@ Four rounds, each bounded by a number of evaluations, so that one seed always gi
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from typing import Any, TypeVar
 
 from vertigym.core.seeds import generator
 from vertigym.decisions.boxes import OTHER_TEXT, Box, outside, without
+from vertigym.decisions.candidates import free_text
 from vertigym.decisions.cases import case_key, whole_numbers
 from vertigym.decisions.conditions import Conditions, Field, get, put
 from vertigym.decisions.findings import free_rows
@@ -38,6 +39,7 @@ _SMALL = 100  # rules of a model that is searched at length before regions are w
 _FEW = 12  # a rule that fewer cases hit gets more
 _HALVINGS = 16  # steps between two cases
 _PAIRS = 4  # pairs of cases tried
+_FREE, _TEXTS = 0.5, 500  # how often a free text is drawn rather than a candidate, and of how many
 _FACTORS = (0.5, 0.75, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0)
 
 
@@ -99,10 +101,7 @@ class Sampler:
 
     def _from_scratch(self) -> Case:
         """A first case for a file without tests."""
-        case: Case = {}
-        for field_ in self.fields:
-            case = put(case, field_.path, (*field_.near, *field_.wide)[0])
-        return case
+        return reduce(lambda case, f: put(case, f.path, (*f.near, *f.wide)[0]), self.fields, Case())
 
     def _missing(self) -> list[Rule]:
         known = self._found.hit | self._unreachable
@@ -175,6 +174,8 @@ class Sampler:
         if self._between_candidates and (span := field_.span):
             low, high, unit = span
             return whole_numbers(round(int(self._rng.integers(low, high + 1)) * unit, 3))
+        if self._between_candidates and field_.free and self._rng.random() < _FREE:
+            return free_text(int(self._rng.integers(_TEXTS)))
         return self._pick(field_.wide if use_wide else field_.near)
 
     def _pick(self, options: Sequence[T]) -> T:
@@ -186,14 +187,14 @@ class Sampler:
         for sample in self._found.samples:
             for rule in sample.evaluation.rules:
                 holders[rule].append(sample.case)
-        budget = self._share(_FOR_RARE)
+        budget = self.share(_FOR_RARE)
         for _, cases in sorted(holders.items()):
             for _attempt in range(min(_TRIES, budget) if len(cases) < _FEW and self.fields else 0):
                 budget -= 1
                 field_ = self._pick(self.fields)
                 self.add(put(self._pick(cases), field_.path, self._value(field_, 0.0)))
 
-    def _share(self, evaluations: int) -> int:
+    def share(self, evaluations: int) -> int:
         """So many evaluations for up to 100 rules; of a larger model each is dearer, and more rules ask."""
         return evaluations * _SMALL**2 // max(_SMALL, len(self.model.rules)) ** 2
 
@@ -224,7 +225,7 @@ class Sampler:
 
     def _target_all(self) -> None:
         """Target what is missing, within a number of evaluations."""
-        most = self._found.evaluations + self._share(_FOR_TARGETS)
+        most = self._found.evaluations + self.share(_FOR_TARGETS)
         for rule in self._missing():
             if self._found.evaluations < most:
                 self._target(rule)
@@ -237,7 +238,7 @@ class Sampler:
         reached = [s for s in self._found.samples if node.id in s.evaluation.contexts]
         if not reached:
             return
-        if len(reached) > (most := self._share(_LOOKED_AT)):
+        if len(reached) > (most := self.share(_LOOKED_AT)):
             reached = [reached[i] for i in self._rng.permutation(len(reached))[:most]]
         cells = [(column, cell) for column, cell in rule.cells if cell]
         donors = [self._donors(node, column, cell, reached) for column, cell in cells]
@@ -368,7 +369,8 @@ class Sampler:
         value = get(case, field_.path)
         if isinstance(value, bool) or not isinstance(value, int | float) or self._rng.random() < 0.4:
             return put(case, field_.path, self._value(field_, 0.3))
-        return put(case, field_.path, whole_numbers(round(value * self._pick(_FACTORS), 2)))
+        digits = 0 if field_.whole else 2
+        return put(case, field_.path, whole_numbers(round(value * self._pick(_FACTORS), digits)))
 
     def _with_fields_of(self, case: Case, donor: Case, names: frozenset[str]) -> Case:
         for name in sorted(names):
@@ -395,5 +397,4 @@ def _inside(context: Any, scope: str) -> Any:
 
 def _above(language: Language, target: float, column: str, context: Any) -> bool | None:
     """Whether a column's value is above `target`; None where it is no number."""
-    value = language.number(column, context)
-    return None if value is None else value > target
+    return None if (value := language.number(column, context)) is None else value > target

@@ -116,6 +116,11 @@ class Env(gymnasium.Env[str, str]):
         in one split. None: nothing but the prompt says."""
         return None
 
+    def rules(self) -> Sequence[str]:
+        """The rules that its tasks are to reach: those that `info["rules"]` may name, without any that no case
+        can hit. Empty: it is not made from rules."""
+        return ()
+
     def fresh(self) -> "Env":
         """Another instance over the same tasks, to be played beside this one. A shallow copy is enough for
         every subclass that sets up its episode in `begin`."""

@@ -324,5 +324,5 @@ def test_outcomes_are_balanced() -> None:
     found = samples(("common" if i % 10 else "rare", i) for i in range(400))
     names = outcome_names(found, ["o", "fee"])
     assert set(names.values()) == {'[["o","common"]]', '[["o","rare"]]'} or len(set(names.values())) == 2
-    kept = select(found, 60, 0, outcomes=names)
+    kept = select(found, 60, 0, fields=["o", "fee"])
     assert sum(s.evaluation.output["o"] == "rare" for s in kept) >= 25

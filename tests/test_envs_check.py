@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vertigym import envs
@@ -16,6 +17,8 @@ from vertigym.core.types import Message, Score, Split, Task
 from vertigym.envs.check import CheckReport, check
 from vertigym.envs.check.actions import DO_NOT_KNOW, mutations
 from vertigym.envs.check.duplicates import near_duplicates, own_share
+from vertigym.envs.check.play import player
+from vertigym.envs.check.scoring import CheckContext, floor
 from vertigym.envs.env import Env, SingleTurnEnv, Turn
 from vertigym.envs.math import arithmetic
 from vertigym.envs.tasks import TaskSet
@@ -334,6 +337,20 @@ def test_a_constant_answer_that_earns_too_much_is_caught() -> None:
     tasks = [task.model_copy(update={"answer": "A" if i else "B"}) for i, task in enumerate(letters())]
     report = check(env_of(tasks, choice("ABCD")), tasks=60)
     assert "always 'A' earns 0.98" in next(f for f in report.findings if f.check == FLOOR).message
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.57, False), (0.63, True)])
+def test_a_guess_near_the_limit_is_given_to_more_tasks_than_were_sampled(share: float, fails: bool) -> None:
+    tasks = [
+        Task(id=f"t{i}", prompt=f"Case {i}?", answer="yes" if i % 100 < 100 * share else f"no {i}")
+        for i in range(600)
+    ]
+    env = env_of(tasks, exact())()
+    for seed in range(6):
+        chosen = [tasks[int(i)] for i in np.random.default_rng(seed).permutation(600)[:30]]
+        with player(env) as play:
+            result = floor(CheckContext(env, chosen, play), 0.05, 0.6)
+        assert any("always 'yes'" in finding.message for finding in result.findings) is fails
 
 
 class Door(Env):

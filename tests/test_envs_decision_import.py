@@ -196,7 +196,8 @@ CLOCK = graph(
         (CLOCK, r"node 'age' reads the clock.*two answers.*now="),
         (graph(expression("e", {"x": "rand(6) + a"}), tests=[{"a": 1}]), "random"),
         (graph(expression("e", {"x": "date(a) + 1"}), tests=[{"a": "soon"}]), "can decide no case"),
-        (graph(table("t", ["vip"], ["o"], [["true", "1"]])), "three splits"),
+        (graph(table("t", ["vip"], ["o"], [["true", "1"], ["false", "2"]])), "three splits"),
+        (graph(table("t", ["vip"], ["o"], [["true", "1"]])), r"nothing to learn: every case has one answer"),
     ],
 )
 def test_what_cannot_become_an_environment_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:

@@ -3,7 +3,7 @@ are
 sampled at the boundaries that the rules speak of."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vertigym.decisions.dmn.names import dotted
 from vertigym.decisions.expressions import Atom, Wrapper
@@ -38,11 +38,14 @@ from vertigym.feel.syntax import (
 )
 
 _DAY = 86_400 * 1_000_000_000
+_SECOND = 1_000_000_000
+_MONTH_S = 30.436875 * 86_400  # of the Gregorian calendar, on average
 _MINUTE = 60 * 1_000_000_000
 _WRAPPERS: dict[str, Wrapper] = {
-    "string length": "len", "count": "len", "contains": "text", "starts with": "text", "ends with": "text",
-    "matches": "text", "list contains": "member", "date": "date", "date and time": "date", "sum": "member",
-    "min": "", "max": "", "upper case": "text", "lower case": "text",
+    "string length": "len", "count": "count", "contains": "text", "starts with": "text", "ends with": "text",
+    "matches": "pattern", "list contains": "member", "date": "date", "date and time": "date", "sum": "member",
+    "min": "", "max": "", "split": "split", "substring before": "split", "substring after": "split",
+    "substring": "text", "years and months duration": "date",
 }  # fmt: skip
 _DATED = {"date", "time", "date and time", "duration", "years and months duration"}
 _COMPARING = ("=", "!=", "<", "<=", ">", ">=")
@@ -51,10 +54,11 @@ _COMPARING = ("=", "!=", "<", "<=", ">", ">=")
 @dataclass(frozen=True, slots=True)
 class AtomReader:
     """Reads trees. Only names that begin with one of `roots` count; a local name stands for what `aliases`
-    says."""
+    says, or for the literals in `values`."""
 
     roots: Collection[str]
     aliases: Mapping[str, Sequence[str]]
+    values: Mapping[str, Sequence[Value]] = field(default_factory=dict)
 
     def read(self, tree: Expr | UnaryTests) -> Sequence[Atom]:
         """The atoms that say anything."""
@@ -82,7 +86,7 @@ class AtomReader:
                 domains = [one.domain for one in iterations] + [one.end for one in iterations if one.end]
                 yield from self._split_all(domains)
                 yield from self._inside({one.name: one.domain for one in iterations})._split(body)
-            case Filter(source=source, condition=condition):
+            case Filter(source=source, condition=condition) if not isinstance(condition, Constant):
                 yield from self._split(source)
                 yield from self._inside({"item": source}, of=source)._split(condition)
             case FunctionNode(body=body):
@@ -100,7 +104,15 @@ class AtomReader:
     def _bound(self, values: Mapping[str, Sequence[Expr]]) -> "AtomReader":
         """The reader where local names have values: they stand for what those name."""
         made = {name: [n for tree in trees for n in self.names(tree)] for name, trees in values.items()}
-        return replace(self, aliases={**self.aliases, **made})
+        return self._with({name: list(trees) for name, trees in values.items()}, made)
+
+    def _with(self, trees: Mapping[str, Sequence[Expr]], names: Mapping[str, Sequence[str]]) -> "AtomReader":
+        """The reader where local names stand for further names, and for the literals in their trees."""
+        values = {
+            name: [part.value for tree in found for part in tree.walk() if isinstance(part, Constant)]
+            for name, found in trees.items()
+        }
+        return replace(self, aliases={**self.aliases, **names}, values={**self.values, **values})
 
     def _inside(self, loops: Mapping[str, Expr], of: Expr | None = None) -> "AtomReader":
         """The reader inside a loop: its variable is a member of what it goes over; so is, in a filter, any
@@ -108,7 +120,7 @@ class AtomReader:
         made = {name: [f"{n}[]" for n in self.names(domain)] for name, domain in loops.items()}
         if of is not None:
             made[""] = [f"{n}[]" for n in self.names(of)]
-        return replace(self, aliases={**self.aliases, **made})
+        return self._with({name: [domain] for name, domain in loops.items()}, made)
 
     def names(self, tree: Expr) -> list[str]:
         """The inputs and decisions that a tree names."""
@@ -145,13 +157,17 @@ class AtomReader:
                 if name in _DATED and all(isinstance(a, Constant) for a in arguments):
                     _add(evaluate(tree, {}), atom)
                     return
-                for argument in arguments:
-                    self._note(argument, atom, _WRAPPERS.get(name, wrapper), nested)
+                for place, argument in enumerate(arguments):
+                    held = name == "list contains" and place > 0  # an item, which is no list itself
+                    self._note(argument, atom, "" if held else _WRAPPERS.get(name, wrapper), nested)
+            case Filter(source=source, condition=Constant()):  # one item, by its place
+                self._note(source, atom, wrapper, nested)
             case Binary(operator="and" | "or") | If() | For() | Quantified() | Filter() | FunctionNode():
                 nested.append(tree)
-                atom.names += [(name, "member") for name in self.names(tree)]
+                atom.names += [(name, "count" if wrapper == "count" else "member") for name in self.names(tree)]
             case _:
                 atom.scales |= isinstance(tree, Binary) and tree.operator in ("*", "/", "**")
+                atom.joins |= isinstance(tree, Binary) and tree.operator == "+" and _has_text(tree)
                 atom.compares |= isinstance(tree, Between | InTests)
                 atom.compares |= isinstance(tree, Binary) and tree.operator in _COMPARING
                 for part in tree.children():
@@ -165,6 +181,12 @@ class AtomReader:
             atom.names.append(("$", wrapper))
         else:
             atom.names += [(name, wrapper) for name in self._resolved(path)]
+            for value in self.values.get(path[0], ()):
+                _add(value, atom)
+
+
+def _has_text(tree: Expr) -> bool:
+    return any(isinstance(part, Constant) and isinstance(part.value, str) for part in tree.walk())
 
 
 def _tests(tree: Expr | UnaryTests) -> Sequence[Expr]:
@@ -187,8 +209,10 @@ def _add(value: Value, atom: Atom) -> None:
             atom.strings += [str(to_json(time)) for time in near]
         case DaysTime():
             atom.strings += [str(to_json(DaysTime(value.nanoseconds + n * _DAY))) for n in (-1, 0, 1)]
+            atom.offsets.append(abs(value.nanoseconds) / _SECOND)
         case YearsMonths():
             atom.strings += [str(to_json(YearsMonths(value.months + n))) for n in (-1, 0, 1)]
+            atom.offsets += [abs(value.months) * _MONTH_S + days * 86_400 for days in (-2, 0, 2)]
         case list() | dict():
             pass
         case _:

@@ -51,7 +51,7 @@ def schema_of(kind: ItemType) -> dict[str, Any]:
     if kind.whole:
         schema["type"] = ["integer", "null"]
     for tests in kind.limits:
-        schema |= _limits(tests)
+        schema |= {"items": _limits(tests)} if kind.base.name == "list" else _limits(tests)
     return schema
 
 
@@ -81,8 +81,10 @@ def _bound(side: str, value: Any, *, closed: bool) -> dict[str, Any]:
 
 
 def example_cases(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A few cases that the schema allows; between them each field has each of its examples."""
+    """A few cases that the schema allows; between them each field has each of its examples, those of no known
+    type left out."""
     fields = {name: examples(part) for name, part in schema["properties"].items()}
+    fields = {name: values for name, values in fields.items() if values != [None]}
     count = max((len(values) for values in fields.values()), default=1)
     return [{name: values[turn % len(values)] for name, values in fields.items()} for turn in range(count)]
 

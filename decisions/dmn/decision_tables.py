@@ -120,7 +120,7 @@ class DecisionTable:
             else:
                 value = run.value(tree, scope, self.types)
             value = run.coerced(value, column.type, column.text)
-            if column.limits and value is not None and satisfies(column.limits, value, scope) is not True:
+            if column.limits and value is not None and not _within(column.limits, column.type, value, scope):
                 run.reasons.append(f"{self.id}: {column.text} lies outside its input values")
                 return []
             mask = self._closed_matches(place, column, value) | ~self.closed[place]
@@ -231,6 +231,12 @@ class DecisionTable:
         if all(tree is None or isinstance(tree, Constant) for tree in rule.trees):
             return [tree.value if isinstance(tree, Constant) else None for tree in rule.trees]
         return None
+
+
+def _within(limits: UnaryTests, kind: ItemType, value: Value, scope: Scope) -> bool:
+    """Whether a value, or each item of a list, is among a column's input values."""
+    items = value if isinstance(value, list) and (kind.item or kind.base.name == "list") else [value]
+    return all(satisfies(limits, item, scope) is True for item in items)
 
 
 def _bits(mask: int) -> Iterator[int]:

@@ -130,8 +130,11 @@ def _conditional(words: list[str]) -> str:
 
 def _called(method: re.Match[str]) -> str:
     """A text's method as a function; without a text before it, of the column's value."""
-    subject = method[1] or "cellInput"
-    return f"{_FUNCTIONS[method[2]]}({_WORDS.get(subject, subject)}, {_quoted(method[3])})"
+    subject, text = _WORDS.get(method[1] or "cellInput", method[1]), _quoted(method[3])
+    made = f"{_FUNCTIONS[method[2]]}({subject}, {text})"
+    if method[2] != "contains":
+        return made
+    return f"(if {subject} instance of list<Any> then list contains({subject}, {text}) else {made})"
 
 
 def _listed(argument: str) -> str:

@@ -18,6 +18,7 @@ from vertigym.decisions.dmn.case_schema import example_cases, input_schema
 from vertigym.decisions.dmn.cell_faults import cell_faults
 from vertigym.decisions.dmn.feel_language import FeelLanguage, FeelScope
 from vertigym.decisions.dmn.graph import DecisionGraph
+from vertigym.decisions.dmn.implied_types import TEMPORAL, told_types, with_types
 from vertigym.decisions.dmn.item_types import ItemType
 from vertigym.decisions.dmn.reader import DrgElement
 from vertigym.decisions.dmn.rule_nodes import local_aliases, nodes_of
@@ -44,7 +45,12 @@ class DmnModel:
         needed = {e.key: e for each in self.asked for e in self.graph.required(each)}
         self._needed = list(needed.values())
         self.inputs = self._inputs()
-        self.schema: dict[str, Any] = input_schema(self.types)
+        self.graph.implied |= {
+            name: self.types[name] for name in self.graph.implied.keys() & self.inputs.keys()
+        }
+        self.schema: dict[str, Any] = input_schema(
+            {name: with_types(kind, (name,), self._told) for name, kind in self.types.items()}
+        )
         self.tests: list[tuple[Case, Any]] = [(case, None) for case in example_cases(self.schema)]
         made = [node for e in self._needed for node in nodes_of(e)]
         self.nodes: list[Node] = [Node(_CASE, _CASE, "input"), *made]
@@ -59,6 +65,12 @@ class DmnModel:
         required = {key for e in self.graph.decisions for key in e.needs}
         return [e for e in self.graph.decisions if e.key not in required] or self.graph.decisions
 
+    def alternatives(self) -> list[list[str]]:
+        """What can be asked for instead: all decisions together, then each function by itself."""
+        every = list(dict.fromkeys(e.name for e in self.graph.decisions))
+        more = [every] if len(every) > len(self.asked) else []
+        return more + [[name] for name in self.graph.functions()]
+
     def _inputs(self) -> dict[str, str]:
         """A case's fields and the inputs they are."""
         found: dict[str, str] = {}
@@ -72,7 +84,22 @@ class DmnModel:
 
     @cached_property
     def types(self) -> dict[str, ItemType]:
-        """The types of a case's fields, the input values of the columns that show them among their limits."""
+        """The types of a case's fields. Texts of an input that is compared with moments or durations are read
+        as such, whether or not that is declared."""
+        only = TEMPORAL | {"list"}
+        return {name: with_types(kind, (name,), self._told, only) for name, kind in self._stated.items()}
+
+    @cached_property
+    def _told(self) -> dict[tuple[str, ...], str]:
+        """The types that the expressions tell of inputs that declare none."""
+        texts = [e.said.get((text, False), text) for e in self._needed if not e.table for text in e.texts]
+        tables = [table for e in self._needed for table in e.tables]
+        implied = self.graph.implied.keys() & self.inputs.keys()
+        return told_types(self._stated, implied, tables, texts, self.graph.words | set(self.inputs))
+
+    @cached_property
+    def _stated(self) -> dict[str, ItemType]:
+        """The types that are declared, the input values of the columns that show an input among its limits."""
         found = {name: self.graph.type_of(key) for name, key in self.inputs.items()}
         for element in self._needed:
             for column in element.table.columns if element.table else ():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vertigym.decisions.dmn.boxed import FormalParameter, invocable
 from vertigym.decisions.dmn.item_types import ItemType
+from vertigym.decisions.dmn.practice import inner_functions, invoking
 from vertigym.decisions.dmn.reader import DmnReader, DrgElement
 from vertigym.decisions.dmn.running import Evaluator, Scope
 from vertigym.decisions.model import DecisionError
@@ -176,7 +177,8 @@ class DecisionGraph:
     # Deciding.
 
     def find(self, name: str, kind: str = "decision") -> DrgElement:
-        """The main file's element of a name or an id.
+        """The main file's element of a name or an id; for a decision also one that invokes the function of that
+        name.
 
         Raises:
             DecisionError: there is none, or it cannot be used.
@@ -187,8 +189,49 @@ class DecisionGraph:
                 if element.fault:
                     raise DecisionError(element.fault)
                 return element
-        known = ", ".join(e.name for e in own if not e.fault)
+        if name in (functions := self.functions() if kind == "decision" else {}):
+            return self._invoking(functions[name])
+        known = ", ".join([*(e.name for e in own if not e.fault), *functions])
         raise DecisionError(f"{self.source}: no {kind} {name!r}; there are: {known}")
+
+    # Functions as decisions.
+
+    def functions(self) -> dict[str, DrgElement]:
+        """What can be invoked by itself, by a name (an id where a decision is called so): services, knowledge
+        models, and functions inside decisions."""
+        for decision in self.decisions:
+            for element in inner_functions(decision):
+                if (made := self._reader.add(element)) is not None:
+                    self._prepare(made)
+        own = [e for e in self.elements.values() if e.kind in _INVOCABLE and e.file is self.main]
+        taken = {e.name for e in self.elements.values() if e.kind == "decision"}
+        usable = [e for e in own if not e.fault and self._parameters(e) and not _is_empty(e)]
+        return {e.key.rpartition("#")[2] if e.name in taken else e.name: e for e in usable}
+
+    def _invoking(self, function: DrgElement) -> DrgElement:
+        """A decision that invokes a function."""
+        parameters = self._parameters(function)
+        element, inputs = invoking(function, parameters)
+        for data, parameter in zip(inputs, parameters, strict=True):
+            if (made := self._reader.add(data)) is not None:
+                made.type = parameter.type
+        if (decision := self._reader.add(element)) is not None:
+            self._prepare(decision)
+        found = self.elements[function.file.key(f"#{element.get('id')}")]
+        if found.fault:
+            raise DecisionError(found.fault)
+        return found
+
+    def _prepare(self, element: DrgElement) -> None:
+        self._reader.compile(element)
+        self._resolve(element)
+        element.fault = element.fault or self._inherited(element)
+
+    def _parameters(self, function: DrgElement) -> list[FormalParameter]:
+        keys = (*function.inputs, *function.input_decisions)
+        return list(function.parameters) or [
+            FormalParameter(self.elements[key].name, self.elements[key].type) for key in keys
+        ]
 
     def inputs_of(self, element: DrgElement) -> dict[str, DrgElement]:
         """The input data behind an element, by key; through everything it requires."""
@@ -267,7 +310,7 @@ class DecisionGraph:
 
     def _service(self, element: DrgElement, run: Evaluator) -> Function:
         keys = (*element.inputs, *element.input_decisions)
-        parameters = [FormalParameter(self.elements[key].name, self.elements[key].type) for key in keys]
+        parameters = self._parameters(element)
 
         def body(scope: Scope, run: Evaluator) -> Value:
             given = {key: scope[self.elements[key].name] for key in keys}

@@ -56,8 +56,8 @@ def _reader(name: str) -> Expr | None:
 
 @dataclass(slots=True)
 class ItemType:
-    """A type: `base` where it is FEEL's own, `parts` of a context, `item` of a list. `allowed` limits a value
-    (of a list each item), `constraint` the whole; `whole` numbers come from the tools' integer and long;
+    """A type: `base` where it is FEEL's own, `parts` of a context, `item` of a list. `limits` hold for a value,
+    of a list without `item` for each item; `whole` numbers come from the tools' integer and long;
     `converts`: a tool's, whose engine makes texts of numbers and numbers of texts."""
 
     name: str = "Any"
@@ -93,7 +93,8 @@ class ItemType:
         else:
             fits = self.base.name == "Any" or conforms(value, self.base)
             fits = fits and not (self.whole and value != int(value))  # type: ignore[arg-type]
-        return fits and all(satisfies(tests, value, {}) is True for tests in self.limits)
+        items = value if self.base.name == "list" and not self.item and isinstance(value, list) else [value]
+        return fits and all(satisfies(tests, item, {}) is True for tests in self.limits for item in items)
 
     def coerced(self, value: Value) -> Value:
         """The value as this type has it.

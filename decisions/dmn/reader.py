@@ -160,6 +160,14 @@ class DmnReader:
 
     # Elements.
 
+    def add(self, element: Element) -> DrgElement | None:
+        """Add an element to the main file that does not stand in it; None where it was added before."""
+        key = self.main.key(f"#{element.get('id')}")
+        if key in self.elements:
+            return None
+        self._add(self.main, element)
+        return self.elements[key]
+
     def _add(self, file: DmnFile, element: Element) -> None:
         kind = local(element)
         if kind not in ("inputData", "decision", "businessKnowledgeModel", "decisionService"):

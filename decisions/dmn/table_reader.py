@@ -1,6 +1,7 @@
 """Decision tables compiled from XML: each fault names its column, or its rule and cell."""
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from functools import reduce
 
 from vertigym.decisions.dmn.boxed import Compiler
@@ -18,7 +19,7 @@ from vertigym.decisions.dmn.elements import Element, child, children, inner_text
 from vertigym.decisions.dmn.names import called_names, free_names
 from vertigym.decisions.model import DecisionError
 from vertigym.feel import UnaryTests
-from vertigym.feel.syntax import Constant
+from vertigym.feel.syntax import CompareNode, Constant, RangeNode
 
 
 def compiled_table(element: Element, compiler: Compiler) -> DecisionTable:
@@ -47,6 +48,12 @@ def compiled_table(element: Element, compiler: Compiler) -> DecisionTable:
     ]
     if policy in ("PRIORITY", "OUTPUT ORDER"):
         _check_ranked(rules, outputs, compiler.where)
+    for place, column in enumerate(columns if compiler.tool else ()):
+        if column.type.name == "string" and _compares_numbers([rule.tests[place] for rule in rules]):
+            column.type = compiler.types.named("number")
+            compiler.notes.append(
+                f"{compiler.where}: column {column.text!r} says string and compares numbers: read as number"
+            )
     table = DecisionTable(compiler.place, policy, aggregate, columns, outputs, rules, dict(compiler.feel_types))
     for place in range(len(columns)):
         cells: dict[str, ClosedCell] = {}
@@ -58,6 +65,18 @@ def compiled_table(element: Element, compiler: Compiler) -> DecisionTable:
         table.closed_cells.append(list(cells.values()))
     compiler.tables.append(table)
     return table
+
+
+def _compares_numbers(cells: Sequence[UnaryTests]) -> bool:
+    """Whether the cells of a column order its value among numbers, and do nothing else: `string` is what the
+    tools write where nobody chose a type."""
+    tests = [test for cell in cells for test in cell.tests]
+    bounds = [part for test in tests for part in test.children()]
+    return (
+        bool(tests)
+        and all(isinstance(test, CompareNode | RangeNode) for test in tests)
+        and all(isinstance(bound, Constant) and isinstance(bound.value, Decimal) for bound in bounds)
+    )
 
 
 def _check_ranked(rules: Sequence[TableRule], outputs: Sequence[OutputClause], where: str) -> None:

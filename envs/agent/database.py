@@ -147,15 +147,20 @@ def _empty() -> bytes:
 
 
 class Database:
-    """A world in SQLite, in memory. Closed with `close`, or when it is forgotten."""
+    """A world in SQLite, in memory. Closed with `close`, or when it is forgotten. `image` is the database as it
+    was filled: given again, it saves the filling."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, image: bytes = b"") -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self.connection.deserialize(_empty())
+        self.connection.deserialize(image or _empty())
+        self.image = image or self._filled(world)
+
+    def _filled(self, world: World) -> bytes:
         self.connection.execute("BEGIN")
         self.connection.executemany("INSERT INTO customers VALUES (?, ?, ?)", world.customers)
         self.connection.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?)", world.cases)
         self.connection.execute("COMMIT")
+        return self.connection.serialize()
 
     def find(self, name: str, most: int) -> list[Row]:
         """Customers whose name contains `name`, whatever its case."""

@@ -33,6 +33,7 @@ from vertigym.rewards.state import compare_states, sqlite_state
 _FOUND = 10  # customers shown at once
 _LONGEST = 100_000  # characters of an action that are read
 _TEXT = {"type": "string"}
+State = dict[str, dict[str, dict[str, Any]]]  # table -> id -> column -> value
 
 
 class AgentEnv(Env):
@@ -52,6 +53,7 @@ class AgentEnv(Env):
         self._equal = DecisionVerifier(tolerance=config.tolerance).equal
         self._database: Database | None = None
         self._world: World | None = None
+        self._image = b""  # the world's database, as it was filled
         self._customer: Customer = ScriptedCustomer({})
         self._needed: frozenset[str] = frozenset()  # what a perfect episode does, by name
         self._done: set[str] = set()
@@ -64,7 +66,9 @@ class AgentEnv(Env):
         self.close()
         if self._world is None or self._world.task != task.id:  # replayed tasks keep their world
             self._world = build_world(task, self._pool, self.config.database, self.config.seed)
-        self._database = Database(self._world)
+            self._image = b""
+        self._database = Database(self._world, self._image)
+        self._image = self._database.image
         said: Mapping[str, str] = task.info["says"]
         self._customer = ScriptedCustomer(said)
         if self.config.customer.endpoint:
@@ -128,6 +132,10 @@ class AgentEnv(Env):
     def subject(self, task: Task) -> Any:
         """The case that the customer asks about."""
         return task.info.get("input")
+
+    def rules(self) -> list[str]:
+        """The rules not proven unreachable."""
+        return self.config.reachable(self.folder) if self.folder else []
 
     # The tools. Arguments fit their schemas.
 
@@ -215,7 +223,7 @@ class AgentEnv(Env):
         """The final state against the goal, less what violations and needless actions cost."""
         before, after = self.world.state(), sqlite_state(self._db.connection)
         goal = {"cases": {self.world.case: {"status": DECIDED, "decision": dumps(self.task.answer)}}}
-        score = compare_states(before, after, goal, equal=self._same)
+        score = compare_states(*_differing(before, after, self.world.case), goal, equal=self._same)
         if score.value is None:
             return score
         looked = {name for name in self._needed if name not in ("decide", "finish")}
@@ -259,6 +267,16 @@ def system_text(config: AgentConfig, folder: EnvFolder) -> str:
     """The policy text, and the rules where they are shown."""
     rules = rules_text(config.model(folder)) if config.rules == "shown" else ""
     return "\n\n".join(part for part in (config.policy, rules) if part)
+
+
+def _differing(before: State, after: State, case: str) -> tuple[State, State]:
+    """Two states without the records that are the same in both: most are. The task's case is kept."""
+    found: tuple[State, State] = ({}, {})
+    for state, other, kept in ((before, after, found[0]), (after, before, found[1])):
+        for table, rows in state.items():
+            others = other.get(table, {})
+            kept[table] = {key: row for key, row in rows.items() if key == case or others.get(key) != row}
+    return found
 
 
 def _parameters(does: Does, decision: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Task
 from vertigym.envs import registry
-from vertigym.envs.check import determinism, scoring
+from vertigym.envs.check import amounts, determinism, scoring
 from vertigym.envs.check import task_checks as data
 from vertigym.envs.check.check_report import CheckReport, Finding, Result
 from vertigym.envs.check.code_checks import tests_find_faults
@@ -80,6 +80,8 @@ def check(
         add(data.prompts_hide_answers(context))
         add(data.splits_do_not_leak(made, 50 * tasks))
         for result in (*data.hidden_tests_assert(chosen), *tests_find_faults(made, chosen)):
+            add(result)
+        for result in (*amounts.enough_cases(made), *amounts.rules_reached(made)):
             add(result)
         add(scoring.hostile(context))
     return CheckReport(name, tuple(results), settings)

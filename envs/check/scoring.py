@@ -1,6 +1,7 @@
 """The tests of the verifier: references score 1, wrong and empty answers do not, hostile text never raises."""
 
 import json
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from vertigym.core.types import Message, Task
+from vertigym.core.types import SPLITS, Message, Task
 from vertigym.envs.check.actions import (
     HOSTILE,
     RUNS_AS_PYTHON,
@@ -24,6 +25,7 @@ from vertigym.envs.env import Env
 
 _NEARLY_1 = 1.0 - 1e-6
 _GUESSES = 8  # how many of the most common answers are tried as the constant guess
+_MORE_GUESSES = 1000  # further tasks that a guess near the limit is given to
 _OTHERS = 40  # how many answers "every answer at once" holds
 _HOSTILE_TASKS = 3
 _HANG_S = 5.0  # processor time that one hostile text may take
@@ -98,7 +100,7 @@ def floor(context: CheckContext, limit: float, guess_limit: float) -> Result:
         for kind, listed in by_kind.items()
         for found in _floor_findings(name, kind, listed, means[kind], limit)
     ]
-    guess, guess_mean, guess_plays = _best_guess(context, form)
+    guess, guess_mean, guess_plays = _best_guess(context, form, guess_limit)
     if guess_mean > guess_limit:
         findings.append(
             _finding(
@@ -132,14 +134,21 @@ def _floor_findings(name: str, kind: str, listed: list[PlayResult], mean: float,
     return []
 
 
-def _best_guess(context: CheckContext, form: str) -> tuple[str, float, list[PlayResult]]:
-    """The common answer that earns most when it is given to every task."""
+def _best_guess(context: CheckContext, form: str, limit: float) -> tuple[str, float, list[PlayResult]]:
+    """The common answer that earns most when it is given to every task. Where the sample is too small to say on
+    which side of the limit that lies, it is given to more tasks."""
     best: tuple[str, float, list[PlayResult]] = ("", 0.0, [])
     for answer in most_common(context.answers, _GUESSES):
         results = context.play([Play(task.id, [in_form(form, answer)], "constant") for task in context.tasks])
         if not best[2] or _mean(results) > best[1]:
             best = (answer, _mean(results), results)
-    return best
+    answer, mean, results = best
+    if results and abs(mean - limit) <= 2.58 * _standard_error(results):
+        played = {task.id for task in context.tasks}
+        ids = [i for split in SPLITS for i in context.env.tasks.ids(split) if i not in played]
+        more = random.Random(0).sample(ids, min(_MORE_GUESSES, len(ids)))
+        results = results + context.play([Play(i, [in_form(form, answer)], "constant") for i in more])
+    return answer, _mean(results), results
 
 
 def doing_nothing(context: CheckContext) -> Result:

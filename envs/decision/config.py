@@ -18,6 +18,7 @@ from vertigym.core.config import Config
 from vertigym.core.files import dumps, write_jsonl, write_text
 from vertigym.core.manifest import sealed_folder
 from vertigym.core.types import SPLITS, Split, Task
+from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.model import Engine
 from vertigym.decisions.protocols import RuleModel
@@ -70,6 +71,16 @@ class RulesConfig(Config):
         )
         model = read_model(file, scripts=scripts, decisions=self.decisions)
         return model.at(self.now) if self.now and model.clock_readers() else model
+
+    def reachable(self, folder: EnvFolder) -> list[str]:
+        """The ids of the rules that are not proven unreachable.
+
+        Raises:
+            InputError: the model is not there or cannot be used.
+        """
+        model = self.model(folder)
+        gone = analyse(model).unreachable
+        return [rule for rule in model.rules if rule not in gone]
 
 
 class DecisionConfig(RulesConfig):

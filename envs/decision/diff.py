@@ -33,7 +33,7 @@ from vertigym.envs.decision.config import (
     write_folder,
 )
 from vertigym.envs.decision.scripts import sandboxed
-from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
+from vertigym.envs.decision.selection import TaskMaker, assign_splits, select
 from vertigym.envs.folders import EnvFolder
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 400, "test": 400}
@@ -196,8 +196,7 @@ class RuleComparison:
         make = TaskMaker(Conditions(self.new), self.fields, optional=_has_gaps(usable, self.fields))
         halves = {split: -(-size // 2) for split, size in sizes.items()}
         for change, samples in groups.items():
-            named = outcome_names(samples, self.fields)
-            chosen = select(samples, sum(halves.values()), self.seed, outcomes=named)
+            chosen = select(samples, sum(halves.values()), self.seed, fields=self.fields)
             for split, assigned in assign_splits(chosen, halves).items():
                 tasks[split] += [_tagged(make(sample, split), change) for sample in assigned]
         config = DecisionConfig(

@@ -39,6 +39,11 @@ class DecisionEnv(SingleTurnEnv):
         """The case."""
         return task.info.get("input")
 
+    def rules(self) -> list[str]:
+        """The rules not proven unreachable; none for tasks about a change, which speak of some on purpose."""
+        some = next((self.tasks.get(ids[0]) for split in SPLITS if (ids := self.tasks.ids(split))), None)
+        return [] if some is None or "change" in some.info else self.config.reachable(self.folder)
+
 
 def load(folder: EnvFolder, *, only: str = "", **changes: Any) -> DecisionEnv:
     """Open an environment folder; `changes` replace keys of its `env.toml` (`rules="shown"`), `only` keeps some

@@ -2,29 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from vertigym.core.errors import ConfigError
 from vertigym.core.manifest import claim_folder
 from vertigym.core.types import SPLITS, Split
-from vertigym.decisions.findings import RuleFinding, analyse
+from vertigym.decisions.findings import RuleFinding
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
-from vertigym.decisions.model import Case, DecisionError, Engine
-from vertigym.decisions.outputs import WHOLE, computed_fields, project, value_types
+from vertigym.decisions.model import DecisionError, Engine
+from vertigym.decisions.outputs import WHOLE, project, value_types
 from vertigym.decisions.protocols import RuleModel
-from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
+from vertigym.decisions.rare_answers import add_rare_answers
+from vertigym.decisions.sampler import DecidedCase, SampledCases
+from vertigym.envs.check.amounts import too_few, too_low
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
+from vertigym.envs.decision.question import first_that_varies, sampled_question
 from vertigym.envs.decision.scripts import sandboxed
-from vertigym.envs.decision.selection import TaskMaker, assign_splits, outcome_names, select
+from vertigym.envs.decision.selection import TaskMaker, assign_splits, select
 from vertigym.envs.registry import is_env_id
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 300, "test": 500}
-_SURPLUS = 1.5  # cases sampled for one kept: rules and patterns are balanced by choosing
-_LEAST = 2000  # cases sampled at least: rare rules are found by looking long enough
-_CLOCKS = ("2020-02-10T09:00:00Z", "2031-07-25T21:30:00Z")  # two moments, to see whether answers depend on it
-_NOW = "now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +104,15 @@ def import_decision(
         contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
             without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
-        decisions: which decisions of a DMN file are asked for; by default those that no other one requires.
+        decisions: which decisions or functions of a DMN file are asked for; by default the decisions that no
+            other one requires, or where these are constant, others.
         columns: what is declared of a spreadsheet's columns, header -> words (`spreadsheets/declared.py`).
         scripts: what runs JavaScript in the model.
         force: replace `out` also where its files were edited.
 
     Raises:
-        DecisionError: the model does not load, has no inputs to vary, decides nothing, or is not a function
-            of its input (it reads the clock or draws random numbers).
+        DecisionError: the model does not load, holds nothing to learn, or is not a function of its input (it
+            reads the clock or draws random numbers).
         ConfigError: a wrong id, moment or output field.
         OutputError: `out` is no environment that was imported, or was edited and `force` is not given.
     """
@@ -120,24 +120,23 @@ def import_decision(
     claim_folder(out, FOLDER, force=force)
     if not sum(sizes.values()) or min(sizes.values()) < 0:
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
-    read = read_model(file, sheet, scripts, decisions, columns=columns)
-    warnings = list(read.notes)
-    model, fixed = _without_clock(read, now, seed, warnings)
-    known = analyse(model)
-    sampler = Sampler(model, seed, fixed, known.unreachable)
-    if not sampler.fields:
-        raise DecisionError(f"{file}: no inputs to vary: no condition or expression names an input field")
-    sampled = sampler.run(max(_LEAST, int(_SURPLUS * sum(sizes.values()))))
-    if not sampled.samples:
-        raise DecisionError(f"{file}: the engine can decide no case: {sampled.refusal}")
-    fields = _asked(model, sampled, outputs, str(file))
+    wanted = sum(sizes.values())
+
+    def read(names: Sequence[str]) -> RuleModel:
+        return read_model(file, sheet, scripts, names, columns=columns)
+
+    sample = partial(sampled_question, now=now, seed=seed, wanted=wanted, outputs=outputs)
+    question = first_that_varies(read, decisions, sample, only=bool(decisions or outputs))
+    model, known, sampler, sampled = question.model, question.known, question.sampler, question.sampled
+    fields, warnings = question.fields, question.warnings
+    if contrast:
+        add_rare_answers(sampler, sampled, fields, seed, wanted // 2)
     pairs = find_pairs(sampler, sampled, known, fields) if contrast else RulePairs()
     usable = [s for s in sampled.samples if project(s.evaluation.output, fields)]
     if len(usable) < len(SPLITS):
         raise DecisionError(f"{file}: decides only {len(usable)} distinct cases; three splits need three")
     minimal = _usable(pairs, usable)
-    named = outcome_names(usable, fields) if contrast else None
-    chosen = select(usable, sum(sizes.values()), seed, pairs=minimal, outcomes=named)
+    chosen = select(usable, wanted, seed, pairs=minimal, fields=fields if contrast else ())
     assigned = assign_splits(chosen, sizes, minimal)
     config = DecisionConfig(
         id=id,
@@ -147,12 +146,15 @@ def import_decision(
         outputs=fields,
         seed=seed,
         now=now or "",
-        decisions=tuple(decisions),
+        decisions=question.decisions,
     )
     make = TaskMaker(sampler.conditions, fields, optional=_is_optional(usable, fields), pairs=minimal)
     tasks = {split: [make(sample, split, assigned[split]) for sample in assigned[split]] for split in SPLITS}
     in_tasks = {rule for samples in assigned.values() for s in samples for rule in s.evaluation.rules}
-    warnings += _shortfalls(sampled, len(chosen), sizes)
+    warnings += _shortfalls(sampled, len(chosen), wanted)
+    warnings += filter(
+        None, [too_few(len(chosen)), too_low(len(in_tasks), len(model.rules.keys() - known.unreachable))]
+    )
     neighbours = pairs.outcomes(model)
     report = DecisionImportReport(
         id=id,
@@ -186,50 +188,6 @@ def check_id(id: str) -> None:  # noqa: A002
         raise ConfigError(f"environment id {id!r}: the form is namespace/Name-v0")
 
 
-def _without_clock(model: RuleModel, now: str | None, seed: int, warnings: list[str]) -> tuple[RuleModel, Case]:
-    """The model as a function of its input, and what is fixed in every case."""
-    if impure := model.impure():
-        raise DecisionError(
-            f"{model.source}: node {impure[0]!r} draws random numbers or reads the clock in a script: the same "
-            "input has two answers, so it cannot be scored"
-        )
-    readers = model.clock_readers()
-    if now is not None:
-        try:
-            datetime.fromisoformat(now)
-        except ValueError:
-            raise ConfigError(f"now={now!r}: the form is 2025-06-30T12:00:00Z") from None
-        return (model.at(now), {_NOW: now}) if readers else (model, {})
-    if not readers:
-        return model, {}
-    stopped, later = (model.at(clock) for clock in _CLOCKS)
-    samples = Sampler(stopped, seed).run(600).samples
-    fields = computed_fields(stopped, ((s.case, s.evaluation.output) for s in samples))
-    for sample in samples:
-        if project(sample.evaluation.output, fields) != project(later.evaluate(sample.case).output, fields):
-            raise DecisionError(
-                f"{model.source}: node {readers[0]!r} reads the clock: the same input has two answers on two "
-                "days; give the moment to decide at, for example now=2025-06-30T12:00:00Z"
-            )
-    warnings.append(f"node {readers[0]!r} reads the clock, no answer depends on it: stopped at {_CLOCKS[0]}")
-    return stopped, {}
-
-
-def _asked(model: RuleModel, sampled: SampledCases, wanted: Sequence[str], source: str) -> list[str]:
-    """The output fields to ask for; those wanted must occur."""
-    pairs = [(s.case, s.evaluation.output) for s in sampled.samples]
-    if not wanted:
-        fields = computed_fields(model, pairs)
-        if not fields:
-            raise DecisionError(f"{source}: the model computes no output field; nothing can be asked")
-        return fields
-    for name in wanted:
-        if name != WHOLE and not any(project(output, [name]) for _, output in pairs):
-            known = ", ".join(computed_fields(model, pairs))
-            raise ConfigError(f"outputs: no case has a field {name!r}; the model computes {known}")
-    return list(wanted)
-
-
 def _usable(pairs: RulePairs, samples: Sequence[DecidedCase]) -> list[MinimalPair]:
     """The minimal pairs both of whose cases can be tasks."""
     known = {id(sample) for sample in samples}
@@ -241,10 +199,10 @@ def _is_optional(samples: Sequence[DecidedCase], fields: Sequence[str]) -> bool:
     return fields[0] != WHOLE and any(not project(s.evaluation.output, [f]) for f in fields for s in samples)
 
 
-def _shortfalls(sampled: SampledCases, chosen: int, sizes: Mapping[Split, int]) -> list[str]:
+def _shortfalls(sampled: SampledCases, chosen: int, wanted: int) -> list[str]:
     found = []
-    if chosen < sum(sizes.values()):
-        found.append(f"only {chosen} distinct cases were found, {sum(sizes.values())} were asked for")
+    if chosen < wanted:
+        found.append(f"only {chosen} distinct cases were found, {wanted} were asked for")
     if sampled.refused:
         found.append(f"the engine refused {sampled.refused} of the cases tried: {sampled.refusal}")
     return found

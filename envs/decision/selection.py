@@ -5,7 +5,7 @@ and within an outcome the patterns of rules in turn, so that neither a common ou
 crowds out the others. Each split sees each rule as far as its cases go.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -18,11 +18,13 @@ from vertigym.decisions.minimal_pairs import MinimalPair
 from vertigym.decisions.model import Case
 from vertigym.decisions.outputs import leaves, project
 from vertigym.decisions.sampler import DecidedCase
+from vertigym.envs.check.amounts import LEAST_CASES
 from vertigym.envs.decision.prompts import case_prompt
+from vertigym.rewards.decision import DecisionVerifier
 
 _PER_RULE = 6  # cases kept for every rule before anything else
 _IN_PAIRS = 0.5  # share of the tasks that minimal pairs take at most
-_ENOUGH = 20  # cases of other outcomes for which the most common one is cut back to half
+_GUESS = 0.55  # what always giving the most common outcome may earn where the others have enough cases
 _MANY = 12  # a number with more values than this is left out of what counts as an outcome
 
 
@@ -32,13 +34,13 @@ def select(
     seed: int,
     *,
     pairs: Sequence[MinimalPair] = (),
-    outcomes: Mapping[int, str] | None = None,
+    fields: Sequence[str] = (),
 ) -> list[DecidedCase]:
-    """At most `wanted` samples. `outcomes` names the outcome of a sample (by `id`); without it only the
-    patterns of rules take turns, and no outcome makes up more than half where that leaves enough tasks."""
+    """At most `wanted` samples. With the output `fields` that are asked for the outcomes take turns, and no
+    constant guess earns much, as long as that leaves enough tasks; without, only the patterns of rules do."""
+    outcomes = outcome_names(samples, fields) if fields else {}
     order = [samples[int(i)] for i in generator(seed, "decision", "choose").permutation(len(samples))]
-    if len(order) <= wanted:
-        return _without_surplus(order, outcomes or {})
+    wanted = min(wanted, len(order))
     kept: dict[int, DecidedCase] = {}
     for pair in pairs:
         if len(kept) + 2 <= _IN_PAIRS * wanted:
@@ -51,23 +53,33 @@ def select(
             if id(sample) not in kept:
                 _count(sample, counts)
             kept[id(sample)] = sample
-    turns = _in_turn([s for s in order if id(s) not in kept], outcomes or {})
+    turns = _in_turn([s for s in order if id(s) not in kept], outcomes)
     while len(kept) < wanted:
         sample = next(turns)
         kept[id(sample)] = sample
-    return _without_surplus(list(kept.values()), outcomes or {})
+    return _without_surplus(list(kept.values()), outcomes, fields) if fields else list(kept.values())
 
 
-def _without_surplus(kept: list[DecidedCase], outcomes: Mapping[int, str]) -> list[DecidedCase]:
-    """Without the last cases of an outcome that makes up more than half, if the others are enough for that."""
-    counts = Counter(outcomes.get(id(sample), "") for sample in kept)
-    (common, most), *_ = counts.most_common(1)
-    surplus = most - (len(kept) - most)
-    if surplus <= 0 or len(kept) - most < _ENOUGH:
-        return kept
-    drop = [id(s) for s in kept if outcomes.get(id(s), "") == common][-surplus:]
-    gone = set(drop)
-    return [sample for sample in kept if id(sample) not in gone]
+def _without_surplus(
+    kept: list[DecidedCase], outcomes: Mapping[int, str], fields: Sequence[str]
+) -> list[DecidedCase]:
+    """Without the last cases of the most common outcomes, as long as always giving one earns more than `_GUESS`
+    and enough cases are left to be an environment."""
+    score = DecisionVerifier()
+    for _ in range(_MANY):
+        by_outcome: dict[str, list[DecidedCase]] = defaultdict(list)
+        for sample in kept:
+            by_outcome[outcomes[id(sample)]].append(sample)
+        common = max(by_outcome.values(), key=len)
+        others = [sample for samples in by_outcome.values() if samples is not common for sample in samples]
+        guess, *answers = (project(sample.evaluation.output, fields) for sample in (common[0], *others))
+        partly = sum(score(dumps(guess), answer).value or 0.0 for answer in answers)
+        room = max(int((_GUESS * len(others) - partly) / (1 - _GUESS)), LEAST_CASES - len(others), 1)
+        if not others or room >= len(common):
+            break
+        gone = set(map(id, common[room:]))
+        kept = [sample for sample in kept if id(sample) not in gone]
+    return kept
 
 
 def _count(sample: DecidedCase, counts: dict[str, int]) -> None:
@@ -98,7 +110,8 @@ def _patterns(patterns: Mapping[tuple[str, ...], list[DecidedCase]]) -> Iterator
 
 
 def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict[int, str]:
-    """The outcome of each sample (by `id`): its answer without numbers that take many values."""
+    """The outcome of each sample (by `id`): its answer; of numbers and lists that take many values only that
+    they are there."""
     answers = [project(sample.evaluation.output, fields) for sample in samples]
     flat: list[dict[tuple[str, ...], Any]] = [
         dict(leaves(answer)) if isinstance(answer, dict) else {(): answer} for answer in answers
@@ -108,14 +121,13 @@ def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict
         for path, value in answer.items():
             seen[path].add(dumps(value))
     few = {path for path, values in seen.items() if len(values) <= _MANY}
+
+    def shown(path: tuple[str, ...], value: Any) -> Any:
+        whole = path in few or value is None or isinstance(value, str | bool)
+        return value if whole else [bool(value)] if isinstance(value, list) else "number"
+
     return {
-        id(sample): dumps(
-            [
-                [*path, answer[path]]
-                for path in sorted(answer)
-                if path in few or isinstance(answer[path], str | bool)
-            ]
-        )
+        id(sample): dumps([[*path, shown(path, answer[path])] for path in sorted(answer)])
         for sample, answer in zip(samples, flat, strict=True)
     }
 

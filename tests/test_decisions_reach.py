@@ -1,0 +1,121 @@
+"""Rules behind functions are reached: text, lists, dates, numbers computed through several nodes; in both
+languages."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vertigym.decisions.findings import analyse
+from vertigym.decisions.formats import read_model
+from vertigym.decisions.model import DecisionModel
+from vertigym.decisions.pattern_examples import examples
+from vertigym.decisions.protocols import RuleModel
+from vertigym.decisions.sampler import Sampler
+
+from .test_decisions_dmn_graph import file_of
+from .test_envs_decision_dmn import CAMUNDA, column, rule
+from .test_envs_decision_import import expression, graph
+from .test_envs_decision_import import table as jdm_table
+
+
+def missed(model: RuleModel) -> set[str]:
+    """Rules that no case hits although nothing proves that none can."""
+    known = analyse(model)
+    hit = Sampler(model, 0, unreachable=known.unreachable).run(1000).hit
+    return model.rules.keys() - known.unreachable - hit
+
+
+def conditions(*texts: str, before: tuple[dict[str, Any], ...] = ()) -> str:
+    """A JDM table with a rule for each condition and a last one for everything else."""
+    rows = [[text, f"'{place}'"] for place, text in enumerate([*texts, ""])]
+    return graph(*before, jdm_table("t", [""], ["out"], rows))
+
+
+ZEN = {
+    "lower case": ["contains(lower(model), 'pro')", "contains(lower(model), 'air')", "lower(model) == 'max'"],
+    "starts and ends with": ["startsWith(iban, 'DE') and endsWith(iban, '77')", "startsWith(iban, 'AT')"],
+    "a split number": [
+        "number(split(fw, '.')[0]) >= 12", "number(split(fw, '.')[0]) == 11", "split(fw, '.')[1] == 'x'",
+    ],
+    "a pattern": [r"matches(code, '^[A-Z]{2}-[0-9]{3}$')", r"matches(code, '^(alpha|beta)[.]com$')"],
+    "joined texts": ["region + '-' + tier == 'eu-gold'", "region + '-' + tier == 'us-silver'"],
+    "a length": ["len(name) > 12", "len(name) == 3"],
+    "a list's members": ["some(tags, # == 'vip')", "len(tags) > 3", "'new' in tags"],
+    "every item": ["len(items) > 0 and all(items, #.qty >= 5)", "some(items, #.price > 100)"],
+    "days between dates": ["date(end) - date(start) > 86400 * 30", "date(end) - date(start) == 86400 * 7"],
+    "a part of a text": ["code[0:1] == 'DE'", "upper(code) == 'FR'"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ZEN)
+def test_a_rule_behind_a_function_is_reached(kind: str) -> None:
+    assert not missed(DecisionModel(conditions(*ZEN[kind]), kind))
+
+
+FEEL = {
+    "text": (
+        'contains(upper case(model), "PRO")', 'starts with(model, "DE") and ends with(model, "77")',
+        'string length(model) > 12', 'substring before(model, "@") = "info"', 'lower case(model) = "max"',
+    ),
+    "split": (
+        'number(split(fw, "\\.")[1]) >= 12', 'number(split(fw, "\\.")[1]) = 11', 'split(fw, "\\.")[2] = "x"',
+    ),
+    "a pattern": ('matches(code, "^[A-Z]{2}-[0-9]{3}$")', 'matches(code, "^(alpha|beta)[.]com$")'),
+    "joined": ('region + "-" + tier = "eu-gold"', 'region + "-" + tier = "us-silver"'),
+    "lists": (
+        'list contains(tags, "vip")', 'count(tags) > 3', 'some t in tags satisfies t = "new"',
+        'every t in tags satisfies t = "old"',
+    ),
+    "records": (
+        'some i in items satisfies i.qty > 5', 'sum(items.price) > 1000', 'count(items[price > 100]) >= 2',
+    ),
+    "dates": (
+        'years and months duration(date(start), date(end)).years >= 18',
+        'date(start) + duration("P30D") < date(end)', 'date(end) - date(start) = duration("P7D")',
+        'date(end).month = 12',
+        'day of week(date(end)) = "Sunday"',
+    ),
+    "numbers": (
+        'a * b > 1000 and a < 20', 'floor(a / 7) = 3', 'modulo(a, 7) = 3 and b > 50',
+        'abs(a - b) < 0.5 and a > 40',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FEEL)
+def test_a_rule_behind_a_feel_function_is_reached(kind: str, tmp_path: Path) -> None:
+    rules = "".join(rule(text, f'"{place}"') for place, text in enumerate([*FEEL[kind], "-"]))
+    rules = rules.replace("<inputEntry><text>", "<inputEntry><text>? = 1 and ").replace("? = 1 and -", "-")
+    text = (
+        f'{CAMUNDA} id="x" name="x"><decision id="d" name="D"><decisionTable hitPolicy="FIRST">'
+        f'{column("1", "number")}<output name="o" typeRef="string"/>{rules}'
+        "</decisionTable></decision></definitions>"
+    )
+    assert not missed(read_model(file_of(tmp_path, text)))
+
+
+def test_a_number_computed_through_several_nodes_meets_narrow_limits() -> None:
+    chain = (
+        expression("a", {"debt": "loans + 12 * rent"}),
+        expression("b", {"ratio": "debt / income"}),
+        expression("c", {"score": "600 - 200 * ratio + 3 * years"}),
+    )
+    cells = ["> 640", "[600..605]", "[500..501]", "< 100", ""]
+    table = jdm_table("t", ["score"], ["out"], [[cell, f"'{n}'"] for n, cell in enumerate(cells)])
+    assert not missed(DecisionModel(graph(*chain, table), "chain"))
+
+
+def test_examples_of_a_pattern_match_it() -> None:
+    for pattern in (
+        r"^[A-Z]{2}\d{3,5}$",
+        r"^(DE|AT)-\d+$",
+        r"^[^@]+@[a-z]+\.com$",
+        r"^(?:ab?)+c*$",
+        r"^\w\s\S.$",
+    ):
+        found = list(examples(pattern))
+        assert found, pattern
+        assert all(re.search(pattern, text) for text in found), (pattern, found)
+    assert not list(examples("("))
