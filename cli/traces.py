@@ -60,7 +60,7 @@ def traces_import(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Logs, or folders of them: .jsonl, .json, .csv, .tsv, .parquet, also with .gz.",
+            help="Logs, folders of them, or patterns: JSON, CSV, TSV, Parquet, also with .gz or .zst.",
             metavar="FILE...",
         ),
     ],
@@ -79,7 +79,7 @@ def traces_import(
     ] = None,
     names: Annotated[Path | None, typer.Option(help="Names to mask, one a line.", metavar="FILE")] = None,
     split: Annotated[
-        Literal["input", "customer", "cluster", "time"] | None,
+        Literal["input", "customer", "session", "cluster", "time"] | None,
         typer.Option(help="What is held out as a whole."),
     ] = None,
     settings: Annotated[
@@ -91,8 +91,10 @@ def traces_import(
 ) -> None:
     """Read logs of calls; drop duplicates and held-out tasks, mask personal data, find conflicts, split.
 
-    Read are chat-completions requests with their responses, conversations, OpenTelemetry GenAI spans, what
-    `vertigym serve` records, and by --map any table. What cannot be read is set aside with the reason.
+    Read are requests with their responses (OpenAI, Anthropic, Gemini, Bedrock; batches, streams),
+    conversations and training data, exports of Langfuse, LangSmith and Phoenix, OpenTelemetry, what `vertigym
+    serve` records, and by --map any table. What cannot be read, or can be read in two ways, is set aside with
+    the reason.
     """
     from vertigym.core.config import parse, read_toml
     from vertigym.envs.registry import held_out
@@ -117,10 +119,12 @@ def traces_import(
         print_json(report.model_dump(mode="json"))
         return
     table(None, ("step", "rows in", "rows out", "what"), report.table())
+    table("\nread", ("file", "as", "rows", "calls", "rejected"), report.file_rows())
     table("\nfor example", ("", ""), report.examples())
     splits = ", ".join(f"{part.rows:,} {name}" for name, part in report.splits.items())
     if report.labels:
         table("\nlabels", ("label", *report.splits), report.label_rows())
+    print(f"\nof these calls, {report.said_line()}")
     print(f"\n{out}: {splits}")
     for text in report.notes:
         note(text)

@@ -41,7 +41,10 @@ class Columns(Config):
     label: str = ""
     outcome: str = ""
     customer: str = ""
+    session: str = ""
     cluster: str = ""
+    latency_s: str = Field("", description="in seconds")
+    cost: str = Field("", description="in the currency of your own")
     documents: str = Field("", description="text, a list of texts, or of {id, text}")
     thumb: str = Field("", description="up or down; also 1, 0, true, false, +1, -1")
     edit: str = ""
@@ -85,13 +88,13 @@ class Conflicts(Config):
 
 
 class Splits(Config):
-    """Which calls are held out. Whatever the rule, an input never stands on two sides.
+    """Which calls are held out. Whatever the rule, no input and no session stands on two sides.
 
-    by "input": at random. "customer", "cluster": whole customers or clusters. "time": the newest calls are the
-    test, those before them the eval.
+    by "input": at random. "customer", "session", "cluster": whole customers, conversations or clusters. "time":
+    the newest calls are the test, those before them the eval.
     """
 
-    by: Literal["input", "customer", "cluster", "time"] = "input"
+    by: Literal["input", "customer", "session", "cluster", "time"] = "input"
     eval: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
 
@@ -112,6 +115,7 @@ class ImportConfig(Config):
     """`traces.toml`."""
 
     seed: int = Field(0, ge=0)
+    format: str = Field("", description="the form of all rows, by its name; left out: each row's is found")
     turns: Literal["all", "last"] = "all"
     columns: Columns = Columns()
     decontaminate: Decontaminate = Decontaminate()

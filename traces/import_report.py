@@ -30,6 +30,20 @@ class SplitReport(Config):
     last: float | None
 
 
+class SourceReport(Config):
+    """One file that was read: `rows` (lines, or objects of a document) hold calls, or what was rejected,
+    skipped, or feedback; a row of several calls counts once. `forms` says as what they were read, and how
+    many."""
+
+    sha256: str
+    rows: int = 0
+    calls: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    feedback: int = 0
+    forms: dict[str, int] = Field(default_factory=dict)
+
+
 class Masked(Config):
     """Personal data of one kind: different values, and how often they were replaced."""
 
@@ -41,7 +55,8 @@ class TraceImportReport(Config):
     """`report.json`. `rejected` counts reasons, `skipped` what was no call and needed no reason."""
 
     version: str
-    files: dict[str, str] = Field(description="path -> SHA-256")
+    files: dict[str, SourceReport]
+    said: dict[str, int] = Field(description="field (customer, session, …) -> calls written that have it")
     steps: tuple[Step, ...]
     rejected: dict[str, int]
     skipped: dict[str, int]
@@ -67,6 +82,27 @@ class TraceImportReport(Config):
     def step(self, name: str) -> Step:
         """A step by its name."""
         return next(step for step in self.steps if step.name == name)
+
+    def file_rows(self, most: int = 12) -> list[tuple[str, ...]]:
+        """The files, as what they were read, and their counts."""
+        rows = [
+            (
+                Path(name).name,
+                ", ".join(one.forms) or "-",
+                f"{one.rows:,}",
+                f"{one.calls:,}",
+                f"{one.rejected:,}",
+            )
+            for name, one in list(self.files.items())[:most]
+        ]
+        more = len(self.files) - len(rows)
+        return [*rows, (f"… and {more} more", "", "", "", "")] if more > 0 else rows
+
+    def said_line(self) -> str:
+        """How many of the calls written say who and what."""
+        told = ", ".join(f"{count:,} have {field}" for field, count in self.said.items() if count)
+        without = ", ".join(field for field, count in self.said.items() if not count)
+        return "; ".join(filter(None, (told, f"none has {without}" if without else "")))
 
     def label_rows(self, most: int = 12) -> list[tuple[str, ...]]:
         """The most frequent labels, their calls by split."""

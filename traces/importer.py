@@ -6,6 +6,7 @@ not grow with the rows, but for hashes of the values that were masked and the pa
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,12 +22,25 @@ from vertigym.core.types import SPLITS
 from vertigym.traces import cleaning
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.contamination import TasksOf, only_files
-from vertigym.traces.import_report import EXAMPLES, Masked, SplitReport, Step, TraceImportReport, excerpt
+from vertigym.traces.import_report import (
+    EXAMPLES,
+    Masked,
+    SourceReport,
+    SplitReport,
+    Step,
+    TraceImportReport,
+    excerpt,
+)
 from vertigym.traces.ingest import Progress, Reader
 from vertigym.traces.near_duplicates import minhash
 from vertigym.traces.reading import log_files
 from vertigym.traces.records import IMPORTED, Trace
 from vertigym.traces.store import Store
+
+_SAID = (
+    "customer", "session", "time", "model", "version", "feedback", "outcome", "label", "cluster",
+    "latency_s", "cost",
+)  # fmt: skip
 
 
 def import_traces(
@@ -80,6 +94,7 @@ class _Import:
         )
         self._steps: list[Step] = []
         self._left = store.rows
+        self._said: Counter[str] = Counter()
 
     def run(self) -> TraceImportReport:
         self._steps_of_reading()
@@ -200,13 +215,16 @@ class _Import:
             }
             for batch in self._store.select(sql):
                 for place, name, split, copies in batch:
-                    files[split].write(_final(self._store.read(place), name, copies).line())
+                    trace = _final(self._store.read(place), name, copies)
+                    self._said.update(field for field in _SAID if getattr(trace, field) not in (None, ""))
+                    files[split].write(trace.line())
 
     def _report(self, conflicts: int, notes: Sequence[str]) -> TraceImportReport:
         masker = self._reader.masker
         return TraceImportReport(
             version=__version__,
-            files={str(file): sha256(file) for file in self._files},
+            files={str(file): self._source(file) for file in self._files},
+            said={field: self._said[field] for field in _SAID},
             steps=tuple(self._steps),
             rejected=dict(self._reader.rejected.most_common()),
             skipped=dict(self._reader.skipped.most_common()),
@@ -216,6 +234,10 @@ class _Import:
             labels=self._labels(),
             notes=tuple(notes),
         )
+
+    def _source(self, file: Path) -> SourceReport:
+        counts, forms = self._reader.counts[str(file)], self._reader.forms[str(file)]
+        return SourceReport(sha256=sha256(file), **counts, forms=dict(forms.most_common()))
 
     def _split(self, split: str) -> SplitReport:
         sql = """
