@@ -78,6 +78,14 @@ def traces_import(
         typer.Option(help="Held-out tasks no call may hold: a file, or an environment.", metavar="FILE|ID"),
     ] = None,
     names: Annotated[Path | None, typer.Option(help="Names to mask, one a line.", metavar="FILE")] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="Country whose phone numbers need no code: US, DE; may repeat.", metavar="CC"),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="New file for the values that were masked, outside of DIR.", metavar="FILE"),
+    ] = None,
     split: Annotated[
         Literal["input", "customer", "session", "cluster", "time"] | None,
         typer.Option(help="What is held out as a whole."),
@@ -104,6 +112,8 @@ def traces_import(
     overrides = [f"columns.{pair}" for pair in columns or ()]
     overrides += [f"decontaminate.against={json.dumps(against)}"] if against else []
     overrides += [f"pii.names={json.dumps(str(names))}"] if names else []
+    overrides += [f"pii.regions={json.dumps(region)}"] if region else []
+    overrides += [f"pii.key={json.dumps(str(key))}"] if key else []
     overrides += [f"split.by={split}"] if split else []
     source = str(config) if config else "traces import"
     chosen = parse(
@@ -128,3 +138,15 @@ def traces_import(
     print(f"\n{out}: {splits}")
     for text in report.notes:
         note(text)
+
+
+@app.command("unmask")
+def traces_unmask(
+    file: Annotated[Path, typer.Argument(help="A file with placeholders.", metavar="FILE")],
+    key: Annotated[Path, typer.Option(help="The key file of the import.", metavar="FILE")],
+) -> None:
+    """Print a file with the values of an import's key file in the place of their placeholders."""
+    from vertigym.core.files import read_text
+    from vertigym.traces.pii.masker import unmasked
+
+    print(unmasked(read_text(file), key), end="")

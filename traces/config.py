@@ -24,8 +24,8 @@ from pydantic import Field, model_validator
 
 from vertigym.core.config import Config
 
-PiiKind = Literal["email", "phone", "card", "iban", "name"]
-KINDS: tuple[PiiKind, ...] = ("email", "iban", "card", "phone", "name")
+PiiKind = Literal["email", "phone", "card", "iban", "national_id", "ip", "secret", "name"]
+KINDS: tuple[PiiKind, ...] = ("email", "iban", "card", "national_id", "ip", "secret", "phone", "name")
 
 
 class Columns(Config):
@@ -67,7 +67,9 @@ class Pii(Config):
     """What is masked, in every text of a row."""
 
     mask: tuple[PiiKind, ...] = KINDS
-    names: str = Field("", description="file of names, one a line")
+    names: str = Field("", description="file of names, or of addresses, one a line")
+    regions: tuple[str, ...] = Field((), description='countries whose phone numbers need no code: ["US", "DE"]')
+    key: str = Field("", description="new file for the values behind the placeholders, apart from the import")
 
 
 class Duplicates(Config):

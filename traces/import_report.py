@@ -85,16 +85,10 @@ class TraceImportReport(Config):
 
     def file_rows(self, most: int = 12) -> list[tuple[str, ...]]:
         """The files, as what they were read, and their counts."""
-        rows = [
-            (
-                Path(name).name,
-                ", ".join(one.forms) or "-",
-                f"{one.rows:,}",
-                f"{one.calls:,}",
-                f"{one.rejected:,}",
-            )
-            for name, one in list(self.files.items())[:most]
-        ]
+        rows: list[tuple[str, ...]] = []
+        for name, one in list(self.files.items())[:most]:
+            counts = (f"{count:,}" for count in (one.rows, one.calls, one.rejected))
+            rows.append((Path(name).name, ", ".join(one.forms) or "-", *counts))
         more = len(self.files) - len(rows)
         return [*rows, (f"… and {more} more", "", "", "", "")] if more > 0 else rows
 

@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 
 from vertigym import __version__
-from vertigym.core.errors import DataError
+from vertigym.core.errors import DataError, OutputError
 from vertigym.core.files import dumps, sha256, write_json, write_text
 from vertigym.core.manifest import claim_folder, sealed_folder
 from vertigym.core.types import SPLITS
@@ -63,6 +63,10 @@ def import_traces(
     files = log_files(paths)
     if config.duplicates.near:
         minhash()  # what is missing is said before hours of reading, not after
+    if config.pii.key and Path(config.pii.key).resolve().is_relative_to(out.resolve()):
+        raise OutputError(
+            f"{config.pii.key}: the key lies apart from what it opens; name a file outside of {out}"
+        )
     claim_folder(out, IMPORTED, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -14,7 +14,7 @@ from vertigym.traces.contamination import Benchmarks, TasksOf, only_files, read_
 from vertigym.traces.formats import known_formats, read_row
 from vertigym.traces.import_report import EXAMPLES, excerpt
 from vertigym.traces.log_format import Found
-from vertigym.traces.pii import Masker
+from vertigym.traces.pii.masker import Masker
 from vertigym.traces.reading import rows
 from vertigym.traces.records import LateFeedback, NotACall, Trace, Unreadable
 from vertigym.traces.store import Store
@@ -32,7 +32,8 @@ class Reader:
     ) -> None:
         self._store, self._rejects, self._config = store, rejects, config
         names = read_text(Path(config.pii.names)).splitlines() if config.pii.names else ()
-        self.masker = Masker(config.pii.mask, names)
+        key = Path(config.pii.key) if config.pii.key else None
+        self.masker = Masker(config.pii.mask, names, regions=config.pii.regions, key=key)
         self._benchmarks = Benchmarks(read_items(config.decontaminate.against, tasks_of), config.decontaminate)
         self.rejected: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -147,7 +148,7 @@ class Reader:
 
     def _mask(self, trace: Trace) -> Trace:
         before = self.masker.replaced.total()
-        masked = self.masker.mask_all(trace.model_dump(exclude_defaults=True))
+        masked = self.masker.mask_all(trace.model_dump(exclude_defaults=True), row=True)
         if self.masker.replaced.total() == before:
             return trace
         self.masked_rows += 1
