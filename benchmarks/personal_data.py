@@ -1,4 +1,4 @@
-"""How well personal data is found: precision and recall by kind, on texts in which everything has a neighbour.
+"""How well personal data is found: precision and recall by kind, where everything has a neighbour.
 
     python benchmarks/personal_data.py [TEXTS [FIRST_SEED [SEEDS]]] [--presidio] [--faults N]
 
@@ -29,7 +29,8 @@ def presidios() -> Finder:
     entities = {
         "EMAIL_ADDRESS": "email", "IBAN_CODE": "iban", "CREDIT_CARD": "card", "PHONE_NUMBER": "phone",
         "IP_ADDRESS": "ip", "US_SSN": "national_id", "US_ITIN": "national_id", "ES_NIF": "national_id",
-        "ES_NIE": "national_id", "IT_FISCAL_CODE": "national_id", "DE_TAX_ID": "national_id", "CRYPTO": "secret",
+        "ES_NIE": "national_id", "IT_FISCAL_CODE": "national_id",
+        "DE_TAX_ID": "national_id", "CRYPTO": "secret",
     }  # fmt: skip
     registry = RecognizerRegistry()
     registry.load_predefined_recognizers(languages=["en", "es", "it", "de", "fr"])

@@ -97,8 +97,7 @@ def _recognised(row: Any, config: ImportConfig) -> tuple[LogFormat, Row]:
     if not isinstance(row, Mapping):
         raise ValueError(f"a row is a JSON object, this is {kind_of(row)}")
     known = known_formats(config)
-    opened = {key: value if key in _TEXT_CELLS else decoded(value) for key, value in row.items()}
-    for shape in (row, opened):
+    for shape in _shapes(row):
         found = [form for form in known if form.matches(shape)]
         own = [form for form in found if form in _installed()]
         if len(found) == 1 or own:
@@ -116,6 +115,12 @@ def _recognised(row: Any, config: ImportConfig) -> tuple[LogFormat, Row]:
         f"no format is known with the keys {', '.join(map(str, list(row)[:8])) or 'none'}; "
         "name the columns: [columns] input and completion"
     )
+
+
+def _shapes(row: Row) -> Iterator[Row]:
+    """The row, then with its cells of JSON opened."""
+    yield row
+    yield {key: value if key in _TEXT_CELLS else decoded(value) for key, value in row.items()}
 
 
 def _listed(row: Any) -> list[Any] | None:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from vertigym.core.config import Config
 from vertigym.core.files import read_json
+from vertigym.traces.benchmark_card import BenchmarkCard
 
 EXAMPLES = 3  # kept of each step
 
@@ -64,6 +65,7 @@ class TraceImportReport(Config):
     conflicts: int
     splits: dict[str, SplitReport]
     labels: dict[str, dict[str, int]] = Field(description="label -> split -> rows, the most frequent first")
+    card: BenchmarkCard
     notes: tuple[str, ...] = ()
 
     @classmethod

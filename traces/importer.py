@@ -20,6 +20,7 @@ from vertigym.core.files import dumps, sha256, write_json, write_text
 from vertigym.core.manifest import claim_folder, sealed_folder
 from vertigym.core.types import SPLITS
 from vertigym.traces import cleaning
+from vertigym.traces.benchmark_card import benchmark_card
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.contamination import TasksOf, only_files
 from vertigym.traces.import_report import (
@@ -119,6 +120,8 @@ class _Import:
         self._write_splits()
         report = self._report(conflicts, notes)
         write_json(self._folder / "report.json", report.model_dump(mode="json"))
+        spans = {split: (part.first, part.last) for split, part in report.splits.items()}
+        write_text(self._folder / "card.md", report.card.markdown(spans))
         write_text(self._folder / "traces.toml", tomli_w.dumps(self._config.model_dump(mode="json")))
         return report
 
@@ -236,6 +239,7 @@ class _Import:
             conflicts=conflicts,
             splits={split: self._split(split) for split in SPLITS},
             labels=self._labels(),
+            card=benchmark_card(self._store, self._config),
             notes=tuple(notes),
         )
 

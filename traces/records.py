@@ -11,6 +11,7 @@ A folder that was imported:
 
     train.jsonl, eval.jsonl, test.jsonl   Trace rows
     rejected.jsonl                        what could not be read: file, number, reason, the start of the line
+    card.md                               what can be told by what was held out, and what not
     report.json, traces.toml              what was done, with counts; the settings it was done with
     manifest.json                         the sha256 of each file: what was edited is not replaced
 """

@@ -32,6 +32,7 @@ _MAY = re.compile(
     r"|(?i:passw|pwd|secret|token|api.?key|kennwort|mot de passe|contrase)"
 )
 MASKED = re.compile(rf"\[({'|'.join(KINDS).upper()})_\d+\]")
+_NUMBERS, _OF_NUMBERS = re.compile(r"\d(?:\D{0,3}\d){5}"), {"card", "iban", "phone"}
 _KIND_OF = {kind.upper(): kind for kind in KINDS}
 _KEEP = frozenset({"id", "time", "model", "version", "role", "type", "tool_call_id", "finish_reason"})
 _LONG_NUMBER = 10**8  # shorter ones in JSON are counts and amounts
@@ -85,7 +86,7 @@ class Masker:
         key."""
         if "[" in text and MASKED.search(text):  # of an earlier import: renumbered, so that none is taken twice
             text = MASKED.sub(self._renumbered, text)
-        if not _MAY.search(text) and not name and not self._may_name(text):
+        if not _MAY.search(f"{name}: {text}") and not self._may_name(text):
             return text
         pieces, at = [], 0
         for start, end, kind, normal in self.find(text, name):
@@ -98,7 +99,10 @@ class Masker:
         before = f"{name}: " if name else ""
         copy = NormalText.of(before + text)
         found: list[tuple[int, int, PiiKind, str]] = []
+        numbers = _NUMBERS.search(copy.text) is not None
         for kind, find in self._finders:
+            if (kind in _OF_NUMBERS and not numbers) or (kind == "email" and "@" not in copy.text):
+                continue
             for start, end, normal in list(find(copy.text)):
                 if start >= len(before) and FOUND not in copy.text[start:end]:
                     found.append(
