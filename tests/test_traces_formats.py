@@ -306,10 +306,16 @@ def test_one_bad_span_does_not_take_the_others_with_it() -> None:
 
 KEYS = (
     "request response messages choices message role content completion id feedback body resourceSpans scopeSpans "
-    "spans attributes key value documents time tool_calls"
+    "spans attributes key value documents time tool_calls prompt chosen rejected conversations from run_type run_id inputs "
+    "outputs traceId type input output observations custom_id params result parts candidates contents data text system "
+    "instruction context metadata user label tools scores usage generations lc kwargs function name arguments"
 ).split()
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["user", "assistant", "tool_use", "GENERATION", "llm", "message", "[{}]", "data: {}"])
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=12,
 )

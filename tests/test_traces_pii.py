@@ -267,3 +267,8 @@ def test_precision_and_recall_on_texts_with_neighbours() -> None:
     for seed in (100, 101):
         for kind, score in measured(find, seed, 500, faults).items():
             assert min(score.recall, score.precision) >= 0.98, (kind, faults)
+
+
+def test_json_that_is_nested_too_deeply_is_masked_as_text() -> None:
+    text = '{"a": ' * 900 + '"anna@example.com"' + "}" * 900
+    assert Masker().mask_all(text).count("[EMAIL_1]") == 1

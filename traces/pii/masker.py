@@ -116,9 +116,12 @@ class Masker:
         people stay, such as its id. Text that is JSON is masked inside, and long numbers count as text."""
         if isinstance(value, str):
             inside = decoded(value)
+            try:
+                masked = self.mask(value, name) if inside is value else self.mask_all(inside, name)
+            except RecursionError:  # nested too deeply to be read as JSON
+                inside, masked = value, self.mask(value, name)
             if inside is value:
-                return self.mask(value, name)
-            masked = self.mask_all(inside, name)
+                return masked
             return value if masked == inside else json.dumps(masked, ensure_ascii=False)
         if isinstance(value, Mapping):
             return {

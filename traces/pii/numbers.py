@@ -37,7 +37,9 @@ _STRONG = {  # national numbers that show by their shape and their checksum; the
     "gb.nino": r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]",
 }
 _NATIONAL = re.compile(
-    "|".join(rf"(?<![\w.])(?P<{name.replace('.', '_')}>{shape})(?!\w)" for name, shape in _STRONG.items()),
+    r"(?<![\w.])(?=\d|[A-Z]{2} ?\d|[A-Z]{6}\d|[XYZ]-?\d)(?:"  # most words end here, and quickly
+    + "|".join(f"(?P<{name.replace('.', '_')}>{shape})" for name, shape in _STRONG.items())
+    + r")(?!\w)",
     re.IGNORECASE,
 )
 _DIGITS = re.compile(r"\d+(?:[ .\-/]\d+)*")
