@@ -172,6 +172,7 @@ def test_what_is_personal_goes_whatever_stands_beside_it(text: str, masked: str)
         "git@github.com:acme/shop.git",
         "TheQuickBrownFoxJumpsOverTheLazyDogAgainAndAgain",
         "INV-07982108, DE123456789, 6x664x077",
+        "0.4111111111111111, 4111111111111111.50, ord_4111111111111111, 4111111111111111abc",
     ],
 )
 def test_orders_times_decimals_and_ids_stay(text: str) -> None:
