@@ -133,7 +133,8 @@ def traces_import(
     table("\nfor example", ("", ""), report.examples())
     splits = ", ".join(f"{part.rows:,} {name}" for name, part in report.splits.items())
     if report.labels:
-        table("\nlabels", ("label", *report.splits), report.label_rows())
+        table("\nwhat users ask", ("topic", *report.splits), report.topic_rows())
+    table("\nlabels", ("label", *report.splits), report.label_rows())
     print(f"\nof these calls, {report.said_line()}")
     print(f"\n{out}: {splits}")
     for text in report.notes:

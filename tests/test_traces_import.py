@@ -514,3 +514,40 @@ def test_a_log_of_another_vendor_becomes_an_environment(form: Any, tmp_path: Pat
     env.reset(seed=0, options={"task": first.id})
     *_, info = env.step(first.answer)
     assert info["score"].value == 1
+
+
+# -- topics
+
+
+def test_topics_are_found_and_held_out_in_the_shares_of_the_log(tmp_path: Path) -> None:
+    asks = {"parcel": 30, "refund": 60, "password": 210}  # how many of each
+    about = {
+        "parcel": "courier delivery address doorstep",
+        "refund": "money bank charged invoice",
+        "password": "login account screen reset",
+    }
+    rows = []
+    for topic, count in asks.items():
+        for i in range(count):
+            dice = random.Random(f"{topic} {i}")
+            said = " ".join(dice.choices(about[topic].split(), k=4))
+            rows.append(call(f"{topic}{i}", f"{topic} {said} {dice.getrandbits(40):x}"))
+    settings = {"eval": 0.1, "test": 0.2, "topics": 8}
+    report = run([write(tmp_path / "a.jsonl", rows)], tmp_path / "out", split=settings, duplicates={"near": 0})
+    kinds = {topic: {topic, *words.split()} for topic, words in about.items()}
+    for topic in report.topics:  # each is of one kind, and in every split as often as in the log
+        assert [kind for kind, words in kinds.items() if words & set(topic.words.split()[:2])] in [
+            [k] for k in kinds
+        ]
+        total = sum(topic.rows.values())
+        assert topic.rows.get("test", 0) == round(0.2 * total)
+        assert topic.rows.get("eval", 0) == round(0.1 * total)
+    assert sum(sum(topic.rows.values()) for topic in report.topics) == 300
+    assert len(report.topics) >= 3
+
+
+def test_calls_without_common_words_have_no_topic(tmp_path: Path) -> None:
+    rows = [call(f"c{i}", f"{random.Random(i).getrandbits(60):x}") for i in range(30)]
+    report = run([write(tmp_path / "a.jsonl", rows)], tmp_path / "out", split={"topics": 4})
+    assert report.topics == ()
+    assert sum(part.rows for part in report.splits.values()) == 30

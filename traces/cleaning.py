@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from vertigym.core.errors import DataError
-from vertigym.core.types import SPLITS, Split
+from vertigym.core.types import Split
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.near_duplicates import find_near
 from vertigym.traces.store import Store
+from vertigym.traces.topics import find_topics
 
 _UNITS = {  # what a call is held out with; a session is never torn
     "input": ("session",),
@@ -100,6 +101,12 @@ def drop_near(store: Store, config: ImportConfig) -> None:
     """)
 
 
+def find_groups(store: Store, config: ImportConfig) -> list[str]:
+    """Fill the table `topics` (row, topic); the words of each, none where no topics are asked for."""
+    store.db.execute("CREATE OR REPLACE TABLE topics (row UINTEGER, topic INTEGER)")
+    return find_topics(store, config.split.topics, config.seed) if config.split.topics else []
+
+
 def assign_splits(store: Store, config: ImportConfig) -> list[str]:
     """Fill the table `splits` (row, split), drop held-out rows whose input an earlier split has. Remarks."""
     store.db.execute("CREATE OR REPLACE TABLE splits (row UINTEGER, split VARCHAR)")
@@ -148,31 +155,37 @@ def _by_time(store: Store, config: ImportConfig) -> list[str]:
 
 
 def _by_unit(store: Store, config: ImportConfig) -> list[str]:
-    """Whole units at random until the held-out splits are full; one too large for the rest is passed over."""
+    """Whole units at random until the held-out splits are full, of each topic by itself; one too large for
+    the rest is passed over."""
     names = _UNITS[config.split.by]
     cases = " ".join(f"WHEN {name} <> '' THEN '{name} ' || {name}" for name in names)
     units = f"SELECT row, CASE {cases} ELSE 'input ' || grp END AS unit FROM alive JOIN inputs USING (row)"
-    store.db.execute(
-        f"CREATE OR REPLACE TABLE units AS SELECT unit, count(*) AS n FROM ({units}) GROUP BY unit"
-    )
+    store.db.execute(f"""
+        CREATE OR REPLACE TABLE units AS
+        SELECT unit, count(*) AS n, coalesce(mode(topic), -1) AS topic
+        FROM ({units}) AS units LEFT JOIN topics USING (row) GROUP BY unit
+    """)
     store.db.execute("CREATE OR REPLACE TABLE held (unit VARCHAR, split VARCHAR)")
-    total = store.count()
-    goals: list[tuple[Split, int]] = [
-        ("test", round(config.split.test * total)),
-        ("eval", round(config.split.eval * total)),
-    ]
-    filled = dict.fromkeys(SPLITS, 0)
-    order = f"SELECT unit, n FROM units ORDER BY md5('{config.seed} ' || unit), unit"
+    sizes = store.db.execute("SELECT topic, sum(n) FROM units GROUP BY topic ORDER BY topic").fetchall()
+    shares: list[tuple[Split, float]] = [("test", config.split.test), ("eval", config.split.eval)]
+    goals = {(split, topic): round(share * int(size)) for split, share in shares for topic, size in sizes}
+    filled = dict.fromkeys(goals, 0)
+    order = f"SELECT unit, n, topic FROM units ORDER BY md5('{config.seed} ' || unit), unit"
     for batch in store.select(order):
         taken: list[tuple[str, str]] = []
-        for name, size in batch:
-            for split, goal in goals:
-                if filled[split] < goal and filled[split] + size <= max(_SLACK * goal, 1):
-                    filled[split] += size
+        for name, size, topic in batch:
+            for split, _ in shares:
+                goal, has = goals[split, topic], filled[split, topic]
+                if has < goal and has + size <= max(_SLACK * goal, 1):
+                    filled[split, topic] += size
                     taken.append((name, split))
                     break
         store.insert("held", taken)
-    notes = [_smallest(store, config, split, goal) for split, goal in goals if goal and not filled[split]]
+    notes = []
+    for split, share in shares:
+        wanted = round(share * sum(int(size) for _, size in sizes))
+        if wanted and not any(n for (of, _), n in filled.items() if of == split):
+            notes.append(_smallest(store, config, split, wanted))
     store.db.execute(f"""
         INSERT INTO splits
         SELECT row, coalesce(split, 'train') FROM ({units}) AS units LEFT JOIN held USING (unit)

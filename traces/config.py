@@ -100,6 +100,13 @@ class Splits(Config):
     eval: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
 
+    topics: int = Field(
+        0,
+        ge=0,
+        le=200,
+        description="groups of what users ask; eval and test have the same shares of each as the log",
+    )
+
     @model_validator(mode="after")
     def _something_is_left(self) -> "Splits":
         if self.eval + self.test >= 1:

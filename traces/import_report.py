@@ -52,6 +52,13 @@ class Masked(Config):
     replaced: int
 
 
+class Topic(Config):
+    """A group of what users ask: the words that name it, and its calls by split."""
+
+    words: str
+    rows: dict[str, int]
+
+
 class TraceImportReport(Config):
     """`report.json`. `rejected` counts reasons, `skipped` what was no call and needed no reason."""
 
@@ -65,6 +72,7 @@ class TraceImportReport(Config):
     conflicts: int
     splits: dict[str, SplitReport]
     labels: dict[str, dict[str, int]] = Field(description="label -> split -> rows, the most frequent first")
+    topics: tuple[Topic, ...] = Field((), description="the largest first")
     card: BenchmarkCard
     notes: tuple[str, ...] = ()
 
@@ -99,6 +107,12 @@ class TraceImportReport(Config):
         told = ", ".join(f"{count:,} have {field}" for field, count in self.said.items() if count)
         without = ", ".join(field for field, count in self.said.items() if not count)
         return "; ".join(filter(None, (told, f"none has {without}" if without else "")))
+
+    def topic_rows(self, most: int = 12) -> list[tuple[str, ...]]:
+        """The largest topics, their calls by split."""
+        return [
+            (topic.words, *(str(topic.rows.get(s, 0)) for s in self.splits)) for topic in self.topics[:most]
+        ]
 
     def label_rows(self, most: int = 12) -> list[tuple[str, ...]]:
         """The most frequent labels, their calls by split."""

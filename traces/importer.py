@@ -29,6 +29,7 @@ from vertigym.traces.import_report import (
     SourceReport,
     SplitReport,
     Step,
+    Topic,
     TraceImportReport,
     excerpt,
 )
@@ -111,6 +112,7 @@ class _Import:
         self._step("label conflicts", f"{conflicts:,} inputs with several answers", listed)
         cleaning.drop_near(self._store, self._config)
         self._step("near-duplicates")
+        topics = cleaning.find_groups(self._store, self._config)
         notes = cleaning.assign_splits(self._store, self._config)
         self._step("seen in an earlier split", f"split by {self._config.split.by}")
         cleaning.balance(self._store, self._config)
@@ -118,7 +120,7 @@ class _Import:
         self._name()
         self._write_dropped()
         self._write_splits()
-        report = self._report(conflicts, notes)
+        report = self._report(conflicts, notes, topics)
         write_json(self._folder / "report.json", report.model_dump(mode="json"))
         spans = {split: (part.first, part.last) for split, part in report.splits.items()}
         write_text(self._folder / "card.md", report.card.markdown(spans))
@@ -226,7 +228,7 @@ class _Import:
                     self._said.update(field for field in _SAID if getattr(trace, field) not in (None, ""))
                     files[split].write(trace.line())
 
-    def _report(self, conflicts: int, notes: Sequence[str]) -> TraceImportReport:
+    def _report(self, conflicts: int, notes: Sequence[str], topics: Sequence[str]) -> TraceImportReport:
         masker = self._reader.masker
         return TraceImportReport(
             version=__version__,
@@ -239,6 +241,7 @@ class _Import:
             conflicts=conflicts,
             splits={split: self._split(split) for split in SPLITS},
             labels=self._labels(),
+            topics=self._topics(topics),
             card=benchmark_card(self._store, self._config),
             notes=tuple(notes),
         )
@@ -254,6 +257,18 @@ class _Import:
         """
         n, customers, first, last = self._store.db.execute(sql, [split]).fetchone()
         return SplitReport(rows=n, customers=customers, first=first, last=last)
+
+    def _topics(self, words: Sequence[str]) -> tuple[Topic, ...]:
+        """The groups of what users ask, the largest first."""
+        sql = """
+            SELECT topic, split, count(*) FROM alive JOIN topics USING (row) JOIN splits USING (row)
+            GROUP BY topic, split ORDER BY topic, split
+        """
+        rows: dict[int, dict[str, int]] = {}
+        for topic, split, count in self._store.db.execute(sql).fetchall():
+            rows.setdefault(topic, {})[split] = count
+        made = [Topic(words=words[t] if t >= 0 else "(no topic)", rows=found) for t, found in rows.items()]
+        return tuple(sorted(made, key=lambda topic: -sum(topic.rows.values())))
 
     def _labels(self, most: int = 200) -> dict[str, dict[str, int]]:
         """Labels by split; none where almost every short answer is another."""

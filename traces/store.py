@@ -37,7 +37,13 @@ _COLUMNS = {
     "session": "VARCHAR",
     "cluster": "VARCHAR",
 }
-_DTYPES = {"UINTEGER": np.uint32, "UBIGINT": np.uint64, "DOUBLE": np.float64, "VARCHAR": object}
+_DTYPES = {
+    "INTEGER": np.int32,
+    "UINTEGER": np.uint32,
+    "UBIGINT": np.uint64,
+    "DOUBLE": np.float64,
+    "VARCHAR": object,
+}
 _LABEL = 60  # characters; a longer completion is no class
 
 
