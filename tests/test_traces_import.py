@@ -535,14 +535,14 @@ def test_topics_are_found_and_held_out_in_the_shares_of_the_log(tmp_path: Path) 
     settings = {"eval": 0.1, "test": 0.2, "topics": 8}
     report = run([write(tmp_path / "a.jsonl", rows)], tmp_path / "out", split=settings, duplicates={"near": 0})
     kinds = {topic: {topic, *words.split()} for topic, words in about.items()}
-    for topic in report.topics:  # each is of one kind, and in every split as often as in the log
-        assert [kind for kind, words in kinds.items() if words & set(topic.words.split()[:2])] in [
+    for group in report.topics:  # each is of one kind, and in every split as often as in the log
+        assert [kind for kind, words in kinds.items() if words & set(group.words.split()[:2])] in [
             [k] for k in kinds
         ]
-        total = sum(topic.rows.values())
-        assert topic.rows.get("test", 0) == round(0.2 * total)
-        assert topic.rows.get("eval", 0) == round(0.1 * total)
-    assert sum(sum(topic.rows.values()) for topic in report.topics) == 300
+        total = sum(group.rows.values())
+        assert group.rows.get("test", 0) == round(0.2 * total)
+        assert group.rows.get("eval", 0) == round(0.1 * total)
+    assert sum(sum(group.rows.values()) for group in report.topics) == 300
     assert len(report.topics) >= 3
 
 
