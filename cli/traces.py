@@ -133,6 +133,7 @@ def traces_import(
     table("\nfor example", ("", ""), report.examples())
     splits = ", ".join(f"{part.rows:,} {name}" for name, part in report.splits.items())
     if report.labels:
+        if report.topics:
         table("\nwhat users ask", ("topic", *report.splits), report.topic_rows())
     table("\nlabels", ("label", *report.splits), report.label_rows())
     print(f"\nof these calls, {report.said_line()}")

@@ -248,7 +248,7 @@ class _Import:
 
     def _source(self, file: Path) -> SourceReport:
         counts, forms = self._reader.counts[str(file)], self._reader.forms[str(file)]
-        return SourceReport(sha256=sha256(file), **counts, forms=dict(forms.most_common()))
+        return SourceReport(sha256=sha256(file), **counts, forms=dict((+forms).most_common()))
 
     def _split(self, split: str) -> SplitReport:
         sql = """

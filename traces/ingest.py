@@ -81,7 +81,7 @@ class Reader:
 
     def _read(self, row: Any, name: str, file: int, number: int, start: bytes) -> Iterator[Located]:
         for form, item in read_row(row, name, self._config):
-            self.forms[str(self._files[file])][form] += 1
+            self.forms[str(self._files[file])][form] += not isinstance(item, Unreadable)
             if (trace := self._sorted(item, file, number, start)) is not None:
                 yield trace, file, number
 
