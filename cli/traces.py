@@ -132,10 +132,10 @@ def traces_import(
     table("\nread", ("file", "as", "rows", "calls", "rejected"), report.file_rows())
     table("\nfor example", ("", ""), report.examples())
     splits = ", ".join(f"{part.rows:,} {name}" for name, part in report.splits.items())
-    if report.labels:
-        if report.topics:
+    if report.topics:
         table("\nwhat users ask", ("topic", *report.splits), report.topic_rows())
-    table("\nlabels", ("label", *report.splits), report.label_rows())
+    if report.labels:
+        table("\nlabels", ("label", *report.splits), report.label_rows())
     print(f"\nof these calls, {report.said_line()}")
     print(f"\n{out}: {splits}")
     for text in report.notes:
