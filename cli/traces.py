@@ -60,7 +60,7 @@ def traces_import(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Logs, or folders of them: .jsonl, .json, .csv, .tsv, .parquet, also with .gz.",
+            help="Logs, folders of them, or patterns: JSON, CSV, TSV, Parquet, also with .gz or .zst.",
             metavar="FILE...",
         ),
     ],
@@ -78,8 +78,16 @@ def traces_import(
         typer.Option(help="Held-out tasks no call may hold: a file, or an environment.", metavar="FILE|ID"),
     ] = None,
     names: Annotated[Path | None, typer.Option(help="Names to mask, one a line.", metavar="FILE")] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="Country whose phone numbers need no code: US, DE; may repeat.", metavar="CC"),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="New file for the values that were masked, outside of DIR.", metavar="FILE"),
+    ] = None,
     split: Annotated[
-        Literal["input", "customer", "cluster", "time"] | None,
+        Literal["input", "customer", "session", "cluster", "time"] | None,
         typer.Option(help="What is held out as a whole."),
     ] = None,
     settings: Annotated[
@@ -91,8 +99,10 @@ def traces_import(
 ) -> None:
     """Read logs of calls; drop duplicates and held-out tasks, mask personal data, find conflicts, split.
 
-    Read are chat-completions requests with their responses, conversations, OpenTelemetry GenAI spans, what
-    `vertigym serve` records, and by --map any table. What cannot be read is set aside with the reason.
+    Read are requests with their responses (OpenAI, Anthropic, Gemini, Bedrock; batches, streams),
+    conversations and training data, exports of Langfuse, LangSmith and Phoenix, OpenTelemetry, what `vertigym
+    serve` records, and by --map any table. What cannot be read, or can be read in two ways, is set aside with
+    the reason.
     """
     from vertigym.core.config import parse, read_toml
     from vertigym.envs.registry import held_out
@@ -102,6 +112,8 @@ def traces_import(
     overrides = [f"columns.{pair}" for pair in columns or ()]
     overrides += [f"decontaminate.against={json.dumps(against)}"] if against else []
     overrides += [f"pii.names={json.dumps(str(names))}"] if names else []
+    overrides += [f"pii.regions={json.dumps(region)}"] if region else []
+    overrides += [f"pii.key={json.dumps(str(key))}"] if key else []
     overrides += [f"split.by={split}"] if split else []
     source = str(config) if config else "traces import"
     chosen = parse(
@@ -117,10 +129,26 @@ def traces_import(
         print_json(report.model_dump(mode="json"))
         return
     table(None, ("step", "rows in", "rows out", "what"), report.table())
+    table("\nread", ("file", "as", "rows", "calls", "rejected"), report.file_rows())
     table("\nfor example", ("", ""), report.examples())
     splits = ", ".join(f"{part.rows:,} {name}" for name, part in report.splits.items())
+    if report.topics:
+        table("\nwhat users ask", ("topic", *report.splits), report.topic_rows())
     if report.labels:
         table("\nlabels", ("label", *report.splits), report.label_rows())
+    print(f"\nof these calls, {report.said_line()}")
     print(f"\n{out}: {splits}")
     for text in report.notes:
         note(text)
+
+
+@app.command("unmask")
+def traces_unmask(
+    file: Annotated[Path, typer.Argument(help="A file with placeholders.", metavar="FILE")],
+    key: Annotated[Path, typer.Option(help="The key file of the import.", metavar="FILE")],
+) -> None:
+    """Print a file with the values of an import's key file in the place of their placeholders."""
+    from vertigym.core.files import read_text
+    from vertigym.traces.pii.masker import unmasked
+
+    print(unmasked(read_text(file), key), end="")

@@ -15,7 +15,7 @@ from vertigym.core.errors import DataError
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.formats import GROUP, _installed, calls
 from vertigym.traces.reading import log_files, rows
-from vertigym.traces.records import LateFeedback, NotACall, Trace, Unreadable
+from vertigym.traces.records import HalfCall, LateFeedback, NotACall, Trace, Unreadable
 
 from .installed import install
 
@@ -192,7 +192,7 @@ def test_every_answer_of_a_conversation_is_a_call_with_what_came_before() -> Non
     said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     row = {"id": "x", "label": "good", "messages": [{"role": r, "content": c} for r, c in said]}
     first, second = read(row)
-    assert [(t.id, t.completion, len(t.messages), t.cluster, t.label) for t in (first, second)] == [
+    assert [(t.id, t.completion, len(t.messages), t.session, t.label) for t in (first, second)] == [
         ("x#1", "b", 1, "x", None),  # what is said of a conversation is said of its end
         ("x#3", "d", 3, "x", "good"),
     ]
@@ -306,10 +306,16 @@ def test_one_bad_span_does_not_take_the_others_with_it() -> None:
 
 KEYS = (
     "request response messages choices message role content completion id feedback body resourceSpans scopeSpans "
-    "spans attributes key value documents time tool_calls"
+    "spans attributes key value documents time tool_calls prompt chosen rejected conversations from run_type run_id inputs "
+    "outputs traceId type input output observations custom_id params result parts candidates contents data text system "
+    "instruction context metadata user label tools scores usage generations lc kwargs function name arguments"
 ).split()
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["user", "assistant", "tool_use", "GENERATION", "llm", "message", "[{}]", "data: {}"])
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=12,
 )
@@ -318,7 +324,7 @@ values = st.recursive(
 @given(values)
 def test_no_row_is_fatal(row: Any) -> None:
     found = read(row)
-    assert all(isinstance(item, Trace | Unreadable | NotACall | LateFeedback) for item in found)
+    assert all(isinstance(item, Trace | Unreadable | NotACall | LateFeedback | HalfCall) for item in found)
 
 
 # -- files
@@ -376,7 +382,7 @@ def test_folders_and_unknown_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     assert [file.name for file in log_files([tmp_path])] == ["a.csv", "b.jsonl"]
     with pytest.raises(DataError, match="what is this"):
-        log_files([tmp_path / "notes.txt"])
+        items(tmp_path / "notes.txt")
     with pytest.raises(DataError, match="no such file"):
         log_files([tmp_path / "c.jsonl"])
     (tmp_path / "empty").mkdir()

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from vertigym import envs
 from vertigym.cli import app
 from vertigym.core.config import parse
 from vertigym.core.errors import DataError, InputError, MissingDependencyError
+from vertigym.core.types import SPLITS
 from vertigym.envs.registry import held_out
 from vertigym.tests.trace_log import DID, WHAT, WHERE, WHO, Found, Log, Planted, repeats_found
 from vertigym.traces.config import ImportConfig
@@ -423,3 +425,129 @@ def test_fifty_thousand_calls_in_half_a_gigabyte(tmp_path: Path) -> None:
     print(f"peak memory {peak} MiB")
     assert peak < 512
     check_counts(planted, tmp_path / "out", TraceImportReport.model_validate_json(done.stdout))
+
+
+# -- the card, and the way to an environment
+
+
+def test_the_card_says_how_noisy_the_labels_are_and_which_gap_can_be_seen(tmp_path: Path) -> None:
+    rows = [call(f"a{i}", "first question", "yes") for i in range(7)]
+    rows += [call(f"b{i}", "First question", "no") for i in range(3)]
+    rows += [call(f"c{i}", ask(i), "yes" if i % 2 else "no", session=f"s{i // 2}") for i in range(200)]
+    report = run([write(tmp_path / "a.jsonl", rows)], tmp_path / "out", split={"eval": 0, "test": 0.5})
+    assert (report.card.noise, report.card.asked_again) == (0.3, 10)
+    test = report.card.held_out["test"]
+    assert test.rows == report.splits["test"].rows
+    assert test.units < test.rows  # two calls of a session are one unit
+    assert test.smallest_gap == pytest.approx((1.959964 + 0.841621) * (0.5 / test.units) ** 0.5, abs=1e-6)
+    assert test.drift is not None
+    assert test.drift < 0.1
+    assert report.card.held_out["eval"].smallest_gap is None
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "30.0% disagree" in card
+    assert f"| test | {test.rows} | {test.units} |" in card
+
+
+def test_labels_that_moved_on_are_drift(tmp_path: Path) -> None:
+    rows = [call(f"c{i}", ask(i), "old" if i < 150 else "new", time=float(i)) for i in range(200)]
+    report = run(
+        [write(tmp_path / "a.jsonl", rows)],
+        tmp_path / "out",
+        split={"by": "time", "eval": 0, "test": 0.25},
+        duplicates={"near": 0},
+    )
+    assert report.card.held_out["test"].drift == 1
+    assert report.card.noise is None
+
+
+def anthropic_call(number: int, label: str) -> dict[str, Any]:
+    content = [{"type": "text", "text": label}]
+    return {
+        "request": {
+            "model": "large",
+            "max_tokens": 9,
+            "system": "Sort.",
+            "metadata": {"user_id": f"u{number % 40}"},
+            "messages": [{"role": "user", "content": ask(number)}],
+        },
+        "response": {
+            "id": f"m{number}",
+            "type": "message",
+            "role": "assistant",
+            "content": content,
+            "stop_reason": "end_turn",
+        },
+        "feedback": {"thumb": "up"},
+    }
+
+
+def otlp_call(number: int, label: str) -> dict[str, Any]:
+    has = {
+        "gen_ai.operation.name": "chat",
+        "user.id": f"u{number % 40}",
+        "gen_ai.input.messages": json.dumps(
+            [{"role": "user", "parts": [{"type": "text", "content": ask(number)}]}]
+        ),
+        "gen_ai.output.messages": json.dumps(
+            [{"role": "assistant", "parts": [{"type": "text", "content": label}]}]
+        ),
+    }
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in has.items()]
+    span = {"spanId": f"s{number}", "attributes": attributes}
+    return {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+
+
+@pytest.mark.parametrize("form", [anthropic_call, otlp_call])
+def test_a_log_of_another_vendor_becomes_an_environment(form: Any, tmp_path: Path) -> None:
+    labels = ("shipping", "returns", "refunds")
+    file = write(tmp_path / "log.jsonl", [form(i, labels[i % 3]) for i in range(300)])
+    run([file], tmp_path / "traces", split={"by": "customer"})
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "env.toml").write_text(
+        'id = "desk/Intent-v0"\nkind = "classify"\nlabel = "completion"\ntraces = "../traces"\n'
+    )
+    env = envs.make(str(tmp_path / "env"))
+    names = {split: env.tasks.ids(split) for split in SPLITS}
+    assert all(names.values())
+    assert sum(map(len, names.values())) == 300
+    first = env.tasks.get(names["test"][0])
+    env.reset(seed=0, options={"task": first.id})
+    *_, info = env.step(first.answer)
+    assert info["score"].value == 1
+
+
+# -- topics
+
+
+def test_topics_are_found_and_held_out_in_the_shares_of_the_log(tmp_path: Path) -> None:
+    asks = {"parcel": 30, "refund": 60, "password": 210}  # how many of each
+    about = {
+        "parcel": "courier delivery address doorstep",
+        "refund": "money bank charged invoice",
+        "password": "login account screen reset",
+    }
+    rows = []
+    for topic, count in asks.items():
+        for i in range(count):
+            dice = random.Random(f"{topic} {i}")
+            said = " ".join(dice.choices(about[topic].split(), k=4))
+            rows.append(call(f"{topic}{i}", f"{topic} {said} {dice.getrandbits(40):x}"))
+    settings = {"eval": 0.1, "test": 0.2, "topics": 8}
+    report = run([write(tmp_path / "a.jsonl", rows)], tmp_path / "out", split=settings, duplicates={"near": 0})
+    kinds = {topic: {topic, *words.split()} for topic, words in about.items()}
+    for group in report.topics:  # each is of one kind, and in every split as often as in the log
+        assert [kind for kind, words in kinds.items() if words & set(group.words.split()[:2])] in [
+            [k] for k in kinds
+        ]
+        total = sum(group.rows.values())
+        assert group.rows.get("test", 0) == round(0.2 * total)
+        assert group.rows.get("eval", 0) == round(0.1 * total)
+    assert sum(sum(group.rows.values()) for group in report.topics) == 300
+    assert len(report.topics) >= 3
+
+
+def test_calls_without_common_words_have_no_topic(tmp_path: Path) -> None:
+    rows = [call(f"c{i}", f"{random.Random(i).getrandbits(60):x}") for i in range(30)]
+    report = run([write(tmp_path / "a.jsonl", rows)], tmp_path / "out", split={"topics": 4})
+    assert report.topics == ()
+    assert sum(part.rows for part in report.splits.values()) == 30

@@ -26,10 +26,13 @@ def test_a_row_survives_writing_and_reading(tmp_path: Path) -> None:
         label="returns",
         outcome="reopened",
         customer="acme",
+        session="chat-9",
         cluster="mail",
+        latency_s=0.2,
+        cost=0.001,
         feedback=Feedback.model_validate({"thumb": "down", "edit": "returns", "agent": "Kim"}),
         documents=(Document(id="d1", text="Parcels take 2 days — mostly."),),
-        meta={"latency_s": 0.2},
+        meta={"region": "eu"},
     )
     file = tmp_path / "traces.jsonl"
     file.write_text(trace.line() + "\n" + Trace(**CALL).line(), encoding="utf-8")

@@ -1,8 +1,9 @@
 """A product's log, made up: seeded, as realistic as it needs to be, and every fault in it is known.
 
-A support desk serves 20 shops. Each call sorts a message into an intent, or answers it. The mix of intents and the
-products drift over a year. Into the log go repeated calls, calls that are nearly the same, personal data (and
-numbers that only look like it), inputs answered in two ways, and broken lines; `Planted` says where.
+A support desk serves 20 shops. Each call sorts a message into an intent, or answers it. The mix of intents
+and the products drift over a year. Into the log go repeated calls, calls that are nearly the same, personal
+data (and numbers that only look like it), inputs answered in two ways, and broken lines; `Planted` says
+where.
 
     python tests/trace_log.py FOLDER [CALLS [BENCHMARK.jsonl]]     writes one to look at
 """
@@ -315,13 +316,17 @@ class Log:
     def _person(self) -> tuple[str, str, str, str, str]:
         first, last = self.random.choice(FIRST), self.random.choice(LAST)
         email = f"{first}.{last}{self._digits(5)}@{self.random.choice(MAILS)}".lower()
-        phone = f"{self.random.choice(('49', '44', '1', '33'))}{self.random.randint(2, 9)}{self._digits(9)}"
+        code, rest = self.random.choice(
+            (("49", 9), ("44", 9), ("1", 9), ("33", 8))
+        )  # as long as each land's are
+        phone = f"{code}{self.random.randint(2, 9)}{self._digits(rest)}"
         card = self._luhn("4" + self._digits(14))
         iban = _iban("DE", self._digits(18))
         return email, phone, card, iban, f"{first} {last}"
 
     def _spelt(self, phone: str) -> str:
-        rest = f"{phone[:-10]} {phone[-10:-7]} {phone[-7:-4]} {phone[-4:]}"
+        area = 2 if phone.startswith("33") else len(phone) - 10
+        rest = f"{phone[:area]} {phone[area:-7]} {phone[-7:-4]} {phone[-4:]}"
         return self.random.choice((f"+{phone}", f"+{rest}", f"00{phone}", "+" + rest.replace(" ", "-")))
 
     def _grouped(self, value: str, size: int) -> str:

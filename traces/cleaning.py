@@ -8,16 +8,24 @@ Conflicts come before near-duplicates, of which one wording stays: the other may
 from collections.abc import Iterator
 from typing import Any
 
-from vertigym.core.types import SPLITS, Split
+from vertigym.core.errors import DataError
+from vertigym.core.types import Split
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.near_duplicates import find_near
 from vertigym.traces.store import Store
+from vertigym.traces.topics import find_topics
 
-_UNITS = {  # what a call is held out with
-    "input": "'input ' || grp",
-    "customer": "CASE WHEN customer <> '' THEN 'customer ' || customer ELSE 'input ' || grp END",
-    "cluster": "CASE WHEN cluster <> '' THEN 'cluster ' || cluster WHEN customer <> '' "
-    "THEN 'customer ' || customer ELSE 'input ' || grp END",
+_UNITS = {  # what a call is held out with; a session is never torn
+    "input": ("session",),
+    "session": ("session",),
+    "customer": ("customer", "session"),
+    "cluster": ("cluster", "customer", "session"),
+}
+_WITHOUT = {
+    "time": "they are train",
+    "customer": "each is held out by its session or its input",
+    "session": "each is held out by its input",
+    "cluster": "each is held out by its customer, its session or its input",
 }
 _SLACK = 1.25  # a unit may overfill its split by this factor
 
@@ -93,10 +101,21 @@ def drop_near(store: Store, config: ImportConfig) -> None:
     """)
 
 
+def find_groups(store: Store, config: ImportConfig) -> list[str]:
+    """Fill the table `topics` (row, topic); the words of each, none where no topics are asked for."""
+    store.db.execute("CREATE OR REPLACE TABLE topics (row UINTEGER, topic INTEGER)")
+    return find_topics(store, config.split.topics, config.seed) if config.split.topics else []
+
+
 def assign_splits(store: Store, config: ImportConfig) -> list[str]:
     """Fill the table `splits` (row, split), drop held-out rows whose input an earlier split has. Remarks."""
     store.db.execute("CREATE OR REPLACE TABLE splits (row UINTEGER, split VARCHAR)")
-    notes = _by_time(store, config) if config.split.by == "time" else _by_unit(store, config)
+    by, named = config.split.by, {"time": "time IS NOT NULL"}.get(config.split.by, f"{config.split.by} <> ''")
+    missing = 0 if by == "input" else store.count(where=f"NOT ({named})")
+    if missing and missing == store.count():
+        raise DataError(f"split by {by}: no call says its {by}; --map {by}=COLUMN names where it stands")
+    notes = _by_time(store, config) if by == "time" else _by_unit(store, config)
+    notes += [f"{missing} calls have no {by}: {_WITHOUT[by]}"] if missing else []
     store.drop(
         "seen in an earlier split",
         """WITH placed AS (
@@ -112,48 +131,61 @@ def assign_splits(store: Store, config: ImportConfig) -> list[str]:
 
 
 def _by_time(store: Store, config: ImportConfig) -> list[str]:
-    """The newest calls are the test, those before them the eval; calls at one moment stay together."""
-    timed = store.count(where="time IS NOT NULL")
+    """The newest calls are the test, those before them the eval; calls at one moment stay together, and those
+    of a session stand where its last call stands: train has nothing that is newer than what is held out."""
+    store.db.execute("""
+        CREATE OR REPLACE TABLE times AS
+        SELECT row, CASE WHEN session = '' THEN time ELSE max(time) OVER (PARTITION BY session) END AS time
+        FROM alive
+    """)
+    timed = store.count("times", "time IS NOT NULL")
     bounds: list[Any] = []
     for held in (config.split.eval + config.split.test, config.split.test):
         at = timed - round(held * timed)
-        order = f"SELECT time FROM alive WHERE time IS NOT NULL ORDER BY time LIMIT 1 OFFSET {at}"
+        order = f"SELECT time FROM times WHERE time IS NOT NULL ORDER BY time LIMIT 1 OFFSET {at}"
         found = store.db.execute(order).fetchone()
         bounds.append(found[0] if found else float("inf"))
     store.db.execute(
         """INSERT INTO splits SELECT row,
             CASE WHEN time IS NULL OR time < $1 THEN 'train' WHEN time < $2 THEN 'eval' ELSE 'test' END
-        FROM alive""",
+        FROM times""",
         bounds,
     )
-    missing = store.count() - timed
-    return [f"{missing} calls have no time: they are train"] if missing else []
+    return []
 
 
 def _by_unit(store: Store, config: ImportConfig) -> list[str]:
-    """Whole units at random until the held-out splits are full; one too large for the rest is passed over."""
-    units = f"SELECT row, {_UNITS[config.split.by]} AS unit FROM alive JOIN inputs USING (row)"
-    store.db.execute(
-        f"CREATE OR REPLACE TABLE units AS SELECT unit, count(*) AS n FROM ({units}) GROUP BY unit"
-    )
+    """Whole units at random until the held-out splits are full, of each topic by itself; one too large for
+    the rest is passed over."""
+    names = _UNITS[config.split.by]
+    cases = " ".join(f"WHEN {name} <> '' THEN '{name} ' || {name}" for name in names)
+    units = f"SELECT row, CASE {cases} ELSE 'input ' || grp END AS unit FROM alive JOIN inputs USING (row)"
+    store.db.execute(f"""
+        CREATE OR REPLACE TABLE units AS
+        SELECT unit, count(*) AS n, coalesce(mode(topic), -1) AS topic
+        FROM ({units}) AS units LEFT JOIN topics USING (row) GROUP BY unit
+    """)
     store.db.execute("CREATE OR REPLACE TABLE held (unit VARCHAR, split VARCHAR)")
-    total = store.count()
-    goals: list[tuple[Split, int]] = [
-        ("test", round(config.split.test * total)),
-        ("eval", round(config.split.eval * total)),
-    ]
-    filled = dict.fromkeys(SPLITS, 0)
-    order = f"SELECT unit, n FROM units ORDER BY md5('{config.seed} ' || unit), unit"
+    sizes = store.db.execute("SELECT topic, sum(n) FROM units GROUP BY topic ORDER BY topic").fetchall()
+    shares: list[tuple[Split, float]] = [("test", config.split.test), ("eval", config.split.eval)]
+    goals = {(split, topic): round(share * int(size)) for split, share in shares for topic, size in sizes}
+    filled = dict.fromkeys(goals, 0)
+    order = f"SELECT unit, n, topic FROM units ORDER BY md5('{config.seed} ' || unit), unit"
     for batch in store.select(order):
         taken: list[tuple[str, str]] = []
-        for name, size in batch:
-            for split, goal in goals:
-                if filled[split] < goal and filled[split] + size <= max(_SLACK * goal, 1):
-                    filled[split] += size
+        for name, size, topic in batch:
+            for split, _ in shares:
+                goal, has = goals[split, topic], filled[split, topic]
+                if has < goal and has + size <= max(_SLACK * goal, 1):
+                    filled[split, topic] += size
                     taken.append((name, split))
                     break
         store.insert("held", taken)
-    notes = [_smallest(store, config, split, goal) for split, goal in goals if goal and not filled[split]]
+    notes = []
+    for split, share in shares:
+        wanted = round(share * sum(int(size) for _, size in sizes))
+        if wanted and not any(n for (of, _), n in filled.items() if of == split):
+            notes.append(_smallest(store, config, split, wanted))
     store.db.execute(f"""
         INSERT INTO splits
         SELECT row, coalesce(split, 'train') FROM ({units}) AS units LEFT JOIN held USING (unit)

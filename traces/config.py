@@ -24,8 +24,8 @@ from pydantic import Field, model_validator
 
 from vertigym.core.config import Config
 
-PiiKind = Literal["email", "phone", "card", "iban", "name"]
-KINDS: tuple[PiiKind, ...] = ("email", "iban", "card", "phone", "name")
+PiiKind = Literal["email", "phone", "card", "iban", "national_id", "ip", "secret", "name"]
+KINDS: tuple[PiiKind, ...] = ("email", "iban", "card", "national_id", "ip", "secret", "phone", "name")
 
 
 class Columns(Config):
@@ -41,7 +41,10 @@ class Columns(Config):
     label: str = ""
     outcome: str = ""
     customer: str = ""
+    session: str = ""
     cluster: str = ""
+    latency_s: str = Field("", description="in seconds")
+    cost: str = Field("", description="in the currency of your own")
     documents: str = Field("", description="text, a list of texts, or of {id, text}")
     thumb: str = Field("", description="up or down; also 1, 0, true, false, +1, -1")
     edit: str = ""
@@ -64,7 +67,9 @@ class Pii(Config):
     """What is masked, in every text of a row."""
 
     mask: tuple[PiiKind, ...] = KINDS
-    names: str = Field("", description="file of names, one a line")
+    names: str = Field("", description="file of names, or of addresses, one a line")
+    regions: tuple[str, ...] = Field((), description='countries whose phone numbers need no code: ["US", "DE"]')
+    key: str = Field("", description="new file for the values behind the placeholders, apart from the import")
 
 
 class Duplicates(Config):
@@ -85,15 +90,22 @@ class Conflicts(Config):
 
 
 class Splits(Config):
-    """Which calls are held out. Whatever the rule, an input never stands on two sides.
+    """Which calls are held out. Whatever the rule, no input and no session stands on two sides.
 
-    by "input": at random. "customer", "cluster": whole customers or clusters. "time": the newest calls are the
-    test, those before them the eval.
+    by "input": at random. "customer", "session", "cluster": whole customers, conversations or clusters. "time":
+    the newest calls are the test, those before them the eval.
     """
 
-    by: Literal["input", "customer", "cluster", "time"] = "input"
+    by: Literal["input", "customer", "session", "cluster", "time"] = "input"
     eval: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
+
+    topics: int = Field(
+        0,
+        ge=0,
+        le=200,
+        description="groups of what users ask; eval and test have the same shares of each as the log",
+    )
 
     @model_validator(mode="after")
     def _something_is_left(self) -> "Splits":
@@ -112,6 +124,7 @@ class ImportConfig(Config):
     """`traces.toml`."""
 
     seed: int = Field(0, ge=0)
+    format: str = Field("", description="the form of all rows, by its name; left out: each row's is found")
     turns: Literal["all", "last"] = "all"
     columns: Columns = Columns()
     decontaminate: Decontaminate = Decontaminate()

@@ -6,6 +6,7 @@ not grow with the rows, but for hashes of the values that were masked and the pa
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,19 +15,34 @@ from typing import Any
 import tomli_w
 
 from vertigym import __version__
-from vertigym.core.errors import DataError
+from vertigym.core.errors import DataError, OutputError
 from vertigym.core.files import dumps, sha256, write_json, write_text
 from vertigym.core.manifest import claim_folder, sealed_folder
 from vertigym.core.types import SPLITS
 from vertigym.traces import cleaning
+from vertigym.traces.benchmark_card import benchmark_card
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.contamination import TasksOf, only_files
-from vertigym.traces.import_report import EXAMPLES, Masked, SplitReport, Step, TraceImportReport, excerpt
+from vertigym.traces.import_report import (
+    EXAMPLES,
+    Masked,
+    SourceReport,
+    SplitReport,
+    Step,
+    Topic,
+    TraceImportReport,
+    excerpt,
+)
 from vertigym.traces.ingest import Progress, Reader
 from vertigym.traces.near_duplicates import minhash
 from vertigym.traces.reading import log_files
 from vertigym.traces.records import IMPORTED, Trace
 from vertigym.traces.store import Store
+
+_SAID = (
+    "customer", "session", "time", "model", "version", "feedback", "outcome", "label", "cluster",
+    "latency_s", "cost",
+)  # fmt: skip
 
 
 def import_traces(
@@ -49,6 +65,10 @@ def import_traces(
     files = log_files(paths)
     if config.duplicates.near:
         minhash()  # what is missing is said before hours of reading, not after
+    if config.pii.key and Path(config.pii.key).resolve().is_relative_to(out.resolve()):
+        raise OutputError(
+            f"{config.pii.key}: the key lies apart from what it opens; name a file outside of {out}"
+        )
     claim_folder(out, IMPORTED, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -80,6 +100,7 @@ class _Import:
         )
         self._steps: list[Step] = []
         self._left = store.rows
+        self._said: Counter[str] = Counter()
 
     def run(self) -> TraceImportReport:
         self._steps_of_reading()
@@ -91,6 +112,7 @@ class _Import:
         self._step("label conflicts", f"{conflicts:,} inputs with several answers", listed)
         cleaning.drop_near(self._store, self._config)
         self._step("near-duplicates")
+        topics = cleaning.find_groups(self._store, self._config)
         notes = cleaning.assign_splits(self._store, self._config)
         self._step("seen in an earlier split", f"split by {self._config.split.by}")
         cleaning.balance(self._store, self._config)
@@ -98,8 +120,10 @@ class _Import:
         self._name()
         self._write_dropped()
         self._write_splits()
-        report = self._report(conflicts, notes)
+        report = self._report(conflicts, notes, topics)
         write_json(self._folder / "report.json", report.model_dump(mode="json"))
+        spans = {split: (part.first, part.last) for split, part in report.splits.items()}
+        write_text(self._folder / "card.md", report.card.markdown(spans))
         write_text(self._folder / "traces.toml", tomli_w.dumps(self._config.model_dump(mode="json")))
         return report
 
@@ -200,13 +224,16 @@ class _Import:
             }
             for batch in self._store.select(sql):
                 for place, name, split, copies in batch:
-                    files[split].write(_final(self._store.read(place), name, copies).line())
+                    trace = _final(self._store.read(place), name, copies)
+                    self._said.update(field for field in _SAID if getattr(trace, field) not in (None, ""))
+                    files[split].write(trace.line())
 
-    def _report(self, conflicts: int, notes: Sequence[str]) -> TraceImportReport:
+    def _report(self, conflicts: int, notes: Sequence[str], topics: Sequence[str]) -> TraceImportReport:
         masker = self._reader.masker
         return TraceImportReport(
             version=__version__,
-            files={str(file): sha256(file) for file in self._files},
+            files={str(file): self._source(file) for file in self._files},
+            said={field: self._said[field] for field in _SAID},
             steps=tuple(self._steps),
             rejected=dict(self._reader.rejected.most_common()),
             skipped=dict(self._reader.skipped.most_common()),
@@ -214,8 +241,14 @@ class _Import:
             conflicts=conflicts,
             splits={split: self._split(split) for split in SPLITS},
             labels=self._labels(),
+            topics=self._topics(topics),
+            card=benchmark_card(self._store, self._config),
             notes=tuple(notes),
         )
+
+    def _source(self, file: Path) -> SourceReport:
+        counts, forms = self._reader.counts[str(file)], self._reader.forms[str(file)]
+        return SourceReport(sha256=sha256(file), **counts, forms=dict((+forms).most_common()))
 
     def _split(self, split: str) -> SplitReport:
         sql = """
@@ -224,6 +257,18 @@ class _Import:
         """
         n, customers, first, last = self._store.db.execute(sql, [split]).fetchone()
         return SplitReport(rows=n, customers=customers, first=first, last=last)
+
+    def _topics(self, words: Sequence[str]) -> tuple[Topic, ...]:
+        """The groups of what users ask, the largest first."""
+        sql = """
+            SELECT topic, split, count(*) FROM alive JOIN topics USING (row) JOIN splits USING (row)
+            GROUP BY topic, split ORDER BY topic, split
+        """
+        rows: dict[int, dict[str, int]] = {}
+        for topic, split, count in self._store.db.execute(sql).fetchall():
+            rows.setdefault(topic, {})[split] = count
+        made = [Topic(words=words[t] if t >= 0 else "(no topic)", rows=found) for t, found in rows.items()]
+        return tuple(sorted(made, key=lambda topic: -sum(topic.rows.values())))
 
     def _labels(self, most: int = 200) -> dict[str, dict[str, int]]:
         """Labels by split; none where almost every short answer is another."""

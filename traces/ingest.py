@@ -1,18 +1,20 @@
 """Reading logs into the store: every call searched for held-out tasks, masked, kept; the rest set aside."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from vertigym.core.files import dumps, read_text
+from vertigym.traces.batches import SPENT, HalfLine, join_halves
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.contamination import Benchmarks, TasksOf, only_files, read_items
-from vertigym.traces.formats import calls
+from vertigym.traces.formats import known_formats, read_row
 from vertigym.traces.import_report import EXAMPLES, excerpt
-from vertigym.traces.pii import Masker
+from vertigym.traces.log_format import Found
+from vertigym.traces.pii.masker import Masker
 from vertigym.traces.reading import rows
 from vertigym.traces.records import LateFeedback, NotACall, Trace, Unreadable
 from vertigym.traces.store import Store
@@ -30,7 +32,8 @@ class Reader:
     ) -> None:
         self._store, self._rejects, self._config = store, rejects, config
         names = read_text(Path(config.pii.names)).splitlines() if config.pii.names else ()
-        self.masker = Masker(config.pii.mask, names)
+        key = Path(config.pii.key) if config.pii.key else None
+        self.masker = Masker(config.pii.mask, names, regions=config.pii.regions, key=key)
         self._benchmarks = Benchmarks(read_items(config.decontaminate.against, tasks_of), config.decontaminate)
         self.rejected: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -38,11 +41,15 @@ class Reader:
         self.masked_rows = 0
         self.feedback = 0
         self.examples: dict[str, list[str]] = {"rejected": [], "contaminated": [], "masked": []}
+        self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  # file -> rows, calls, rejected, …
+        self.forms: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._waiting: dict[str, list[tuple[Any, ...]]] = {"later": [], "halves": []}
         self._files: Sequence[Path] = ()
 
     def read(self, files: Sequence[Path], on_progress: Progress) -> None:
         """Stream all files into the store, then join the feedback that came on lines of its own."""
         self._files = files
+        known_formats(self._config)  # a form that nobody knows is said before anything is read
         sizes = [file.stat().st_size for file in files]
         for number, file in enumerate(files):
             place = [0]  # bytes read of this file
@@ -51,29 +58,75 @@ class Reader:
                 self._take(batch)
                 on_progress(self._store.rows, sum(sizes[:number]) + place[0], sum(sizes))
             on_progress(self._store.rows, sum(sizes[: number + 1]), sum(sizes))
+        halves = self._joined()
+        while batch := list(islice(halves, _BATCH)):
+            self._take(batch)
         self._join_feedback()
+
+    def _count(self, file: int, **more: int) -> None:
+        self.counts[str(self._files[file])].update(more)
 
     def _found(self, file: Path, index: int, place: list[int]) -> Iterator[Located]:
         """The calls of a file; all else is counted and set aside on the way."""
-        later: list[tuple[Any, ...]] = []
         for number, row, start in rows(file, lambda at: place.__setitem__(0, at)):
+            self._count(index, rows=1)
             name = f"{file.name.partition('.')[0]}-{number}"
-            for item in (row,) if isinstance(row, Unreadable) else calls(row, name, self._config):
-                if isinstance(item, Trace):
-                    yield item, index, number
-                elif isinstance(item, LateFeedback):
-                    later.append((item.id, index, number, dumps(self.masker.mask_all(item.changes))))
-                elif isinstance(item, NotACall):
-                    self.skipped[item.what] += 1
-                else:
-                    self._reject(index, number, item.reason, start)
-            if len(later) >= _BATCH:
-                self._store.insert("later", later)
-                later = []
-        self._store.insert("later", later)
+            if isinstance(row, Unreadable):
+                self._reject(index, number, row.reason, start)
+                continue
+            yield from self._read(row, name, index, number, start)
+        for table, waiting in self._waiting.items():
+            self._store.insert(table, waiting)
+            waiting.clear()
+
+    def _read(self, row: Any, name: str, file: int, number: int, start: bytes) -> Iterator[Located]:
+        for form, item in read_row(row, name, self._config):
+            self.forms[str(self._files[file])][form] += not isinstance(item, Unreadable)
+            if (trace := self._sorted(item, file, number, start)) is not None:
+                yield trace, file, number
+
+    def _sorted(self, item: Found, file: int, number: int, start: bytes) -> Trace | None:
+        """A call; all else goes where it belongs."""
+        if isinstance(item, Trace):
+            self._count(file, calls=1)
+            return item
+        if isinstance(item, Unreadable):
+            self._reject(file, number, item.reason, start)
+        elif isinstance(item, NotACall):
+            self._count(file, skipped=1)
+            self.skipped[item.what] += 1
+        elif isinstance(item, LateFeedback):
+            self._count(file, feedback=1)
+            self._wait("later", (item.id, file, number, dumps(self.masker.mask_all(item.changes))))
+        else:
+            self._wait("halves", (item.key, item.side, file, number, dumps(item.body)))
+        return None
+
+    def _wait(self, table: str, row: tuple[Any, ...]) -> None:
+        waiting = self._waiting[table]
+        waiting.append(row)
+        if len(waiting) >= _BATCH:
+            self._store.insert(table, waiting)
+            waiting.clear()
+
+    def _joined(self) -> Iterator[Located]:
+        """The calls of batches."""
+
+        def refuse(line: HalfLine, reason: str) -> None:
+            start = line.body[:400].encode("utf-8", "replace")
+            self._reject(line.file, line.number, f"half of a call of a batch: {reason} ({line.key})", start)
+
+        def spend(line: HalfLine) -> None:
+            self._sorted(NotACall(SPENT), line.file, line.number, b"")
+
+        for row, line in join_halves(self._store, refuse, spend):
+            yield from self._read(
+                row, line.key, line.file, line.number, line.body[:400].encode("utf-8", "replace")
+            )
 
     def _reject(self, file: int, number: int, reason: str, start: bytes) -> None:
         path, reason = self._files[file], self.masker.mask(reason)
+        self._count(file, rejected=1)
         self.rejected[reason.partition(" (")[0].partition("; ")[0][:80]] += 1
         text = self.masker.mask(start.decode("utf-8", "replace"))[:200]
         self._rejects.write(dumps({"file": str(path), "number": number, "reason": reason, "text": text}) + "\n")
@@ -95,7 +148,7 @@ class Reader:
 
     def _mask(self, trace: Trace) -> Trace:
         before = self.masker.replaced.total()
-        masked = self.masker.mask_all(trace.model_dump(exclude_defaults=True))
+        masked = self.masker.mask_all(trace.model_dump(exclude_defaults=True), row=True)
         if self.masker.replaced.total() == before:
             return trace
         self.masked_rows += 1
@@ -126,6 +179,7 @@ class Reader:
         ):
             for name, file, number, changes in batch:
                 start = dumps({"id": name, **json.loads(changes)}).encode("utf-8", "replace")
+                self._count(file, feedback=-1)
                 self._reject(file, number, "feedback for a call that is not here", start)
 
 

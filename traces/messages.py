@@ -1,58 +1,128 @@
 """Chat messages, documents and times, out of the shapes in which logs have them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_ROLES = {"developer": "system", "function": "tool", "human": "user", "ai": "assistant", "model": "assistant"}
+from vertigym.traces.parts import Content, kind_of, result_text, tool_call, what_part
+
+_ROLES = {
+    "developer": "system", "function": "tool", "observation": "tool", "ipython": "tool", "tool_result": "tool",
+    "human": "user", "ai": "assistant", "model": "assistant", "gpt": "assistant", "bot": "assistant",
+    "chatbot": "assistant", "function_call": "assistant",
+    "SystemMessage": "system", "HumanMessage": "user", "AIMessage": "assistant", "AIMessageChunk": "assistant",
+    "ToolMessage": "tool", "FunctionMessage": "tool",
+}  # fmt: skip
 _KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
+_CONTENTS = ("content", "parts", "value", "text")
+_THINKING = ("reasoning_content", "reasoning", "thinking")
 
 
 def role_of(value: Mapping[str, Any]) -> Any:
-    """The role of a message, in the words of today."""
-    return _ROLES.get(str(value.get("role")), value.get("role"))
+    """The role of a message, in the words of today; None where it has none."""
+    named = opened(value)
+    role = next((named[key] for key in ("role", "from", "type") if named.get(key)), None)
+    return _ROLES.get(str(role), role)
 
 
-def message(value: Any) -> dict[str, Any]:
-    """A chat message in our form.
+def is_message(value: Any) -> bool:
+    """Whether a JSON value is a chat message."""
+    return isinstance(value, Mapping) and role_of(value) in _KNOWN_ROLES
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a JSON value is a list of chat messages."""
+    return isinstance(value, list) and bool(value) and all(map(is_message, value))
+
+
+def opened(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message out of what wraps it: LangChain's two serialisations, OpenInference's `message`, and the
+    items of OpenAI's Responses that are a part without a message."""
+    if value.get("lc") and isinstance(value.get("kwargs"), Mapping):
+        return {"role": (value.get("id") or [""])[-1], **value["kwargs"]}
+    if set(value) == {"message"} and isinstance(value["message"], Mapping):
+        return dict(value["message"])
+    if "role" in value or "from" in value:
+        return value
+    if isinstance(value.get("data"), Mapping) and isinstance(value.get("type"), str):
+        return {**value["data"], "role": value["type"]}
+    kind = what_part(value)
+    return value if kind is None else {"role": "tool" if kind == "result" else "assistant", "content": [value]}
+
+
+def chat(messages: Any) -> tuple[dict[str, Any], ...]:
+    """A list of messages in our form; results of tools become messages of their own.
 
     Raises:
-        ValueError: no message, a role nobody knows, or content that is not text.
+        ValueError: one that is none, with its place in the list.
+    """
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
+        raise ValueError("no messages went in")
+    made: list[dict[str, Any]] = []
+    for number, value in enumerate(messages):
+        try:
+            made += message(value)
+        except ValueError as error:
+            raise ValueError(f"messages[{number}]: {error}") from None
+    return tuple(made)
+
+
+def message(value: Any) -> Iterator[dict[str, Any]]:
+    """A chat message in our form, after the results of tools that stand in it.
+
+    Raises:
+        ValueError: no message, a role nobody knows, content that is not text, or none at all.
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"a message is an object with role and content, this is {kind_of(value)}")
-    role = role_of(value)
+    role, value = role_of(value), opened(value)
     if role not in _KNOWN_ROLES:
         raise ValueError(f"a message with the role {role!r}; known: {', '.join(sorted(_KNOWN_ROLES))}")
-    message: dict[str, Any] = {"role": role, "content": text_of(value.get("content"))}
-    for key in ("tool_calls", "tool_call_id", "name"):
-        if value.get(key):
-            message[key] = value[key]
-    return message
+    found = content_of(value, role)
+    yield from ({"role": "tool", **result} for result in found.results)
+    if found.results and not (found.texts or found.calls or found.thoughts):
+        return
+    made: dict[str, Any] = {"role": role, "content": ("" if role == "assistant" else "\n").join(found.texts)}
+    made |= {"tool_calls": found.calls} if found.calls else {}
+    made |= {"reasoning_content": "\n".join(found.thoughts)} if any(found.thoughts) else {}
+    kept = ("tool_call_id", "name", "weight")
+    yield made | {key: value[key] for key in kept if value.get(key) not in (None, "")}
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content: text, nothing, or a list of text parts.
+def content_of(value: Mapping[str, Any], role: str = "assistant") -> Content:
+    """The content of a message, wherever its form has it.
 
     Raises:
-        ValueError: a part that is not text, such as an image.
+        ValueError: there is none, or two that differ.
     """
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Sequence):
-        return "\n".join(_part(part) for part in content)
-    raise ValueError(f"content is text or a list of parts, this is {kind_of(content)}")
+    if value.get("from") == "function_call":
+        return Content(calls=[tool_call(decoded(value.get("value")))])
+    found = _written(value, role)
+    extra = value.get("additional_kwargs")
+    calls = value.get("tool_calls") or (extra.get("tool_calls") if isinstance(extra, Mapping) else None) or ()
+    for call in [*calls, *([value["function_call"]] if value.get("function_call") else [])]:
+        found.add_call(call)
+    if isinstance(value.get("refusal"), str):
+        found.texts.append(value["refusal"])
+    for thought in (value.get(key) for key in _THINKING):
+        if isinstance(thought, str) and thought and thought not in found.thoughts:
+            found.thoughts.append(thought)
+    if not (found.texts or found.thoughts or found.calls or found.results):
+        raise ValueError(f"a message without content; its keys are {', '.join(value)}")
+    return found
 
 
-def _part(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    kind = part.get("type") if isinstance(part, Mapping) else kind_of(part)
-    if kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
-        raise ValueError(f"a message has a part of type {kind!r}: only text is read")
-    return str(part["text"])
+def _written(value: Mapping[str, Any], role: str) -> Content:
+    """What stands under the keys for content; several are read when they say the same."""
+    readings: dict[str, Content] = {}
+    for content in (value[key] for key in _CONTENTS if value.get(key) is not None):
+        reading = Content()
+        reading.add(result_text(content) if role == "tool" and isinstance(content, Mapping) else content)
+        readings.setdefault("".join(reading.texts), reading)
+    said = {text: reading for text, reading in readings.items() if text or reading != Content(texts=[""])}
+    if len(said) > 1:
+        raise ValueError(f"a message with two contents that differ; its keys are {', '.join(value)}")
+    return next(iter(said.values()), next(iter(readings.values()), Content()))
 
 
 def documents(value: Any) -> list[dict[str, Any]]:
@@ -85,16 +155,11 @@ def seconds(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """A request or response, or the body in it (batch logs and proxies wrap it), JSON text decoded."""
-    if isinstance(value, str):
+    """JSON text as its value where that is an object or a list; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"request or response is text that is not JSON ({error.msg})") from None
-    return value["body"] if isinstance(value, Mapping) and isinstance(value.get("body"), Mapping) else value
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
-    names = {dict: "an object", list: "a list", str: "text", type(None): "null", bool: "true or false"}
-    return names.get(type(value), "a number")
+            inside = json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            return value
+        return inside if isinstance(inside, dict | list) else value
+    return value

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vertigym.traces.config import KINDS
+
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 _WORDS = re.compile(r"\w+")
 _IN_NUMBER = re.compile(r"(?<=\d)[.,](?=\d)")
-_PLACEHOLDER = re.compile(r"\[(EMAIL|IBAN|CARD|PHONE|NAME)_\d+\]")
+_PLACEHOLDER = re.compile(rf"\[({'|'.join(KINDS).upper()})_\d+\]")
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -11,6 +11,7 @@ A folder that was imported:
 
     train.jsonl, eval.jsonl, test.jsonl   Trace rows
     rejected.jsonl                        what could not be read: file, number, reason, the start of the line
+    card.md                               what can be told by what was held out, and what not
     report.json, traces.toml              what was done, with counts; the settings it was done with
     manifest.json                         the sha256 of each file: what was edited is not replaced
 """
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -72,25 +73,37 @@ class Feedback(Record):
     resolved: bool | None = Field(None, description="True: the matter was closed; False: it came back")
 
 
+class LoggedMessage(Message):
+    """A message as a log has it: with the assistant's thinking, and the weight it has in training."""
+
+    reasoning_content: NotRequired[str]
+    weight: NotRequired[float]
+
+
 class Trace(Record):
     """One call.
 
     `messages` is the chat that went in, `completion` the assistant's text that came out. `label` is the class
     or value known to be right, where the log has one; `outcome` what happened afterwards, in the product's own
-    word. `customer` and `cluster` (a template, a queue) say what belongs together, and never lies on two sides
-    of a split. `time` is in seconds since 1970 UTC; ISO 8601 text is read as well.
+    word. `customer`, `session` (one conversation, of several calls) and `cluster` (a template, a queue) say
+    what belongs together, and never lies on two sides of a split; a session never does, whatever is split by.
+    `time` is in seconds since 1970 UTC; ISO 8601 text is read as well. `latency_s` is in seconds, `cost` in
+    the log's own currency.
     """
 
     id: str = Field(min_length=1)
     time: Annotated[float | None, BeforeValidator(epoch)] = None
-    messages: tuple[Message, ...] = Field(min_length=1)
+    messages: tuple[LoggedMessage, ...] = Field(min_length=1)
     completion: str
     model: str = ""
     version: str = Field("", description="the model's version, for example its checkpoint")
     label: str | None = None
     outcome: str | None = None
     customer: str = ""
+    session: str = ""
     cluster: str = ""
+    latency_s: float | None = Field(None, ge=0)
+    cost: float | None = None
     feedback: Feedback | None = None
     documents: tuple[Document, ...] = ()
     meta: dict[str, Any] = Field(default_factory=dict)
@@ -111,6 +124,15 @@ class LateFeedback:
 
     id: str
     changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HalfCall:
+    """A request or a response of a batch; the other half has the same key, and stands on a line elsewhere."""
+
+    key: str
+    side: Literal["request", "response"]
+    body: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,16 @@ _COLUMNS = {
     "label": "VARCHAR",  # that label or completion where it is short, for the balance of classes
     "time": "DOUBLE",
     "customer": "VARCHAR",
+    "session": "VARCHAR",
     "cluster": "VARCHAR",
 }
-_DTYPES = {"UINTEGER": np.uint32, "UBIGINT": np.uint64, "DOUBLE": np.float64, "VARCHAR": object}
+_DTYPES = {
+    "INTEGER": np.int32,
+    "UINTEGER": np.uint32,
+    "UBIGINT": np.uint64,
+    "DOUBLE": np.float64,
+    "VARCHAR": object,
+}
 _LABEL = 60  # characters; a longer completion is no class
 
 
@@ -68,6 +75,9 @@ class Store:
         )
         self.db.execute("CREATE TABLE fate (row UINTEGER, step VARCHAR, kept UINTEGER, overlap DOUBLE)")
         self.db.execute("CREATE TABLE later (id VARCHAR, file UINTEGER, number UINTEGER, changes VARCHAR)")
+        self.db.execute(
+            "CREATE TABLE halves (key VARCHAR, side VARCHAR, file UINTEGER, number UINTEGER, body VARCHAR)"
+        )
         self.db.execute("CREATE VIEW alive AS SELECT * FROM calls ANTI JOIN fate USING (row)")
         self.rows = 0
 
@@ -168,6 +178,7 @@ class Store:
             label if len(label) <= _LABEL else None,
             np.nan if trace.time is None else trace.time,
             trace.customer,
+            trace.session,
             trace.cluster,
         )
 

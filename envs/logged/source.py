@@ -119,7 +119,7 @@ def task_of(trace: Trace, split: Split, answer: Any, **info: Any) -> Task:
         answer=answer,
         info={**trace.meta, **info},
         split=split,
-        cluster=trace.cluster or trace.customer,
+        cluster=trace.cluster or trace.customer or trace.session,
     )
 
 
