@@ -15,7 +15,7 @@ from typing import Any
 
 from vertigym.core.chat_wire import RefusedError, error_json
 from vertigym.core.files import dumps
-from vertigym.envs.program.calls import Call, Calls
+from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
 
 _MOST_BYTES = 16 << 20
 
@@ -28,7 +28,7 @@ class CallServer(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self._episodes: dict[str, Calls] = {}
+        self._episodes: dict[str, ProgramCalls] = {}
         threading.Thread(target=self.serve_forever, name="program-calls", daemon=True).start()
 
     @property
@@ -36,7 +36,7 @@ class CallServer(http.server.ThreadingHTTPServer):
         """What programs take for OpenAI."""
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
-    def open(self, calls: Calls) -> str:
+    def open(self, calls: ProgramCalls) -> str:
         """The key by which calls come to `calls`."""
         key = f"sk-{secrets.token_hex(16)}"
         self._episodes[key] = calls
@@ -47,7 +47,7 @@ class CallServer(http.server.ThreadingHTTPServer):
         if calls := self._episodes.pop(key, None):
             calls.close()
 
-    def calls_of(self, authorization: str) -> Calls:
+    def calls_of(self, authorization: str) -> ProgramCalls:
         """
         Raises:
             RefusedError: no episode has this key.
@@ -71,7 +71,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A call."""
-        calls: Calls | None = None
+        calls: ProgramCalls | None = None
         try:
             body = self._body()
             calls = self.server.calls_of(self.headers.get("Authorization", ""))
@@ -97,7 +97,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except RefusedError as error:
             self._refuse(error)
 
-    def _answer(self, calls: Calls, call: Call) -> None:
+    def _answer(self, calls: ProgramCalls, call: ProgramCall) -> None:
         delivered = False
         try:
             answer = calls.wait(call)

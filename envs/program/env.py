@@ -27,8 +27,8 @@ from vertigym.core.files import dumps
 from vertigym.core.types import Completion, Message, Score, Task
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.folders import EnvFolder
-from vertigym.envs.program.calls import Call, Calls
-from vertigym.envs.program.running import RunningProgram
+from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
+from vertigym.envs.program.program_process import RunningProgram
 from vertigym.envs.rows import RowFilesConfig, row_rubric, row_tasks
 from vertigym.envs.tasks import Tasks
 from vertigym.rewards.rubric import Rubric
@@ -62,7 +62,7 @@ class ProgramEnv(Env):
         self.rubric, self.config, self.folder = rubric, config, folder
         self.max_turns, self.parallel_steps = config.max_turns, config.parallel
         self._program: RunningProgram | None = None
-        self._call: Call | None = None
+        self._call: ProgramCall | None = None
         self._replies: dict[bytes, str] = {}
 
     def begin(self, task: Task) -> Sequence[Message]:
@@ -77,7 +77,7 @@ class ProgramEnv(Env):
         self._program = RunningProgram(
             [part.replace("{folder}", root) for part in config.command],
             dumps(self._told(task)),
-            Calls(config.ignored),
+            ProgramCalls(config.ignored),
             variables=config.environment,
             template=Path(self.folder.file(config.workspace)) if config.workspace else None,
             timeout_s=config.timeout_s,
@@ -132,7 +132,7 @@ class ProgramEnv(Env):
         shown = {key: task.info[key] for key in self.config.shown if key in task.info}
         return {"id": task.id, "prompt": task.prompt, **shown}
 
-    def _hear(self, call: Call) -> list[Message]:
+    def _hear(self, call: ProgramCall) -> list[Message]:
         """Take a call: its messages, with what was sampled in place of replies that come back as they were."""
         self._call, self.tools = call, call.request.shown_tools
         self.max_tokens = call.request.limit
@@ -183,7 +183,7 @@ def load(folder: EnvFolder, **changes: Any) -> ProgramEnv:
     return ProgramEnv(row_tasks(config, folder), row_rubric(config, folder), config, folder)
 
 
-def _answer(name: str, call: Call, completion: Completion) -> bytes:
+def _answer(name: str, call: ProgramCall, completion: Completion) -> bytes:
     """The body of a response: the same bytes for the same episode."""
     parts = (name, call.request, completion, f"v{completion.policy_version}", 0)
     if call.request.stream:

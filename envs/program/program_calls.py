@@ -25,7 +25,7 @@ _ACKNOWLEDGED_S = 10.0
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class ProgramCall:
     """A request that waits for its answer. `waiting`: how many connections do."""
 
     body: bytes
@@ -37,19 +37,19 @@ class Call:
 
 
 @dataclass(eq=False)
-class Calls:
+class ProgramCalls:
     """The calls of one episode. `ignored`: parameters that are taken out of every request."""
 
     ignored: Collection[str] = ()
     faults: list[str] = field(default_factory=list)
-    answered: list[Call] = field(default_factory=list)
-    _last: Call | None = None
-    _events: "Queue[Call | None]" = field(default_factory=Queue)
+    answered: list[ProgramCall] = field(default_factory=list)
+    _last: ProgramCall | None = None
+    _events: "Queue[ProgramCall | None]" = field(default_factory=Queue)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     # The server's side.
 
-    def put(self, body: bytes, *, retried: bool) -> Call:
+    def put(self, body: bytes, *, retried: bool) -> ProgramCall:
         """The call that a request is.
 
         Raises:
@@ -62,12 +62,12 @@ class Calls:
                 return last
             if last and not (last.answer or last.ended):
                 raise RefusedError(400, "another call waits for its answer: make one call at a time")
-            call = Call(body, read_request(body, self.ignored), waiting=1)
+            call = ProgramCall(body, read_request(body, self.ignored), waiting=1)
             self._last = call
         self._events.put(call)
         return call
 
-    def wait(self, call: Call) -> bytes:
+    def wait(self, call: ProgramCall) -> bytes:
         """The answer to a call.
 
         Raises:
@@ -79,7 +79,7 @@ class Calls:
                 raise RefusedError(503, "the episode is over")
             return call.answer
 
-    def sent(self, call: Call, delivered: bool) -> None:
+    def sent(self, call: ProgramCall, delivered: bool) -> None:
         """Say whether a connection took the answer."""
         with self._changed:
             call.waiting -= 1
@@ -88,7 +88,7 @@ class Calls:
 
     # The episode's side.
 
-    def next(self, within_s: float) -> Call | None:
+    def next(self, within_s: float) -> ProgramCall | None:
         """The program's next call; None: it has ended.
 
         Raises:
@@ -99,7 +99,7 @@ class Calls:
         except Empty:
             raise TimeoutError from None
 
-    def reply(self, call: Call, answer: bytes) -> None:
+    def reply(self, call: ProgramCall, answer: bytes) -> None:
         """Answer a call; returns when its connections have the answer, or have failed to take it."""
         with self._changed:
             call.answer = answer

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vertigym.core.errors import InfrastructureError
 from vertigym.envs.program.call_server import calls_server
-from vertigym.envs.program.calls import Call, Calls
+from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
 
 _READ = 1 << 20  # bytes of its output, and of its answer
 
@@ -39,7 +39,7 @@ class RunningProgram:
         self,
         command: Sequence[str],
         task: str,
-        calls: Calls,
+        calls: ProgramCalls,
         *,
         variables: Mapping[str, str],
         template: Path | None,
@@ -86,7 +86,7 @@ class RunningProgram:
                 start_new_session=True,
             )
 
-    def next_call(self) -> Call | None:
+    def next_call(self) -> ProgramCall | None:
         """Its next call; None: it has ended.
 
         Raises:
@@ -127,7 +127,7 @@ def _text(path: Path) -> str:
         return file.read(_READ).decode("utf-8", "replace")
 
 
-def _watch(process: "subprocess.Popen[bytes]", calls: Calls) -> None:
+def _watch(process: "subprocess.Popen[bytes]", calls: ProgramCalls) -> None:
     process.wait()
     calls.ended()
 

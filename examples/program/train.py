@@ -1,0 +1,82 @@
+"""Train the model inside an agent that owns its loop, by what the agent prints.
+
+    python examples/program/train.py
+
+The agent (agent.py) is run once an episode. A warm start teaches the form of its answers, with desks and clerks
+drawn at random; what is right comes from the reward alone. One CPU core, nothing is downloaded.
+"""
+
+import random
+import shutil
+import sys
+from itertools import product
+from pathlib import Path
+
+from agent import CLERKS, clerk_question, desk_question
+
+from vertigym.core.config import load
+from vertigym.core.files import write_jsonl
+from vertigym.evals.compare import compare
+from vertigym.evals.runner import run_suite
+from vertigym.evals.suite import load_suite
+from vertigym.policies.load import load_policy
+from vertigym.reports.progress import watched
+from vertigym.trainer.config import RunConfig
+from vertigym.trainer.loop import RunOutcome, train
+
+HERE = Path(__file__).parent
+OUT = Path("runs/program")
+ITEMS = {
+    "drill": "tools",
+    "saw": "tools",
+    "hammer": "tools",
+    "bulb": "lamps",
+    "lantern": "lamps",
+    "torch": "lamps",
+}
+MAILS = {
+    "warranty": ("my {} stopped working", "the {} broke after a week", "this {} does not start"),
+    "returns": ("I do not want the {}", "take the {} back please", "the {} is the wrong one"),
+    "sales": ("how much is a {}", "do you have a {}", "I would like to buy a {}"),
+}
+
+
+def main() -> int:
+    """0 when the trained model is better on mails that it has not seen, 1 when it is not."""
+    shutil.rmtree(OUT, ignore_errors=True)
+    shutil.copytree(HERE, OUT / "env", ignore=shutil.ignore_patterns("__pycache__"))
+    rows = [
+        {"question": mail.format(item), "answer": f"{desk} {CLERKS[desk][ITEMS[item]]}", "cluster": mail}
+        for desk, mails in MAILS.items()
+        for mail, item in product(mails, ITEMS)
+    ]
+    random.Random(0).shuffle(rows)
+    write_jsonl(OUT / "env" / "train.jsonl", rows[:36])
+    write_jsonl(OUT / "env" / "eval.jsonl", rows[36:])
+    write_jsonl(OUT / "rows.jsonl", (guess(row["question"]) for row in rows[:36] * 40))
+    warm, tuned = run("sft.toml"), run("grpo.toml")
+    suite = load_suite(HERE / "suite.toml")
+    reports = [run_suite(suite, load_policy(one.last), model=str(one.last)) for one in (warm, tuned)]
+    found = compare(reports)[0]
+    print(f"on {len(reports[0].rows)} unseen mails: {found.verdict}")
+    return 0 if found.better else 1
+
+
+def guess(mail: str, draw: random.Random = random.Random(0)) -> dict[str, object]:  # noqa: B008 (one stream)
+    """The agent's chat with any desk and any of its clerks."""
+    desk = draw.choice(list(CLERKS))
+    clerk = draw.choice(list(CLERKS[desk].values()))
+    said = [desk_question(mail), desk, clerk_question(desk), clerk]
+    roles = ("user", "assistant") * 2
+    return {"messages": [{"role": r, "content": c} for r, c in zip(roles, said, strict=True)]}
+
+
+def run(config: str) -> RunOutcome:
+    """Train as `vertigym train` does."""
+    settings = load(RunConfig, HERE / config, [f"output={OUT}"])
+    with watched(settings.steps) as progress:
+        return train(settings, progress=progress)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
