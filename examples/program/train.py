@@ -12,7 +12,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
-from agent import CLERKS, clerk_question, desk_question
+from agent import CLERKS, clerk_question, desk_question  # type: ignore[import-not-found]
 
 from vertigym.core.config import load
 from vertigym.core.files import write_jsonl
