@@ -48,6 +48,14 @@ def test_a_program_is_played_and_its_output_is_judged(tmp_path: Path) -> None:
     assert (wrong.score.value, wrong.score.evidence["output"]) == (0.0, "no\n")
 
 
+@pytest.mark.parametrize("text", ["", "a\ud800", "\x00\u2028 é", CALL, "<|im_end|>"], ids=ascii)
+def test_any_reply_can_be_sent_back(text: str, tmp_path: Path) -> None:
+    policy = Recording(text, "0")
+    (played,) = play(program(tmp_path / "e", TWICE), policy)
+    assert played.score.value == 1.0, played.score
+    assert policy.prompts[1].messages[1]["content"] == text
+
+
 def test_the_program_is_told_no_answer_and_only_what_is_shown(tmp_path: Path) -> None:
     script = BY_HAND + "said([question]); print(json.dumps(task))"
     for shown, keys in ((["note"], '"note": "n0"'), ([], "say 0")):
@@ -183,7 +191,11 @@ def test_nothing_is_left_of_a_program(tmp_path: Path, monkeypatch: pytest.Monkey
     del made
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 8
-    assert not [pid for pid in pids if _lives(int(pid))]
+    for _ in range(1000):  # a killed child is gone a moment later
+        if not (left := [pid for pid in pids if _lives(int(pid))]):
+            break
+        time.sleep(0.01)
+    assert not left
     assert list((tmp_path / "t").iterdir()) == []
 
 
@@ -230,18 +242,25 @@ def runs(played: Trajectory) -> list[list[int]]:
     return found
 
 
+def logprobs(played: Trajectory) -> list[float]:
+    pairs = [p for one in played.segments for p in zip(one.logprobs, one.loss_mask, strict=True)]
+    return [logprob for logprob, trained in pairs if trained]
+
+
 class Watched:
-    """An engine, and the tokens that it gave."""
+    """An engine, and the tokens and log-probs that it gave."""
 
     def __init__(self, engine: TransformersEngine) -> None:
         self.engine, self.renderer = engine, engine.renderer
         self.wrote: list[list[int]] = []
         self.read: list[list[int]] = []
+        self.gave: list[list[float]] = []
 
     def generate(self, prompts: Any, sampling: Sampling) -> Any:
         done = self.engine.generate(prompts, sampling)
         self.wrote += [list(one.token_ids) for one in done]
         self.read += [list(one.prompt_ids) for one in done]
+        self.gave += [list(one.logprobs) for one in done]
         return done
 
 
@@ -281,10 +300,12 @@ def test_trained_tokens_are_the_engines_own(
     for played in play(program(tmp_path / "e", script), watched, 2, batch=1):
         calls = played.turns
         wrote, read = watched.wrote[:calls], watched.read[:calls]
-        del watched.wrote[:calls], watched.read[:calls]
+        given = [logprob for one in watched.gave[:calls] for logprob in one]
+        del watched.wrote[:calls], watched.read[:calls], watched.gave[:calls]
         assert played.score.value is not None, played.score
         assert len(played.segments) == segments
         assert runs(played) == wrote
+        assert logprobs(played) == given
         assert sum(map(len, wrote)) == played.completion_tokens
         whole = [list(segment.token_ids) for segment in played.segments]
         assert all(any(row[: len(ids)] == ids for row in whole) for ids in read)

@@ -15,6 +15,7 @@ A program that fails, ends without a call, is late, or loses a call is not score
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -94,7 +95,8 @@ class ProgramEnv(Env):
         program, call = self._program, self._call
         assert program
         assert call
-        completion = self.completion or Completion(action)
+        text = action.encode("utf-8", "replace").decode()  # half a character is not read back as JSON
+        completion = replace(self.completion or Completion(text), text=text)
         name = f"chatcmpl-{program.count}"
         message = reply_message(name, call.request, completion)
         self._replies[list(_digests([*call.request.messages, message]))[-1]] = action
@@ -187,8 +189,8 @@ def _answer(name: str, call: ProgramCall, completion: Completion) -> bytes:
     """The body of a response: the same bytes for the same episode."""
     parts = (name, call.request, completion, f"v{completion.policy_version}", 0)
     if call.request.stream:
-        return "".join(event_stream(chunks(*parts))).encode("utf-8", "surrogatepass")
-    return dumps(reply(*parts)).encode("utf-8", "surrogatepass")
+        return "".join(event_stream(chunks(*parts))).encode()
+    return dumps(reply(*parts)).encode()
 
 
 def _digests(messages: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
