@@ -286,8 +286,7 @@ TOOLS = (
     BY_HAND
     + f"""
 tool = {TOOL!r}
-said([question])
-said([question, {{"role": "assistant", "content": "x"}}, question], tools=[tool])
+said([question, said([question]), question], tools=[tool])
 """
 )
 

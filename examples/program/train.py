@@ -2,8 +2,8 @@
 
     python examples/program/train.py
 
-The agent (agent.py) is run once an episode. A warm start teaches the form of its answers, with desks and clerks
-drawn at random; what is right comes from the reward alone. One CPU core, nothing is downloaded.
+The agent (agent.py) is run once an episode. A warm start imitates an old log, half of which is wrong; RL
+goes on from what the agent prints. One CPU core, nothing is downloaded.
 """
 
 import random
@@ -50,10 +50,11 @@ def main() -> int:
         for desk, mails in MAILS.items()
         for mail, item in product(mails, ITEMS)
     ]
-    random.Random(0).shuffle(rows)
+    draw = random.Random(0)
+    draw.shuffle(rows)
     write_jsonl(OUT / "env" / "train.jsonl", rows[:36])
     write_jsonl(OUT / "env" / "eval.jsonl", rows[36:])
-    write_jsonl(OUT / "rows.jsonl", (guess(row["question"]) for row in rows[:36] * 40))
+    write_jsonl(OUT / "rows.jsonl", (remember(row, draw) for row in rows[:36] * 40))
     warm, tuned = run("sft.toml"), run("grpo.toml")
     suite = load_suite(HERE / "suite.toml")
     reports = [run_suite(suite, load_policy(one.last), model=str(one.last)) for one in (warm, tuned)]
@@ -62,11 +63,13 @@ def main() -> int:
     return 0 if found.better else 1
 
 
-def guess(mail: str, draw: random.Random = random.Random(0)) -> dict[str, object]:  # noqa: B008 (one stream)
-    """The agent's chat with any desk and any of its clerks."""
-    desk = draw.choice(list(CLERKS))
-    clerk = draw.choice(list(CLERKS[desk].values()))
-    said = [desk_question(mail), desk, clerk_question(desk), clerk]
+def remember(row: dict[str, str], draw: random.Random) -> dict[str, object]:
+    """The agent's chat on a mail as an old log has it: half of it right, half with any desk and any clerk."""
+    desk, clerk = row["answer"].split()
+    if draw.random() < 0.5:
+        desk = draw.choice(list(CLERKS))
+        clerk = draw.choice(list(CLERKS[desk].values()))
+    said = [desk_question(row["question"]), desk, clerk_question(desk), clerk]
     roles = ("user", "assistant") * 2
     return {"messages": [{"role": r, "content": c} for r, c in zip(roles, said, strict=True)]}
 
