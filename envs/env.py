@@ -61,9 +61,9 @@ class Turn:
     `reward` is for turns before the last; it does not enter the score."""
 
     messages: Sequence[Message] = ()
-    chat: Sequence[Message] | None = None
     score: Score | None = None
     reward: float = 0.0
+    chat: Sequence[Message] | None = None
 
 
 class Env(gymnasium.Env[str, str]):

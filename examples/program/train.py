@@ -26,14 +26,9 @@ from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent
 OUT = Path("runs/program")
-ITEMS = {
-    "drill": "tools",
-    "saw": "tools",
-    "hammer": "tools",
-    "bulb": "lamps",
-    "lantern": "lamps",
-    "torch": "lamps",
-}
+TOOLS = ("drill", "saw", "hammer", "plane", "chisel")
+LAMPS = ("bulb", "lantern", "torch", "spotlight", "chandelier")
+ITEMS = dict.fromkeys(TOOLS, "tools") | dict.fromkeys(LAMPS, "lamps")
 MAILS = {
     "warranty": ("my {} stopped working", "the {} broke after a week", "this {} does not start"),
     "returns": ("I do not want the {}", "take the {} back please", "the {} is the wrong one"),
@@ -46,15 +41,15 @@ def main() -> int:
     shutil.rmtree(OUT, ignore_errors=True)
     shutil.copytree(HERE, OUT / "env", ignore=shutil.ignore_patterns("__pycache__"))
     rows = [
-        {"question": mail.format(item), "answer": f"{desk} {CLERKS[desk][ITEMS[item]]}", "cluster": mail}
+        {"question": mail.format(item), "answer": f"{desk} {CLERKS[desk][ITEMS[item]]}"}
         for desk, mails in MAILS.items()
         for mail, item in product(mails, ITEMS)
     ]
     draw = random.Random(0)
     draw.shuffle(rows)
-    write_jsonl(OUT / "env" / "train.jsonl", rows[:36])
-    write_jsonl(OUT / "env" / "eval.jsonl", rows[36:])
-    write_jsonl(OUT / "rows.jsonl", (remember(row, draw) for row in rows[:36] * 40))
+    write_jsonl(OUT / "env" / "train.jsonl", rows[:45])
+    write_jsonl(OUT / "env" / "eval.jsonl", rows[45:])
+    write_jsonl(OUT / "rows.jsonl", (remember(row, draw) for row in rows[:45] * 40))
     warm, tuned = run("sft.toml"), run("grpo.toml")
     suite = load_suite(HERE / "suite.toml")
     reports = [run_suite(suite, load_policy(one.last), model=str(one.last)) for one in (warm, tuned)]
