@@ -8,7 +8,6 @@ goes on from what the agent prints. One CPU core, nothing is downloaded.
 
 import random
 import shutil
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -36,8 +35,8 @@ MAILS = {
 }
 
 
-def main() -> int:
-    """0 when the trained model is better on mails that it has not seen, 1 when it is not."""
+def main() -> None:
+    """A warm start and a short RL, and how both do on mails that neither has seen."""
     shutil.rmtree(OUT, ignore_errors=True)
     shutil.copytree(HERE, OUT / "env", ignore=shutil.ignore_patterns("__pycache__"))
     rows = [
@@ -55,7 +54,6 @@ def main() -> int:
     reports = [run_suite(suite, load_policy(one.last), model=str(one.last)) for one in (warm, tuned)]
     found = compare(reports)[0]
     print(f"on {len(reports[0].rows)} unseen mails: {found.verdict}")
-    return 0 if found.better else 1
 
 
 def remember(row: dict[str, str], draw: random.Random) -> dict[str, object]:
@@ -77,4 +75,4 @@ def run(config: str) -> RunOutcome:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
