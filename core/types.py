@@ -75,7 +75,8 @@ class Prompt:
     Engines that own a tokenizer read `token_ids` when given (token in, token out) and render `messages`
     otherwise. `seed` fixes the random numbers of this one sample, whatever batch it is decoded in. `task` is
     for scripted policies, which may look at the answer; engines ignore it. `cancelled` says that nobody waits
-    for the completion any more: an engine that asks between tokens may stop there.
+    for the completion any more: an engine that asks between tokens may stop there. `max_tokens` is for a prompt
+    that wants fewer than the others.
     """
 
     messages: Sequence[Message]
@@ -84,6 +85,11 @@ class Prompt:
     tools: Sequence[Mapping[str, Any]] = ()
     task: Task | None = None
     cancelled: Callable[[], bool] | None = None
+    max_tokens: int | None = None
+
+    def most_tokens(self, sampling: Sampling) -> int:
+        """How long its completion may be."""
+        return min(sampling.max_tokens, self.max_tokens or sampling.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vertigym.core.types import SPLITS, Message, Score, Split, Task
+from vertigym.core.types import SPLITS, Completion, Message, Score, Split, Task
 from vertigym.envs.tasks import Tasks
 from vertigym.rewards.rubric import Rubric
 
@@ -57,11 +57,13 @@ class AnyText(gymnasium.Space[str]):
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What an environment answers to one action: new messages, or the final score, which ends the episode.
+    `chat` is for one that rewrites what was said: the whole chat from here on, in place of the one so far.
     `reward` is for turns before the last; it does not enter the score."""
 
     messages: Sequence[Message] = ()
     score: Score | None = None
     reward: float = 0.0
+    chat: Sequence[Message] | None = None
 
 
 class Env(gymnasium.Env[str, str]):
@@ -74,6 +76,9 @@ class Env(gymnasium.Env[str, str]):
         1  # how many instances may step side by side (their steps wait on a sandbox, a network)
     )
     tools: Sequence[Mapping[str, Any]] = ()
+    max_tokens: int | None = None  # of the next action, where the environment wants fewer than the run
+    completion: Completion | None = None  # what the next action was read from, where an engine wrote it
+    repeatable: bool = True  # the same actions lead to the same place
     answer_form: str = "{}"  # how an answer is written down; `{}` stands for it
     notes: Sequence[str] = ()  # what was left out of the tasks, and why
 
@@ -156,8 +161,6 @@ class Env(gymnasium.Env[str, str]):
         self._turn, self._over = 0, False
         self._messages, self._shown = [], []
         self._say(self.begin(self._task))
-        if self._written is not self.tools:
-            self._written, self._tools = self.tools, json.dumps(self.tools)
         return self._messages[-1]["content"], self._info(None)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -169,13 +172,16 @@ class Env(gymnasium.Env[str, str]):
         self._turn += 1
         self._say([{"role": "assistant", "content": action}])
         turn = self.respond(action)
-        self._say(turn.messages)
+        if turn.chat is not None:
+            self._messages, self._shown = [], []
+        said = [*(turn.chat or ()), *turn.messages]
+        self._say(said)
         terminated = turn.score is not None
         truncated = not terminated and self._turn >= self.max_turns
         score = self.close_episode() if truncated else turn.score
         self._over = terminated or truncated
         reward = turn.reward if score is None else float("nan") if score.value is None else score.value
-        observation = turn.messages[-1]["content"] if turn.messages else ""
+        observation = said[-1]["content"] if said else ""
         return observation, reward, terminated, truncated, self._info(score)
 
     def _say(self, messages: Sequence[Message]) -> None:
@@ -183,8 +189,15 @@ class Env(gymnasium.Env[str, str]):
         self._shown += [message.copy() for message in messages]
 
     def _info(self, score: Score | None) -> dict[str, Any]:
-        tools = json.loads(self._tools)
-        return {"task": self.task, "messages": list(self._shown), "tools": tools, "score": score}
+        if self._written is not self.tools:
+            self._written, self._tools = self.tools, json.dumps(self.tools)
+        return {
+            "task": self.task,
+            "messages": list(self._shown),
+            "tools": json.loads(self._tools),
+            "max_tokens": self.max_tokens,
+            "score": score,
+        }
 
     def _choose(self, options: Mapping[str, Any]) -> Task:
         task = options.get("task")

@@ -53,6 +53,7 @@ BUILT_IN_KINDS: dict[str, str] = {
     "decision": "vertigym.envs.decision.env:load",
     "extract": "vertigym.envs.logged.kinds:load_extract",
     "outcome": "vertigym.envs.logged.kinds:load_outcome",
+    "program": "vertigym.envs.program.env:load",
     "rewrite": "vertigym.envs.logged.kinds:load_rewrite",
     "rows": "vertigym.envs.rows:load",
 }

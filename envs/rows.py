@@ -43,18 +43,23 @@ from vertigym.rewards.rubric import Part, Rubric
 _KNOWN = ("id", "example_id", "prompt", "question", "answer", "info", "cluster", "split")
 
 
-class RowsConfig(Config):
-    """`env.toml` of a rows environment."""
+class RowFilesConfig(Config):
+    """What every kind of environment says of tasks in JSONL files and a reward by name."""
 
     id: str
-    kind: Literal["rows"]
     description: str = ""
-    system: str = Field("", description="the system message")
     instruction: str = Field("", description="added below every question")
     reference: str = Field("whole", description="where the reference stands in the answer column")
     eval_share: float = Field(0.0, ge=0, lt=1, description="share of train held out as eval")
-    files: dict[Split, str]
+    files: dict[Split, str] = Field(min_length=1)
     reward: dict[str, Any]
+
+
+class RowsConfig(RowFilesConfig):
+    """`env.toml` of a rows environment."""
+
+    kind: Literal["rows"]
+    system: str = Field("", description="the system message")
 
 
 def load(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
@@ -64,13 +69,18 @@ def load(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
         ConfigError: env.toml is wrong. DataError: a file is missing or a row is not a task.
     """
     config = folder.config(RowsConfig, **changes)
-    reward = dict(config.reward)
-    name = reward.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError(f'{folder.config_file}: [reward] needs a name, for example name = "exact"')
-    if not config.files:
-        raise ConfigError(f"{folder.config_file}: [files] needs at least one of train, eval, test")
-    tasks = TaskSet(
+    where = str(config.reward.get("where", "whole"))
+    rubric = row_rubric(config, folder)
+    return SingleTurnEnv(row_tasks(config, folder), rubric, system=config.system, answer_form=form(where))
+
+
+def row_tasks(config: RowFilesConfig, folder: EnvFolder) -> TaskSet:
+    """The tasks in an environment's files.
+
+    Raises:
+        DataError: a file is missing or a row is not a task. ConfigError: a file leads out of the folder.
+    """
+    return TaskSet(
         task
         for split, file in config.files.items()
         for task in read_rows(
@@ -81,11 +91,21 @@ def load(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
             eval_share=config.eval_share if split == "train" else 0.0,
         )
     )
+
+
+def row_rubric(config: RowFilesConfig, folder: EnvFolder) -> Rubric:
+    """The reward that an environment names.
+
+    Raises:
+        ConfigError: it has no name, wrong arguments, or is code in a folder that is not trusted.
+    """
+    reward = dict(config.reward)
+    name = reward.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f'{folder.config_file}: [reward] needs a name, for example name = "exact"')
     if ":" in name:
         folder.needs_trust(f"the reward {name!r} is code")
-    rubric = Rubric(Part(named(name, reward), name=name.rpartition(":")[2]))
-    where = str(reward.get("where", "whole"))
-    return SingleTurnEnv(tasks, rubric, system=config.system, answer_form=form(where))
+    return Rubric(Part(named(name, reward), name=name.rpartition(":")[2]))
 
 
 def read_rows(

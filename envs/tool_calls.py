@@ -9,9 +9,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from vertigym.core.files import dumps
 from vertigym.rewards.replies import json_in, strict_json
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_KEYS = ("name", "arguments", "id", "type")
 _LONGEST = 4 << 20  # characters of a call: it may bring a whole file
 
 
@@ -30,21 +32,25 @@ def tool(name: str, description: str, properties: Mapping[str, Any]) -> dict[str
 
 
 def tool_call(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and arguments of the first tool call in `text`.
+    """The name and arguments of the tool call in `text`.
 
     Raises:
-        ValueError: there is none, or it is not JSON of the right shape.
+        ValueError: there is none or more than one, or it is not JSON of the right shape (says which).
     """
+    if (count := text.count(OPEN, _end_of_first(text)) + 1) > 1:
+        raise ValueError(f"{count} tool calls in one turn, none of which was run: write one a turn")
     try:
         call = _read(text)
-    except ValueError:
-        raise ValueError(f'no tool call found: write {OPEN}{{"name": …, "arguments": {{…}}}}{CLOSE}') from None
-    match call:
-        case {"name": str(name), "arguments": dict(arguments)}:
-            return name, arguments
-        case {"name": str(name)}:
-            return name, {}
-    raise ValueError('a tool call needs "name" (text) and "arguments" (an object)')
+    except ValueError as error:
+        fault = f"the tool call is not JSON ({error})" if OPEN in text else "no tool call found"
+        raise ValueError(f'{fault}: write {OPEN}{{"name": …, "arguments": {{…}}}}{CLOSE}') from None
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        raise ValueError('a tool call needs "name" (text) and "arguments" (an object)')
+    if unknown := next((key for key in call if key not in _KEYS), None):
+        raise ValueError(f'a tool call has "name" and "arguments", not {dumps(unknown[:40])}')
+    if not isinstance(arguments := call.get("arguments", {}), dict):
+        raise ValueError(f'"arguments" must be an object, not {dumps(arguments)[:40]}')
+    return call["name"], arguments
 
 
 def is_call(text: str) -> bool:
@@ -55,6 +61,12 @@ def is_call(text: str) -> bool:
 def write_call(name: str, /, **arguments: Any) -> str:
     """A tool call as a policy would write it."""
     return f"{OPEN}{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}{CLOSE}"
+
+
+def _end_of_first(text: str) -> int:
+    """Where the first pair of tags ends; the end of the text where there is none."""
+    end = text.find(CLOSE, text.find(OPEN)) if OPEN in text else -1
+    return len(text) if end < 0 else end
 
 
 def _read(text: str) -> Any:

@@ -85,7 +85,7 @@ class EndpointPolicy:
             "messages": [dict(message) for message in prompt.messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
+            "max_tokens": prompt.most_tokens(sampling),
             "seed": prompt.seed % 2**31,
         }
         return request | {"tools": [dict(tool) for tool in prompt.tools]} if prompt.tools else request

@@ -133,7 +133,7 @@ class TokenEngine(ABC):
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> GenerationRequest:
         ids = list(prompt.token_ids or self.renderer.prompt(prompt.messages, prompt.tools))
-        room = min(sampling.max_tokens, self.context - len(ids))
+        room = min(prompt.most_tokens(sampling), self.context - len(ids))
         return GenerationRequest(
             ids,
             room,

@@ -10,7 +10,7 @@ never becomes a score of 0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +36,8 @@ class PlayableEnv(Protocol):
     """What a rollout needs of an environment; `vertigym.envs.Env` is one."""
 
     parallel_steps: int
+    repeatable: bool
+    completion: Completion | None
 
     def fresh(self) -> "PlayableEnv":
         """Another instance over the same tasks."""
@@ -89,6 +91,7 @@ class _State:
     task: Task
     messages: list[Message]
     tools: Sequence[Any]
+    max_tokens: int | None
     actions: list[str] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
@@ -125,10 +128,11 @@ def rollout(
     done: dict[int, Trajectory] = {}
     waiting = iter(enumerate(episodes))
     active: list[_State] = []
-    with _step_mapper(env.parallel_steps) as step_all:
+    with _mapper(env.parallel_steps) as each:
         while True:
-            for i, episode in _take(waiting, batch - len(active)):
-                opened = _open(env, i, episode, renderer)
+            taken = list(_take(waiting, batch - len(active)))
+            found = each(partial(_open, env, renderer), [i for i, _ in taken], [one for _, one in taken])
+            for i, opened in zip([i for i, _ in taken], found, strict=True):
                 if isinstance(opened, _State):
                     active.append(opened)
                     continue
@@ -140,7 +144,7 @@ def rollout(
             if not active:
                 continue
             completions = _generate(policy, active, sampling, renderer, retries)
-            step_all(partial(_step, sampling=sampling, renderer=renderer, retries=retries), active, completions)
+            each(partial(_step, sampling=sampling, renderer=renderer, retries=retries), active, completions)
             for state in (p for p in active if p.score is not None):
                 done[state.index] = _trajectory(state)
                 if on_done:
@@ -160,19 +164,18 @@ def _take(items: Iterator[T], count: int) -> Iterator[T]:
 
 
 @contextmanager
-def _step_mapper(
+def _mapper(
     workers: int,
-) -> Iterator[Callable[[Callable[[Any, Any], None], Sequence[Any], Sequence[Any]], None]]:
-    """Map over episodes: in this thread, or on a pool where the environment's steps wait for something."""
+) -> Iterator[Callable[[Callable[[Any, Any], T], Sequence[Any], Sequence[Any]], list[T]]]:
+    """Map over episodes: in this thread, or on a pool where the environment waits for something."""
     if workers <= 1:
-        yield lambda f, states, completions: list(map(f, states, completions)).clear()
+        yield lambda f, ones, others: list(map(f, ones, others))
         return
-    pool: Executor
     with ThreadPoolExecutor(workers, thread_name_prefix="env-step") as pool:
-        yield lambda f, states, completions: list(pool.map(f, states, completions)).clear()
+        yield lambda f, ones, others: list(pool.map(f, ones, others))
 
 
-def _open(env: PlayableEnv, index: int, episode: Episode, renderer: Renderer | None) -> _State | Trajectory:
+def _open(env: PlayableEnv, renderer: Renderer | None, index: int, episode: Episode) -> _State | Trajectory:
     """The opened episode; a finished, unscored one where the environment fails to open it.
 
     Raises:
@@ -187,7 +190,7 @@ def _open(env: PlayableEnv, index: int, episode: Episode, renderer: Renderer | N
         score = Score.unscored(f"environment: {type(error).__name__}: {error}")
         name = episode.task if isinstance(episode.task, str) else episode.task.id
         return Trajectory(name, (), score, stop_reason=StopReason.ERROR, turns=0, seed=episode.seed)
-    state = _State(index, episode, own, info["task"], info["messages"], info["tools"])
+    state = _State(index, episode, own, info["task"], info["messages"], info["tools"], info.get("max_tokens"))
     if renderer:
         _append_context(state, renderer.prompt(state.messages, state.tools))
     return state
@@ -195,7 +198,7 @@ def _open(env: PlayableEnv, index: int, episode: Episode, renderer: Renderer | N
 
 def prompt_length(env: PlayableEnv, task: Task, renderer: Renderer) -> int:
     """How many tokens the first prompt of an episode has; 0 where the environment fails to open it."""
-    opened = _open(env, 0, Episode(task), renderer)
+    opened = _open(env, renderer, 0, Episode(task))
     return len(opened.ids) if isinstance(opened, _State) else 0
 
 
@@ -216,6 +219,7 @@ def _generate(
             seed=derive(state.episode.seed, "turn", len(state.actions)),
             tools=state.tools,
             task=state.task,
+            max_tokens=state.max_tokens,
         )
         for state in states
     ]
@@ -241,20 +245,21 @@ def _step(
     if completion.stop_reason is StopReason.ERROR:
         state.score, state.stop = Score.unscored(f"generation failed: {completion.error}"), StopReason.ERROR
         return
-    wrote = len(completion.token_ids)
-    if renderer and completion.stop_reason is StopReason.LENGTH and wrote < sampling.max_tokens:
+    wrote, most = len(completion.token_ids), min(sampling.max_tokens, state.max_tokens or sampling.max_tokens)
+    if renderer and completion.stop_reason is StopReason.LENGTH and wrote < most:
         state.stop = StopReason.ERROR
         state.score = Score.unscored(
             f"the model's context is too short: a prompt of {completion.prompt_tokens} tokens leaves room for "
-            f"{wrote} of max_tokens = {sampling.max_tokens}"
+            f"{wrote} of max_tokens = {most}"
         )
         return
     state.ids += completion.token_ids
     state.mask += [1] * len(completion.token_ids)
     state.logprobs += completion.logprobs
     state.actions.append(completion.text)
-    before = state.messages
+    before, tools = state.messages, state.tools
     try:
+        state.env.completion = completion
         _, reward, terminated, truncated, info = state.env.step(completion.text)
     except Exception as error:  # an environment's fault ends no run and is no score
         state.score, state.stop = (
@@ -262,7 +267,7 @@ def _step(
             StopReason.ERROR,
         )
         return
-    state.messages = info["messages"]
+    state.messages, state.tools, state.max_tokens = info["messages"], info["tools"], info.get("max_tokens")
     state.rewards.append(reward)
     if terminated or truncated:
         state.score = (
@@ -270,14 +275,22 @@ def _step(
         )
         state.stop = StopReason.TURNS if truncated else completion.stop_reason
     elif renderer:
-        _extend_prompt(state, before, completion, renderer)
+        try:
+            _extend_prompt(state, before, tools, completion, renderer)
+        except InputError as error:  # the template refuses what the environment says
+            state.score, state.stop = Score.unscored(f"environment: {error}"), StopReason.ERROR
 
 
 def _extend_prompt(
-    state: _State, before: Sequence[Message], completion: Completion, renderer: Renderer
+    state: _State,
+    before: Sequence[Message],
+    tools: Sequence[Any],
+    completion: Completion,
+    renderer: Renderer,
 ) -> None:
     """Extend the ids by what the environment said, or start a new segment."""
-    extension = renderer.extension(before, completion, state.messages, state.tools)
+    same = tools == state.tools
+    extension = renderer.extension(before, completion, state.messages, tools) if same else None
     if extension is None:
         _end_segment(state)
         extension = renderer.prompt(state.messages, state.tools)
@@ -292,7 +305,7 @@ def _end_segment(state: _State) -> None:
 
 def _score_again(state: _State, score: Score, retries: int) -> Score:
     """Play the same actions again: a verifier that failed once may succeed."""
-    for _ in range(retries):
+    for _ in range(retries if state.env.repeatable else 0):
         state.env.reset(seed=derive(state.episode.seed, "env"), options={"task": state.episode.task})
         for action in state.actions:
             *_, info = state.env.step(action)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from starlette.requests import Request
 
+from vertigym.core.chat_wire import RefusedError
 from vertigym.core.errors import ConfigError
-from vertigym.serving.refusals import RefusedError
 
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 _CLIENTS = 10_000  # whose rate is remembered

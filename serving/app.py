@@ -14,21 +14,27 @@ from typing import Any, TypeVar
 
 import uvicorn
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from vertigym.core.bounds import MOST_LEVELS, is_too_deep
+from vertigym.core.chat_wire import (
+    RefusedError,
+    chunks,
+    event_stream,
+    refuse_unsupported,
+    reply,
+    request_json,
+)
 from vertigym.core.errors import EngineError
 from vertigym.core.files import dumps
 from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
 from vertigym.serving.admission import Admission, trusted_networks
 from vertigym.serving.batcher import Batcher, QueueFullError
-from vertigym.serving.chat_api import ChatRequest, FeedbackRequest, chunks, reply
+from vertigym.serving.chat_api import FeedbackRequest, ServedRequest
 from vertigym.serving.recorder import Recorder
-from vertigym.serving.refusals import HANDLERS, RefusedError, end
+from vertigym.serving.refusals import HANDLERS, end
 from vertigym.traces.records import Trace, reason
 
 M = TypeVar("M", bound=BaseModel)
@@ -109,13 +115,11 @@ class ChatServer:
         return JSONResponse({"object": "list", "data": [known | {"version": self.version}]})
 
     async def _chat(self, http: Request) -> Response:
-        request = await self._read(http, ChatRequest)
+        request = await self._read(http, ServedRequest)
         if request.model != self.name:
             message = f"no model {request.model[:100]!r} here: this is {self.name!r}"
             raise RefusedError(404, message, "model_not_found", param="model")
-        if name := request.unsupported:
-            message = f"{name[:100]} is not supported with this value: leave it out"
-            raise RefusedError(400, message, "unsupported_parameter", param=name[:100])
+        refuse_unsupported(request)
         began, call = time.time(), f"chatcmpl-{uuid.uuid4().hex}"
         hung_up = asyncio.ensure_future(_disconnect(http))
         try:
@@ -129,15 +133,15 @@ class ChatServer:
             raise RefusedError(499, "the caller hung up")
         self._known.add(call)
         if not request.stream:
-            return _json(reply(call, request, completion, self.version))
-        events = [*map(dumps, chunks(call, request, completion, self.version)), "[DONE]"]
-        return StreamingResponse((f"data: {event}\n\n" for event in events), media_type="text/event-stream")
+            return _json(reply(call, request, completion, self.version, int(began)))
+        events = event_stream(chunks(call, request, completion, self.version, int(began)))
+        return StreamingResponse(iter(events), media_type="text/event-stream")
 
-    async def _complete(self, request: ChatRequest, hung_up: "asyncio.Future[None]") -> Completion:
+    async def _complete(self, request: ServedRequest, hung_up: "asyncio.Future[None]") -> Completion:
         limit = min(request.limit or self.limits.max_tokens, self.limits.max_tokens)
         sampling = Sampling(temperature=request.temperature, top_p=request.top_p, max_tokens=limit)
         try:
-            prompt = Prompt(request.messages, seed=request.seed % 2**63)
+            prompt = Prompt(request.messages, seed=request.seed % 2**63, tools=request.shown_tools)
             completion = await self._batcher.ask(prompt, sampling, hung_up)
         except QueueFullError:
             raise RefusedError(503, "too many requests are waiting", "overloaded", retry_s=1) from None
@@ -172,14 +176,7 @@ class ChatServer:
         """The request's body as a `model`: JSON within the limits."""
         if http.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RefusedError(415, "the body is JSON: send Content-Type: application/json")
-        body = await self._body(http)
-        try:
-            value = from_json(body, allow_inf_nan=False)
-            dumps(value)  # fails on 1e999, which no record can hold
-        except ValueError as error:
-            raise RefusedError(400, f"Invalid JSON: {error}") from None
-        if is_too_deep(value):
-            raise RefusedError(400, f"Invalid JSON: nested more than {MOST_LEVELS} levels deep")
+        value = request_json(await self._body(http))
         try:
             return model.model_validate(value)
         except ValidationError as error:
@@ -198,7 +195,7 @@ class ChatServer:
             raise RefusedError(408, f"the body was not whole within {self.limits.body_s:g} s") from None
         return bytes(body)
 
-    def _row(self, call: str, began: float, request: ChatRequest, completion: Completion) -> dict[str, Any]:
+    def _row(self, call: str, began: float, request: ServedRequest, completion: Completion) -> dict[str, Any]:
         """The call as a Trace on record."""
         usage = {
             "prompt_tokens": completion.prompt_tokens,
@@ -206,6 +203,7 @@ class ChatServer:
             "latency_s": round(time.time() - began, 4),
             "temperature": request.temperature,
         }
+        tools = {"tools": list(request.shown_tools)} if request.shown_tools else {}
         trace = Trace(
             id=call,
             time=began,
@@ -215,7 +213,7 @@ class ChatServer:
             version=self.version,
             customer=request.user,
             documents=request.documents,
-            meta={**request.metadata, "usage": usage},
+            meta={**request.metadata, **tools, "usage": usage},
         )
         return trace.model_dump(mode="json", exclude_defaults=True)
 

@@ -13,21 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from vertigym.core.chat_wire import RefusedError, error_json
+
 _DISCARDED_BYTES = 16_000_000
 _DISCARDED_S = 2.0
-
-
-class RefusedError(Exception):
-    """A request that is answered with an error status. `param`: the field at fault."""
-
-    def __init__(
-        self, status: int, message: str, code: str | None = None, *, param: str | None = None, retry_s: int = 0
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.param = status, code, param
-        self.headers = {"Retry-After": str(retry_s)} if retry_s else {}
-        if status == 401:
-            self.headers["WWW-Authenticate"] = "Bearer"
 
 
 async def end(http: Request, response: Response) -> Response:
@@ -77,9 +66,7 @@ def _response(
     param: str | None = None,
     code: str | None = None,
 ) -> JSONResponse:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status, headers)
+    return JSONResponse(error_json(status, message, param, code), status, headers)
 
 
 HANDLERS: Mapping[Any, Any] = {

@@ -27,6 +27,7 @@ CONFIGS = (
     "vertigym.envs.decision.config:DecisionConfig",
     "vertigym.envs.agent.config:AgentConfig",
     "vertigym.envs.rows:RowsConfig",
+    "vertigym.envs.program.env:ProgramConfig",
     "vertigym.traces.config:ImportConfig",
 )
 

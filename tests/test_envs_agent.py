@@ -192,6 +192,32 @@ def test_tools_find_list_get_ask_decide(env: AgentEnv) -> None:
     assert info["score"].value == 1.0
 
 
+TWO = write_call("find_customer", name="a")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (TWO + TWO, "2 tool calls in one turn, none of which was run"),
+        (f"first {TWO}\nthen {write_call('finish')} and {TWO}", "3 tool calls in one turn"),
+        (f"{TWO}<tool_call>", "2 tool calls in one turn"),
+        ('<tool_call>{"name": "finish", "arguments": "{}"}</tool_call>', r"must be an object, not \"{}\""),
+        ('<tool_call>{"name": "finish", "arguments": [1]}</tool_call>', "must be an object, not [1]"),
+        ('<tool_call>{"name": "finish", "arguments": null}</tool_call>', "must be an object, not null"),
+        ('<tool_call>{"name": "finish", "parameters": {}}</tool_call>', r"not \"parameters\""),
+        ('<tool_call>{"name": "finish", "arguments": {}</tool_call>', "the tool call is not JSON"),
+        ('{"arguments": {}}', r"needs \"name\""),
+    ],
+)
+def test_what_is_no_single_call_is_refused_by_what_it_is(env: AgentEnv, text: str, says: str) -> None:
+    env.reset(seed=0)
+    before = sqlite_state(env._db.connection)
+    observation, _, terminated, *_ = env.step(text)
+    assert says in observation
+    assert not terminated
+    assert sqlite_state(env._db.connection) == before
+
+
 def test_the_rules_of_conduct_block_or_punish(folder: Path) -> None:
     for violations, broken in (("block", 0.0), ("punish", 0.0)):
         env = load(EnvFolder(folder), violations=violations)

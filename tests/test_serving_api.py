@@ -18,6 +18,7 @@ NULL = (
     *("presence_penalty", "response_format", "seed", "service_tier", "stop", "store", "stream", "tools"),
     *("reasoning_effort", "stream_options", "temperature", "tool_choice", "top_logprobs", "top_p", "user"),
 )
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
 
 
@@ -54,8 +55,10 @@ def test_what_asks_for_nothing_is_accepted(port: int, more: dict[str, Any]) -> N
         {"presence_penalty": -1},
         {"functions": [{"name": "f"}]},
         {"function_call": {"name": "f"}},
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"strict": True, "tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
         {"tool_choice": "required"},
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"parallel_tool_calls": False, "tools": [TOOL]},
         {"n": 2},
         {"logprobs": True},
         {"top_logprobs": 3},
@@ -74,7 +77,8 @@ def test_what_asks_for_nothing_is_accepted(port: int, more: dict[str, Any]) -> N
     ids=str,
 )
 def test_what_is_not_done_is_refused_by_name(port: int, more: dict[str, Any]) -> None:
-    (name,) = more.get("extra_body", more)
+    name, *_ = more.get("extra_body", more)
+    more.pop("strict", None)
     with client(port) as api, pytest.raises(openai.BadRequestError) as refused:
         api.chat.completions.create(**ask("q"), **more)
     assert name in refused.value.message
@@ -142,6 +146,64 @@ def test_a_reply_can_be_sent_back_as_the_client_holds_it(port: int) -> None:
 def test_a_message_that_cannot_be_read_whole_is_refused(port: int, message: Any) -> None:
     status, answer = post(port, "/v1/chat/completions", {"model": "m", "messages": [message]})
     assert (status, answer["error"]["param"]) == (400, "messages")
+
+
+CALLS = 'Two:\n<tool_call>{"name": "find", "arguments": {"a": "\\u00e9"}}</tool_call>'
+CALLS += '<tool_call>{"name": "g"}</tool_call>'
+
+
+def create(api: Any, **request: Any) -> Any:
+    """What the client gives, past its own types: it is the server that is asked here."""
+    return api.chat.completions.create(**request)
+
+
+def test_tool_calls_come_as_tool_calls_and_can_be_sent_back(port: int) -> None:
+    with client(port) as api:
+        answered = create(api, **ask(CALLS), tools=[TOOL]).choices[0]
+        message = answered.message
+        called = [(one.function.name, one.function.arguments) for one in message.tool_calls or ()]
+        assert (answered.finish_reason, message.content) == ("tool_calls", "Two:")
+        assert called == [("find", '{"a": "é"}'), ("g", "{}")]
+        results = [{"role": "tool", "tool_call_id": one.id, "content": "r"} for one in message.tool_calls or ()]
+        again = create(api, model="m", messages=[message, *results], tools=[TOOL])
+        assert (again.choices[0].message.content, again.choices[0].finish_reason) == ("r", "stop")
+        pieces = list(create(api, **ask(CALLS), tools=[TOOL], stream=True))
+        delta = pieces[0].choices[0].delta
+        assert [one.function.name for one in delta.tool_calls or () if one.function] == ["find", "g"]
+        assert pieces[-1].choices[0].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>{}</tool_call>",
+        '<tool_call>{"name": 1}</tool_call>',
+        '<tool_call>{"name": "f", "arguments": "x"}</tool_call>',
+        '<tool_call>{"name": "f", "arguments": {"a": NaN}}</tool_call>',
+        '<tool_call>{"name": "f"}</tool_call><tool_call>{"name": "f"',
+        "<tool_call>" * 5000,
+        "<tool_call>" + "[" * 5000 + "</tool_call>",
+        "no call",
+    ],
+    ids=lambda text: text[:60],
+)
+def test_what_is_no_whole_call_is_text(text: str, port: int) -> None:
+    with client(port) as api:
+        message = create(api, **ask(text), tools=[TOOL]).choices[0].message
+        assert (message.content, message.tool_calls) == (text, None)
+
+
+def test_a_call_is_text_where_no_tool_was_offered(port: int) -> None:
+    with client(port) as api:
+        for more in ({}, {"tools": [TOOL], "tool_choice": "none"}):
+            message = create(api, **ask(CALLS), **more).choices[0].message
+            assert (message.content, message.tool_calls) == (CALLS, None)
+
+
+@pytest.mark.parametrize("tool", [{"type": "custom", "custom": {"name": "f"}}, {"type": "function"}, {}, 1])
+def test_a_tool_that_is_no_function_is_refused(tool: Any, port: int) -> None:
+    status, answer = post(port, "/v1/chat/completions", ask("q", tools=[tool]))
+    assert (status, answer["error"]["param"]) == (400, "tools")
 
 
 def test_a_stream_ends_with_its_usage_where_that_is_asked_for(port: int) -> None:

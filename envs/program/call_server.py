@@ -1,0 +1,146 @@
+"""OpenAI's chat completions on loopback for the programs of this process; a key says whose call it is.
+
+with_key = calls_server().open(calls)     # the key; close(key) when the episode is over
+"""
+
+import http.server
+import os
+import secrets
+import select
+import socket
+import sys
+import threading
+from functools import cache
+from typing import Any
+
+from vertigym.core.chat_wire import RefusedError, error_json
+from vertigym.core.files import dumps
+from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
+
+_MOST_BYTES = 16 << 20
+
+
+class CallServer(http.server.ThreadingHTTPServer):
+    """The server, on a thread of its own."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self._episodes: dict[str, ProgramCalls] = {}
+        threading.Thread(target=self.serve_forever, name="program-calls", daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """What programs take for OpenAI."""
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def open(self, calls: ProgramCalls) -> str:
+        """The key by which calls come to `calls`."""
+        key = f"sk-{secrets.token_hex(16)}"
+        self._episodes[key] = calls
+        return key
+
+    def close(self, key: str) -> None:
+        """Nothing is answered under this key any more."""
+        if calls := self._episodes.pop(key, None):
+            calls.close()
+
+    def calls_of(self, authorization: str) -> ProgramCalls:
+        """
+        Raises:
+            RefusedError: no episode has this key.
+        """
+        calls = self._episodes.get(authorization.partition(" ")[2].strip())
+        if calls is None:
+            raise RefusedError(401, "no episode has this key: send OPENAI_API_KEY", "invalid_api_key")
+        return calls
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that breaks is the caller's affair."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: CallServer
+
+    def do_POST(self) -> None:
+        """A call."""
+        calls: ProgramCalls | None = None
+        try:
+            body = self._body()
+            calls = self.server.calls_of(self.headers.get("Authorization", ""))
+            if self.path.partition("?")[0] != "/v1/chat/completions":
+                raise RefusedError(404, f"POST {self.path[:100]}: only /v1/chat/completions is answered here")
+            call = calls.put(body, retried=self.headers.get("x-stainless-retry-count", "0") != "0")
+            self._answer(calls, call)
+        except RefusedError as error:
+            if calls:
+                calls.faults.append(f"a call was refused: {error}")
+            self._refuse(error)
+
+    def do_GET(self) -> None:
+        """The one model."""
+        try:
+            self.server.calls_of(self.headers.get("Authorization", ""))
+            if self.path.partition("?")[0] != "/v1/models":
+                raise RefusedError(
+                    404, f"GET {self.path[:100]}: there is /v1/models, and POST /v1/chat/completions"
+                )
+            model = {"id": "policy", "object": "model", "created": 0, "owned_by": "vertigym"}
+            self._send(200, dumps({"object": "list", "data": [model]}).encode(), "application/json")
+        except RefusedError as error:
+            self._refuse(error)
+
+    def _answer(self, calls: ProgramCalls, call: ProgramCall) -> None:
+        delivered = False
+        try:
+            answer = calls.wait(call)
+            if self._is_there():
+                stream = "text/event-stream" if call.request.stream else "application/json"
+                self._send(200, answer, stream)
+                delivered = True
+        finally:
+            calls.sent(call, delivered)
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > _MOST_BYTES:
+            self.close_connection = True
+            raise RefusedError(411, f"a body needs a Content-Length of at most {_MOST_BYTES:,} bytes")
+        return self.rfile.read(int(length))
+
+    def _is_there(self) -> bool:
+        """Whether the caller still waits: its end of the connection is open."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return not readable or self.connection.recv(1, socket.MSG_PEEK) != b""
+
+    def _refuse(self, error: RefusedError) -> None:
+        body = dumps(error_json(error.status, str(error), error.param, error.code)).encode()
+        self._send(error.status, body, "application/json")
+
+    def _send(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base's name)
+        """Nothing is logged."""
+
+
+def calls_server() -> CallServer:
+    """This process's server."""
+    return _server_of(os.getpid())
+
+
+@cache
+def _server_of(pid: int) -> CallServer:
+    return CallServer()

@@ -1,0 +1,203 @@
+"""A program that owns its loop, as an environment: it is run for each task, and what it asks is what is played.
+
+    acme-agent/
+      env.toml
+      agent.py
+      train.jsonl      as in a rows environment
+
+The one idea: a turn is a call. The messages of the program's next chat completion are the observation, the
+reply is the action, so an episode is played, recorded and learned from like any other: by the engine's own
+token ids. Where the program sends a reply back as it got it, the reply's own tokens stand; where it rewrites
+what was said, or brings other tools, the chat begins anew.
+
+A program that fails, ends without a call, is late, or loses a call is not scored.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from vertigym.core.chat_wire import chunks, event_stream, reply, reply_message
+from vertigym.core.errors import InfrastructureError
+from vertigym.core.files import dumps
+from vertigym.core.types import Completion, Message, Score, Task
+from vertigym.envs.env import Env, Turn
+from vertigym.envs.folders import EnvFolder
+from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
+from vertigym.envs.program.program_process import RunningProgram
+from vertigym.envs.rows import RowFilesConfig, row_rubric, row_tasks
+from vertigym.envs.tasks import Tasks
+from vertigym.rewards.rubric import Rubric
+
+_TAIL = 300  # characters of its errors that a reason shows
+
+
+class ProgramConfig(RowFilesConfig):
+    """`env.toml` of a program environment."""
+
+    kind: Literal["program"]
+    command: tuple[str, ...] = Field(min_length=1, description="{folder} stands for the environment's folder")
+    max_turns: int = Field(32, ge=1, description="calls; then the program is stopped, and judged as it is")
+    timeout_s: float = Field(60.0, gt=0, description="of the program's own time, waits for answers left out")
+    parallel: int = Field(4, ge=1, description="programs that work at one time")
+    output: str = Field("stdout", description="what is judged: stdout, or a file of the workspace")
+    workspace: str = Field("", description="a folder whose files each workspace begins with")
+    shown: tuple[str, ...] = Field((), description="keys of a task's info that the program is told")
+    ignored: tuple[str, ...] = Field((), description="parameters of its calls that are left out")
+    judged_exits: tuple[int, ...] = Field((0,), description="exit codes after which it is judged")
+    environment: dict[str, str] = Field({}, description="variables of its environment")
+
+
+class ProgramEnv(Env):
+    """A program's environment; `folder` is where its files are."""
+
+    repeatable = False  # the program would have to be run again, and may ask for something else
+
+    def __init__(self, tasks: Tasks, rubric: Rubric, config: ProgramConfig, folder: EnvFolder) -> None:
+        super().__init__(tasks)
+        self.rubric, self.config, self.folder = rubric, config, folder
+        self.max_turns, self.parallel_steps = config.max_turns, config.parallel
+        self._program: RunningProgram | None = None
+        self._call: ProgramCall | None = None
+        self._replies: dict[bytes, str] = {}
+
+    def begin(self, task: Task) -> Sequence[Message]:
+        """Start the program; the messages of its first call.
+
+        Raises:
+            InfrastructureError: there is none.
+        """
+        self.close()
+        self._replies = {}
+        config, root = self.config, str(self.folder.path.resolve())
+        self._program = RunningProgram(
+            [part.replace("{folder}", root) for part in config.command],
+            dumps(self._told(task)),
+            ProgramCalls(config.ignored),
+            variables=config.environment,
+            template=Path(self.folder.file(config.workspace)) if config.workspace else None,
+            timeout_s=config.timeout_s,
+        )
+        call = self._program.next_call()
+        if call is None:
+            ended = self._how_it_ended(self._program, self._program.stop())
+            self.close()
+            raise InfrastructureError(f"no call came: {ended}")
+        return self._hear(call)
+
+    def respond(self, action: str) -> Turn:
+        """Answer the call; the messages of the next one, or the verdict once the program has ended."""
+        program, call = self._program, self._call
+        assert program
+        assert call
+        text = action.encode("utf-8", "replace").decode()  # half a character is not read back as JSON
+        completion = replace(self.completion or Completion(text), text=text)
+        name = f"chatcmpl-{program.count}"
+        message = reply_message(name, call.request, completion)
+        self._replies[list(_digests([*call.request.messages, message]))[-1]] = action
+        program.calls.reply(call, _answer(name, call, completion))
+        try:
+            following = program.next_call()
+        except InfrastructureError as error:
+            self.close()
+            return Turn(score=Score.unscored(str(error)))
+        return Turn(chat=self._hear(following)) if following else Turn(score=self._judge())
+
+    def close_episode(self) -> Score:
+        """Out of calls: the program is stopped, and its work judged as it is."""
+        return self._judge(stopped=True)
+
+    def close(self) -> None:
+        """Stop the program."""
+        if self._program:
+            self._program.close()
+        self._program = self._call = None
+
+    def fresh(self) -> "ProgramEnv":
+        """Another instance, with a program of its own."""
+        other = super().fresh()
+        assert isinstance(other, ProgramEnv)
+        other._program = other._call = None
+        return other
+
+    def reference(self, task: Task) -> Sequence[str] | None:
+        """Nobody knows what the program will ask."""
+        return None
+
+    def _told(self, task: Task) -> dict[str, Any]:
+        """What the program is told of a task: not its answer."""
+        shown = {key: task.info[key] for key in self.config.shown if key in task.info}
+        return {"id": task.id, "prompt": task.prompt, **shown}
+
+    def _hear(self, call: ProgramCall) -> list[Message]:
+        """Take a call: its messages, with what was sampled in place of replies that come back as they were."""
+        self._call, self.tools = call, call.request.shown_tools
+        self.max_tokens = call.request.limit
+        messages = call.request.messages
+        said = [self._replies.get(digest) for digest in _digests(messages)]
+        return [
+            message if text is None else {"role": "assistant", "content": text}
+            for message, text in zip(messages, said, strict=True)
+        ]
+
+    def _judge(self, *, stopped: bool = False) -> Score:
+        program = self._program
+        assert program
+        code = program.stop()
+        try:
+            if fault := program.calls.fault():
+                return Score.unscored(fault)
+            if not stopped and code not in self.config.judged_exits:
+                return Score.unscored(self._how_it_ended(program, code))
+            return self._verdict(program, code)
+        finally:
+            self.close()
+
+    def _verdict(self, program: RunningProgram, code: int | None) -> Score:
+        stdout, name = program.stdout(), self.config.output
+        output = stdout if name == "stdout" else program.file(name)
+        seen = {"workspace": str(program.workspace), "exit_code": code, "stdout": stdout}
+        task = self.task.model_copy(update={"info": {**self.task.info, **seen}})
+        score = self.rubric.score(task=task, completion=output, messages=self._messages)
+        evidence = {**score.evidence, "output": output[:_TAIL], "exit_code": code}
+        return Score(score.value, {**score.parts, "calls": float(program.count)}, evidence)
+
+    @staticmethod
+    def _how_it_ended(program: RunningProgram, code: int | None) -> str:
+        said = program.stderr().strip()[-_TAIL:].rpartition("\n")[2]
+        fault = program.calls.fault()
+        return "; ".join(filter(None, [f"the program ended with exit code {code}", fault, said]))
+
+
+def load(folder: EnvFolder, **changes: Any) -> ProgramEnv:
+    """The environment in `folder`; `changes` replace keys of its `env.toml` (`timeout_s=10`).
+
+    Raises:
+        ConfigError: env.toml is wrong, or the folder is not trusted. DataError: a row is not a task.
+    """
+    config = folder.config(ProgramConfig, **changes)
+    folder.needs_trust(f"it runs the program {config.command[0]!r} as you")
+    return ProgramEnv(row_tasks(config, folder), row_rubric(config, folder), config, folder)
+
+
+def _answer(name: str, call: ProgramCall, completion: Completion) -> bytes:
+    """The body of a response: the same bytes for the same episode."""
+    parts = (name, call.request, completion, f"v{completion.policy_version}", 0)
+    if call.request.stream:
+        return "".join(event_stream(chunks(*parts))).encode()
+    return dumps(reply(*parts)).encode()
+
+
+def _digests(messages: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    """One for each message, that of the chat up to it."""
+    digest = b""
+    for message in messages:
+        calls = [call.get("function", call) for call in message.get("tool_calls") or ()]
+        said = [message["role"], message.get("content") or "", calls, message.get("tool_call_id")]
+        digest = blake2b(digest + json.dumps(said, sort_keys=True).encode()).digest()
+        yield digest
