@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from vertigym import __version__
-from vertigym.cli import decisions, endings, envs, evals, models, sandboxes, start, traces, training
+from vertigym.cli import decisions, endings, envs, evals, interop, models, sandboxes, start, traces, training
 from vertigym.core.errors import ConfigError
 from vertigym.core.launched import launched, local_rank
 
@@ -33,11 +33,13 @@ for command in (
     training.train,
     evals.eval_,
     evals.compare,
+    interop.gate,
     training.rebase,
     training.report,
     traces.serve,
 ):
     app.command(command.__name__.rstrip("_"))(command)
+envs.app.command("export")(interop.env_export)
 for group, name in (
     (envs.app, "env"),
     (decisions.app, "rules"),

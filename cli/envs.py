@@ -28,7 +28,9 @@ Column = Annotated[
         metavar="HEADER=WORDS|FILE.toml",
     ),
 ]
-app = typer.Typer(help="Environments: list, show, new, import, rows, diff, check.", no_args_is_help=True)
+app = typer.Typer(
+    help="Environments: list, show, new, import, export, rows, diff, check.", no_args_is_help=True
+)
 
 
 @app.command("list")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vertigym.cli.console import Force, Json, counting, note, print_json, show
+from vertigym.cli.interop import Cluster, Score
 
 
 def eval_(
@@ -44,6 +45,10 @@ def eval_(
     rescore: Annotated[
         Path | None, typer.Option(help="Score this samples.jsonl again instead of sampling.", metavar="FILE")
     ] = None,
+    inspect_log: Annotated[
+        Path | None,
+        typer.Option(help="Write the eval of -o as Inspect logs, one an environment.", metavar="DIR"),
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit file.", metavar="FILE")] = None,
     summary: Annotated[Path | None, typer.Option(help="Write a Markdown summary.", metavar="FILE")] = None,
     json_file: Annotated[
@@ -60,10 +65,13 @@ def eval_(
     from vertigym.evals.rehearsal import rehearse
     from vertigym.evals.runner import rescore as score_again
     from vertigym.evals.suite import load_suite, shortened, task_list
+    from vertigym.interop.inspect_writer import write_inspect_logs
     from vertigym.policies.load import source_of
 
     if resume and not out:
         raise ConfigError("--resume needs -o DIR: the folder of the eval to go on with")
+    if inspect_log and (rescore or not out):
+        raise ConfigError("--inspect-log needs -o DIR and no --rescore: the log is made of the samples in DIR")
     if bool(model) == bool(rescore):
         raise ConfigError("give either -m MODEL to sample, or --rescore FILE")
     for file in (junit, summary, None if str(json_file) == "-" else json_file):
@@ -85,6 +93,8 @@ def eval_(
     champion = run(baseline) if baseline and not no_gate and not known else known
     report = score_again(loaded, rescore, out=out) if rescore else run(model, out=out, resume=resume)
     decision = decide(loaded, report, champion) if loaded.gate and not no_gate else None
+    if out and inspect_log:
+        write_inspect_logs(inspect_log, loaded, report, out / "samples.jsonl")
     if out and decision:
         write_json(out / "decision.json", decision.model_dump(mode="json"))
     _write_eval(report, decision, junit=junit, summary=summary, json_file=json_file)
@@ -94,19 +104,26 @@ def eval_(
 
 def compare(
     reports: Annotated[
-        list[Path], typer.Argument(help="Reports (files or folders); the first is the baseline.")
+        list[Path],
+        typer.Argument(
+            help="Reports, Inspect logs, samples of lm-eval, traces of verifiers; the first is the baseline."
+        ),
     ],
+    score: Score = "",
+    cluster: Cluster = "",
     common: Annotated[
         bool, typer.Option("--common", help="Compare different suites on the tasks they share.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare reports on the same tasks: intervals, tasks won and lost, and a verdict in words."""
+    """Compare results on the same tasks: intervals, tasks won and lost, and a verdict in words."""
     from vertigym.evals.compare import compare as compare_reports
-    from vertigym.evals.report import Report
+    from vertigym.interop.formats import load_results
+    from vertigym.interop.results import Reading
     from vertigym.reports.tables import comparison_tables
 
-    for found in compare_reports([Report.load(path) for path in reports], common=common):
+    loaded = [load_results(path, Reading(score, cluster)) for path in reports]
+    for found in compare_reports(loaded, common=common):
         print_json(found.model_dump(mode="json")) if as_json else show(comparison_tables(found))
 
 

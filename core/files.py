@@ -30,13 +30,18 @@ _SURROGATE = re.compile("[\\ud800-\\udfff]")
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` with `text` (UTF-8); readers see the old file or the new one, never half of it."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """The same for any content."""
     with _written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = _beside(path)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)

@@ -33,7 +33,7 @@ from vertigym.evals.suite import Price, Suite
 
 LESS_IS_BETTER = re.compile(r"(latency|tokens|prompt_tokens|cost|unscored)(_p\d+)?|cost_per_1000|.+_cost")
 MACRO_F1 = "macro_f1"
-_PASS = re.compile(r"pass([@^])(\d+)")
+PASS = re.compile(r"pass([@^])(\d+)")
 
 
 class Row(BaseModel):
@@ -103,7 +103,7 @@ def task_value(row: Row, metric: str, price: Price | None = None) -> float | Non
         case "cost" | "cost_per_1000":
             calls = len(row.scores) / (1000 if metric == "cost_per_1000" else 1)
             return None if price is None else _cost(row, price) / calls
-    if found := _PASS.fullmatch(metric):
+    if found := PASS.fullmatch(metric):
         estimator = pass_at_k if found[1] == "@" else pass_hat_k
         wins = sum(score >= 1 - 1e-9 for score in row.scored)
         return estimator(wins, len(row.scored), int(found[2]))
@@ -196,7 +196,7 @@ def check_metric(metric: str, rows: Sequence[Row], price: Price | None) -> None:
         raise ConfigError(
             f'metric {metric!r} needs a price: add [prices."MODEL"] with input and output, or hour'
         )
-    if _PASS.fullmatch(metric):
+    if PASS.fullmatch(metric):
         most = max(len(row.scored) for row in rows)
         raise ConfigError(f"metric {metric!r} needs that many samples a task; this suite has {most}")
     if metric == MACRO_F1:

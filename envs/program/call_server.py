@@ -20,7 +20,7 @@ from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
 _MOST_BYTES = 16 << 20
 
 
-class CallServer(http.server.ThreadingHTTPServer):
+class ChatCallServer(http.server.ThreadingHTTPServer):
     """The server, on a thread of its own."""
 
     daemon_threads = True
@@ -67,7 +67,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
-    server: CallServer
+    server: ChatCallServer
 
     def do_POST(self) -> None:
         """A call."""
@@ -136,11 +136,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
-def calls_server() -> CallServer:
+def calls_server() -> ChatCallServer:
     """This process's server."""
     return _server_of(os.getpid())
 
 
 @cache
-def _server_of(pid: int) -> CallServer:
-    return CallServer()
+def _server_of(pid: int) -> ChatCallServer:
+    return ChatCallServer()

@@ -1,0 +1,70 @@
+"""`vertigym gate`, over results that are there already, ours or another program's; `vertigym env export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vertigym.cli.console import EnvId, Json, print_json, show
+
+Score = Annotated[
+    str, typer.Option("--score", help="Which score of another program's results, where there are several.")
+]
+Cluster = Annotated[
+    str,
+    typer.Option("--cluster", help="The metadata that samples of one piece of evidence share.", metavar="KEY"),
+]
+
+
+def gate(
+    results: Annotated[
+        Path, typer.Argument(help="A report, an Inspect log, samples of lm-eval, traces of verifiers.")
+    ],
+    baseline: Annotated[
+        Path | None, typer.Option("-b", "--baseline", help="The champion's results on the same samples.")
+    ] = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file of [[gate]] tables. Default: one gate, improves.", metavar="FILE.toml"),
+    ] = None,
+    score: Score = "",
+    cluster: Cluster = "",
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit file.", metavar="FILE")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write a Markdown summary.", metavar="FILE")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what exists.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let gates pass (exit 0) or fail (exit 1) results that are there already, paired by sample."""
+    from vertigym.core.files import claim, write_text
+    from vertigym.interop.formats import load_results
+    from vertigym.interop.gating import decide_results
+    from vertigym.interop.results import Reading
+    from vertigym.reports import ci
+    from vertigym.reports.tables import decision_table
+
+    for file in (junit, summary):
+        claim(file, force=force)
+    reading = Reading(score, cluster)
+    report = load_results(results, reading)
+    champion = load_results(baseline, reading) if baseline else None
+    decision = decide_results(gates, report, champion)
+    if junit:
+        write_text(junit, ci.junit([(decision, report)]))
+    if summary:
+        write_text(summary, ci.summary(decision, report))
+    print_json(decision.model_dump(mode="json")) if as_json else show(decision_table(decision))
+    if not decision.passed:
+        raise typer.Exit(1)
+
+
+def env_export(
+    id: EnvId,  # noqa: A002
+    to: Annotated[str, typer.Option("--to", help="inspect or verifiers.", metavar="PROGRAM")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the package.", metavar="DIR")],
+) -> None:
+    """Write an environment as a package of another program, which plays it and takes our score."""
+    from vertigym.interop.exporting import export_environment
+
+    module = export_environment(id, to, out)
+    print(f"{id} -> {out} ({module})")
+    print(f"next:      pip install -e {out}")
