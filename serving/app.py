@@ -39,6 +39,8 @@ from vertigym.traces.records import Trace, reason
 
 M = TypeVar("M", bound=BaseModel)
 
+_CONNECTIONS = 1000  # open at once, idle ones too; who waits for an answer is counted by the batcher
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
@@ -96,7 +98,7 @@ class ChatServer:
             ws="none",
             http="h11",
             loop="asyncio",
-            limit_concurrency=4 * self.limits.waiting,
+            limit_concurrency=max(_CONNECTIONS, 4 * self.limits.waiting),
             timeout_graceful_shutdown=30,
             forwarded_allow_ips=trusted_networks(proxies),  # an empty list: nobody
         )

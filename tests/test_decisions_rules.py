@@ -52,7 +52,7 @@ def engine_says(cell: str, value: Any) -> bool:
         return False
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(CELLS.filter(bool), CELLS.filter(bool), VALUES)
 def test_a_class_decides_for_every_value_in_it(cell: str, other: str, value: Any) -> None:
     assert is_simple(cell)
@@ -136,7 +136,7 @@ def hit_by_anything(model: DecisionModel, fields: list[str]) -> set[str]:
     return hit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=2, max_size=5))
 def test_in_one_table_a_rule_is_reported_exactly_when_no_input_hits_it(rows: list[tuple[str, str]]) -> None:
     model = DecisionModel(
@@ -145,7 +145,7 @@ def test_in_one_table_a_rule_is_reported_exactly_when_no_input_hits_it(rows: lis
     assert set(model.rules) - hit_by_anything(model, ["p", "q"]) == analyse(model).unreachable
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(CELLS, st.sampled_from(["'a'", "7", "p", "p * 2", "null", '{"k": p}'])),

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -96,7 +96,6 @@ def test_values_that_are_not_numbers_are_refused() -> None:
         values_of([1.0, 2.0, 3.0], ["a", "b"])
 
 
-@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 200), st.sampled_from([0.8, 0.95, 0.99]))
 def test_of_shares_the_interval_is_clopper_and_pearsons(right: int, tasks: int, confidence: float) -> None:
     proportion = pytest.importorskip("statsmodels.stats.proportion")
@@ -105,7 +104,6 @@ def test_of_shares_the_interval_is_clopper_and_pearsons(right: int, tasks: int, 
     assert found == pytest.approx(proportion.proportion_confint(right, tasks, 1 - confidence, "beta"), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 9))
 def test_of_paired_shares_the_p_value_is_mcnemars(wins: int, losses: int, ties: int) -> None:
     delta = [1.0] * wins + [-1.0] * losses + [0.0] * (ties + 2)

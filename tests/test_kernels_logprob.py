@@ -186,7 +186,7 @@ def test_bf16_inputs(options: dict[str, object], impl: Impl) -> None:
     options=st.sampled_from(OPTIONS),
     budget=st.sampled_from([0, 300_000, None]),
 )
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 def test_ragged_shapes(
     tokens: int, width: int, vocab: int, options: dict[str, object], budget: int | None
 ) -> None:

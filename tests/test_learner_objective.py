@@ -84,7 +84,7 @@ class TestAdvantages:
         torch.testing.assert_close(found, returns - values)
 
     @given(st.lists(st.floats(-100, 100), min_size=5, max_size=5))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_gae_never_sees_the_value_of_an_observation(self, seen: list[float]) -> None:
         mask = torch.tensor([True, True, False, False, True, False, True, False, True, False])
         rewards, rows = t(0, 0.5, 0, 0, 1, 0, 0, 0, 1, 0), long(0, 0, 0, 0, 0, 0, 1, 1, 1, 1)
@@ -326,7 +326,7 @@ COMPOSED = [
 
 
 @given(st.integers(0, 10_000), st.sampled_from(range(len(COMPOSED))), st.sampled_from((1, 17, 40, 9999)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_padding_packing_order_and_micro_batches_change_nothing(
     model: Any, seed: int, cell: int, tokens: int
 ) -> None:

@@ -371,7 +371,7 @@ def spans(attributes: dict[str, Any]) -> list[Any]:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
     from opentelemetry.sdk.trace.id_generator import IdGenerator
 
-    class Fixed(IdGenerator):
+    class Fixed(IdGenerator):  # type: ignore[misc]
         def generate_span_id(self) -> int:
             return 1
 
