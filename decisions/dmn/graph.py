@@ -233,14 +233,6 @@ class DecisionGraph:
             FormalParameter(self.elements[key].name, self.elements[key].type) for key in keys
         ]
 
-    def inputs_of(self, element: DrgElement) -> dict[str, DrgElement]:
-        """The input data behind an element, by key; through everything it requires."""
-        found: dict[str, DrgElement] = {}
-        for each in self.required(element):
-            if each.kind == "inputData":
-                found[each.key] = each
-        return found
-
     def required(self, element: DrgElement) -> list[DrgElement]:
         """The element and all it requires, each after what it requires."""
         order: dict[str, DrgElement] = {}
@@ -258,8 +250,7 @@ class DecisionGraph:
 
     def run(self, inputs: Mapping[str, Value], clock: Clock | None = None) -> Evaluator:
         """An evaluation of a case; `inputs` are by key, or by name for implied ones. Values that are not of
-        their
-        type are null, with a reason."""
+        their type are null, with a reason."""
         run = Evaluator({}, clock)
         run.inputs = {key: run.coerced(value, self.type_of(key), key) for key, value in inputs.items()}
         return run

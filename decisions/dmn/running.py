@@ -13,15 +13,10 @@ _MOST_REASONS = 100
 _MOST_CALLS = 60  # invocations in each other
 
 
-class HitPolicyError(Exception):
-    """The rules that match one case are not what the table's hit policy allows."""
-
-
 @dataclass(slots=True)
 class Evaluator:
     """`inputs` are by key of the input data (`graph.py`); `values` holds what was decided; `seen` the scope of
-    each
-    decision that was evaluated; `faults` the tables whose hit policy was violated."""
+    each decision that was evaluated; `faults` the tables whose hit policy was violated."""
 
     inputs: Mapping[str, Value]
     clock: Clock | None = None
