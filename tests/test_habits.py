@@ -4,6 +4,7 @@ import re
 import tomllib
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 FORMS = sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml"))
 FRONT = sorted(ROOT.glob("*.md"))  # what a visitor meets first
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+ROOMS = sorted(file.parent.name for file in ROOT.glob("*/__init__.py") if file.parent.name != "tests")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -107,3 +109,14 @@ def test_every_entry_of_the_log_says_what_was_decided_and_where_the_evidence_is(
         title = entry.splitlines()[0]
         assert "- **Decided.**" in entry, title
         assert "- **Evidence.**" in entry, title
+
+
+@pytest.mark.parametrize("page", [*FRONT, *DOCS], ids=lambda page: page.name)
+def test_what_a_page_says_to_import_is_there(page: Path) -> None:
+    text = page.read_text() if page.name != "CHANGELOG.md" else ""  # which also names what is gone
+    named = re.findall(rf"`(?:vertigym\.)?((?:{'|'.join(ROOMS)})(?:\.[A-Za-z_]\w*)+)", text)
+    for module, names in re.findall(r"^from vertigym(?:\.([\w.]+))? import ([\w, ]+)", text, re.MULTILINE):
+        named += [f"{module}.{name.split()[0]}".strip(".") for name in names.split(",")]
+    for name in named:
+        if name.rpartition(".")[2] not in ("jsonl", "json", "toml", "md", "py"):
+            resolve_name(f"vertigym.{name}")
