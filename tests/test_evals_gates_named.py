@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import CommandLine
 
-TABLE = 'F,member,paid,kind,-> decision\n1,true,true,"a, b",go\n2,true,false,c,wait\n3,,,,stop\n'
+TABLE = "F,member,paid,rush,-> decision\n1,true,true,,go\n2,true,false,true,wait\n3,,,,stop\n"
 SUITE = '[[env]]\nid = "env"\nsplit = "eval"\n[[gate]]\nrule = "improves"\n'
 RUN = 'name = "r"\nenv = "env"\nmodel = "tiny"\nalgorithm = "grpo"\nsteps = 50\n'
 

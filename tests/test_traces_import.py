@@ -22,6 +22,7 @@ from vertigym.tests.trace_log import DID, WHAT, WHERE, WHO, Found, Log, Planted,
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.import_report import TraceImportReport
 from vertigym.traces.importer import import_traces
+from vertigym.traces.reading import log_files
 from vertigym.traces.records import Trace, read_traces
 
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
@@ -150,6 +151,16 @@ def test_the_same_log_gives_the_same_bytes(
     )
     for file in out.iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
+
+
+def test_a_folder_with_an_import_in_it_is_refused(
+    imported: tuple[Planted, Path, TraceImportReport],
+) -> None:
+    """Else its held-out rows would be among those to train on."""
+    for folder in (imported[1], imported[1].parent):
+        with pytest.raises(DataError, match="an import, with held-out rows; name the logs themselves"):
+            log_files([folder])
+    assert log_files([imported[1] / "train.jsonl"])
 
 
 def test_an_imports_own_rows_and_settings_can_be_imported_again(

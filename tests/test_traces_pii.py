@@ -184,7 +184,7 @@ def test_a_region_makes_its_numbers_known() -> None:
     assert Masker(regions=("ES",)).mask("ask 612 345 678") == "ask [PHONE_1]"
     assert Masker(regions=("DE",)).mask("030/901820 5031944173") == "[PHONE_1] 5031944173"
     with pytest.raises(ConfigError, match="'ZZ' is no country"):
-        Masker(regions=("ZZ",)).mask("ask 612 345 678")
+        Masker(regions=("ZZ",))
 
 
 def test_one_value_has_one_placeholder_in_a_session_and_its_tool_calls() -> None:

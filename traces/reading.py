@@ -19,9 +19,10 @@ from pydantic_core import from_json
 
 from vertigym.core.errors import DataError, MissingDependencyError
 from vertigym.core.files import jsonable, read_text
+from vertigym.core.manifest import sealed_as
 from vertigym.traces.delimited import delimited
 from vertigym.traces.messages import is_chat
-from vertigym.traces.records import Unreadable
+from vertigym.traces.records import IMPORTED, Unreadable
 
 LINE = 64 << 20  # bytes; a longer line is not a row
 _WHOLE = 512 << 20  # bytes of a JSON document that is not in lines
@@ -39,7 +40,7 @@ def log_files(paths: Sequence[Path]) -> list[Path]:
     a fixed order, each once.
 
     Raises:
-        DataError: a path is missing, a pattern names nothing, or a folder has no logs.
+        DataError: a path is missing, a pattern names nothing, a folder has no logs, or what an import wrote.
     """
     files: list[Path] = []
     for path in paths:
@@ -47,6 +48,9 @@ def log_files(paths: Sequence[Path]) -> list[Path]:
             inside = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) in SUFFIXES)
             if not inside:
                 raise DataError(f"{path}: no logs in this folder; read are {_KINDS}")
+            for folder in sorted({file.parent for file in inside}):
+                if sealed_as(folder) == IMPORTED:
+                    raise DataError(f"{folder}: an import, with held-out rows; name the logs themselves")
             files += inside
         elif not path.exists() and glob.has_magic(str(path)):
             matched = sorted(map(Path, glob.glob(str(path), recursive=True)))

@@ -22,7 +22,16 @@ from vertigym.core.files import dumps, read_jsonl
 from vertigym.traces.config import KINDS, PiiKind
 from vertigym.traces.messages import decoded
 from vertigym.traces.pii.normal_text import FOUND, NormalText
-from vertigym.traces.pii.numbers import Span, cards, ibans, luhn_valid, metadata, national_numbers, phones
+from vertigym.traces.pii.numbers import (
+    Span,
+    cards,
+    ibans,
+    luhn_valid,
+    metadata,
+    national_numbers,
+    phones,
+    trunk_prefix,
+)
 from vertigym.traces.pii.secrets_and_addresses import addresses, emails, secrets
 
 _WORD = re.compile(r"\w+")
@@ -58,7 +67,9 @@ class Masker:
     ) -> None:
         listed = sorted({name.strip() for name in names if name.strip()})
         metadata()
-        luhn_valid("0")  # what is missing is said before anything is read
+        luhn_valid("0")  # what is missing or wrong is said before anything is read
+        for region in regions:
+            trunk_prefix(region)
         self._names = _name_pattern(listed) if listed else None
         self._first_words = {_WORD.findall(name.casefold())[0] for name in listed if _WORD.search(name)}
         finders: dict[PiiKind, Callable[[str], Iterator[Span]]] = {

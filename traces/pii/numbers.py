@@ -179,7 +179,7 @@ def _national(
     if broken and max(map(len, _GROUPS.findall(written))) > 8:
         return None
     shown = broken or digits.startswith("0") or label == "phone"
-    known = [region for region in regions if digits.startswith("0") or _trunk(region) != "0"]
+    known = [region for region in regions if digits.startswith("0") or trunk_prefix(region) != "0"]
     valid = (parsed(written, region) for region in known) if shown else ()
     if number := next(filter(None, valid), None):
         return number
@@ -193,8 +193,12 @@ def parsed(written: str, region: str | None = None) -> str | None:
     return _phone(written, region, "is_valid_number")
 
 
-def _trunk(region: str) -> str | None:
-    """What a country's numbers begin with when they are written without its code."""
+def trunk_prefix(region: str) -> str | None:
+    """What a country's numbers begin with when they are written without its code.
+
+    Raises:
+        ConfigError: no country has this name.
+    """
     known = metadata().PhoneMetadata.metadata_for_region(region)
     if known is None:
         raise ConfigError(f"pii.regions: {region!r} is no country; two letters are needed, as in US or DE")
