@@ -179,6 +179,12 @@ def test_orders_times_decimals_and_ids_stay(text: str) -> None:
     assert Masker(regions=("US", "DE", "FR")).mask(text) == text
 
 
+def test_a_group_that_begins_with_zeros_is_part_of_a_number_or_opens_the_next() -> None:
+    masker = Masker()
+    assert masker.mask("+33 96 406 0056, +1-353-092-0019") == "[PHONE_1], [PHONE_2]"
+    assert masker.mask("+33 1 23 45 67 89 0049 30 901820") == "[PHONE_3] [PHONE_4]"
+
+
 def test_a_region_makes_its_numbers_known() -> None:
     assert Masker().mask("ask 612 345 678") == "ask 612 345 678"
     assert Masker(regions=("ES",)).mask("ask 612 345 678") == "ask [PHONE_1]"

@@ -152,7 +152,7 @@ def _phone_at(
         key=lambda last: not _even(text, groups[first : last + 1])
     )  # one kind of separator comes first
     if again := next((n for n, group in enumerate(groups) if n > first and _AGAIN.match(group[0])), None):
-        windows = [last for last in windows if last < again]
+        windows.sort(key=lambda last: last >= again)  # 00 opens a number, or is inside of one: +33 96 406 0056
     sure = "+" in text[start:at] or not text[:start].rstrip()[-1:].isdecimal()
     for check in (parsed, *((_possible, _dialled) if sure else ())) if plus else (None,):
         for last in windows:
