@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,10 +39,14 @@ def test_suites_in_the_documents_load() -> None:
 @pytest.mark.parametrize("service", ["github", "gitlab"])
 def test_the_steps_of_the_ci_files_run(tmp_path: Path, service: str, model: str, passes: bool) -> None:
     yaml = pytest.importorskip("yaml")
-    github, gitlab = (yaml.safe_load(text) for text in blocks("ci.md", "yaml"))
-    job: dict[str, Any] = github["jobs"]["gate"] if service == "github" else gitlab["eval"]
-    steps = [s["run"] for s in job["steps"] if "run" in s] if service == "github" else job["script"]
-    variables = job["env"] if service == "github" else job["variables"]
+    jobs = {name: job for text in blocks("ci.md", "yaml") for name, job in yaml.safe_load(text).items()}
+    variables, junit_file = jobs["eval"]["variables"], "eval-out/junit.xml"
+    steps = jobs["eval"]["script"]
+    if service == "github":
+        (given,) = [step["with"] for step in jobs["jobs"]["gate"]["steps"] if "suite" in step.get("with", {})]
+        variables = {name.upper(): value for name, value in given.items()} | {"OUT": "eval-out"}
+        action = yaml.safe_load((DOCS.parent / "action.yml").read_text())
+        steps, junit_file = [step["run"] for step in action["runs"]["steps"]], "eval-out.junit.xml"
     (tmp_path / "evals").mkdir()
     (tmp_path / variables["SUITE"]).write_text(SUITE)
     environment = {
@@ -52,6 +55,7 @@ def test_the_steps_of_the_ci_files_run(tmp_path: Path, service: str, model: str,
         "MODEL": model,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "step-summary.md"),
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
     }
 
     def run(command: str) -> int:
@@ -62,7 +66,7 @@ def test_the_steps_of_the_ci_files_run(tmp_path: Path, service: str, model: str,
     assert (tmp_path / variables["CHAMPION"] / "report.json").exists()
     codes = [run(step) for step in steps if "pip install" not in step]
     assert codes[0] == (0 if passes else 1)
-    junit = (tmp_path / "eval-out" / "junit.xml").read_text()
+    junit = (tmp_path / junit_file).read_text()
     assert ("<failure" in junit) is not passes
     if service == "github":
         summary = (tmp_path / "step-summary.md").read_text()
