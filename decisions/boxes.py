@@ -140,11 +140,12 @@ def outside(box: Box, others: Sequence[Box], everything: Mask) -> Box | None:
 
 def without(box: Box, others: Sequence[Box], everything: Mask) -> list[Box] | None:
     """`box` without all of `others`; None where it falls into too many boxes."""
-    pieces = [box]
-    most = MOST_PIECES if outside(box, others, everything) is None else _FEW_PIECES
+    pieces, most = [box], _FEW_PIECES
     for other in others:
         if meet(box, other):
             pieces = [piece for old in pieces for piece in minus(old, other, everything)]
+        if len(pieces) > most:
+            most = MOST_PIECES if outside(box, others, everything) is None else 0
         if len(pieces) > most:
             return None
         if not pieces:
