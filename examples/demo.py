@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -26,7 +27,7 @@ from vertigym import envs
 from vertigym.core.config import load
 from vertigym.core.errors import VertigymError
 from vertigym.core.files import write_jsonl, write_text
-from vertigym.core.types import Task
+from vertigym.core.types import Split, Task
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.decision.builtin import RETURNS
@@ -47,6 +48,7 @@ from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent / "returns"
 OUT = Path("runs/demo")
+SIZES: Mapping[Split, int] = {"train": 1500, "eval": 600, "test": 500}  # enough to see a change of a few rules
 screen = Console(width=110, markup=False)
 
 
@@ -79,7 +81,7 @@ def main() -> int:
     common = [f"env={story.name}", f"output={OUT}", f"seed={seed}"]
 
     heading("2. Warm start: imitate the logs")
-    warm = run("sft.toml", [*common, "name=sft", f"sft.data={logs}", f"sft.batch={story.size}"])
+    warm = run("sft.toml", [*common, "name=sft", f"sft.data={logs}", f"sft.batch={story.size // 2}"])
 
     heading("3. GRPO against the current rules; the suite decides what is promoted")
     suite = write_suite(story, split="eval")
@@ -109,7 +111,9 @@ def open_story(decision: Path | None, before: Path | None, seed: int) -> Story:
     name = RETURNS
     if decision is not None:
         name = str(OUT / "environment")
-        found = import_decision(decision, "demo/Decision-v0", Path(name), rules="hidden", seed=seed)
+        found = import_decision(
+            decision, "demo/Decision-v0", Path(name), rules="hidden", seed=seed, sizes=SIZES
+        )
         hit = found.rules - len(found.not_hit)
         screen.print(f"{decision.name}: {hit} of {found.rules} rules are hit by some task")
     env = envs.make(name)
