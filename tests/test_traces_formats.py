@@ -10,26 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertigym.core.config import parse
 from vertigym.core.errors import DataError
-from vertigym.traces.config import ImportConfig
-from vertigym.traces.formats import GROUP, _installed, calls
+from vertigym.traces.formats import GROUP, _installed
 from vertigym.traces.reading import log_files, rows
 from vertigym.traces.records import HalfCall, LateFeedback, NotACall, Trace, Unreadable
 
 from .installed import install
+from .trace_rows import one, read
 
 CHAT = [{"role": "system", "content": "Sort."}, {"role": "user", "content": "Where is it?"}]
-
-
-def read(row: Any, **settings: Any) -> list[Any]:
-    return list(calls(row, "log-1", parse(ImportConfig, settings, source="test")))
-
-
-def one(row: Any, **settings: Any) -> Trace:
-    (trace,) = read(row, **settings)
-    assert isinstance(trace, Trace), trace
-    return trace
 
 
 def otlp(attributes: dict[str, Any], events: list[tuple[str, dict[str, Any]]] = []) -> dict[str, Any]:  # noqa: B006
