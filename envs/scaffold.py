@@ -10,7 +10,7 @@ acme-ticket-desk/
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vertigym import __version__
@@ -31,19 +31,22 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "{distribution}"
 version = "0.1.0"
-description = "{title}: which desk handles a customer's message."
+description = "{description}"
 requires-python = ">=3.11"
-dependencies = ["vertigym>={vertigym}"]
+dependencies = [{dependencies}]
+{entry_point}
+[tool.setuptools]
+packages = ["{module}"]
+include-package-data = true
 
+[tool.setuptools.package-data]
+{module} = ["{data}"]
+"""
+
+_ENTRY_POINT = """
 # Installing the package registers the environment under this name.
 [project.entry-points."vertigym.environments"]
 "{id}" = "{module}"
-
-[tool.setuptools]
-packages = ["{module}"]
-
-[tool.setuptools.package-data]
-{module} = ["data/*.jsonl"]
 """
 
 _MODULE = '''\
@@ -144,9 +147,12 @@ def new_environment(name: str, parent: Path = Path()) -> Path:
     folder = parent / words["distribution"]
     if folder.exists():
         raise InputError(f"{folder} exists: choose another name, or remove it")
+    description = f"{words['title']}: which desk handles a customer's message."
     with whole_folder(folder) as beside:
         module = beside / words["module"]
-        write_text(beside / "pyproject.toml", _PYPROJECT.format(**words))
+        write_text(
+            beside / "pyproject.toml", package_metadata(words, description, "data/*.jsonl", _ENTRY_POINT)
+        )
         write_text(beside / "README.md", _README.format(**words))
         write_text(beside / "train.toml", _TRAIN.format(**words))
         write_text(beside / "tests" / "test_environment.py", _TEST.format(**words))
@@ -154,6 +160,20 @@ def new_environment(name: str, parent: Path = Path()) -> Path:
         for split in SPLITS:
             write_jsonl(module / "data" / f"{split}.jsonl", _rows(split))
     return folder
+
+
+def package_metadata(
+    words: Mapping[str, str], description: str, data: str, entry_point: str, *requirements: str
+) -> str:
+    """The `pyproject.toml` of a package with one environment, whose files match `data`."""
+    dependencies = ", ".join(f'"{name}"' for name in (f"vertigym>={__version__}", *requirements))
+    return _PYPROJECT.format(
+        **words,
+        description=description,
+        data=data,
+        dependencies=dependencies,
+        entry_point=entry_point.format(**words),
+    )
 
 
 def environment_id(name: str) -> str:

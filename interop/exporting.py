@@ -9,30 +9,10 @@ import re
 import shutil
 from pathlib import Path
 
-from vertigym import __version__
 from vertigym.core.errors import InputError, UnknownNameError
 from vertigym.core.files import whole_folder, write_text
 from vertigym.envs import registry
-
-_PYPROJECT = """\
-[build-system]
-requires = ["setuptools>=77"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "{distribution}"
-version = "0.1.0"
-description = "{id} of vertigym for {neighbour}"
-requires-python = ">=3.11"
-dependencies = ["vertigym>={vertigym}", "{requirement}"]
-{entry_point}
-[tool.setuptools]
-packages = ["{module}"]
-include-package-data = true
-
-[tool.setuptools.package-data]
-{module} = ["environment/**"]
-"""
+from vertigym.envs.scaffold import package_metadata
 
 _INSPECT = '''\
 """{id} as a task of Inspect: `inspect eval {module}/{task} --model MODEL`."""
@@ -101,11 +81,11 @@ def export_environment(env_id: str, neighbour: str, out: Path) -> str:
     if found.folder:
         imports = "\nfrom pathlib import Path\n"
         environment = f'str(Path(__file__).with_name("environment")) + "{arguments}"'
-    words |= {"environment": environment, "imports": imports, "neighbour": neighbour, "id": found.id}
-    words |= {"requirement": requirement, "vertigym": __version__}
-    words["entry_point"] = entry_point.format(**words)
+    words |= {"environment": environment, "imports": imports, "id": found.id}
+    description = f"{found.id} of vertigym for {neighbour}"
+    metadata = package_metadata(words, description, "environment/**", entry_point, requirement)
     with whole_folder(out) as beside:
-        write_text(beside / "pyproject.toml", _PYPROJECT.format(**words))
+        write_text(beside / "pyproject.toml", metadata)
         write_text(beside / words["module"] / "__init__.py", template.format(**words))
         if found.folder:
             shutil.copytree(found.folder.path, beside / words["module"] / "environment")

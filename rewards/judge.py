@@ -75,9 +75,8 @@ def judge(
     Raises:
         ConfigError: not an http(s) address, or no votes.
     """
-    settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
     client = ChatClient(base_url, key_variable=key_variable, timeout_s=timeout_s, retries=_RETRIES)
-    panel = _Panel(client, settings, votes, cache, _ONE, ("yes", "no"))
+    panel = _Panel(client, model, temperature, max_tokens, votes, cache, _ONE, ("yes", "no"))
     asked = {name: f"{criteria}\n{item}".strip() for name, item in (items or {}).items()} or {"": criteria}
 
     @bounded  # by the time limit of its requests
@@ -120,9 +119,8 @@ def prefers(
     Raises:
         ConfigError: not an http(s) address, or no votes.
     """
-    settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
     client = ChatClient(base_url, key_variable=key_variable, timeout_s=timeout_s, retries=_RETRIES)
-    panel = _Panel(client, settings, votes, cache, _TWO, ("first", "second", "tie"))
+    panel = _Panel(client, model, temperature, max_tokens, votes, cache, _TWO, ("first", "second", "tie"))
 
     @bounded  # by the time limit of its requests
     def prefers(completion: str, answer: Any, info: dict[str, Any], task: Task) -> Score:
@@ -190,7 +188,9 @@ class _Panel:
     def __init__(
         self,
         client: ChatClient,
-        settings: Mapping[str, Any],
+        model: str,
+        temperature: float,
+        max_tokens: int,
         votes: int,
         cache: Path | None,
         system: str,
@@ -198,7 +198,8 @@ class _Panel:
     ) -> None:
         if votes < 1:
             raise ConfigError(f"votes = {votes}: at least 1 is needed")
-        self._client, self._settings, self._votes = client, settings, votes
+        self._settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
+        self._client, self._votes = client, votes
         self._remembered, self._system, self._verdicts = _Cache(cache), system, verdicts
 
     def ask(self, question: Mapping[str, Any]) -> list[Vote]:
