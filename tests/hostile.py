@@ -76,7 +76,9 @@ for _ in range(6):
 os.close(w)
 got = b''
 while len(got) < 6 and (part := os.read(r, 6)): got += part
-if len(got) == 6: time.sleep(0.3); print("PWNED", flush=True)  # a shorter burst passes without a cgroup
+if len(got) == 6:
+    time.sleep(0.3)  # a shorter burst passes without a cgroup
+    if os.waitpid(-1, os.WNOHANG) == (0, 0): print("PWNED", flush=True)  # all six are alive
 """,
         processes=16,
         cpu_s=4.0,
