@@ -37,7 +37,6 @@ dependencies = [{dependencies}]
 {entry_point}
 [tool.setuptools]
 packages = ["{module}"]
-include-package-data = true
 
 [tool.setuptools.package-data]
 {module} = ["{data}"]

@@ -15,7 +15,6 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -27,12 +26,12 @@ from vertigym import envs
 from vertigym.core.config import load
 from vertigym.core.errors import VertigymError
 from vertigym.core.files import write_jsonl, write_text
-from vertigym.core.types import Split, Task
+from vertigym.core.types import Task
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.decision.builtin import RETURNS
 from vertigym.envs.decision.env import DecisionEnv
-from vertigym.envs.decision.importer import import_decision
+from vertigym.envs.decision.importer import SIZES, import_decision
 from vertigym.envs.decision.scripts import sandboxed
 from vertigym.envs.decision.stale import old_version, stale_logs
 from vertigym.evals.compare import compare
@@ -48,7 +47,7 @@ from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent / "returns"
 OUT = Path("runs/demo")
-SIZES: Mapping[Split, int] = {"train": 1500, "eval": 600, "test": 500}  # enough to see a change of a few rules
+EVAL_CASES = 600  # enough to see a change of a few rules
 screen = Console(width=110, markup=False)
 
 
@@ -111,8 +110,9 @@ def open_story(decision: Path | None, before: Path | None, seed: int) -> Story:
     name = RETURNS
     if decision is not None:
         name = str(OUT / "environment")
+        sizes = {**SIZES, "eval": EVAL_CASES}
         found = import_decision(
-            decision, "demo/Decision-v0", Path(name), rules="hidden", seed=seed, sizes=SIZES
+            decision, "demo/Decision-v0", Path(name), rules="hidden", seed=seed, sizes=sizes
         )
         hit = found.rules - len(found.not_hit)
         screen.print(f"{decision.name}: {hit} of {found.rules} rules are hit by some task")

@@ -94,7 +94,7 @@ def syntax_error(text: str, position: int, message: str) -> FeelError:
 def string_value(literal: str) -> str:
     """What a string literal spells. A backslash before another character stays: patterns are full of them."""
     plain = _ESCAPE.sub(_unescaped, literal[1:-1])
-    try:  # a pair of \\uXXXX that spells one character beyond the first 65,536
+    try:  # two escapes may spell one character beyond the first 65,536
         return plain.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
         return plain
