@@ -69,10 +69,12 @@ if made >= 30: print("PWNED")
         """
 import os, time
 r, w = os.pipe()
+stay, go = os.pipe()
 for _ in range(6):
     if os.fork() == 0:
+        os.close(go)
         x = bytearray(130 << 20); x[::4096] = b'1' * len(x[::4096])
-        os.write(w, b'x'); time.sleep(2); os._exit(0)
+        os.write(w, b'x'); os.close(w); os.read(stay, 1); os._exit(0)
 os.close(w)
 got = b''
 while len(got) < 6 and (part := os.read(r, 6)): got += part
