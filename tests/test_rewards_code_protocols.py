@@ -14,7 +14,7 @@ from vertigym.rewards.code_verdict import same
 from vertigym.sandboxes import JobLimits, SandboxPool, tagged_json
 from vertigym.sandboxes.tagged_json import shown
 
-from . import hostile, hostile_grammar
+from . import hostile, hostile_grammar, hostile_judge
 from .code_protocols import TASKS, WRONG, ProtocolTask
 
 pytestmark = pytest.mark.usefixtures("sandbox")
@@ -48,7 +48,7 @@ def test_no_wrong_program_of_any_protocol_passes(kind: str, verifier: Verifier) 
     assert [task.name for task, ok in rows if ok] == []
 
 
-OBJECTS = parse_tests(hostile_grammar.PROTOCOLS["objects"])
+OBJECTS = parse_tests(hostile_judge.PROTOCOLS["objects"])
 YES = [
     "EVIL()",
     "Box(EVIL())",
@@ -82,12 +82,12 @@ def test_every_forgery_fails_on_every_protocol(name: str, verifier: Verifier) ->
     beside = textwrap.dedent(hostile_grammar.BESIDE)
     program = f"{beside}\n{hostile.FORGERIES[name]}"
     for protocol in ("objects", "sequences", "changes", "raises"):
-        assert not verifier.check(program, parse_tests(hostile_grammar.PROTOCOLS[protocol])).all_pass, protocol
+        assert not verifier.check(program, parse_tests(hostile_judge.PROTOCOLS[protocol])).all_pass, protocol
 
 
 def test_honest_programs_pass_every_protocol_of_the_grammar(verifier: Verifier) -> None:
     for protocol in ("objects", "sequences", "changes", "raises"):
-        checked = verifier.check(hostile_grammar.HONEST, parse_tests(hostile_grammar.PROTOCOLS[protocol]))
+        checked = verifier.check(hostile_judge.HONEST, parse_tests(hostile_judge.PROTOCOLS[protocol]))
         assert checked.all_pass, checked.notes
 
 
