@@ -142,6 +142,31 @@ def traces_import(
         note(text)
 
 
+@app.command("pairs")
+def traces_pairs(
+    folder: Annotated[Path, typer.Argument(help="What `traces import` wrote.", metavar="DIR")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write pairs of answers, one better than the other, which `algorithm = "dpo"` learns from: edits, accepted
+    and refused answers to one input, and answers that were tried again."""
+    from vertigym.traces.preferences import write_pairs
+
+    found = write_pairs(folder, out, force=force)
+    if as_json:
+        print_json(
+            {split: {**part.evidence, "contradicted": part.contradicted} for split, part in found.items()}
+        )
+        return
+    kinds = ("edit", "verdict", "retry")
+    rows = [
+        (s, *(str(p.evidence.get(kind, 0)) for kind in kinds), str(p.contradicted)) for s, p in found.items()
+    ]
+    table(None, ("split", *kinds, "contradicted"), rows)
+    print(f"{out}: " + ", ".join(f"{sum(part.evidence.values()):,} {split}" for split, part in found.items()))
+
+
 @app.command("unmask")
 def traces_unmask(
     file: Annotated[Path, typer.Argument(help="A file with placeholders.", metavar="FILE")],

@@ -10,11 +10,12 @@ from vertigym.core.files import read_text, write_text
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.formats import FORMATS
 from vertigym.envs.decision.importer import import_decision
-from vertigym.envs.logged.source import at, verdict
+from vertigym.envs.logged.source import at
 from vertigym.projects.answer_kinds import Answered, AnswerKind, kind_of, write_environment
 from vertigym.projects.questions import ANSWER, QUESTION, read_questions
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.importer import import_traces
+from vertigym.traces.preferences import verdict
 from vertigym.traces.reading import SUFFIXES, rows
 from vertigym.traces.records import read_traces
 

@@ -11,7 +11,7 @@ from vertigym import envs
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import write_jsonl
 from vertigym.envs.check import check
-from vertigym.envs.logged.source import accepted_reply, verdict
+from vertigym.traces.preferences import accepted_reply, verdict
 from vertigym.traces.records import Feedback, Trace
 
 from . import desk

@@ -78,16 +78,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return warm(tmp_path_factory.mktemp("start"), tasks=60)
 
 
-@pytest.mark.parametrize("kind", ["sft", "grpo", "ppo"])
+@pytest.mark.parametrize("kind", ["sft", "dpo", "grpo", "ppo"])
 def test_every_metric_of_a_run_is_documented(kind: str, start: Path, tmp_path: Path) -> None:
-    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    rows = {
+        "sft": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        "dpo": {"messages": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"},
+    }
+    data = str(tmp_path / "rows.jsonl")
     table = {
         "name": kind, "env": ENV, "algorithm": kind, "model": str(start), "steps": 1, "threads": 1,
         "output": str(tmp_path),
     }  # fmt: skip
-    if kind == "sft":
-        table["sft"] = {"data": str(tmp_path / "rows.jsonl")}
+    if kind in rows:
+        Path(data).write_text(json.dumps(rows[kind]) + "\n")
+        table[kind] = {"data": data} | ({"held_out": data} if kind == "dpo" else {})
     else:
         table["rollout"] = {"tasks": 4, "group_size": 4, "max_tokens": 16}
         table["policy"] = {"kl": 0.01, "entropy": 0.01, "ratio_to": "trainer", "correction": "token"}

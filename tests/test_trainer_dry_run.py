@@ -110,7 +110,7 @@ def test_a_folder_that_holds_a_run_is_refused_unless_it_is_to_go_on(here: Path) 
 
 def test_rows_beyond_the_context_are_said(here: Path) -> None:
     (found,) = plan(parse(RunConfig, table(**sft("long.jsonl")), source="test"))["long prompts"]
-    assert "[sft]: 1 of 1 rows are longer than the context of 1024" in found
+    assert "rows to learn from: 1 of 1 are longer than the context of 1024" in found
 
 
 def test_an_eval_finds_its_faults_before_it_plays_the_baseline(command: CommandLine, here: Path) -> None:

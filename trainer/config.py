@@ -128,6 +128,17 @@ class SFTConfig(Config):
     batch: int = Field(64, ge=1, description="rows a step")
 
 
+class DPOConfig(Config):
+    """Direct preference optimisation on pairs of answers, JSONL of `{"messages", "chosen", "rejected"}`, as
+    `vertigym traces pairs` makes them out of logs."""
+
+    data: Path
+    held_out: Path | None = Field(None, description="pairs to tell apart now and then, none of them trained on")
+    every: int = Field(10, ge=1, description="steps between two looks at held_out; the last step has one")
+    batch: int = Field(32, ge=1, description="pairs a step")
+    beta: float = Field(0.1, gt=0, description="how dear it is to leave the starting model")
+
+
 class EvalConfig(Config):
     """Evals along the way, which decide what is promoted: a checkpoint must pass the gates of every suite."""
 
@@ -165,7 +176,7 @@ class RunConfig(Config):
         "hub, or `tiny`: build one from the environment's text"
     )
     revision: str = Field("", description="branch, tag or commit of a model on the hub; or org/name@REVISION")
-    algorithm: Literal["sft", "grpo", "ppo", "distill"]
+    algorithm: Literal["sft", "dpo", "grpo", "ppo", "distill"]
     steps: int = Field(ge=0)
     seed: int = 0
     output: Path = Path("runs")
@@ -184,6 +195,7 @@ class RunConfig(Config):
     policy: PolicyConfig = PolicyConfig()
     critic: CriticConfig = CriticConfig()
     sft: SFTConfig | None = None
+    dpo: DPOConfig | None = None
     distill: DistillConfig | None = None
     eval: EvalConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -236,6 +248,11 @@ class RunConfig(Config):
         return self
 
     @property
+    def rows(self) -> SFTConfig | DPOConfig | None:
+        """The rows that it learns from; None where it samples episodes."""
+        return self.sft or self.dpo
+
+    @property
     def starting_model(self) -> str:
         """The name of the model to train, its revision included."""
         return f"{self.model}@{self.revision}" if self.revision else self.model
@@ -243,15 +260,17 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _sections_fit_the_algorithm(self) -> Self:
         given = self.model_fields_set
-        if self.algorithm == "sft" and self.sft is None:
-            raise ValueError('algorithm "sft" needs a section [sft] with data = "rows.jsonl"')
-        if self.algorithm == "distill" and self.distill is None:
-            raise ValueError('algorithm "distill" needs a section [distill] with teacher = "folder"')
+        needed = {"sft": 'data = "rows.jsonl"', "dpo": 'data = "pairs.jsonl"', "distill": 'teacher = "folder"'}
+        name = self.algorithm
+        if name in needed and getattr(self, name) is None:
+            raise ValueError(f'algorithm "{name}" needs a section [{name}] with {needed[name]}')
+        sampled = {"policy", "critic", "rollout"}
         foreign = {
-            "sft": {"policy", "critic", "rollout", "distill"},
-            "grpo": {"sft", "critic", "distill"},
-            "ppo": {"sft", "distill"},
-            "distill": {"sft", "critic"},
+            "sft": {"dpo", "distill", *sampled},
+            "dpo": {"sft", "distill", *sampled},
+            "grpo": {"sft", "dpo", "critic", "distill"},
+            "ppo": {"sft", "dpo", "distill"},
+            "distill": {"sft", "dpo", "critic"},
         }
         if useless := foreign[self.algorithm] & given:
             raise ValueError(

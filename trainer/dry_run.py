@@ -5,6 +5,7 @@ are made, models loaded, adapters put in, rows rendered, the folder tried; so wh
 the machine has room for it.
 """
 
+from itertools import chain
 from typing import Any
 
 from vertigym import envs
@@ -21,7 +22,6 @@ from vertigym.trainer import setup
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.gatekeeper import evidence, open_suites
 from vertigym.trainer.prompt_lengths import long_prompts, long_rows
-from vertigym.trainer.sft import read_samples
 from vertigym.trainer.trackers import services
 
 
@@ -34,13 +34,13 @@ def plan(config: RunConfig, first: RunConfig | None = None) -> dict[str, Any]:
     claim(config.output / config.name / "config.toml", force=True)
     services(config.tracking)
     env = envs.make(config.env)
-    if config.algorithm != "sft" and not env.tasks.ids("train"):
+    if not config.rows and not env.tasks.ids("train"):
         raise ConfigError(f"{config.env} has no tasks in its train split, on which {config.algorithm} trains")
     suites = open_suites(config.eval)
     names = setup.models_of(config)
     renderer, context = _opened(config, first or config, names)
     rows = config.rollout
-    taught = read_samples(config.sft.data, renderer) if config.sft else []
+    taught = chain.from_iterable(setup.taught_rows(config.rows, renderer)) if config.rows else ()
     return {
         "run": str(config.output / config.name),
         "environment": config.env,
@@ -48,11 +48,11 @@ def plan(config: RunConfig, first: RunConfig | None = None) -> dict[str, Any]:
         **names,
         "algorithm": config.algorithm,
         "steps": config.steps,
-        "samples a step": config.sft.batch if config.sft else rows.tasks * rows.group_size,
+        "samples a step": config.rows.batch if config.rows else rows.tasks * rows.group_size,
         "suites": [suite.name for suite in suites],
         "gates": evidence(config, suites),
         "long prompts": [
-            *long_rows(taught, context),
+            *long_rows(list(chain.from_iterable(taught)), context),
             *long_prompts(config, env, suites, renderer, context),
         ],
     }

@@ -22,7 +22,7 @@ def long_prompts(
 ) -> list[str]:
     """A sentence for the training tasks, and for each suite, where some leave less than an answer may need."""
     found = []
-    if config.algorithm != "sft":
+    if not config.rows:
         tasks = [(env, env.tasks.get(i)) for i in env.tasks.ids("train")]
         found.append(_sentence("training", tasks, renderer, context, config.rollout.max_tokens))
     for suite in suites:
@@ -37,9 +37,8 @@ def long_rows(samples: Sequence[TrainingSample], context: int) -> list[str]:
     long = sorted((length for one in samples if (length := len(one.token_ids)) > context), reverse=True)
     if not long:
         return []
-    return [
-        f"[sft]: {len(long)} of {len(samples)} rows are longer than the context of {context}, up to {long[0]}"
-    ]
+    of = f"{len(long)} of {len(samples)}"
+    return [f"rows to learn from: {of} are longer than the context of {context}, up to {long[0]}"]
 
 
 def _sentence(

@@ -206,11 +206,11 @@ def _beside(folder: Path, table: Mapping[str, Any]) -> Table:
                 found[key] = registry.absolute(str(folder / value))
             case ("model" | "teacher", str()) if (folder / value).exists():
                 found[key] = str(folder / value)
-            case ("data" | "output", str()):
+            case ("data" | "held_out" | "output", str()):
                 found[key] = str(folder / value)
             case "suites", list():
                 found[key] = [str(folder / suite) if isinstance(suite, str) else suite for suite in value]
-            case ("sft" | "distill" | "eval", dict()):
+            case ("sft" | "dpo" | "distill" | "eval", dict()):
                 found[key] = _beside(folder, value)
     return found
 

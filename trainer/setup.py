@@ -9,6 +9,7 @@ from typing import Any
 from vertigym import envs
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import read_jsonl
+from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.engine import Engine
 from vertigym.policies.lora import merged_state
 from vertigym.policies.model_folder import load_model
@@ -17,8 +18,9 @@ from vertigym.policies.registry import EngineSetup, find_engine
 from vertigym.policies.scripted import reference_text
 from vertigym.rollouts.ray_backend import open_workers
 from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
-from vertigym.trainer.config import RunConfig
-from vertigym.trainer.sft import chat
+from vertigym.trainer.config import DPOConfig, RunConfig, SFTConfig
+from vertigym.trainer.dpo import pair_texts, read_pairs
+from vertigym.trainer.sft import Row, chat_texts, read_samples
 
 
 def load(folder: Path) -> tuple[Any, Any]:
@@ -38,8 +40,8 @@ def models_of(config: RunConfig) -> dict[str, str]:
 
 
 def texts(config: RunConfig, env: envs.Env) -> list[str]:
-    """What a tiny model's tokenizer is made from: the training tasks, their answers, and what rows of [sft] add
-    (a number that one task has is not to become a word because a row repeats it).
+    """What a tiny model's tokenizer is made from: the training tasks, their answers, and what rows to learn
+    from add (a number that one task has is not to become a word because a row repeats it).
 
     Raises:
         ConfigError: the environment has no training tasks.
@@ -50,13 +52,24 @@ def texts(config: RunConfig, env: envs.Env) -> list[str]:
             f"model 'tiny' is made from the environment's text, and {config.env} has no training tasks"
         )
     texts = [m["content"] for task in tasks for m in task.messages()] + [reference_text(task) for task in tasks]
-    if config.sft:
-        data = config.sft.data
+    if config.rows:
+        data, known = config.rows.data, set(texts)
+        texts_of = chat_texts if config.sft else pair_texts
         rows = enumerate(read_jsonl(data), 1)
-        shown = [m["content"] for number, row in rows for m in chat(row, f"{data}:{number}")]
-        known = set(texts)
+        shown = [text for number, row in rows for text in texts_of(row, f"{data}:{number}")]
         texts += [text for text in shown if text not in known]
     return texts
+
+
+def taught_rows(rows: SFTConfig | DPOConfig, renderer: ChatRenderer) -> tuple[list[Row], list[Row]]:
+    """What the run learns from, and what it only looks at: pairs that are held out.
+
+    Raises:
+        DataError: a file is missing, or has a row that cannot be learnt from.
+    """
+    if isinstance(rows, SFTConfig):
+        return read_samples(rows.data, renderer), []
+    return read_pairs(rows.data, renderer), read_pairs(rows.held_out, renderer) if rows.held_out else []
 
 
 def refuse_other_tokens(teacher: str, tokenizer: Any, policys: Any) -> None:
@@ -109,7 +122,7 @@ def fits_several_ranks(config: RunConfig) -> None:
         ConfigError: something in the config works on one rank only.
     """
     rows = config.rollout
-    if config.algorithm == "sft":
+    if config.rows:
         return
     if reason := rows.misfit(ranks=2):
         raise ConfigError(reason)

@@ -1,6 +1,10 @@
-"""Supervised fine-tuning: the negative log-likelihood of the assistant's tokens in logged chats."""
+"""Supervised fine-tuning: the negative log-likelihood of the assistant's tokens in logged chats.
 
-from collections.abc import Callable, Mapping
+`RowTraining` is what learning from rows has in common, whatever is minimised: `dpo` has its own update.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,16 @@ from vertigym.trainer.stream import Shuffled
 
 _PROBE_TOKENS = 16  # that the engine writes to each of a few prompts
 
+Row = tuple[TrainingSample, ...]  # what one row of the data teaches
+Update = Callable[[Sequence[Row]], dict[str, float]]  # accumulates a batch's gradient; its metrics
 
-class SFT:
-    """One step is one batch of rows, averaged over its trained tokens. Every epoch is a new permutation.
+
+class RowTraining:
+    """One step is one batch of rows. Every epoch is a new permutation; there are no rollouts.
 
     Args:
         engine: what evals sample with, compared with the learner in the first steps.
+        name: the seed path of the permutations.
         on_note: takes a line for the user.
     """
 
@@ -35,32 +43,39 @@ class SFT:
         self,
         learner: Learner,
         engine: Engine,
-        data: Path,
+        rows: Sequence[Row],
+        update: Update,
         *,
         batch: int,
         seed: int,
+        name: str,
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._learner, self._engine, self._on_note = learner, engine, on_note
         self._mismatch = MismatchProbe(learner, engine, RolloutConfig(max_tokens=_PROBE_TOKENS))
-        self._batch, self._first = batch, True
-        self._samples = read_samples(data, engine.renderer)
-        self._order = Shuffled(len(self._samples), seed, "sft")
+        self._rows, self._update, self._batch, self._first = rows, update, batch, True
+        self._order = Shuffled(len(rows), seed, name)
 
     def step(self, step: int) -> tuple[dict[str, float], list[Rollout]]:
-        """Train on the step's batch; there are no rollouts."""
-        samples = [self._samples[self._order[step * self._batch + i]] for i in range(self._batch)]
+        """Train on the step's batch."""
+        rows = [self._rows[self._order[step * self._batch + i]] for i in range(self._batch)]
+        samples = list(chain.from_iterable(rows))
         if self._first:
             for note in settle(self._learner, samples):
                 self._on_note(note)
             self._mismatch.of_fresh_samples(step, samples)
-        metrics = self._learner.forward_backward(samples, _negative_log_likelihood)
+        metrics = self._update(rows)
         metrics |= self._learner.optim_step()
         if self._first:
             self._engine.refresh(step + 1)
             self._mismatch.of_fresh_samples(step, samples)
             self._first = False
         return metrics | {"tokens": sum(len(s.token_ids) for s in samples)}, []
+
+
+def likelihood(learner: Learner) -> Update:
+    """The update of SFT: the mean over the batch's trained tokens."""
+    return lambda rows: learner.forward_backward(list(chain.from_iterable(rows)), _negative_log_likelihood)
 
 
 @tokenwise
@@ -70,17 +85,26 @@ def _negative_log_likelihood(
     return -logp_T.sum(), {}
 
 
-def read_samples(data: Path, renderer: ChatRenderer) -> list[TrainingSample]:
+def read_samples(data: Path, renderer: ChatRenderer) -> list[Row]:
     """What the rows of a file teach.
 
     Raises:
         DataError: it is missing, has no rows, or one that is no chat or that the template cannot render.
     """
     rows = enumerate(read_jsonl(data), 1)
-    samples = [one for n, row in rows for one in _samples(row, renderer, f"{data}:{n}")]
+    samples = [(one,) for n, row in rows for one in _samples(row, renderer, f"{data}:{n}")]
     if not samples:
         raise DataError(f"{data}: no rows to train on")
-    return samples
+    return [*samples]
+
+
+def chat_texts(row: Any, where: str) -> list[str]:
+    """What a tiny model's tokenizer has to know of a row.
+
+    Raises:
+        DataError: it is no chat (names `where`).
+    """
+    return [message["content"] for message in chat(row, where)]
 
 
 def chat(row: Any, where: str) -> list[Message]:

@@ -24,11 +24,12 @@ from vertigym.policies.model_folder import load_model, unreadable_ids
 from vertigym.policies.model_source import find_model
 from vertigym.trainer import checkpoints, setup
 from vertigym.trainer.async_rollouts import FixedLagRollouts
-from vertigym.trainer.config import RunConfig
+from vertigym.trainer.config import DPOConfig, RunConfig, SFTConfig
 from vertigym.trainer.curriculum import Curriculum
+from vertigym.trainer.dpo import DPO, PairUpdate
 from vertigym.trainer.policy_gradient import PolicyGradient
 from vertigym.trainer.run import Rollout, Run
-from vertigym.trainer.sft import SFT
+from vertigym.trainer.sft import RowTraining, likelihood
 
 ROLLOUTS = "rollouts"
 CURRICULUM = "curriculum"
@@ -148,7 +149,7 @@ class TrainingSession:
             model,
             config.optimizer,
             total_steps=config.steps * self._updates(),
-            temperature=1.0 if config.sft else config.rollout.temperature,
+            temperature=1.0 if config.rows else config.rollout.temperature,
             banned=unreadable_ids(self.engine.tokenizer, model.get_output_embeddings().weight.shape[0]),
             **self._passes(),
         )
@@ -173,20 +174,13 @@ class TrainingSession:
 
     def _updates(self) -> int:
         """Optimizer steps a step."""
-        return 1 if self.config.sft else self.config.policy.minibatches * self.config.policy.epochs
+        return 1 if self.config.rows else self.config.policy.minibatches * self.config.policy.epochs
 
     def _algorithm(self) -> Algorithm:
         config = self.config
-        if config.sft:
-            return SFT(
-                self.learner,
-                self.engine,
-                config.sft.data,
-                batch=config.sft.batch,
-                seed=config.seed,
-                on_note=self._on_note,
-            )
-        reference = self._learner(setup.load(self._starting_model())[0]) if config.policy.kl else None
+        if config.rows:
+            return self._row_training(config.rows)
+        reference = self._reference() if config.policy.kl else None
         teacher = (self._teacher(), config.distill) if config.distill else None
         critic = None
         if config.algorithm == "ppo":
@@ -208,6 +202,27 @@ class TrainingSession:
         self.rollouts = policy_gradient.rollouts if config.rollout.staleness else None
         self.curriculum = policy_gradient.curriculum
         return policy_gradient
+
+    def _row_training(self, rows: SFTConfig | DPOConfig) -> Algorithm:
+        dpo = PairUpdate(self.learner, self._reference(), rows.beta) if isinstance(rows, DPOConfig) else None
+        learnt, held_out = setup.taught_rows(rows, self.engine.renderer)
+        training = RowTraining(
+            self.learner,
+            self.engine,
+            learnt,
+            dpo or likelihood(self.learner),
+            batch=rows.batch,
+            seed=self.config.seed,
+            name=self.config.algorithm,
+            on_note=self._on_note,
+        )
+        if not isinstance(rows, DPOConfig) or dpo is None:
+            return training
+        return DPO(training, dpo, held_out, every=rows.every, steps=self.config.steps)
+
+    def _reference(self) -> Learner:
+        """The starting model, which only scores."""
+        return self._learner(setup.load(self._starting_model())[0])
 
     def _teacher(self) -> Learner:
         """A model that only scores.

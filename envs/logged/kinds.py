@@ -27,7 +27,6 @@ from vertigym.envs.logged.source import (
     make_tasks,
     read_split,
     task_of,
-    verdict,
 )
 from vertigym.envs.tasks import Tasks
 from vertigym.rewards import citations
@@ -41,6 +40,7 @@ from vertigym.rewards.replies import json_in
 from vertigym.rewards.retrieval import Library, found, retrieval
 from vertigym.rewards.rubric import Part, Rubric
 from vertigym.rewards.structure import schema_validator
+from vertigym.traces.preferences import verdict
 from vertigym.traces.records import Trace
 
 
@@ -235,7 +235,7 @@ def load_cite(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
 
 
 class OutcomeConfig(TracesConfig):
-    """`kind = "outcome"`: thumbs, edits, resolved and reopened, as `source.verdict` reads them."""
+    """`kind = "outcome"`: thumbs, edits, resolved and reopened, as `traces.preferences.verdict` reads them."""
 
     kind: Literal["outcome"]
     match: Literal["same", "near"] = "same"

@@ -20,10 +20,8 @@ from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS, Message, Split, Task
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import TaskSet
+from vertigym.traces.preferences import accepted_reply
 from vertigym.traces.records import IMPORTED, Trace, read_traces
-
-_RESOLVED = frozenset({"resolved", "accepted", "closed", "solved", "up"})
-_REOPENED = frozenset({"reopened", "rejected", "escalated", "returned", "down"})
 
 Paths = str | tuple[str, ...]
 
@@ -133,29 +131,6 @@ def at(trace: Trace, paths: Paths) -> Any:
         if value is not None:
             return value
     return None
-
-
-def verdict(trace: Trace) -> bool | None:
-    """Whether the completion was accepted as it was: an edit says no; then a matter that was resolved or came
-    back, the outcome's word, and the thumb. None where nothing says."""
-    said = trace.feedback
-    if said is not None and said.edit is not None:
-        return said.edit.strip() == trace.completion.strip()
-    if said is not None and said.resolved is not None:
-        return said.resolved
-    word = (trace.outcome or "").strip().casefold()
-    if word in _RESOLVED or word in _REOPENED:
-        return word in _RESOLVED
-    if said is not None and said.thumb is not None:
-        return said.thumb == "up"
-    return None
-
-
-def accepted_reply(trace: Trace) -> str | None:
-    """The edit, else the completion where it was accepted."""
-    if trace.feedback is not None and trace.feedback.edit:
-        return trace.feedback.edit
-    return trace.completion if verdict(trace) else None
 
 
 def _attribute(value: Any, name: str) -> Any:
