@@ -10,6 +10,7 @@ Importing the package costs next to nothing; each room is imported when it is us
     kernels    fused log-prob and entropy
     trainer    SFT, GRPO, checkpoints, runs
     evals      suites, statistics, gates, reports
+    interop    our environments and evals in other programs, theirs here
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ __all__ = ["__version__", "from_trl", "to_trl"]
 def __getattr__(name: str) -> Any:
     """The few names of the package itself, imported when first used."""
     if name in ("to_trl", "from_trl"):
-        from vertigym.envs import interchange
+        from vertigym.interop import trl_tasks
 
-        return getattr(interchange, name)
+        return getattr(trl_tasks, name)
     raise AttributeError(f"module 'vertigym' has no attribute {name!r}")

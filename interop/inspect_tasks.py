@@ -60,7 +60,7 @@ def environment(env_id: str) -> Solver:
     env = registry.make(env_id)
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        episode = PlayedEpisode(env_id, env, str(state.sample_id))
+        episode = PlayedEpisode(env, str(state.sample_id), registry.spec(env_id).id)
         tools = [ToolInfo.model_validate(dict(tool["function"])) for tool in episode.tools]
         while not episode.over:
             state.output = await get_model().generate(state.messages, tools=tools)

@@ -17,15 +17,16 @@ from vertigym.envs.env import Env
 
 
 class PlayedEpisode:
-    """An episode from its opening (`messages`, `tools`) to its `score`, which is there when `over`."""
+    """An episode from its opening (`messages`, `tools`) to its `score`, which is there when `over`. `name` is
+    the environment's id, a part of the seed."""
 
-    def __init__(self, env_id: str, env: Env, task: Task | str) -> None:
+    def __init__(self, env: Env, task: Task | str, name: str = "") -> None:
         self._env = env.fresh()
         self.task = env.tasks.get(task) if isinstance(task, str) else task
         self.score: Score | None = None
         self.messages: list[Message] = []
         self.tools: Sequence[Mapping[str, Any]] = ()
-        seed = derive(0, "eval", registry.spec(env_id).id, self.task.id, 0)
+        seed = derive(0, "eval", name, self.task.id, 0)
         try:
             _, info = self._env.reset(seed=derive(seed, "env"), options={"task": self.task})
         except Exception as error:  # an environment's fault is no score
@@ -49,6 +50,16 @@ class PlayedEpisode:
         self.messages, self.score = info["messages"], info["score"]
         return self.messages[before:]
 
+    def end(self) -> Score:
+        """The score; where the other program has stopped before the end, what the turn limit would give."""
+        if self.score is None:
+            try:
+                self.score = self._env.close_episode()
+            except Exception as error:
+                self._fail(error)
+        assert self.score
+        return self.score
+
     def _fail(self, error: Exception) -> None:
         self.score = Score.unscored(f"environment: {type(error).__name__}: {error}")
 
@@ -63,7 +74,8 @@ def openings(env_id: str, split: Split, limit: int | None = None) -> list[Played
     ids = list(env.tasks.ids(split))[:limit]
     if not ids:
         raise ValueError(f"{env_id} has no tasks in split {split!r}")
-    return [PlayedEpisode(env_id, env, task) for task in ids]
+    name = registry.spec(env_id).id
+    return [PlayedEpisode(env, task, name) for task in ids]
 
 
 def target_text(task: Task) -> str:

@@ -65,7 +65,9 @@ class EnvironmentPlay(vf.Env[PlayerConfig]):  # type: ignore[misc]
         Raises:
             InfrastructureError: there is none; verifiers records it as the episode's error.
         """
-        episode = PlayedEpisode(self.environment, registry.make(self.environment), str(task.data.id))
+        episode = PlayedEpisode(
+            registry.make(self.environment), str(task.data.id), registry.spec(self.environment).id
+        )
         async with agents.player.interaction(task) as player:
             reply = await player.turn()
             while not reply.terminated and not episode.over:

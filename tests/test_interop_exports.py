@@ -18,6 +18,7 @@ from vertigym.core.types import Prompt, Sampling, Split
 from vertigym.envs import registry
 from vertigym.envs.agent.importer import import_agent
 from vertigym.envs.decision.builtin import RETURNS, folder_of
+from vertigym.envs.tool_calls import is_call
 from vertigym.interop.exporting import export_environment
 from vertigym.interop.formats import load_results
 from vertigym.interop.played_episode import PlayedEpisode, openings
@@ -48,10 +49,11 @@ def load_environment() -> SingleTurnEnv:
 
 @dataclass
 class Recording:
-    """Episodes of an environment as our own runner played them: scores by task, and what was said when."""
+    """Episodes of an environment as our own runner played them: by task, scores and what was said; what to say when."""
 
     env: str
     scores: dict[str, float | None]
+    said: dict[str, list[str]]
     replies: list[tuple[str, int, str]]
 
 
@@ -69,13 +71,13 @@ def record(env_id: str, limit: int) -> Recording:
     name = registry.spec(env_id).id
     episodes = [Episode(env.tasks.get(task), derive(0, "eval", name, task, 0)) for task in ids]
     played = rollout(Scripted(write), env, episodes, Sampling())
-    found = Recording(env_id, {}, [])
+    found = Recording(env_id, {}, {}, [])
     first: dict[str, str] = {}
     for one in played:
         asked = next(message["content"] for message in one.messages if message["role"] == "user")
         said = [message["content"] for message in one.messages if message["role"] == "assistant"]
         assert first.setdefault(asked, one.task_id) == one.task_id, "a reply is found by the first question"
-        found.scores[one.task_id] = one.score.value
+        found.scores[one.task_id], found.said[one.task_id] = one.score.value, said
         found.replies += [(asked, number, text) for number, text in enumerate(said)]
     return found
 
@@ -164,6 +166,30 @@ def test_verifiers_gives_recorded_episodes_the_scores_that_we_gave(
     assert {row.task: row.scores[0] for row in report.rows} == expected
 
 
+@pytest.mark.parametrize("name", ["Returns-v0", "flaky_judge", "desk"])
+def test_trl_gives_recorded_episodes_the_scores_that_we_gave(
+    name: str, recordings: dict[str, Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl", exc_type=ImportError)
+    from .trl_player import scores_by_trl
+
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    recording = recordings[name]
+    found = scores_by_trl(registry.make(recording.env), recording.replies, len(recording.scores), tmp_path)
+    talked = {task for task, said in recording.said.items() if not all(map(is_call, said[:-1]))}
+    assert bool(talked) == (name == "desk")
+    assert {task: found[task] for task in found if task not in talked} == {
+        task: score for task, score in recording.scores.items() if task not in talked
+    }
+    for task in talked:  # in TRL a turn without a call is the last
+        episode = PlayedEpisode(registry.make(recording.env), task)
+        for text in recording.said[task]:
+            episode.step(text)
+            if not is_call(text):
+                break
+        assert found[task] == episode.end().value
+
+
 def test_an_episode_asks_and_answers_as_the_environment_does(recordings: dict[str, Recording]) -> None:
     for recording in recordings.values():
         said = {(asked, number): text for asked, number, text in recording.replies}
@@ -188,7 +214,7 @@ def test_an_environment_that_falls_over_is_not_scored() -> None:
     for method in ("begin", "respond"):
         broken = env.fresh()
         setattr(broken, method, fall)
-        episode = PlayedEpisode("vertigym/Returns-v0", broken, env.tasks.ids("eval")[0])
+        episode = PlayedEpisode(broken, env.tasks.ids("eval")[0])
         if not episode.over:
             assert episode.step("{}") == []
         assert episode.score

@@ -13,6 +13,8 @@ from vertigym.core.errors import DataError, InputError, MissingDependencyError
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.envs.env import Env, SingleTurnEnv
 from vertigym.envs.tasks import TaskSet
+from vertigym.interop.played_episode import PlayedEpisode
+from vertigym.interop.trl_tools import tool_class
 from vertigym.rewards.rubric import Part, Rubric
 
 TRLReward = Callable[..., Sequence[float | None]]
@@ -20,27 +22,37 @@ _ID = "task_id"
 
 
 def to_trl(env: Env, *, eval_split: Split = "eval") -> dict[str, Any]:
-    """`train_dataset`, `eval_dataset` and `reward_funcs` of a single-turn environment, as keyword arguments of
-    TRL's `GRPOTrainer`. A completion that could not be scored is given as None, which TRL leaves out.
+    """`train_dataset`, `eval_dataset` and `reward_funcs` of an environment, as keyword arguments of TRL's
+    `GRPOTrainer`; of one with several turns its tools too, as `environment_factory`. What could not be scored
+    is given as None, which TRL leaves out.
 
     Raises:
-        InputError: the environment has several turns. MissingDependencyError: `datasets` is not installed.
+        InputError: the environment has several turns, and no tools to take them with.
+        MissingDependencyError: `datasets` is not installed.
     """
-    if env.max_turns > 1:
-        raise InputError("to_trl needs a single-turn environment: TRL's reward functions see one completion")
     try:
         from datasets import Dataset
     except ImportError:
         raise MissingDependencyError("datasets", "trl", "to_trl") from None
 
     def rows(split: Split) -> Any:
-        tasks = [env.tasks.get(task_id) for task_id in env.tasks.ids(split)]
-        return Dataset.from_list([{"prompt": _opening(env, task), _ID: task.id} for task in tasks])
+        opened = [PlayedEpisode(env, task_id) for task_id in env.tasks.ids(split)]
+        return Dataset.from_list([{"prompt": one.messages, _ID: one.task.id} for one in opened])
 
     def reward(completions: Sequence[Any], task_id: Sequence[str], **_: Any) -> list[float | None]:
-        return [_value(env, name, _text(c)) for name, c in zip(task_id, completions, strict=True)]
+        played = [PlayedEpisode(env, name) for name in task_id]
+        return [_ended(one, said) for one, said in zip(played, completions, strict=True)]
 
-    return {"train_dataset": rows("train"), "eval_dataset": rows(eval_split), "reward_funcs": [reward]}
+    def reward_of_episodes(completions: Sequence[Any], environments: Any, **_: Any) -> list[float | None]:
+        return [_ended(one.episode, said) for one, said in zip(environments, completions, strict=True)]
+
+    several = env.max_turns > 1
+    return {
+        "train_dataset": rows("train"),
+        "eval_dataset": rows(eval_split),
+        "reward_funcs": [reward_of_episodes if several else reward],
+        **({"environment_factory": tool_class(env)} if several else {}),
+    }
 
 
 def from_trl(
@@ -86,18 +98,10 @@ def _task(row: Mapping[str, Any], split: str, number: int) -> Task:
     )
 
 
-def _opening(env: Env, task: Task) -> list[dict[str, Any]]:
-    _, info = env.reset(options={"task": task})
-    return [dict(message) for message in info["messages"]]
-
-
-def _value(env: Env, task_id: str, completion: str) -> float | None:
-    env.reset(options={"task": task_id})
-    *_, info = env.step(completion)
-    value: float | None = info["score"].value
-    return value
-
-
-def _text(completion: Any) -> str:
-    """TRL gives a string, or a list of messages where the prompt is a chat."""
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+def _ended(episode: PlayedEpisode, completion: Any) -> float | None:
+    """The score of an episode, whose last words are played where they are still to be answered. TRL gives a
+    string, or a list of messages where the prompt is a chat."""
+    last = {"content": completion} if isinstance(completion, str) else completion[-1]
+    if not episode.over and last.get("role", "assistant") == "assistant":
+        episode.step(str(last.get("content") or ""))
+    return episode.end().value

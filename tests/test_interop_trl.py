@@ -63,7 +63,7 @@ def test_several_turns_are_refused() -> None:
     class Chat(Env):
         max_turns = 2
 
-    with pytest.raises(InputError, match="single-turn"):
+    with pytest.raises(InputError, match="several turns and no tools"):
         vertigym.to_trl(Chat(TaskSet([])))
 
 
