@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vertigym.cli.console import EnvId, Force, Json, counting, note, print_json, table
+from vertigym.core.errors import MissingDependencyError
 
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run a model's JavaScript in this process, not in a sandbox.")
@@ -29,7 +30,7 @@ Column = Annotated[
     ),
 ]
 app = typer.Typer(
-    help="Environments: list, show, new, import, export, rows, diff, check.", no_args_is_help=True
+    help="Environments: list, show, new, import, export, serve, rows, diff, check.", no_args_is_help=True
 )
 
 
@@ -269,6 +270,25 @@ def env_diff(
         print(f"{id} -> {out}")
         print(f"tasks:     {tasks} (changed + same)")
         print(f"suites:    {out / 'change.toml'}, {out / 'changed.toml'}")
+
+
+@app.command("serve")
+def env_serve(
+    id: EnvId,  # noqa: A002
+    host: Annotated[str, typer.Option(help="Where others may reach it, whoever they are.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 8000,
+    sessions: Annotated[int, typer.Option(help="How many clients play at once.", min=1)] = 64,
+) -> None:
+    """Serve an environment to OpenEnv clients: a session a WebSocket, one episode at a time in it."""
+    try:
+        from vertigym.interop.openenv_server import serve_environment
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "websockets", "serve", "vertigym env serve") from None
+
+    def ready(url: str) -> None:
+        note(f"serving {id} on {url} (Ctrl-C ends it)")
+
+    serve_environment(id, host=host, port=port, sessions=sessions, on_ready=ready)
 
 
 @app.command("new")

@@ -82,7 +82,7 @@ def serve_policy(
     key = os.environ.get(KEY_VARIABLE, "")
     check_address(host, key, proxies)
     trusted_networks(proxies)
-    with _listen(host, port) as listening:
+    with listen(host, port) as listening:
         policy = load()
         limits = ServerLimits(per_minute=per_minute, max_tokens=max_tokens)
         server = ChatServer(policy, Recorder(record), name=name, version=version, key=key, limits=limits)
@@ -106,7 +106,12 @@ def version_of(folder: Path) -> str:
     return "-".join([folder.resolve().name, *(sha256(file)[:12] for file in weights[:1])])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        ConfigError: the port is taken, or the address is none of this machine's.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

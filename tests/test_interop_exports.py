@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from vertigym.core.errors import InputError
 from vertigym.core.seeds import derive, generator
@@ -21,6 +22,7 @@ from vertigym.envs.decision.builtin import RETURNS, folder_of
 from vertigym.envs.tool_calls import is_call
 from vertigym.interop.exporting import export_environment
 from vertigym.interop.formats import load_results
+from vertigym.interop.openenv_server import OpenEnvServer
 from vertigym.interop.played_episode import PlayedEpisode, openings
 from vertigym.policies.scripted import Scripted, expert
 from vertigym.rollouts.rollout import Episode, rollout
@@ -188,6 +190,30 @@ def test_trl_gives_recorded_episodes_the_scores_that_we_gave(
             if not is_call(text):
                 break
         assert found[task] == episode.end().value
+
+
+@pytest.mark.parametrize("name", ["Returns-v0", "Arithmetic-v0", "flaky_judge", "desk"])
+def test_openenv_gives_recorded_episodes_the_scores_that_we_gave(
+    name: str, recordings: dict[str, Recording]
+) -> None:
+    recording = recordings[name]
+    server = OpenEnvServer(registry.make(recording.env), registry.spec(recording.env).id)
+    found: dict[str, float | None] = {}
+    with TestClient(server.app(), base_url="http://localhost").websocket_connect(
+        "ws://localhost/ws"
+    ) as session:
+        for task, said in recording.said.items():
+            session.send_json({"type": "reset", "data": {"task": task}})
+            data = session.receive_json()["data"]
+            assert data["observation"]["messages"]
+            for text in said:
+                assert not data["done"]
+                session.send_json({"type": "step", "data": {"message": text}})
+                data = session.receive_json()["data"]
+            assert data["done"]
+            assert bool(data["observation"]["unscored"]) == (data["reward"] is None)
+            found[task] = data["reward"]
+    assert found == recording.scores
 
 
 def test_an_episode_asks_and_answers_as_the_environment_does(recordings: dict[str, Recording]) -> None:

@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "serving": {"core", "policies", "traces"},
     "rollouts": {"core", "envs", "policies"},
     "evals": {"core", "envs", "policies", "rollouts"},
-    "interop": {"core", "rewards", "envs", "policies", "rollouts", "evals"},
+    "interop": {"core", "rewards", "serving", "envs", "policies", "rollouts", "evals"},
     "learner": {"core", "kernels", "policies"},
     "trainer": {"core", "envs", "policies", "rollouts", "evals", "learner"},
     "reports": {"core", "evals", "trainer"},
