@@ -255,8 +255,6 @@ async def _refuse_step(_: Request) -> Response:
 
 def _schemas() -> dict[str, Any]:
     kinds: dict[str, type[BaseModel]] = {
-        "action": OpenEnvAction, "observation": OpenEnvObservation, "state": SessionState,
-    }  # fmt: skip
         "action": OpenEnvAction,
         "observation": OpenEnvObservation,
         "state": SessionState,
