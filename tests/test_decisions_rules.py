@@ -274,7 +274,7 @@ def test_adjacent_rules_are_one_column_apart() -> None:
 def test_a_minimal_pair_differs_in_one_field_and_in_the_answer() -> None:
     model = DecisionModel(DESK)
     known = analyse(model)
-    sampler = Sampler(model, 0, unreachable=known.unreachable)
+    sampler = Sampler(model, 0, known=known)
     sampled = sampler.run(40)
     pairs = find_pairs(sampler, sampled, known, ["desk"])
     assert all(pairs.outcomes(model).values())
