@@ -1,11 +1,11 @@
-"""Cases until every rule and every answer has its share: what few cases show is not learnt, and where one answer
-is nearly all, a constant guess earns nearly all.
+"""Cases until every rule and every answer has its share: what few cases show is not learnt, and where one
+answer is nearly all, a constant guess earns nearly all.
 
 The search (`sampler.py`) finds cases at the limits that rules name. Here cases are drawn over whole regions. The
-known cases of a rule, or of an answer, span a box: from the least to the greatest number or date of a field, and
-its other values. A new case takes every field from that box; or one to three fields of a known case change, to a
-value near by or anywhere. One number in five is a limit, the others lie between two, each gap as likely as another.
-Which rules a new case hits is what the engine says, so that a box may be too large.
+known cases of a rule, or of an answer, span a box: from the least to the greatest number or date of a field,
+and its other values. A new case takes every field from that box; or one to three fields of a known case change,
+to a value near by or anywhere. One number in five is a limit, the others lie between two, in a wide gap more
+often than in a narrow one. Which rules a new case hits is what the engine says, so that a box may be too large.
 """
 
 from collections import defaultdict
@@ -27,7 +27,8 @@ from vertigym.decisions.outputs import leaves, project
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 
 _IN_VAIN = 80  # tries in a row that give a rule or an answer no new case, until it is left alone
-_TRIES = 4  # tries at most for one case wanted
+_TRIES = 2  # tries at most for one case wanted
+_SURPLUS = 1.25  # cases drawn at most for one wanted
 _LIMITS = 0.2  # share of the numbers and dates drawn that are limits
 _WIDE = 0.2  # how often a candidate of the second rank is taken where one answer is still nearly all
 _TEXTS = 500
@@ -65,7 +66,8 @@ class Outcomes:
 
 @dataclass(slots=True)
 class _Held:
-    """The values of one field in some cases: places on its scale, and other values; `read` cases were looked at."""
+    """The values of a field in some cases: how many lie on its scale, from where to where, and the others;
+    `read` cases were looked at."""
 
     low: int = 0
     high: int = 0
@@ -78,7 +80,7 @@ class _Held:
 class _Group:
     """The cases of one rule or answer: those known, how many are drawn here, how many are wanted."""
 
-    wanted: float = 0.0
+    wanted: int = 0
     cases: list[Case] = field(default_factory=list)
     drawn: int = 0
     in_vain: int = 0
@@ -93,8 +95,8 @@ class _Group:
 def add_fair_shares(
     sampler: Sampler, sampled: SampledCases, fields: Sequence[str], seed: int, wanted: int
 ) -> None:
-    """Draw about `wanted` cases: of each table's rules, and of the answers in `fields`, equally many each, as far
-    as there are."""
+    """Draw about `wanted` cases: of each table's rules, and of the answers in `fields`, equally many each, as
+    far as there are."""
     draw = _Draw(sampler, sampled, fields, seed, wanted)
     draw.rounds()
     if draw.lopsided:
@@ -102,8 +104,8 @@ def add_fair_shares(
 
 
 class _Scale:
-    """A field's numbers, or dates, as whole places: `limits` are those of its near candidates; `unit` is 0 where it
-    has none, or where its values are listed."""
+    """A field's numbers, or dates, as whole places: `limits` are those of its near candidates; `unit` is 0 where
+    it has none, or where its values are listed."""
 
     def __init__(self, field_: Field) -> None:
         self.field, self.unit, self._dates = field_, 0.0, False
@@ -147,22 +149,23 @@ class _Draw:
         self, sampler: Sampler, sampled: SampledCases, fields: Sequence[str], seed: int, wanted: int
     ) -> None:
         self.sampler, self.sampled, self.wanted = sampler, sampled, wanted
+        self._most = len(sampled.samples) + int(_SURPLUS * wanted)
         self.rng = generator(seed, "fair shares")
         self.outcome = Outcomes(sampled.samples, fields)
         self.scales = [_Scale(f) for f in sampler.fields]
         self.groups: dict[str, _Group] = defaultdict(_Group)
         for sample in sampled.samples:
             self._note(sample)
-        self._share_out()
 
-    def _share_out(self) -> None:
-        """Say how many cases each group is to have."""
+    def _needy(self) -> list[_Group]:
+        """The groups that lack cases, by how many each is to have."""
         tables = [[f"{_RULE}{rule.id}" for rule in node.rules] for node in self.sampler.model.nodes]
         answers = [name for name in self.groups if not name.startswith(_RULE)]
         for names in [*tables, answers]:
             known = [self.groups[name] for name in names if name in self.groups]
             for group in known:
-                group.wanted = self.wanted / len(known)
+                group.wanted = self.wanted // len(known)
+        return [group for group in self.groups.values() if group.needy]
 
     @property
     def lopsided(self) -> bool:
@@ -171,19 +174,19 @@ class _Draw:
         return max(counts, default=0) > sum(counts) / 2
 
     def rounds(self, wide: float = 0.0) -> None:
-        """Draw a case of each group that lacks some in turn; so many of their values are candidates of the second
-        rank."""
+        """Draw a case of each group that lacks some in turn; the share `wide` of the values that change are
+        candidates of the second rank."""
         tries = _TRIES * self.wanted
         for group in self.groups.values():
             group.in_vain = 0
-        while tries > 0 and (needy := [group for group in self.groups.values() if group.needy]):
+        while tries > 0 and len(self.sampled.samples) < self._most and (needy := self._needy()):
             for group in needy[:tries]:
                 self._one_more(group, wide)
             tries -= len(needy)
 
     def _one_more(self, group: _Group, wide: float) -> None:
         """Try one case of a group."""
-        known, groups = len(self.sampled.samples), len(self.groups)
+        known = len(self.sampled.samples)
         inside = self.rng.random() < 0.5
         self.sampler.add(self._inside(group) if inside else self._changed(group, wide), drawn=True)
         group.in_vain += 1
@@ -191,8 +194,6 @@ class _Draw:
             for hit in self._note(sample):
                 hit.drawn += 1
                 hit.in_vain = 0
-        if len(self.groups) > groups:
-            self._share_out()
 
     def _note(self, sample: DecidedCase) -> list[_Group]:
         """Count a sample in its groups."""
@@ -245,7 +246,7 @@ class _Draw:
         return scale.value(int(self.rng.integers(after + 1, before)))
 
     def _renewed(self, scale: _Scale, value: Any) -> Any:
-        """The value; a text that no rule names becomes any such text, one that a rule names sometimes a longer one."""
+        """The value; a text that no rule names becomes any such text, another sometimes a longer one."""
         if not (scale.field.free and isinstance(value, str)):
             return value
         more = free_text(int(self.rng.integers(_TEXTS)))
@@ -266,9 +267,8 @@ class _Draw:
                 if len(held.others) < 2 * len(scale.field.near) or not held.others:
                     held.others.setdefault(value_key(value), value)
             else:
-                held.low, held.high = (
-                    (min(held.low, place), max(held.high, place)) if held.placed else (place,) * 2
-                )
+                held.low = min(held.low, place) if held.placed else place
+                held.high = max(held.high, place) if held.placed else place
                 held.placed += 1
         held.read = len(group.cases)
         return held

@@ -58,8 +58,8 @@ class RuleFinding:
 
 @dataclass(frozen=True, slots=True)
 class RuleAnalysis:
-    """A model's findings, and what some input may reach (rules, and pairs of rules of different nodes). `rows` are
-    the rules of each node by themselves, as `explorer` reads them."""
+    """A model's findings, and what some input may reach (rules, and pairs of rules of different nodes). `rows`
+    are the rules of each node by themselves, as `explorer` reads them."""
 
     findings: tuple[RuleFinding, ...]
     reached: Reachable

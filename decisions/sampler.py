@@ -65,8 +65,8 @@ class SampledCases:
 
 
 class Sampler:
-    """Samples one model. `fixed` fields are set in every case; `known` is its analysis, which is made where it is
-    not given: no case is looked for that hits a rule proven unreachable."""
+    """Samples one model. `fixed` fields are set in every case; `known` is its analysis, made where it is not
+    given: no case is looked for that hits a rule proven unreachable."""
 
     def __init__(
         self, model: RuleModel, seed: int, fixed: Case | None = None, known: RuleAnalysis | None = None

@@ -97,13 +97,13 @@ def import_decision(
 
     Args:
         rules: whether the prompt shows the rules.
-        sizes: tasks wanted by split, by default `split_sizes` of the rules that can be hit; fewer distinct cases
-            are shared out in the same proportion.
+        sizes: tasks wanted by split, by default `split_sizes` of the rules that can be hit; fewer distinct
+            cases are shared out in the same proportion.
         outputs: output fields to ask for; by default those the model computes.
         now: a moment (ISO 8601) at which the model's clock is stopped; it is shown in each case as `now`.
         keep: names of files in an old `out` that are carried over.
-        contrast: look for minimal pairs and interacting rules, keep the pairs, and give each rule and each answer
-            its share; without it tasks are balanced over patterns of rules only.
+        contrast: look for minimal pairs and interacting rules, keep the pairs, and give each rule and each
+            answer its share; without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
         decisions: which decisions or functions of a DMN file are asked for; by default the decisions that no
             other one requires, or where these are constant, others.

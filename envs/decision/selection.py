@@ -1,9 +1,9 @@
 """Which of the cases found become tasks, and in which split.
 
-Minimal pairs come first, both halves in one split; then cases for every rule, a quarter of an equal share; then
-all outcomes in turn, and within an outcome the patterns of rules in turn, so that neither a common outcome nor a
-common pattern crowds out the others. Cases drawn over a rule's region come before those found at limits. Each split
-sees each rule as far as its cases go.
+Minimal pairs come first, both halves in one split; then cases for every rule, a quarter of an equal share;
+then all outcomes in turn, and within an outcome the patterns of rules in turn, so that neither a common outcome
+nor a common pattern crowds out the others. Cases drawn over a rule's region come before those found at limits.
+Each split sees each rule as far as its cases go.
 """
 
 from collections import defaultdict
@@ -35,10 +35,9 @@ _EACH, _FEWEST, _MOST = 40, 600, 2000  # eval tasks of a rule, and of all rules
 def split_sizes(rules: int) -> dict[Split, int]:
     """Tasks by split for a model of so many rules: what a gate needs to show something.
 
-    600 eval tasks show a gain of five points, the size of a change of one rule among few, where 300 do so in two
-    evals of five. 40 tasks of a rule without a loss show that it lost less than ten points, in the last of six
-    looks of a run: 0.9^40 = 1.5% (docs/statistics.md). The test split shows as much, and to train on there is
-    five tasks for two of these.
+    A change of one rule among few gains about five points; 300 eval tasks show that in two evals of five, 1,000
+    in nine of ten (docs/statistics.md). 40 tasks of a rule without a loss show that it lost less than ten
+    points, in the last of six looks of a run: 0.9^40 = 1.5%. The test split is to show as much.
     """
     shown = min(max(_EACH * rules, _FEWEST), _MOST)
     return {"train": shown * 5 // 2, "eval": shown, "test": shown}
@@ -67,7 +66,7 @@ def select(
         _count(sample, counts)
     rules = {rule for sample in order for rule in sample.evaluation.rules}
     floor = max(_PER_RULE, wanted // (_SHARE * len(rules))) if fields and rules else _PER_RULE
-    for sample in sorted(order, key=lambda s: not s.drawn):
+    for sample in _in_turn(sorted(order, key=lambda s: s.drawn), outcomes) if fields else order:
         if len(kept) < wanted and any(counts[rule] < floor for rule in sample.evaluation.rules):
             if id(sample) not in kept:
                 _count(sample, counts)
@@ -107,7 +106,7 @@ def _count(sample: DecidedCase, counts: dict[str, int]) -> None:
 
 
 def _in_turn(samples: Sequence[DecidedCase], outcomes: Mapping[int, str]) -> Iterator[DecidedCase]:
-    """The samples, one of each outcome in turn, and of an outcome one of each pattern in turn, the last first."""
+    """The samples, one of each outcome in turn, and of an outcome one of each pattern, the last first."""
     waiting: dict[str, dict[tuple[str, ...], list[DecidedCase]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         waiting[outcomes.get(id(sample), "")][sample.evaluation.rules].append(sample)
