@@ -181,10 +181,9 @@ class Conditions:
             wide = candidates.allowed(wide, schema)
         known = set(map(_typed, near))
         rest = tuple(value for value in wide if _typed(value) not in known)
-        closed = bool({"enum", "pattern"} & schema.keys())
-        free = candidates.OTHER in near and not closed
+        free = candidates.OTHER in near and not {"enum", "pattern"} & schema.keys()
         whole = "integer" in schema.get("type", ())
-        return Field(path, near, rest, whole=whole, free=free, closed=closed)
+        return Field(path, near, rest, whole=whole, free=free, closed="enum" in schema)
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""
