@@ -1,11 +1,12 @@
 """Cases until every rule and every answer has its share: what few cases show is not learnt, and where one
 answer is nearly all, a constant guess earns nearly all.
 
-The search (`sampler.py`) finds cases at the limits that rules name. Here cases are drawn over whole regions. The
-known cases of a rule, or of an answer, span a box: from the least to the greatest number or date of a field,
-and its other values. A new case takes every field from that box; or one to three fields of a known case change,
-to a value near by or anywhere. One number in five is a limit, the others lie between two, in a wide gap more
-often than in a narrow one. Which rules a new case hits is what the engine says, so that a box may be too large.
+The search (`sampler.py`) finds cases at the limits that rules name. Here cases are drawn over whole regions.
+The known cases of a rule, or of an answer, span a box: from the least to the greatest number or date of a
+field, and its other values. A new case takes every field from that box; or one to three fields of a known case
+change, to a value near by or anywhere. One number in five is a limit, the others lie between two, in a wide gap
+more often than in a narrow one. Which rules a new case hits is what the engine says, so that a box may be too
+large.
 """
 
 from collections import defaultdict
@@ -104,8 +105,8 @@ def add_fair_shares(
 
 
 class _Scale:
-    """A field's numbers, or dates, as whole places: `limits` are those of its near candidates; `unit` is 0 where
-    it has none, or where its values are listed."""
+    """A field's numbers, or dates, as whole places: `limits` are those of its near candidates; `unit` is 0
+    where it has none, or where its values are listed."""
 
     def __init__(self, field_: Field) -> None:
         self.field, self.unit, self._dates = field_, 0.0, False
