@@ -206,7 +206,7 @@ class _Draw:
 
     def _inside(self, group: _Group) -> Case:
         """A case of which every field lies in the group's box."""
-        case = self._pick(group.cases)
+        case: Case = self._pick(group.cases)
         for scale in self.scales:
             held = self._held(group, scale)
             if scale.unit and held.placed > self.rng.random() * held.read:
@@ -218,7 +218,7 @@ class _Draw:
 
     def _changed(self, group: _Group, wide: float) -> Case:
         """A case of the group with one to three fields changed."""
-        case = self._pick(group.cases)
+        case: Case = self._pick(group.cases)
         for place in self.rng.permutation(len(self.scales))[: int(self.rng.integers(1, 4))]:
             scale = self.scales[int(place)]
             if scale.field.wide and self.rng.random() < wide:
