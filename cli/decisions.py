@@ -142,7 +142,7 @@ def rules_check(
     if readers := model.clock_readers():
         raise DataError(f"{file}: {readers[0]!r} reads the clock: give --now 2026-01-31T12:00:00Z")
     found = analyse(model)
-    sampled = Sampler(model, seed, unreachable=found.unreachable).run(1000)
+    sampled = Sampler(model, seed, known=found).run(1000)
     if not sampled.samples:
         raise DataError(f"{file}: no sampled case can be decided: {sampled.refusal or 'it has no inputs'}")
     not_hit = [r for r in model.rules.values() if r.id not in sampled.hit | found.unreachable]

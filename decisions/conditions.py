@@ -29,17 +29,18 @@ _MIXED = 60  # longer lists of records that are tried
 class Field:
     """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often.
     `span` is the least and the greatest near number in units of its finest digit, and that unit; its numbers
-    are `whole`, or may have a fraction; a `free` text may be any."""
+    are `whole`, or may have a fraction; a `free` text may be any; `closed`: only what is listed."""
 
     path: Path
     near: tuple[Any, ...]
     wide: tuple[Any, ...]
     whole: bool = False
     free: bool = False
+    closed: bool = False
     span: tuple[int, int, float] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "span", _span(self.near))
+        object.__setattr__(self, "span", None if self.closed else _span(self.near))
 
     @property
     def name(self) -> str:
@@ -181,7 +182,8 @@ class Conditions:
         known = set(map(_typed, near))
         rest = tuple(value for value in wide if _typed(value) not in known)
         free = candidates.OTHER in near and not {"enum", "pattern"} & schema.keys()
-        return Field(path, near, rest, whole="integer" in schema.get("type", ()), free=free)
+        whole = "integer" in schema.get("type", ())
+        return Field(path, near, rest, whole=whole, free=free, closed="enum" in schema)
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""

@@ -10,7 +10,7 @@ Each is an argument over all inputs (`boxes.py`, `symbolic.py`), so a rule that 
 shown to be reachable: it is *not proven* either way until a case hits it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -58,10 +58,13 @@ class RuleFinding:
 
 @dataclass(frozen=True, slots=True)
 class RuleAnalysis:
-    """A model's findings, and what some input may reach (rules, and pairs of rules of different nodes)."""
+    """A model's findings, and what some input may reach (rules, and pairs of rules of different nodes). `rows`
+    are the rules of each node by themselves, as `explorer` reads them."""
 
     findings: tuple[RuleFinding, ...]
     reached: Reachable
+    explorer: Explorer
+    rows: Mapping[str, list[RuleRegion]]
 
     @property
     def unreachable(self) -> frozenset[str]:
@@ -77,8 +80,9 @@ def analyse(model: RuleModel) -> RuleAnalysis:
         RuleFinding("cell", rule, model.rules[rule].text, cell=f"{cell} ({why})")
         for rule, cell, why in model.cell_faults()
     ]
+    free = {node.id: free_rows(explorer, node) for node in model.nodes}
     for node in model.nodes:
-        rows = free_rows(explorer, node)
+        rows = free[node.id]
         for place, row in enumerate(rows):
             if row.rule.id not in reached.rules:
                 found.append(_explained(explorer, node, rows, place))
@@ -88,7 +92,7 @@ def analyse(model: RuleModel) -> RuleAnalysis:
         if node.unique:
             found += _overlaps(explorer, rows)
             found += _never_alone(explorer, rows, reached)
-    return RuleAnalysis(tuple(found), reached)
+    return RuleAnalysis(tuple(found), reached, explorer, free)
 
 
 def _repeated(node: Node) -> Iterator[RuleFinding]:

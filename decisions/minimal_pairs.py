@@ -25,12 +25,11 @@ from vertigym.decisions.boxes import Box, differing, hull
 from vertigym.decisions.candidates import distinct
 from vertigym.decisions.cases import value_key
 from vertigym.decisions.conditions import Field, get, put
-from vertigym.decisions.findings import RuleAnalysis, free_rows, region
+from vertigym.decisions.findings import RuleAnalysis, region
 from vertigym.decisions.model import Case
 from vertigym.decisions.outputs import leaves, project
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
-from vertigym.decisions.symbolic import Explorer
 
 _BASES = 6  # cases tried for one side of one pair
 _VALUES = 24  # values tried for one field
@@ -87,12 +86,12 @@ class RulePairs:
 def adjacent(model: RuleModel, analysis: RuleAnalysis) -> list[AdjacentRules]:
     """The adjacent pairs of all tables and switches where the first match decides, among rules that are not
     proven unreachable; of a large table those of rules that stand near each other."""
-    explorer, gone = Explorer(model), analysis.unreachable
+    explorer, gone = analysis.explorer, analysis.unreachable
     found = []
     for node in model.nodes:
         if node.hit_policy != "first":
             continue
-        rows = free_rows(explorer, node)
+        rows = analysis.rows[node.id]
         live = [place for place, row in enumerate(rows) if row.rule.id not in gone]
         regions = [region(explorer, rows, place) for place in live]
         hulls = [reduce(hull, pieces) if pieces else {} for pieces in regions]

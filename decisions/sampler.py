@@ -9,10 +9,12 @@ Four rounds, each bounded by a number of evaluations, so that one seed always gi
    candidate gives a computed number the right size, the way between two cases is halved until it fits; for what
    is still missing, a case inside what earlier rules leave to it, where its columns are inputs;
 4. more of round 2, with the wide candidates where a rule is still missing and with numbers between the
-   candidates where cases are; and changes of one field in the cases of rules that few cases hit.
+   candidates where cases are.
+
+What is found lies at limits; `fair_shares.py` draws over the whole of each rule.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any, TypeVar
@@ -22,7 +24,7 @@ from vertigym.decisions.boxes import OTHER_TEXT, Box, outside, without
 from vertigym.decisions.candidates import free_text
 from vertigym.decisions.cases import case_key, whole_numbers
 from vertigym.decisions.conditions import Conditions, Field, get, put
-from vertigym.decisions.findings import free_rows
+from vertigym.decisions.findings import RuleAnalysis, analyse
 from vertigym.decisions.model import Case, CaseError, Evaluation, Node, Rule, is_finite
 from vertigym.decisions.protocols import Language, RuleModel
 from vertigym.decisions.symbolic import AS, Explorer
@@ -32,11 +34,9 @@ T = TypeVar("T")
 _ONE_BY_ONE = 1500  # evaluations at most in round 1
 _DONORS = 12  # cases looked at for one condition
 _TRIES = 80  # cases put together for one rule
-_FOR_RARE = 16_000  # cases tried at most for rules that few cases hit
 _FOR_TARGETS = 16_000  # cases put together at most in one round
 _LOOKED_AT = 6000  # cases that reached a rule's table looked at for it, at most
 _SMALL = 100  # rules of a model that is searched at length before regions are worked out
-_FEW = 12  # a rule that fewer cases hit gets more
 _HALVINGS = 16  # steps between two cases
 _PAIRS = 4  # pairs of cases tried
 _FREE, _TEXTS = 0.5, 500  # how often a free text is drawn rather than a candidate, and of how many
@@ -45,10 +45,11 @@ _FACTORS = (0.5, 0.75, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class DecidedCase:
-    """A case and what the engine made of it."""
+    """A case and what the engine made of it; `drawn` over a rule's region rather than found at a limit."""
 
     case: Case
     evaluation: Evaluation
+    drawn: bool = False
 
 
 @dataclass(slots=True)
@@ -64,18 +65,18 @@ class SampledCases:
 
 
 class Sampler:
-    """Samples one model. `fixed` fields are set in every case; no case is looked for that hits a rule in
-    `unreachable`."""
+    """Samples one model. `fixed` fields are set in every case; `known` is its analysis, made where it is not
+    given: no case is looked for that hits a rule proven unreachable."""
 
     def __init__(
-        self, model: RuleModel, seed: int, fixed: Case | None = None, unreachable: Set[str] = frozenset()
+        self, model: RuleModel, seed: int, fixed: Case | None = None, known: RuleAnalysis | None = None
     ) -> None:
         self.model, self._speak = model, model.language
         self.conditions = Conditions(model)
         self.fields = self.conditions.fields
         self.by_name = {f.name: f for f in self.fields}
         self._fixed = fixed or {}
-        self._unreachable = unreachable
+        self._known = known or analyse(model)
         self._rng = generator(seed, "decision-cases")
         self._found = SampledCases()
         self._seen: set[str] = set()
@@ -96,7 +97,6 @@ class Sampler:
             self._vary(len(self._found.samples) + wanted // 4, wide=0.3)
             self._target_all()
         self._vary(wanted, wide=0.0, between=True)
-        self._add_for_rare_rules()
         return self._found
 
     def _from_scratch(self) -> Case:
@@ -104,10 +104,10 @@ class Sampler:
         return reduce(lambda case, f: put(case, f.path, (*f.near, *f.wide)[0]), self.fields, Case())
 
     def _missing(self) -> list[Rule]:
-        known = self._found.hit | self._unreachable
+        known = self._found.hit | self._known.unreachable
         return [rule for rule in self.model.rules.values() if rule.id not in known]
 
-    def add(self, case: Case) -> bool:
+    def add(self, case: Case, *, drawn: bool = False) -> bool:
         """Evaluate a case that was not seen before; whether it hit a new rule."""
         found, case = self._found, {**case, **self._fixed}
         key = case_key(case)
@@ -127,7 +127,7 @@ class Sampler:
         if new:
             self._fresh.append(len(found.samples))
             found.hit.update(outcome.rules)
-        found.samples.append(DecidedCase(case, outcome))
+        found.samples.append(DecidedCase(case, outcome, drawn))
         return new
 
     # Rounds 1 and 2.
@@ -181,19 +181,6 @@ class Sampler:
     def _pick(self, options: Sequence[T]) -> T:
         return options[int(self._rng.integers(len(options)))]
 
-    def _add_for_rare_rules(self) -> None:
-        """More cases for rules that few cases hit, by changing one field of those."""
-        holders: dict[str, list[Case]] = {rule: [] for rule in self._found.hit}
-        for sample in self._found.samples:
-            for rule in sample.evaluation.rules:
-                holders[rule].append(sample.case)
-        budget = self.share(_FOR_RARE)
-        for _, cases in sorted(holders.items()):
-            for _attempt in range(min(_TRIES, budget) if len(cases) < _FEW and self.fields else 0):
-                budget -= 1
-                field_ = self._pick(self.fields)
-                self.add(put(self._pick(cases), field_.path, self._value(field_, 0.0)))
-
     def share(self, evaluations: int) -> int:
         """So many evaluations for up to 100 rules; of a larger model each is dearer, and more rules ask."""
         return evaluations * _SMALL**2 // max(_SMALL, len(self.model.rules)) ** 2
@@ -203,15 +190,16 @@ class Sampler:
     def _inside_regions(self) -> None:
         """For each rule still missing a case inside what earlier rules of its table leave to it. Where a
         column is computed the case is only a try."""
-        explorer, missing = Explorer(self.model), {rule.id for rule in self._missing()}
+        explorer, missing = self._known.explorer, {rule.id for rule in self._missing()}
         for node in self.model.nodes:
             earlier, asked = list[Box](), not missing.isdisjoint(rule.id for rule in node.rules)
-            for row in free_rows(explorer, node) if asked else ():
+            for row in self._known.rows[node.id] if asked else ():
                 if row.box is not None and row.rule.id in missing:
                     box = outside(row.box, earlier, explorer.classes.all)
                     pieces = [box] if box else without(row.box, earlier, explorer.classes.all)
                     self.add(self._case_in((pieces or [row.box])[0], explorer))
-                earlier += [row.box] if row.exact and row.box is not None else []
+                if row.exact and row.box is not None:  # what the schema says of all cases tells none apart
+                    earlier.append({n: m for n, m in row.box.items() if m != explorer.domains.get(n)})
 
     def _case_in(self, box: Box, explorer: Explorer) -> Case:
         """A case whose fields lie in the box."""

@@ -31,7 +31,7 @@ from vertigym.decisions.formats import read_model
 from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.decision.builtin import RETURNS
 from vertigym.envs.decision.env import DecisionEnv
-from vertigym.envs.decision.importer import SIZES, import_decision
+from vertigym.envs.decision.importer import import_decision
 from vertigym.envs.decision.scripts import sandboxed
 from vertigym.envs.decision.stale import old_version, stale_logs
 from vertigym.evals.compare import compare
@@ -47,7 +47,6 @@ from vertigym.trainer.loop import RunOutcome, train
 
 HERE = Path(__file__).parent / "returns"
 OUT = Path("runs/demo")
-EVAL_CASES = 600  # enough to see a change of a few rules
 screen = Console(width=110, markup=False)
 
 
@@ -110,10 +109,7 @@ def open_story(decision: Path | None, before: Path | None, seed: int) -> Story:
     name = RETURNS
     if decision is not None:
         name = str(OUT / "environment")
-        sizes = {**SIZES, "eval": EVAL_CASES}
-        found = import_decision(
-            decision, "demo/Decision-v0", Path(name), rules="hidden", seed=seed, sizes=sizes
-        )
+        found = import_decision(decision, "demo/Decision-v0", Path(name), rules="hidden", seed=seed)
         hit = found.rules - len(found.not_hit)
         screen.print(f"{decision.name}: {hit} of {found.rules} rules are hit by some task")
     env = envs.make(name)

@@ -17,6 +17,7 @@ from vertigym.benchmarks.large_tables import KINDS, costs
 from vertigym.benchmarks.large_tables import table as large_table
 from vertigym.decisions import symbolic
 from vertigym.decisions.boxes import Classes, both, minus, outside, without
+from vertigym.decisions.fair_shares import Outcomes
 from vertigym.decisions.findings import RuleFinding, analyse
 from vertigym.decisions.minimal_pairs import adjacent, find_pairs
 from vertigym.decisions.model import DecisionModel, Evaluation
@@ -24,7 +25,7 @@ from vertigym.decisions.sampler import DecidedCase, Sampler
 from vertigym.decisions.zen_language import conjuncts, is_simple, simple_name
 from vertigym.envs.decision.env import load
 from vertigym.envs.decision.importer import import_decision
-from vertigym.envs.decision.selection import outcome_names, select
+from vertigym.envs.decision.selection import select
 from vertigym.envs.folders import EnvFolder
 
 NUMBERS = st.sampled_from([-3, 0, 1, 2.5, 7])
@@ -274,7 +275,7 @@ def test_adjacent_rules_are_one_column_apart() -> None:
 def test_a_minimal_pair_differs_in_one_field_and_in_the_answer() -> None:
     model = DecisionModel(DESK)
     known = analyse(model)
-    sampler = Sampler(model, 0, unreachable=known.unreachable)
+    sampler = Sampler(model, 0, known=known)
     sampled = sampler.run(40)
     pairs = find_pairs(sampler, sampled, known, ["desk"])
     assert all(pairs.outcomes(model).values())
@@ -322,7 +323,7 @@ def samples(answers: Iterator[tuple[str, int]]) -> list[DecidedCase]:
 
 def test_outcomes_are_balanced() -> None:
     found = samples(("common" if i % 10 else "rare", i) for i in range(400))
-    names = outcome_names(found, ["o", "fee"])
-    assert set(names.values()) == {'[["o","common"]]', '[["o","rare"]]'} or len(set(names.values())) == 2
+    names = set(map(Outcomes(found, ["o", "fee"]), found))
+    assert names == {'[["o","common"]]', '[["o","rare"]]'} or len(names) == 2
     kept = select(found, 60, 0, fields=["o", "fee"])
     assert sum(s.evaluation.output["o"] == "rare" for s in kept) >= 25

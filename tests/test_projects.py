@@ -59,7 +59,7 @@ def loans(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_rules_become_a_project_that_a_dry_run_accepts(loans: Project) -> None:
     assert chosen(loans)["read as"] == "a decision model"
-    assert chosen(loans)["tasks"] == "1500 train, 300 eval, 500 test"
+    assert chosen(loans)["tasks"] == "1500 train, 600 eval, 600 test"
     assert loans.check.passed()
     assert not loans.notes
     files = {path.name for path in loans.folder.iterdir()}
@@ -73,7 +73,7 @@ def test_rules_become_a_project_that_a_dry_run_accepts(loans: Project) -> None:
 def test_training_and_release_are_decided_on_different_tasks(loans: Project) -> None:
     training, release = (load_suite(loans.folder / f"{name}.toml") for name in ("eval", "release"))
     tasks = [{one.task.id for one in task_list(suite).tasks} for suite in (training, release)]
-    assert [len(part) for part in tasks] == [300, 500]
+    assert [len(part) for part in tasks] == [600, 600]
     assert not tasks[0] & tasks[1]
     assert {suite.gate[0].rule for suite in (training, release)} == {"improves"}
 

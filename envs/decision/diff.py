@@ -311,7 +311,7 @@ def change_lines(found: RuleDifference, most: int = 12) -> list[str]:
 def _sampled(model: RuleModel, seed: int) -> list[Case]:
     """Cases that reach every rule and every boundary of a model."""
     known = analyse(model)
-    sampler = Sampler(model, seed, unreachable=known.unreachable)
+    sampler = Sampler(model, seed, known=known)
     found = sampler.run(_CASES)
     fields = computed_fields(model, ((s.case, s.evaluation.output) for s in found.samples))
     find_pairs(sampler, found, known, fields)

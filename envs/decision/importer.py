@@ -8,22 +8,22 @@ from pathlib import Path
 from vertigym.core.errors import ConfigError
 from vertigym.core.manifest import claim_folder
 from vertigym.core.types import SPLITS, Split
+from vertigym.decisions.fair_shares import add_fair_shares
 from vertigym.decisions.findings import RuleFinding
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
 from vertigym.decisions.model import DecisionError, Engine
 from vertigym.decisions.outputs import WHOLE, project, value_types
 from vertigym.decisions.protocols import RuleModel
-from vertigym.decisions.rare_answers import add_rare_answers
 from vertigym.decisions.sampler import DecidedCase, SampledCases
 from vertigym.envs.check.amounts import too_few, too_low
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.decision.question import first_that_varies, sampled_question
 from vertigym.envs.decision.scripts import sandboxed
-from vertigym.envs.decision.selection import TaskMaker, assign_splits, select
+from vertigym.envs.decision.selection import TaskMaker, assign_splits, select, split_sizes
 from vertigym.envs.registry import is_env_id
 
-SIZES: Mapping[Split, int] = {"train": 1500, "eval": 300, "test": 500}
+_SURPLUS = 1.5  # cases searched for one kept where patterns of rules are balanced by choosing alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def import_decision(
     *,
     rules: Rules = "hidden",
     seed: int = 0,
-    sizes: Mapping[Split, int] = SIZES,
+    sizes: Mapping[Split, int] | None = None,
     outputs: Sequence[str] = (),
     now: str | None = None,
     description: str = "",
@@ -97,12 +97,13 @@ def import_decision(
 
     Args:
         rules: whether the prompt shows the rules.
-        sizes: tasks wanted by split; fewer distinct cases are shared out in the same proportion.
+        sizes: tasks wanted by split, by default `split_sizes` of the rules that can be hit; fewer distinct
+            cases are shared out in the same proportion.
         outputs: output fields to ask for; by default those the model computes.
         now: a moment (ISO 8601) at which the model's clock is stopped; it is shown in each case as `now`.
         keep: names of files in an old `out` that are carried over.
-        contrast: look for minimal pairs and interacting rules, keep the pairs, and balance over outcomes;
-            without it tasks are balanced over patterns of rules only.
+        contrast: look for minimal pairs and interacting rules, keep the pairs, and give each rule and each
+            answer its share; without it tasks are balanced over patterns of rules only.
         sheet: which sheet of a workbook holds the table, where it has several.
         decisions: which decisions or functions of a DMN file are asked for; by default the decisions that no
             other one requires, or where these are constant, others.
@@ -118,19 +119,21 @@ def import_decision(
     """
     check_id(id)
     claim_folder(out, FOLDER, force=force)
-    if not sum(sizes.values()) or min(sizes.values()) < 0:
+    if sizes is not None and (not sum(sizes.values()) or min(sizes.values()) < 0):
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
-    wanted = sum(sizes.values())
+    search = 0 if contrast or sizes is None else int(_SURPLUS * sum(sizes.values()))
 
     def read(names: Sequence[str]) -> RuleModel:
         return read_model(file, sheet, scripts, names, columns=columns)
 
-    sample = partial(sampled_question, now=now, seed=seed, wanted=wanted, outputs=outputs)
+    sample = partial(sampled_question, now=now, seed=seed, search=search, outputs=outputs)
     question = first_that_varies(read, decisions, sample, only=bool(decisions or outputs))
     model, known, sampler, sampled = question.model, question.known, question.sampler, question.sampled
     fields, warnings = question.fields, question.warnings
+    sizes = sizes or split_sizes(len(model.rules.keys() - known.unreachable))
+    wanted = sum(sizes.values())
     if contrast:
-        add_rare_answers(sampler, sampled, fields, seed, wanted // 2)
+        add_fair_shares(sampler, sampled, fields, seed, wanted)
     pairs = find_pairs(sampler, sampled, known, fields) if contrast else RulePairs()
     usable = [s for s in sampled.samples if project(s.evaluation.output, fields)]
     if len(usable) < len(SPLITS):

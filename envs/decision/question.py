@@ -19,8 +19,7 @@ from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import SampledCases, Sampler
 from vertigym.envs.check.amounts import LEAST_CASES
 
-_SURPLUS = 1.5  # cases sampled for one kept: rules and patterns are balanced by choosing
-_LEAST = 2000  # cases sampled at least: rare rules are found by looking long enough
+_LEAST = 2000  # cases searched at least: rare rules are found by looking long enough
 _VARIED = LEAST_CASES // 2  # cases with another answer than the most common one, for answers to vary
 _MOST_ALTERNATIVES = 8  # other decisions of a file that are tried
 _CLOCKS = ("2020-02-10T09:00:00Z", "2031-07-25T21:30:00Z")  # two moments, to see whether answers depend on it
@@ -132,21 +131,22 @@ def _one_answer(found: Sequence[Question]) -> str:
 
 
 def sampled_question(
-    read: RuleModel, names: Sequence[str], *, now: str | None, seed: int, wanted: int, outputs: Sequence[str]
+    read: RuleModel, names: Sequence[str], *, now: str | None, seed: int, search: int, outputs: Sequence[str]
 ) -> Question:
-    """
+    """What `names` are asked, with at least `search` cases where there are as many.
+
     Raises:
         DecisionError: the model has no inputs to vary, decides nothing, or is not a function of its input.
     """
     warnings = list(read.notes)
     model, fixed = _without_clock(read, now, seed, warnings)
     known = analyse(model)
-    sampler = Sampler(model, seed, fixed, known.unreachable)
+    sampler = Sampler(model, seed, fixed, known)
     if not sampler.fields:
         raise DecisionError(
             f"{model.source}: no inputs to vary: no condition or expression names an input field"
         )
-    sampled = sampler.run(max(_LEAST, int(_SURPLUS * wanted)))
+    sampled = sampler.run(max(_LEAST, search))
     if not sampled.samples:
         raise DecisionError(f"{model.source}: the engine can decide no case: {sampled.refusal}")
     fields = _asked(model, sampled, outputs)

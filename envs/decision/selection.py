@@ -1,8 +1,9 @@
 """Which of the cases found become tasks, and in which split.
 
-Minimal pairs come first, both halves in one split; then some cases for every rule; then all outcomes in turn,
-and within an outcome the patterns of rules in turn, so that neither a common outcome nor a common pattern
-crowds out the others. Each split sees each rule as far as its cases go.
+Minimal pairs come first, both halves in one split; then cases for every rule, a quarter of an equal share;
+then all outcomes in turn, and within an outcome the patterns of rules in turn, so that neither a common outcome
+nor a common pattern crowds out the others. Cases drawn over a rule's region come before those found at limits.
+Each split sees each rule as far as its cases go.
 """
 
 from collections import defaultdict
@@ -14,18 +15,32 @@ from vertigym.core.files import dumps
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.conditions import Conditions
+from vertigym.decisions.fair_shares import Outcomes
 from vertigym.decisions.minimal_pairs import MinimalPair
 from vertigym.decisions.model import Case
-from vertigym.decisions.outputs import leaves, project
+from vertigym.decisions.outputs import project
 from vertigym.decisions.sampler import DecidedCase
 from vertigym.envs.check.amounts import LEAST_CASES
 from vertigym.envs.decision.prompts import case_prompt
 from vertigym.rewards.decision import DecisionVerifier
 
 _PER_RULE = 6  # cases kept for every rule before anything else
+_SHARE = 4  # the same: an equal share by so much
 _IN_PAIRS = 0.5  # share of the tasks that minimal pairs take at most
 _GUESS = 0.55  # what always giving the most common outcome may earn where the others have enough cases
-_MANY = 12  # a number with more values than this is left out of what counts as an outcome
+_ROUNDS = 12  # the same, at most
+_EACH, _FEWEST, _MOST = 40, 600, 2000  # eval tasks of a rule, and of all rules
+
+
+def split_sizes(rules: int) -> dict[Split, int]:
+    """Tasks by split for a model of so many rules: what a gate needs to show something.
+
+    A change of one rule among few gains about five points; 300 eval tasks show that in two evals of five, 1,000
+    in nine of ten (docs/statistics.md). 40 tasks of a rule without a loss show that it lost less than ten
+    points, in the last of six looks of a run: 0.9^40 = 1.5%. The test split is to show as much.
+    """
+    shown = min(max(_EACH * rules, _FEWEST), _MOST)
+    return {"train": shown * 5 // 2, "eval": shown, "test": shown}
 
 
 def select(
@@ -38,7 +53,8 @@ def select(
 ) -> list[DecidedCase]:
     """At most `wanted` samples. With the output `fields` that are asked for the outcomes take turns, and no
     constant guess earns much, as long as that leaves enough tasks; without, only the patterns of rules do."""
-    outcomes = outcome_names(samples, fields) if fields else {}
+    name = Outcomes(samples, fields)
+    outcomes = {id(sample): name(sample) for sample in samples} if fields else {}
     order = [samples[int(i)] for i in generator(seed, "decision", "choose").permutation(len(samples))]
     wanted = min(wanted, len(order))
     kept: dict[int, DecidedCase] = {}
@@ -48,12 +64,14 @@ def select(
     counts: dict[str, int] = defaultdict(int)
     for sample in kept.values():
         _count(sample, counts)
-    for sample in order:
-        if len(kept) < wanted and any(counts[rule] < _PER_RULE for rule in sample.evaluation.rules):
+    rules = {rule for sample in order for rule in sample.evaluation.rules}
+    floor = max(_PER_RULE, wanted // (_SHARE * len(rules))) if fields and rules else _PER_RULE
+    for sample in _in_turn(sorted(order, key=lambda s: s.drawn), outcomes) if fields else order:
+        if len(kept) < wanted and any(counts[rule] < floor for rule in sample.evaluation.rules):
             if id(sample) not in kept:
                 _count(sample, counts)
             kept[id(sample)] = sample
-    turns = _in_turn([s for s in order if id(s) not in kept], outcomes)
+    turns = _in_turn(sorted((s for s in order if id(s) not in kept), key=lambda s: s.drawn), outcomes)
     while len(kept) < wanted:
         sample = next(turns)
         kept[id(sample)] = sample
@@ -66,7 +84,7 @@ def _without_surplus(
     """Without the last cases of the most common outcomes, as long as always giving one earns more than `_GUESS`
     and enough cases are left to be an environment."""
     score = DecisionVerifier()
-    for _ in range(_MANY):
+    for _ in range(_ROUNDS):
         by_outcome: dict[str, list[DecidedCase]] = defaultdict(list)
         for sample in kept:
             by_outcome[outcomes[id(sample)]].append(sample)
@@ -88,7 +106,7 @@ def _count(sample: DecidedCase, counts: dict[str, int]) -> None:
 
 
 def _in_turn(samples: Sequence[DecidedCase], outcomes: Mapping[int, str]) -> Iterator[DecidedCase]:
-    """The samples, one of each outcome in turn, and of an outcome one of each pattern in turn."""
+    """The samples, one of each outcome in turn, and of an outcome one of each pattern, the last first."""
     waiting: dict[str, dict[tuple[str, ...], list[DecidedCase]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         waiting[outcomes.get(id(sample), "")][sample.evaluation.rules].append(sample)
@@ -107,29 +125,6 @@ def _patterns(patterns: Mapping[tuple[str, ...], list[DecidedCase]]) -> Iterator
         for cases in patterns.values():
             if cases:
                 yield cases.pop()
-
-
-def outcome_names(samples: Sequence[DecidedCase], fields: Sequence[str]) -> dict[int, str]:
-    """The outcome of each sample (by `id`): its answer; of numbers and lists that take many values only that
-    they are there."""
-    answers = [project(sample.evaluation.output, fields) for sample in samples]
-    flat: list[dict[tuple[str, ...], Any]] = [
-        dict(leaves(answer)) if isinstance(answer, dict) else {(): answer} for answer in answers
-    ]
-    seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for answer in flat:
-        for path, value in answer.items():
-            seen[path].add(dumps(value))
-    few = {path for path, values in seen.items() if len(values) <= _MANY}
-
-    def shown(path: tuple[str, ...], value: Any) -> Any:
-        whole = path in few or value is None or isinstance(value, str | bool)
-        return value if whole else [bool(value)] if isinstance(value, list) else "number"
-
-    return {
-        id(sample): dumps([[*path, shown(path, answer[path])] for path in sorted(answer)])
-        for sample, answer in zip(samples, flat, strict=True)
-    }
 
 
 def assign_splits(
