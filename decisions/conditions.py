@@ -29,7 +29,8 @@ _MIXED = 60  # longer lists of records that are tried
 class Field:
     """An input field that the model looks at: `near` candidates, and `wide` ones that are tried less often.
     `span` is the least and the greatest near number in units of its finest digit, and that unit; its numbers
-    are `whole`, or may have a fraction; a `free` text may be any; `closed`: only what is listed."""
+    are `whole`, or may have a fraction; a `free` text may be any; `closed`: only what is listed; `far` is twice
+    the greatest near number, where the schema allows that."""
 
     path: Path
     near: tuple[Any, ...]
@@ -37,6 +38,7 @@ class Field:
     whole: bool = False
     free: bool = False
     closed: bool = False
+    far: tuple[Any, ...] = ()
     span: tuple[int, int, float] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -183,7 +185,8 @@ class Conditions:
         rest = tuple(value for value in wide if _typed(value) not in known)
         free = candidates.OTHER in near and not {"enum", "pattern"} & schema.keys()
         whole = "integer" in schema.get("type", ())
-        return Field(path, near, rest, whole=whole, free=free, closed="enum" in schema)
+        far = () if "exclusiveMaximum" in schema else candidates.allowed(_twice(near), schema)
+        return Field(path, near, rest, whole=whole, free=free, closed="enum" in schema, far=far)
 
     def _list_field(self, name: str, members: Sequence[str]) -> Field:
         """A list of records: one-element lists over each member field's candidates, then longer ones."""
@@ -216,6 +219,12 @@ class Conditions:
 def _lies_in(name: str, root: str) -> bool:
     """Whether a name is a list, or stands inside its members."""
     return name == root or name.startswith((f"{root}.", f"{root}[]"))
+
+
+def _twice(values: Sequence[Any]) -> list[Any]:
+    """Twice the greatest number, where it is above 0."""
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    return [2 * greatest] if (greatest := max(numbers, default=0)) > 0 else []
 
 
 def _span(values: Sequence[Any]) -> tuple[int, int, float] | None:

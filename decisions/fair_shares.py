@@ -32,6 +32,7 @@ _TRIES = 2  # tries at most for one case wanted
 _SURPLUS = 1.25  # cases drawn at most for one wanted
 _LIMITS = 0.2  # share of the numbers and dates drawn that are limits
 _WIDE = 0.2  # how often a candidate of the second rank is taken where one answer is still nearly all
+_BEYOND = 0.2  # how often a number is drawn also from beyond all limits
 _TEXTS = 500
 _LONGER = 0.2  # how often a text that a rule names is made longer, where a field holds any text
 _NEAR = 3  # units to either side
@@ -105,8 +106,8 @@ def add_fair_shares(
 
 
 class _Scale:
-    """A field's numbers, or dates, as whole places: `limits` are those of its near candidates; `unit` is 0
-    where it has none, or where its values are listed."""
+    """A field's numbers, or dates, as whole places: `limits` are those of its near candidates, `ends` the least
+    and the greatest of all; `unit` is 0 where it has none, or where its values are listed."""
 
     def __init__(self, field_: Field) -> None:
         self.field, self.unit, self._dates = field_, 0.0, False
@@ -115,6 +116,9 @@ class _Scale:
         elif not field_.closed and any(_ordinal(value) for value in field_.near):
             self.unit, self._dates = 1.0, True
         self.limits = sorted({p for p in map(self.place, field_.near) if p is not None})
+        more = map(self.place, (*field_.wide, *field_.far))
+        placed = [*self.limits, *(p for p in more if p is not None)]
+        self.ends = (min(placed), max(placed)) if placed else (0, 0)
         self._names = [n for n in field_.near if isinstance(n, str) and n and n != OTHER]
 
     def place(self, value: Any) -> int | None:
@@ -125,8 +129,8 @@ class _Scale:
         return round(value / self.unit) if self.unit and number else None
 
     def value(self, place: int) -> Any:
-        """What lies at a place; at an end, beyond it."""
-        place = min(max(place, self.limits[0]), self.limits[-1])
+        """What lies at a place; beyond an end, what lies there."""
+        place = min(max(place, self.ends[0]), self.ends[1])
         return (
             date.fromordinal(place).isoformat() if self._dates else whole_numbers(round(place * self.unit, 3))
         )
@@ -234,7 +238,8 @@ class _Draw:
             return self._renewed(scale, self._pick(scale.field.near or scale.field.wide))
         if at is not None and self.rng.random() < 0.5:
             return scale.value(at + int(self.rng.integers(-_NEAR, _NEAR + 1)))
-        return self._on(scale, scale.limits[0], scale.limits[-1])
+        low, high = scale.ends if self.rng.random() < _BEYOND else (scale.limits[0], scale.limits[-1])
+        return self._on(scale, low, high)
 
     def _on(self, scale: _Scale, low: int, high: int) -> Any:
         """A number or date from `low` to `high`."""

@@ -1,6 +1,7 @@
 """A change of the rules: which cases and rules, the suites, and gates: learn the change, keep the rest."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from typer.testing import CliRunner
 from tests.test_envs_decision_import import expression, graph, table
 from vertigym.cli import app
 from vertigym.core.errors import ConfigError
-from vertigym.core.types import Prompt
+from vertigym.core.files import dumps
+from vertigym.core.types import SPLITS, Prompt, Task
 from vertigym.decisions.model import DecisionModel
 from vertigym.decisions.outputs import project
 from vertigym.envs.decision.config import OLD_DECISION
-from vertigym.envs.decision.diff import RuleComparison, compare_files
+from vertigym.envs.decision.diff import CHANGED, RuleComparison, compare_files
 from vertigym.envs.decision.env import load
 from vertigym.envs.folders import EnvFolder
 from vertigym.evals.gate import decide
@@ -25,6 +27,10 @@ from vertigym.policies.scripted import Scripted
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "change"
 OLD, NEW = EXAMPLE / "expenses-old.csv", EXAMPLE / "expenses.csv"
+
+
+def is_changed(task: Task) -> bool:
+    return bool(task.info["change"] == CHANGED)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +85,16 @@ def test_the_environment_tags_its_tasks_and_keeps_the_old_rules(folder: Path) ->
     assert len(load(EnvFolder(folder)).tasks.ids("eval")) == sum(
         len(load(EnvFolder(folder), only=change).tasks.ids("eval")) for change in ("changed", "same")
     )
+
+
+def test_half_of_the_tasks_changed_though_nearly_all_changed_to_one_answer(folder: Path) -> None:
+    env = load(EnvFolder(folder))
+    changed = [
+        task for split in SPLITS for task in map(env.tasks.get, env.tasks.ids(split)) if is_changed(task)
+    ]
+    assert len(changed) == (120 + 240 + 60) // 2
+    answers = Counter(dumps(task.answer) for task in changed)
+    assert answers.most_common(1)[0][1] > len(changed) / 2
 
 
 def test_a_suite_holds_only_the_changed_cases(folder: Path) -> None:

@@ -40,7 +40,8 @@ def rebuild(id: str, out: Path) -> DecisionImportReport:  # noqa: A002
         sizes=_SIZES,
         description=_DESCRIPTIONS[id],
         keep=[OLD_DECISION],
-        contrast=False,  # the tasks stay what they were, so that figures measured on them stay comparable
+        shares=False,  # the tasks stay what they were, so that figures measured on them stay comparable
+        contrast=False,
     )
 
 

@@ -16,6 +16,7 @@ from vertigym.core.files import dumps
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.conditions import Conditions
+from vertigym.decisions.fair_shares import add_fair_shares
 from vertigym.decisions.findings import analyse
 from vertigym.decisions.formats import guess, read_model
 from vertigym.decisions.minimal_pairs import find_pairs
@@ -312,8 +313,9 @@ def _sampled(model: RuleModel, seed: int) -> list[Case]:
     """Cases that reach every rule and every boundary of a model."""
     known = analyse(model)
     sampler = Sampler(model, seed, known=known)
-    found = sampler.run(_CASES)
+    found = sampler.run(0)
     fields = computed_fields(model, ((s.case, s.evaluation.output) for s in found.samples))
+    add_fair_shares(sampler, found, fields, seed, _CASES)
     find_pairs(sampler, found, known, fields)
     return [sample.case for sample in found.samples]
 

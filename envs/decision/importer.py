@@ -20,7 +20,7 @@ from vertigym.envs.check.amounts import too_few, too_low
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.decision.question import first_that_varies, sampled_question
 from vertigym.envs.decision.scripts import sandboxed
-from vertigym.envs.decision.selection import TaskMaker, assign_splits, select, split_sizes
+from vertigym.envs.decision.selection import TaskMaker, assign_splits, select, split_sizes, without_surplus
 from vertigym.envs.registry import is_env_id
 
 _SURPLUS = 1.5  # cases searched for one kept where patterns of rules are balanced by choosing alone
@@ -86,6 +86,7 @@ def import_decision(
     now: str | None = None,
     description: str = "",
     keep: Sequence[str] = (),
+    shares: bool = True,
     contrast: bool = True,
     sheet: str = "",
     decisions: Sequence[str] = (),
@@ -102,8 +103,8 @@ def import_decision(
         outputs: output fields to ask for; by default those the model computes.
         now: a moment (ISO 8601) at which the model's clock is stopped; it is shown in each case as `now`.
         keep: names of files in an old `out` that are carried over.
-        contrast: look for minimal pairs and interacting rules, keep the pairs, and give each rule and each
-            answer its share; without it tasks are balanced over patterns of rules only.
+        shares: give each rule and each answer its share; without it tasks are balanced over patterns of rules.
+        contrast: look for minimal pairs and interacting rules, and keep the pairs.
         sheet: which sheet of a workbook holds the table, where it has several.
         decisions: which decisions or functions of a DMN file are asked for; by default the decisions that no
             other one requires, or where these are constant, others.
@@ -121,7 +122,7 @@ def import_decision(
     claim_folder(out, FOLDER, force=force)
     if sizes is not None and (not sum(sizes.values()) or min(sizes.values()) < 0):
         raise ConfigError(f"sizes {dict(sizes)}: give the number of tasks by split, at least one in all")
-    search = 0 if contrast or sizes is None else int(_SURPLUS * sum(sizes.values()))
+    search = 0 if shares or sizes is None else int(_SURPLUS * sum(sizes.values()))
 
     def read(names: Sequence[str]) -> RuleModel:
         return read_model(file, sheet, scripts, names, columns=columns)
@@ -132,14 +133,16 @@ def import_decision(
     fields, warnings = question.fields, question.warnings
     sizes = sizes or split_sizes(len(model.rules.keys() - known.unreachable))
     wanted = sum(sizes.values())
-    if contrast:
+    if shares:
         add_fair_shares(sampler, sampled, fields, seed, wanted)
     pairs = find_pairs(sampler, sampled, known, fields) if contrast else RulePairs()
     usable = [s for s in sampled.samples if project(s.evaluation.output, fields)]
     if len(usable) < len(SPLITS):
         raise DecisionError(f"{file}: decides only {len(usable)} distinct cases; three splits need three")
     minimal = _usable(pairs, usable)
-    chosen = select(usable, wanted, seed, pairs=minimal, fields=fields if contrast else ())
+    chosen: Sequence[DecidedCase] = select(usable, wanted, seed, pairs=minimal, fields=fields if shares else ())
+    if shares:
+        chosen = without_surplus(chosen, fields)
     assigned = assign_splits(chosen, sizes, minimal)
     config = DecisionConfig(
         id=id,

@@ -51,8 +51,8 @@ def select(
     pairs: Sequence[MinimalPair] = (),
     fields: Sequence[str] = (),
 ) -> list[DecidedCase]:
-    """At most `wanted` samples. With the output `fields` that are asked for the outcomes take turns, and no
-    constant guess earns much, as long as that leaves enough tasks; without, only the patterns of rules do."""
+    """At most `wanted` samples. With the output `fields` that are asked for the outcomes take turns; without,
+    only the patterns of rules do."""
     name = Outcomes(samples, fields)
     outcomes = {id(sample): name(sample) for sample in samples} if fields else {}
     order = [samples[int(i)] for i in generator(seed, "decision", "choose").permutation(len(samples))]
@@ -75,15 +75,14 @@ def select(
     while len(kept) < wanted:
         sample = next(turns)
         kept[id(sample)] = sample
-    return _without_surplus(list(kept.values()), outcomes, fields) if fields else list(kept.values())
+    return list(kept.values())
 
 
-def _without_surplus(
-    kept: list[DecidedCase], outcomes: Mapping[int, str], fields: Sequence[str]
-) -> list[DecidedCase]:
-    """Without the last cases of the most common outcomes, as long as always giving one earns more than `_GUESS`
-    and enough cases are left to be an environment."""
-    score = DecisionVerifier()
+def without_surplus(kept: Sequence[DecidedCase], fields: Sequence[str]) -> Sequence[DecidedCase]:
+    """The cases of an environment without the last ones of the most common outcomes, as long as always giving
+    one earns more than `_GUESS` and enough cases are left."""
+    name, score = Outcomes(kept, fields), DecisionVerifier()
+    outcomes = {id(sample): name(sample) for sample in kept}
     for _ in range(_ROUNDS):
         by_outcome: dict[str, list[DecidedCase]] = defaultdict(list)
         for sample in kept:
