@@ -168,7 +168,7 @@ def test_the_command_says_it_and_writes_it(tmp_path: Path) -> None:
     asked = ["env", "diff", str(OLD), str(NEW), "--id", "acme/Expenses-v0", "-o", str(out)]
     said = CliRunner().invoke(app, asked)
     assert said.exit_code == 0
-    assert "change their answer (13%)" in said.stdout
+    assert "change their answer (11%)" in said.stdout
     assert "+ rules: days > 60 -> decision 'reject', payer 'none'" in said.stdout
     assert (out / "change.toml").is_file()
     told = json.loads(CliRunner().invoke(app, ["env", "diff", str(OLD), str(out), "--json"]).stdout)
