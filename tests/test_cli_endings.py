@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import os
 import sys
 import tempfile
 import threading
@@ -15,7 +16,7 @@ import typer
 from vertigym import cli
 from vertigym.cli import endings
 from vertigym.core.errors import ConfigError, OutputError
-from vertigym.core.files import claim, locked
+from vertigym.core.files import claim, locked, write_text
 from vertigym.reports.run_page import serve
 
 from . import returns
@@ -148,6 +149,54 @@ class TestNothingIsReplaced:
         assert command(*words, "--force").code == 0
         assert command(*words, "--resume", "--json", "suite.toml").code == 2, "a suite is not overwritten"
         assert Path("suite.toml").read_text() == returns.suite(4)
+
+    def test_results_do_not_replace_one_another(self, command: CommandLine) -> None:
+        Path("suite.toml").write_text(returns.suite(4))
+        words = ("eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "out")
+        for outputs in (("--junit", "x", "--json", "./x"), ("--json", "out/report.json")):
+            ended = command(*words, *outputs)
+            assert ended.code == 2
+            assert "two results would be written there" in ended.err
+        assert not Path("out").exists()
+
+    def test_a_decision_is_kept_until_its_report_is_replaced(self, command: CommandLine) -> None:
+        Path("suite.toml").write_text(returns.suite(4))
+        Path("out").mkdir()
+        Path("out/decision.json").write_text("mine")
+        words = ("eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "out")
+        assert command(*words).code == 2
+        assert command(*words, "--resume").code == 0
+        assert Path("out/decision.json").read_text() == "mine"
+        assert command(*words, "--force").code == 0
+        assert not Path("out/decision.json").exists()
+
+    def test_a_place_is_the_same_however_it_is_named(self, command: CommandLine) -> None:
+        """`.`, nothing and links: no fault of ours, no litter, no second lock; the root is refused."""
+        Path("suite.toml").write_text(returns.suite(4))
+        Path("empty").mkdir()
+        Path("link").symlink_to("empty")
+        words = ("eval", "../suite.toml", "-m", "scripted:expert", "--no-gate", "-o")
+        os.chdir("empty")
+        for place in (".", "", "../link"):
+            with locked(Path("../empty")):
+                ended = command(*words, place)
+            assert ended.code == 2
+            assert "another process writes there" in ended.err
+        assert (
+            command(*words, "/").err
+            == "vertigym: /: nothing can be written in its place: name a folder in it\n"
+        )
+        assert command(*words, ".").code == 0
+        assert command(*words, "../link", "--resume").code == 0
+
+    def test_a_device_is_written_through(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        write_text(pipe, "text")
+        assert os.read(reader, 9) == b"text"
+        os.close(reader)
+        assert pipe.is_fifo()
 
     def test_two_runs_or_evals_do_not_share_a_folder(self, command: CommandLine) -> None:
         Path("suite.toml").write_text(returns.suite(4))
