@@ -415,7 +415,7 @@ def test_a_cluster_that_no_task_has_is_a_slip() -> None:
         if known:
             task_list(chosen)
         else:
-            with pytest.raises(ConfigError, match="no task has one, and each would count"):
+            with pytest.raises(ConfigError, match="no task has one, and each would count as"):
                 task_list(chosen)
 
 
