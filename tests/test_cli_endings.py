@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import io
 import os
 import sys
 import tempfile
@@ -84,16 +85,33 @@ def test_a_fault_of_ours_ends_with_seventy_and_keeps_its_traceback(
     assert "Traceback" in kept.read_text()
 
 
+AUTHORS_FAULTS = {
+    "raises": (b"def load_environment(**_):\n    return 1 / 0\n", "ZeroDivisionError"),
+    "passes": (b"import sys\nsys.exit(0)\n", "raised SystemExit: 0"),
+    "fails": (b"raise SystemExit(1)\n", "raised SystemExit: 1"),
+    "escapes": (b"class Escape(BaseException): ...\nraise Escape('out')\n", "raised Escape: out"),
+    "generates": (b"raise GeneratorExit\n", "raised GeneratorExit"),
+    "stops": (b"raise StopIteration\n", "raised StopIteration"),
+    "asks": (b"input('name? ')\n", "raised EOFError"),
+    "stumbles": (b"def f(:\n", "stumbles.py:1: no Python: "),
+    "garbles": (b"\xff\x00", ": no Python: "),
+}
+
+
+@pytest.mark.parametrize("name", AUTHORS_FAULTS)
 def test_an_environment_whose_module_raises_is_its_authors_fault(
-    command: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, command: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine_that_raises.py").write_text("def load_environment(**_):\n    return 1 / 0\n")
+    """Whatever it raises: no module of theirs says how a command ends."""
+    source, said = AUTHORS_FAULTS[name]
+    (tmp_path / f"mine_that_{name}.py").write_bytes(source)
     monkeypatch.syspath_prepend(tmp_path)
-    ended = command("env", "check", "mine_that_raises")
-    assert ended.code == 2
-    (line,) = ended.err.splitlines()
-    assert "mine_that_raises" in line
-    assert "ZeroDivisionError" in line
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    ended = command("env", "check", f"mine_that_{name}")
+    assert ended.code == 2, ended
+    line = ended.err.splitlines()[-1]
+    assert line.startswith("vertigym: ")
+    assert said in line
 
 
 def test_an_interrupt_says_what_may_be_resumed(
