@@ -32,6 +32,8 @@ SHAPES = (
     (100, 20),
     (100, 100),
     (200, 25),
+    (300, 3),
+    (300, 20),
     (300, 60),
     (300, 300),
     (500, 5),
@@ -169,6 +171,20 @@ def _shaped(kinds: tuple[str, ...], value: float, paired: bool = True) -> Iterat
                 yield Cell(kind, tasks, clusters, "uneven", value=value, paired=paired)
                 if paired:
                     yield Cell(kind, tasks, clusters, "zipf", value=value)
+
+
+def of_any() -> Iterator[list[tuple[str, float, Cell]]]:
+    """Gates of which any is enough, each at its bound: rules of a table, a suite's gates of all kinds."""
+    for tasks, clusters in ((20, 20), (60, 60), (100, 20)):
+        yield [("improves", 0.0, Cell("even", tasks, clusters))] * 5
+        yield [("not_worse", -0.05, Cell("whole", tasks, clusters, value=-0.05))] * 5
+    for tasks, clusters in ((100, 20), (100, 100), (300, 300)):
+        yield [
+            ("improves", 0.0, Cell("skewed", tasks, clusters)),
+            ("not_worse", -0.02, Cell("rare", tasks, clusters, value=-0.02)),
+            ("at_least", 0.9, Cell("tied", tasks, clusters, value=0.9, paired=False)),
+            ("at_most", 0.1, Cell("tied", tasks, clusters, value=0.1, paired=False)),
+        ]
 
 
 def to_be_found() -> Iterator[tuple[str, float, Cell]]:

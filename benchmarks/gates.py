@@ -26,12 +26,14 @@ from vertigym.benchmarks.gate_cells import (
     Floats,
     RunCell,
     at_the_bound,
+    of_any,
     runs_with_gain,
     runs_without_gain,
     to_be_found,
 )
 from vertigym.core.seeds import generator
 from vertigym.evals.sequential import spent
+from vertigym.evals.statistics import holm
 
 RESAMPLES = 2000
 FEW = 20
@@ -219,12 +221,22 @@ WAYS: dict[str, Way] = {
 def passes(way: Way, rule: str, bound: float, cell: Cell, evals: int, error: float = NOMINAL) -> float:
     """Share of simulated evals of a cell that a gate passes."""
     rng = generator(0, "gates", rule, cell.name, f"{bound} {cell.value} {cell.churn}")
+    return float(way(_seen(rng, rule, bound, cell, evals), error, rng).mean())
+
+
+def any_passes(gates: Sequence[tuple[str, float, Cell]], evals: int, error: float = NOMINAL) -> float:
+    """Share of simulated evals in which any of several gates passes, by the worst case and Holm's p-values."""
+    rng = generator(0, "gates", "any", *(cell.name for _, _, cell in gates))
+    p_GB = np.array([worst_case_p(_seen(rng, *gate, evals), rng) for gate in gates])
+    return float(np.mean([min(holm(p_G)) <= error for p_G in p_GB.T]))
+
+
+def _seen(rng: np.random.Generator, rule: str, bound: float, cell: Cell, evals: int) -> Seen:
     drawn = cell.draw(rng, evals)
     first, second = drawn.first, drawn.second
     if rule == "at_most":  # at most so many ones is at least so many zeros
         first, bound = drawn.size - first, 1 - bound
-    seen = Seen(first - second, drawn.size, first, second, bound, cell.paired)
-    return float(way(seen, error, rng).mean())
+    return Seen(first - second, drawn.size, first, second, bound, cell.paired)
 
 
 def promoted(cell: RunCell, runs: int, schedules: Sequence[Schedule]) -> list[float]:
@@ -317,6 +329,8 @@ def main() -> None:
     screen = Console(width=160)
     if "errors" in arguments.only:
         screen.print(error_table(arguments.ways, arguments.evals))
+        rates = [(any_passes(gates, arguments.evals), f"any {gates[0][2].name}") for gates in of_any()]
+        screen.print(f"any of several gates, {len(rates)} suites, worst: {_worst(rates)}")
     if "power" in arguments.only:
         screen.print(power_table(arguments.ways, arguments.evals))
     if "runs" in arguments.only:

@@ -44,16 +44,22 @@ def run(app: Callable[..., Any]) -> int:
         return _say(str(error))
     except KeyboardInterrupt:  # the second one; typer makes a code of the first
         code = INTERRUPTED
-    except SystemExit as end:  # of a rank that has said what there is to say; or of a closed pipe
-        return UNREAD if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
-    except Exception as error:
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            return UNREAD
+        if _users_place(end.__traceback__):  # no module of a user says how a command ends
+            return _of_error(end)
+        return int(end.code or 0)  # of a rank that has said what there is to say
+    except typer.Abort as error:  # what typer makes of an end of the input
+        return _of_error(error.__cause__ or error.__context__ or error)
+    except BaseException as error:  # what is no Exception must not end in a bare traceback, either
         return _of_error(error)
     if code == INTERRUPTED:
         return _say(f"interrupted;{_RESUMABLE.get(sys.argv[1], ' nothing was written')}", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
-def _of_error(error: Exception) -> int:
+def _of_error(error: BaseException) -> int:
     if isinstance(error, UsageError):  # type: ignore[arg-type]
         return _of_usage(error)
     if is_disk_full(error):
@@ -62,6 +68,8 @@ def _of_error(error: Exception) -> int:
         return _say(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return _say("out of memory: use smaller batches, a smaller model, or a machine with more")
+    if isinstance(error, SyntaxError):  # ours was compiled when it was installed
+        return _say(f"{error.filename or 'a module of yours'}:{error.lineno or 1}: no Python: {error.msg}")
     kept = _keep_traceback(error)
     about = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if place := _users_place(error.__traceback__):
@@ -94,7 +102,7 @@ def _users_place(trace: TracebackType | None) -> str:
     return ""
 
 
-def _keep_traceback(error: Exception) -> str:
+def _keep_traceback(error: BaseException) -> str:
     """Write the traceback to a file; its name."""
     now = datetime.now(UTC)
     about = f"vertigym {__version__}, Python {platform.python_version()}, {platform.platform()}\n{sys.argv}\n\n"

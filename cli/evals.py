@@ -74,11 +74,17 @@ def eval_(
         raise ConfigError("--inspect-log needs -o DIR and no --rescore: the log is made of the samples in DIR")
     if bool(model) == bool(rescore):
         raise ConfigError("give either -m MODEL to sample, or --rescore FILE")
-    for file in (junit, summary, None if str(json_file) == "-" else json_file):
+    written = [junit, summary, None if str(json_file) == "-" else json_file]
+    for file in written:
         claim(file, force=force)
     if out:
         claim(out / "samples.jsonl", force=force or resume or rescore is not None)
-        claim(out / "report.json", force=force or resume)
+        for name in ("report.json", "decision.json"):
+            claim(out / name, force=force or resume)
+            written.append(out / name)
+    for file in written:
+        if file and [other.resolve() for other in written if other].count(file.resolve()) > 1:
+            raise ConfigError(f"{file}: two results would be written there: name a file for each")
     loaded = shortened(load_suite(suite), tasks=tasks, samples=samples)
     run = functools.partial(run_suite_shown, loaded, seed=seed, concurrency=concurrency, rpm=rpm)
     if baseline is None and not no_gate and any(gate.paired for gate in loaded.gate):
@@ -97,6 +103,8 @@ def eval_(
         write_inspect_logs(inspect_log, loaded, report, out / "samples.jsonl")
     if out and decision:
         write_json(out / "decision.json", decision.model_dump(mode="json"))
+    elif out and not resume:  # what was decided on an earlier report is not said of this one
+        (out / "decision.json").unlink(missing_ok=True)
     _write_eval(report, decision, junit=junit, summary=summary, json_file=json_file)
     if decision and not decision.passed:
         raise typer.Exit(1)

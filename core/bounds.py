@@ -8,7 +8,12 @@ import json
 import re
 from typing import Any
 
+import regex
+
+from vertigym.core.errors import InputError
+
 MOST_LEVELS = 100  # of lists and records in each other
+SEARCH_S = 1.0  # for one search of a regular expression
 MOST_DIGITS = 300  # of a number; more than that no float holds
 
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
@@ -65,3 +70,18 @@ def _levels(text: str) -> int:
         elif mark in "]}":
             depth -= 1
     return most
+
+
+def matches_somewhere(pattern: str, text: str) -> bool:
+    """Whether a regular expression that came with somebody's data matches anywhere in a text.
+
+    Raises:
+        InputError: it takes too long, as (a+)+ may.
+    """
+    try:
+        return regex.search(pattern, text, timeout=SEARCH_S) is not None
+    except TimeoutError:
+        raise InputError(
+            f"the pattern {pattern[:80]!r} takes more than {SEARCH_S:g} s on a text of {len(text):,} "
+            "characters: write it without repetitions in repetitions"
+        ) from None

@@ -85,3 +85,10 @@ def suggest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
 def _stem(name: str) -> str:
     """`Acme/loan-v2` -> `loan`."""
     return name.rsplit("/", 1)[-1].rsplit("-v", 1)[0].lower()
+
+
+def some(names: Iterable[str], *, limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

@@ -34,8 +34,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """The same for any content."""
+    """The same for any content. A pipe or a device is written through, and a link to a file stays one."""
     with _written(path):
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = _beside(path)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -101,9 +105,10 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OutputError: another process holds it, or a lock cannot be written there.
     """
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    file = _beside(path, "lock")  # however the place is named
+    lock = filelock.FileLock(file)
     with _written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -123,6 +128,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         model.save_pretrained(folder)
     """
     with _written(path):
+        path = path.resolve()  # a link stays one
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = _beside(path)
         beside.mkdir(0o755)
@@ -148,9 +154,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
-def _beside(path: Path) -> Path:
-    """A new hidden name in the same folder."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+def _beside(path: Path, end: str = "") -> Path:
+    """A hidden name in the folder of what `path` leads to (`.` and links too); a new one, unless `end` says how
+    it ends."""
+    place = path.resolve()
+    if not place.name:
+        raise OutputError(f"{path}: nothing can be written in its place: name a folder in it")
+    return place.with_name(f".{place.name}.{end or secrets.token_hex(4)}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+from vertigym.core.bounds import matches_somewhere
 from vertigym.decisions.cases import value_key
 from vertigym.decisions.expressions import Atom, Wrapper
 from vertigym.decisions.text_candidates import TextHints
@@ -164,7 +165,11 @@ def allowed(found: Iterable[Any], schema: Mapping[str, Any]) -> tuple[Any, ...]:
         if (
             ("enum" in schema and value not in schema["enum"])
             or (types and not any(_is_type(value, name) for name in types))
-            or ("pattern" in schema and isinstance(value, str) and not re.search(schema["pattern"], value))
+            or (
+                "pattern" in schema
+                and isinstance(value, str)
+                and not matches_somewhere(schema["pattern"], value)
+            )
             or (isinstance(value, list) and len(allowed(value, schema.get("items", {}))) < len(distinct(value)))
             or (number and low is not None and value < low)
             or (number and high is not None and value > high)

@@ -8,6 +8,7 @@ with `any`, they share the error by Holm's adjusted p-values. What a gate says o
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Check(BaseModel):
     """One gate's outcome. `value` and `champion` are the metric's means on the tasks compared; `difference`
     is signed so that more is better; `p` is one-sided and `p_adjusted` Holm's: over all gates where any is
     enough, else over the values of a slice. `smallest` is the true difference that this comparison finds with
-    80% chance; `too_few` that even a perfect policy could not have passed."""
+    80% chance; `too_few` that a perfect policy could have passed only with more tasks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -178,13 +179,26 @@ def _checked(gates: Sequence[Gate], measured: Sequence[Measured], *, any_is_enou
     verdicts = [gate.by.decide(gate, found) for gate, found in zip(gates, measured, strict=True)]
     tested = {i: v.p for i, v in enumerate(verdicts) if v.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True)) if len(gates) > 1 else {}
+    held = errors_at_best(gates, measured) if any_is_enough else [found.error for found in measured]
     checks = []
     for i, (gate, found, verdict) in enumerate(zip(gates, measured, verdicts, strict=True)):
         passed = verdict.passed
         if any_is_enough and i in adjusted:
             passed = passed and adjusted[i] <= found.error
-        checks.append(_check(gate, found, verdict, passed, adjusted.get(i)))
+        checks.append(_check(gate, replace(found, error=held[i]), verdict, passed, adjusted.get(i)))
     return checks
+
+
+def errors_at_best(gates: Sequence[Gate], measured: Sequence[Measured]) -> list[float]:
+    """The error that Holm leaves to each of several gates of which any is enough, the policy being perfect: all
+    of it, or an even part where its own p-value is beyond what the others leave."""
+    p = {
+        i: found
+        for i, (gate, one) in enumerate(zip(gates, measured, strict=True))
+        if (found := gate.by.p_value(gate, one.best, one.limits)) is not None
+    }
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    return [one.error / (len(p) if adjusted.get(i, 0) > one.error else 1) for i, one in enumerate(measured)]
 
 
 def _check(gate: Gate, measured: Measured, verdict: Verdict, passed: bool, adjusted: float | None) -> Check:
@@ -201,7 +215,7 @@ def _check(gate: Gate, measured: Measured, verdict: Verdict, passed: bool, adjus
         p=verdict.p,
         p_adjusted=adjusted,
         smallest=smallest_difference(difference) if difference else None,
-        too_few=not passed and gate.by.is_out_of_reach(gate, measured),
+        too_few=not passed and gate.by.lacks_tasks(gate, measured),
     )
 
 

@@ -79,8 +79,8 @@ class Report(BaseModel):
     def tasks_text(self) -> str:
         """`300 tasks in 120 clusters (info.customer)`."""
         clusters = len({row.unit for row in self.rows})
-        by = f" ({self.cluster})" if self.cluster else ""
-        return f"{len(self.rows):,} tasks in {clusters:,} clusters{by}"
+        by = self.cluster or "the tasks' own"
+        return f"{len(self.rows):,} tasks in {clusters:,} clusters ({by})"
 
     def limits(self, metric: str) -> Range | None:
         """What a task's value of a metric can be; None where nobody knows."""

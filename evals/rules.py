@@ -20,6 +20,7 @@ from vertigym.evals.mean_bounds import Range, least_clusters, p_above
 from vertigym.evals.power import smallest_difference
 from vertigym.evals.statistics import Difference, Estimate
 
+BEYOND_ALL = "not even a perfect policy gets past the bound"
 QUANTILE = re.compile(r"(latency|tokens)_p(\d{1,2})")
 
 
@@ -154,6 +155,10 @@ class GateRule(ABC):
         p = self.p_value(gate, measured.best, measured.limits)
         return p is not None and p > measured.error
 
+    def lacks_tasks(self, gate: Gate, measured: Measured) -> bool:
+        """Whether a perfect policy would pass if there were more."""
+        return self.is_out_of_reach(gate, measured) and self.needed(gate, measured) > 0
+
     def needed(self, gate: Gate, measured: Measured) -> int:
         """How many clusters would pass a perfect policy; 0 where none would."""
         best, limits = measured.best, measured.limits
@@ -166,13 +171,14 @@ class GateRule(ABC):
 
     def reason(self, gate: Gate, measured: Measured, passed: bool) -> str:
         """The verdict in one sentence."""
-        few = ""
+        hopeless = ""
         if not passed and not measured.fault and self.is_out_of_reach(gate, measured):
             assert measured.best
             seen, needed = measured.best.clusters, self.needed(gate, measured)
             takes = f"it takes about {needed}" if needed > seen else "larger ones weigh too much"
-            few = f"; too few: {seen} clusters could pass no policy here, {takes}"
-        return f"{gate.text()}: {measured.fault or self.words(gate, measured, passed)}{few}"
+            few = f"too few: {seen} clusters could pass no policy here, {takes}"
+            hopeless = f"; {few if needed else BEYOND_ALL}"
+        return f"{gate.text()}: {measured.fault or self.words(gate, measured, passed)}{hopeless}"
 
 
 class Paired(GateRule):

@@ -176,6 +176,11 @@ def task_list(suite: Suite, make: Make = registry.make) -> TaskList:
         chosen = _choose(suite, part, label, env)
         weight = part.weight / whole / len(chosen)
         tasks += [SuiteTask(label, task, part.samples, weight, digest(task)) for task in chosen]
+    if suite.cluster not in ("", "case") and not any(cluster_of(one.task, suite.cluster) for one in tasks):
+        raise ConfigError(
+            f"suite {suite.name}: cluster = {suite.cluster!r}: no task has one, and each would count as "
+            "evidence by itself; leave the key out to take what the environments say"
+        )
     return TaskList(envs, tuple(tasks), _hash(suite, tasks), _ranges(suite, envs))
 
 

@@ -2,13 +2,16 @@
 so many rows.
 
 SQLite by the standard library: an authorizer lets only reading through. DuckDB, where it is installed: no file,
-no network, no extension, no setting is within reach of the query.
+no network, no extension, no setting is within reach of the query. The statements that make a database come with
+the task, which may be somebody else's data: they reach no other file, either.
 """
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 from vertigym.rewards.process_pool import serve
 
@@ -20,6 +23,7 @@ _READING = {
     sqlite3.SQLITE_FUNCTION,
     sqlite3.SQLITE_RECURSIVE,
 }
+_LEAVING = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}  # VACUUM INTO attaches, too
 _REFUSED = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
 
 
@@ -41,22 +45,21 @@ def run(request: dict[str, Any]) -> list[Any]:
 
 
 def _sqlite(database: str | None, schema: str) -> Any:
-    uri = f"file:{database}?mode=ro&immutable=1" if database else ":memory:"
+    uri = f"file:{quote(database)}?mode=ro&immutable=1" if database else ":memory:"
     connection = sqlite3.connect(uri, uri=bool(database), isolation_level=None)
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
-    if schema:
-        connection.executescript(schema)
+    connection.set_authorizer(lambda action, *names: _answer(action not in _LEAVING, names))
+    connection.executescript(schema)
     connection.execute("SELECT count(*) FROM sqlite_master")  # opens the file
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _LONGEST_VALUE)
-    connection.set_authorizer(
-        lambda action, first, second, *_: (
-            sqlite3.SQLITE_OK
-            if action in _READING and (second or "").lower() not in _REFUSED
-            else sqlite3.SQLITE_DENY
-        )
-    )
+    connection.set_authorizer(lambda action, *names: _answer(action in _READING, names))
     return lambda text, most: connection.execute(text).fetchmany(most)
+
+
+def _answer(allowed: bool, names: Sequence[str | None]) -> int:
+    """What an authorizer says: the second name is a function's."""
+    return sqlite3.SQLITE_OK if allowed and (names[1] or "").lower() not in _REFUSED else sqlite3.SQLITE_DENY
 
 
 def _duckdb(database: str | None, schema: str) -> Any:
@@ -65,10 +68,8 @@ def _duckdb(database: str | None, schema: str) -> Any:
     config: Any = {"threads": 1, "memory_limit": f"{_MEMORY_MIB}MB", "autoinstall_known_extensions": False}
     config["temp_directory"] = ""
     connection = duckdb.connect(database or ":memory:", read_only=bool(database), config=config)
-    if schema:
-        connection.execute(schema)
-    for setting in ("enable_external_access = false", "lock_configuration = true"):
-        connection.execute(f"SET {setting}")
+    for statement in ("SET enable_external_access = false", schema, "SET lock_configuration = true"):
+        connection.execute(statement)
 
     def query(text: str, most: int) -> Any:
         statements = duckdb.extract_statements(text)

@@ -1,8 +1,9 @@
 """Verifiers of form: JSON that fits a schema; penalties for length and repetition."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from vertigym.core.bounds import matches_somewhere
 from vertigym.core.errors import ConfigError, MissingDependencyError
 from vertigym.core.types import Score
 from vertigym.rewards.calling import RewardFunction, bounded
@@ -18,6 +19,7 @@ def schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], str]:
     """
     try:
         import jsonschema
+        import jsonschema_specifications
     except ImportError:
         raise MissingDependencyError("jsonschema", "schema", "checking replies against a JSON schema") from None
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
@@ -25,13 +27,45 @@ def schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], str]:
         kind.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise ConfigError(f"not a JSON schema: {error.message}") from None
-    validator = kind(schema)
+    # It reaches for nothing outside of itself, and no text makes one of its patterns take for ever.
+    keywords = {"pattern": _pattern, "patternProperties": _named, "additionalProperties": _others}
+    known = {name: rule for name, rule in keywords.items() if name in kind.VALIDATORS}
+    validator = jsonschema.validators.extend(kind, known)(schema, registry=jsonschema_specifications.REGISTRY)
 
     def fault(value: Any) -> str:
         found = next(validator.iter_errors(value), None)
         return str(found.message) if found else ""
 
     return fault
+
+
+def _pattern(validator: Any, pattern: str, value: Any, _: Any) -> Iterator[Any]:
+    if isinstance(value, str) and not matches_somewhere(pattern, value):
+        yield _fault(f"{value!r} does not match {pattern!r}")
+
+
+def _named(validator: Any, rules: Mapping[str, Any], value: Any, _: Any) -> Iterator[Any]:
+    for pattern, rule in rules.items() if isinstance(value, dict) else ():
+        for name in value:
+            if matches_somewhere(pattern, name):
+                yield from validator.descend(value[name], rule, path=name, schema_path=pattern)
+
+
+def _others(validator: Any, rule: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+    patterns = schema.get("patternProperties", {})
+    for name in value if isinstance(value, dict) else ():
+        if name in schema.get("properties", {}) or any(matches_somewhere(p, name) for p in patterns):
+            continue
+        if rule is False:
+            yield _fault(f"Additional properties are not allowed ({name!r} was unexpected)")
+        else:
+            yield from validator.descend(value[name], rule, path=name)
+
+
+def _fault(text: str) -> Any:
+    import jsonschema
+
+    return jsonschema.ValidationError(text)
 
 
 def json_schema(schema: Mapping[str, Any]) -> RewardFunction:

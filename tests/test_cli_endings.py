@@ -2,6 +2,8 @@
 
 import errno
 import http.client
+import io
+import os
 import sys
 import tempfile
 import threading
@@ -15,7 +17,7 @@ import typer
 from vertigym import cli
 from vertigym.cli import endings
 from vertigym.core.errors import ConfigError, OutputError
-from vertigym.core.files import claim, locked
+from vertigym.core.files import claim, locked, write_text
 from vertigym.reports.run_page import serve
 
 from . import returns
@@ -83,16 +85,33 @@ def test_a_fault_of_ours_ends_with_seventy_and_keeps_its_traceback(
     assert "Traceback" in kept.read_text()
 
 
+AUTHORS_FAULTS = {
+    "raises": (b"def load_environment(**_):\n    return 1 / 0\n", "ZeroDivisionError"),
+    "passes": (b"import sys\nsys.exit(0)\n", "raised SystemExit: 0"),
+    "fails": (b"raise SystemExit(1)\n", "raised SystemExit: 1"),
+    "escapes": (b"class Escape(BaseException): ...\nraise Escape('out')\n", "raised Escape: out"),
+    "generates": (b"raise GeneratorExit\n", "raised GeneratorExit"),
+    "stops": (b"raise StopIteration\n", "raised StopIteration"),
+    "asks": (b"input('name? ')\n", "raised EOFError"),
+    "stumbles": (b"def f(:\n", "stumbles.py:1: no Python: "),
+    "garbles": (b"\xff\x00", ": no Python: "),
+}
+
+
+@pytest.mark.parametrize("name", AUTHORS_FAULTS)
 def test_an_environment_whose_module_raises_is_its_authors_fault(
-    command: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, command: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine_that_raises.py").write_text("def load_environment(**_):\n    return 1 / 0\n")
+    """Whatever it raises: no module of theirs says how a command ends."""
+    source, said = AUTHORS_FAULTS[name]
+    (tmp_path / f"mine_that_{name}.py").write_bytes(source)
     monkeypatch.syspath_prepend(tmp_path)
-    ended = command("env", "check", "mine_that_raises")
-    assert ended.code == 2
-    (line,) = ended.err.splitlines()
-    assert "mine_that_raises" in line
-    assert "ZeroDivisionError" in line
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    ended = command("env", "check", f"mine_that_{name}")
+    assert ended.code == 2, ended
+    line = ended.err.splitlines()[-1]
+    assert line.startswith("vertigym: ")
+    assert said in line
 
 
 def test_an_interrupt_says_what_may_be_resumed(
@@ -148,6 +167,54 @@ class TestNothingIsReplaced:
         assert command(*words, "--force").code == 0
         assert command(*words, "--resume", "--json", "suite.toml").code == 2, "a suite is not overwritten"
         assert Path("suite.toml").read_text() == returns.suite(4)
+
+    def test_results_do_not_replace_one_another(self, command: CommandLine) -> None:
+        Path("suite.toml").write_text(returns.suite(4))
+        words = ("eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "out")
+        for outputs in (("--junit", "x", "--json", "./x"), ("--json", "out/report.json")):
+            ended = command(*words, *outputs)
+            assert ended.code == 2
+            assert "two results would be written there" in ended.err
+        assert not Path("out").exists()
+
+    def test_a_decision_is_kept_until_its_report_is_replaced(self, command: CommandLine) -> None:
+        Path("suite.toml").write_text(returns.suite(4))
+        Path("out").mkdir()
+        Path("out/decision.json").write_text("mine")
+        words = ("eval", "suite.toml", "-m", "scripted:expert", "--no-gate", "-o", "out")
+        assert command(*words).code == 2
+        assert command(*words, "--resume").code == 0
+        assert Path("out/decision.json").read_text() == "mine"
+        assert command(*words, "--force").code == 0
+        assert not Path("out/decision.json").exists()
+
+    def test_a_place_is_the_same_however_it_is_named(self, command: CommandLine) -> None:
+        """`.`, nothing and links: no fault of ours, no litter, no second lock; the root is refused."""
+        Path("suite.toml").write_text(returns.suite(4))
+        Path("empty").mkdir()
+        Path("link").symlink_to("empty")
+        words = ("eval", "../suite.toml", "-m", "scripted:expert", "--no-gate", "-o")
+        os.chdir("empty")
+        for place in (".", "", "../link"):
+            with locked(Path("../empty")):
+                ended = command(*words, place)
+            assert ended.code == 2
+            assert "another process writes there" in ended.err
+        assert (
+            command(*words, "/").err
+            == "vertigym: /: nothing can be written in its place: name a folder in it\n"
+        )
+        assert command(*words, ".").code == 0
+        assert command(*words, "../link", "--resume").code == 0
+
+    def test_a_device_is_written_through(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        write_text(pipe, "text")
+        assert os.read(reader, 9) == b"text"
+        os.close(reader)
+        assert pipe.is_fifo()
 
     def test_two_runs_or_evals_do_not_share_a_folder(self, command: CommandLine) -> None:
         Path("suite.toml").write_text(returns.suite(4))

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_envs_decision_import import graph, table
+from vertigym.core import bounds
 from vertigym.core.bounds import MOST_DIGITS, MOST_LEVELS, is_too_deep, json_value, whole_number
 from vertigym.core.config import Config, load, parse, read_toml, toml_value
 from vertigym.core.errors import ConfigError, DataError, InputError
 from vertigym.core.files import read_json, read_jsonl, read_text
+from vertigym.decisions.candidates import allowed
 from vertigym.decisions.model import DecisionError, DecisionModel
 from vertigym.envs import registry
 
@@ -129,3 +131,10 @@ def test_expressions_are_bounded(cell: str) -> None:
     with pytest.raises(DecisionError) as caught:
         DecisionModel(graph(node))
     assert len(str(caught.value)) < 300
+
+
+def test_a_pattern_of_a_decision_models_input_stops_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "SEARCH_S", 0.05)
+    assert allowed(["ab", "cd"], {"pattern": "^a"}) == ("ab",)
+    with pytest.raises(InputError, match="takes more than"):
+        allowed(["a" * 60 + "!"], {"pattern": "^(a|aa)+$"})

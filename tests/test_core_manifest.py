@@ -1,5 +1,6 @@
 """What a command wrote and nobody edited may be replaced by the same command; all else is left alone."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,20 @@ def test_what_nobody_edited_may_be_replaced(folder: Path) -> None:
     claim(folder.parent / "new")
     (folder.parent / "empty").mkdir()
     claim(folder.parent / "empty")
+
+
+def test_a_link_and_the_working_folder_lead_to_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.parent / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for place, text in ((folder.parent / "link", "by a link"), (Path(), "from inside")):
+        with sealed_folder(place, "import") as made:
+            (made / "b.txt").write_text(text)
+        assert (folder / "b.txt").read_text() == text
+        os.chdir(folder)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["link", "out"], "nothing else is left"
+    assert (folder.parent / "link").is_symlink()
 
 
 @pytest.mark.parametrize("change", [edit, add, hide, link])

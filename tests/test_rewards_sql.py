@@ -149,3 +149,34 @@ def test_settings_are_checked() -> None:
     assert callable(named("sql", {"engine": "sqlite"}))
     with pytest.raises(ConfigError, match="sqlite or duckdb"):
         sql_result(engine="postgres")  # type: ignore[arg-type]
+
+
+LEAVING = {
+    "sqlite": ["ATTACH '{}' AS x; CREATE TABLE x.t (a)", "VACUUM INTO '{}'", "SELECT load_extension('{}')"],
+    "duckdb": [
+        "COPY (SELECT 1) TO '{}'",
+        "ATTACH '{}' AS x",
+        "SET enable_external_access = true; ATTACH '{}' AS x",
+        "CREATE TABLE p AS SELECT * FROM read_text('/etc/hostname') -- {}",
+    ],
+}
+
+
+def test_the_statements_that_make_a_database_reach_no_file(engine: str, tmp_path: Path) -> None:
+    """They come with the tasks of an environment's folder, which is data."""
+    for number, statement in enumerate(LEAVING[engine]):
+        place = tmp_path / f"left{number}"
+        found = score(BY_CUSTOMER, engine=engine, schema=SCHEMA + statement.format(place) + ";")
+        assert found.value is None, statement
+        assert "Error" in found.evidence["reason"] or "Exception" in found.evidence["reason"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_a_database_is_no_more_than_a_name(tmp_path: Path) -> None:
+    assert score(BY_CUSTOMER, database=f"{tmp_path}/new.db?mode=rwc&x=").value is None
+    assert not list(tmp_path.iterdir())
+    odd = tmp_path / "100% sure? #1.db"
+    made = sqlite3.connect(odd)
+    made.executescript(SCHEMA)
+    made.close()
+    assert score(BY_CUSTOMER, database=str(odd)).value == 1

@@ -1,8 +1,8 @@
 """The tests of how much there is to learn: enough distinct cases, and tasks that reach the rules."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from vertigym.core.errors import InputError
+from vertigym.core.errors import InputError, some
 from vertigym.core.types import SPLITS, Task
 from vertigym.decisions.cases import case_key
 from vertigym.envs.check.check_report import Finding, Result
@@ -10,7 +10,6 @@ from vertigym.envs.env import Env
 
 LEAST_CASES = 12  # fewer leave no split with enough to learn from or to measure by
 LEAST_COVERAGE = 0.8  # share of the rules not proven unreachable that some task hits
-_SHOWN = 5  # rules that are named
 
 
 def enough_cases(env: Env) -> Iterator[Result]:
@@ -35,7 +34,7 @@ def rules_reached(env: Env) -> Iterator[Result]:
         hit = {rule for task in _tasks(env) for rule in task.info.get("rules", ())}
         missed = [rule for rule in possible if rule not in hit]
         text = too_low(len(possible) - len(missed), len(possible))
-        findings = (_failure(name, f"{text}; not hit: {_some(missed)}", _MORE_RULES),) if text else ()
+        findings = (_failure(name, f"{text}; not hit: {some(missed)}", _MORE_RULES),) if text else ()
         share = 1 - len(missed) / len(possible)
         yield Result(name, f"{len(possible) - len(missed)} of {len(possible)}", findings, {"share": share})
 
@@ -64,8 +63,3 @@ def _failure(name: str, message: str, advice: str) -> Finding:
 
 def _tasks(env: Env) -> Iterator[Task]:
     return (env.tasks.get(i) for split in SPLITS for i in env.tasks.ids(split))
-
-
-def _some(rules: Sequence[str]) -> str:
-    more = f" and {len(rules) - _SHOWN} more" if len(rules) > _SHOWN else ""
-    return ", ".join(rules[:_SHOWN]) + more
