@@ -23,7 +23,7 @@ from vertigym.decisions.formats import read_model
 from vertigym.envs.check import check
 from vertigym.envs.check.amounts import LEAST_CASES
 from vertigym.envs.decision.importer import import_decision
-from vertigym.envs.decision.scripts import sandboxed
+from vertigym.envs.decision.scripts import SANDBOXED
 
 _ILL_FORMED = {
     "not XML": r"not XML",
@@ -52,7 +52,7 @@ _SIZES: Mapping[Split, int] = {"train": 600, "eval": 120, "test": 200}
 def loads(file: Path) -> tuple[str, str]:
     """`whole`, `part`, `refused` or `ill-formed`, and why."""
     try:
-        model = read_model(file, "", sandboxed)
+        model = read_model(file, SANDBOXED)
     except DataError as error:
         text = str(error).removeprefix(str(file)).lstrip(": ")
         kind = _kind(text, _ILL_FORMED)

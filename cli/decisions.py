@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vertigym.cli.console import Json, note, print_json, table
-from vertigym.cli.envs import Column, Decision, Sheet, Trust
+from vertigym.cli.envs import Column, Decision, Sheet, Trust, reading
 
 File = Annotated[
     Path,
@@ -171,12 +171,8 @@ def _model(
     now: str | None = None,
 ) -> Any:
     from vertigym.decisions.formats import read_model
-    from vertigym.decisions.model import in_process
-    from vertigym.decisions.spreadsheets.declared import parse_columns
-    from vertigym.envs.decision.scripts import sandboxed
 
-    declared, scripts = parse_columns(columns or []), in_process if trust else sandboxed
-    model = read_model(file, sheet, scripts, decisions or (), columns=declared)
+    model = read_model(file, reading(sheet, columns, decisions, trust=trust))
     for text in model.notes:
         note(text)
     return model.at(now) if now else model

@@ -1,14 +1,17 @@
 """`vertigym env`: environments, from a decision file to a checked one."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vertigym.cli.console import EnvId, Force, Json, counting, note, print_json, table
 from vertigym.core.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from vertigym.decisions.formats import ReadOptions
 
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run a model's JavaScript in this process, not in a sandbox.")
@@ -29,6 +32,21 @@ Column = Annotated[
         metavar="HEADER=WORDS|FILE.toml",
     ),
 ]
+
+
+def reading(
+    sheet: str, columns: Sequence[str] | None, decisions: Sequence[str] | None, *, trust: bool
+) -> "ReadOptions":
+    """How these options say that a file of rules is read."""
+    from vertigym.decisions.formats import ReadOptions
+    from vertigym.decisions.model import in_process
+    from vertigym.decisions.spreadsheets.declared import parse_columns
+    from vertigym.envs.decision.scripts import sandboxed
+
+    declared = parse_columns(columns or [])
+    return ReadOptions(sheet, declared, tuple(decisions or ()), in_process if trust else sandboxed)
+
+
 app = typer.Typer(
     help="Environments: list, show, new, import, export, serve, rows, diff, check.", no_args_is_help=True
 )
@@ -138,17 +156,13 @@ def env_import(
 ) -> None:
     """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
     from vertigym.core.errors import ConfigError
-    from vertigym.decisions.model import in_process
-    from vertigym.decisions.spreadsheets.declared import parse_columns
     from vertigym.envs.agent.importer import import_agent
     from vertigym.envs.decision.importer import import_decision
     from vertigym.evals.evidence import env_shortfalls
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
     shared: dict[str, Any] = {"rules": rules, "seed": seed, "now": now, "force": force}
-    shared |= {"decisions": tuple(decision or ())}
-    shared |= {"scripts": in_process} if trust else {}
-    shared |= {"sheet": sheet, "columns": parse_columns(column or [])}
+    shared |= {"how": reading(sheet, column, decision, trust=trust)}
     if mode == "agent":
         report = import_agent(file, id, folder, settings=settings or [], **shared)
     elif settings:
@@ -240,24 +254,13 @@ def env_diff(
 ) -> None:
     """Say which cases change their answer between two versions of the rules, and which rules did it."""
     from vertigym.core.manifest import claim_folder
-    from vertigym.decisions.model import in_process
-    from vertigym.decisions.spreadsheets.declared import parse_columns
     from vertigym.envs.decision.config import FOLDER
     from vertigym.envs.decision.diff import change_lines, compare_files
-    from vertigym.envs.decision.scripts import sandboxed
 
     if out:
         claim_folder(out, FOLDER, force=force)
-    comparison = compare_files(
-        old,
-        new,
-        seed=seed,
-        now=now,
-        sheet=sheet,
-        columns=parse_columns(column or []),
-        decisions=decision or (),
-        scripts=in_process if trust else sandboxed,
-    )
+    how = reading(sheet, column, decision, trust=trust)
+    comparison = compare_files(old, new, seed=seed, now=now, how=how)
     found = comparison.difference()
     counts = comparison.write(out, id, force=force) if out else {}
     if as_json:

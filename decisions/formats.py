@@ -7,7 +7,8 @@
 A file of another name is known by its first bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vertigym.core.errors import DataError
@@ -17,16 +18,20 @@ from vertigym.decisions.protocols import RuleModel
 FORMATS = {".json": "jdm", ".dmn": "dmn", ".xml": "dmn", ".csv": "csv", ".tsv": "csv", ".xlsx": "xlsx"}
 
 
-def read_model(
-    file: Path,
-    sheet: str = "",
-    scripts: Engine | None = None,
-    decisions: Sequence[str] = (),
-    *,
-    columns: Mapping[str, str] | None = None,
-) -> RuleModel:
-    """The decision model in a file of any known format; `sheet` names a sheet of a workbook, `columns` declares
-    columns of a spreadsheet (header -> words), `decisions` are those of a DMN file that are asked for.
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a file of rules is read, where it leaves a choice: the `sheet` of a workbook; what is declared of a
+    spreadsheet's `columns`, header -> words (`spreadsheets/declared.py`); which `decisions` of a DMN file are
+    asked for; what runs a model's JavaScript, `scripts`."""
+
+    sheet: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    decisions: tuple[str, ...] = ()
+    scripts: Engine | None = None
+
+
+def read_model(file: Path, how: ReadOptions = ReadOptions()) -> RuleModel:
+    """The decision model in a file of any known format.
 
     Raises:
         DecisionError: the file's content cannot be used, or has no such decision or column. DataError: there is
@@ -34,21 +39,21 @@ def read_model(
         MissingDependencyError: the package that reads its format is not installed.
     """
     form = guess(file)
-    if columns and form not in ("csv", "xlsx"):
+    if how.columns and form not in ("csv", "xlsx"):
         raise DecisionError(f"{file}: only the columns of a spreadsheet are declared")
     try:
         if form == "dmn":
             from vertigym.decisions.dmn.dmn_model import DmnModel
 
-            return DmnModel(file, decisions)
-        if decisions:
+            return DmnModel(file, how.decisions)
+        if how.decisions:
             raise DecisionError(f"{file}: only a DMN file holds several decisions to choose from")
         if form in ("csv", "xlsx"):
             from vertigym.decisions.spreadsheets.sheet_reader import read_sheet
 
-            found = read_sheet(file, sheet, columns)
+            found = read_sheet(file, how.sheet, how.columns)
             return DecisionModel(found.text, str(file), notes=found.notes)
-        return DecisionModel.read(file, scripts)
+        return DecisionModel.read(file, how.scripts)
     except RecursionError:
         raise DecisionError(f"{file}: something in it is nested too deeply") from None
 

@@ -10,7 +10,7 @@ and what it earns is known.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.agent.env import AgentEnv
 from vertigym.envs.agent.expert import known_values, play_expert
 from vertigym.envs.decision.env import DecisionEnv
-from vertigym.envs.decision.scripts import sandboxed
+from vertigym.envs.decision.scripts import SANDBOXED
 from vertigym.envs.decision.stale import old_version
 from vertigym.envs.env import Env
 
@@ -120,7 +120,7 @@ def _actions_of(env: Env, policy: str, split: Split, seed: int) -> tuple[Actions
 def _rules(policy: str, decisions: Sequence[str] = ()) -> RuleModel:
     if not Path(policy).is_file():
         raise ConfigError(f"policy {policy!r}: no such file; it is expert, old-rules, or a file of rules")
-    return read_model(Path(policy), scripts=sandboxed, decisions=decisions)
+    return read_model(Path(policy), replace(SANDBOXED, decisions=tuple(decisions)))
 
 
 def _decide(model: RuleModel, fields: Sequence[str], case: Case) -> Any:

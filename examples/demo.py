@@ -32,7 +32,7 @@ from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.decision.builtin import RETURNS
 from vertigym.envs.decision.env import DecisionEnv
 from vertigym.envs.decision.importer import import_decision
-from vertigym.envs.decision.scripts import sandboxed
+from vertigym.envs.decision.scripts import SANDBOXED, sandboxed
 from vertigym.envs.decision.stale import old_version, stale_logs
 from vertigym.evals.compare import compare
 from vertigym.evals.report import Report
@@ -115,7 +115,7 @@ def open_story(decision: Path | None, before: Path | None, seed: int) -> Story:
     env = envs.make(name)
     assert isinstance(env, DecisionEnv)
     current = env.config.model(env.folder, sandboxed)
-    old = read_model(before, scripts=sandboxed) if before else old_version(env, seed=seed)
+    old = read_model(before, SANDBOXED) if before else old_version(env, seed=seed)
     tasks = training_tasks(env)
     task = tasks[0]
     screen.print(

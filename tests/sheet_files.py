@@ -7,7 +7,7 @@ from typing import Any
 import openpyxl
 from openpyxl.styles import Side
 
-from vertigym.decisions.formats import read_model
+from vertigym.decisions.formats import ReadOptions, read_model
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.spreadsheets.declared import parse_columns
 
@@ -17,7 +17,7 @@ DOUBLE = Side(style="double")
 def rules(tmp_path: Path, text: str, *columns: str) -> list[str]:
     """The rules of a CSV table in one line each."""
     (tmp_path / "t.csv").write_text(text, encoding="utf-8")
-    model = read_model(tmp_path / "t.csv", columns=parse_columns(columns))
+    model = read_model(tmp_path / "t.csv", ReadOptions(columns=parse_columns(columns)))
     return [rule.text for rule in model.rules.values()]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from vertigym.core.types import Split
 from vertigym.decisions.findings import analyse
-from vertigym.decisions.formats import read_model
+from vertigym.decisions.formats import ReadOptions, read_model
 from vertigym.decisions.model import CaseError, DecisionError
 from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.decision.importer import import_decision
@@ -70,7 +70,7 @@ def document(
 def model(tmp_path: Path, content: str, *decisions: str) -> RuleModel:
     file = tmp_path / "rules.dmn"
     file.write_text(content)
-    return read_model(file, decisions=decisions)
+    return read_model(file, ReadOptions(decisions=tuple(decisions)))
 
 
 def decided(tmp_path: Path, content: str, *cases: dict[str, Any], field: str = "D") -> list[Any]:
@@ -141,7 +141,7 @@ def test_several_outputs_are_parts_of_the_decision(tmp_path: Path) -> None:
 
 
 def test_decisions_that_depend_on_each_other_with_dates_types_and_priorities(tmp_path: Path) -> None:
-    loan = read_model(LOAN, decisions=["Risk", "Approval"])
+    loan = read_model(LOAN, ReadOptions(decisions=("Risk", "Approval")))
     for age, income, since, expected in (
         (20, 90000, "2010-01-01", ("high", "no")),
         (30, 30000, "2021-01-01", ("medium", "yes")),
@@ -155,7 +155,7 @@ def test_decisions_that_depend_on_each_other_with_dates_types_and_priorities(tmp
         loan.evaluate({"Applicant Age": "old"})
     sizes: dict[Split, int] = {"train": 60, "eval": 20, "test": 20}
     report = import_decision(
-        LOAN, "acme/Loan-v0", tmp_path / "out", sizes=sizes, decisions=["Risk", "Approval"]
+        LOAN, "acme/Loan-v0", tmp_path / "out", sizes=sizes, how=ReadOptions(decisions=("Risk", "Approval"))
     )
     assert report.coverage == 1.0
     assert report.outputs == ("Risk", "Approval")

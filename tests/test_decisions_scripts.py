@@ -17,7 +17,7 @@ from vertigym.decisions.formats import read_model
 from vertigym.decisions.model import CaseError, DecisionError, DecisionModel, first_lines, in_process
 from vertigym.envs.decision.diff import compare_files
 from vertigym.envs.decision.importer import import_decision
-from vertigym.envs.decision.scripts import sandboxed
+from vertigym.envs.decision.scripts import SANDBOXED, sandboxed
 
 FEES = table("fees", ["amount"], ["fee"], [["> 100", "5"], ["", "1"]])
 GOOD = "export const handler = async (input) => ({...input, double: input.amount * 2})"
@@ -125,7 +125,7 @@ def test_a_model_with_a_script_becomes_an_environment_and_is_compared(tmp_path: 
     (tmp_path / "n.json").write_text(model(GOOD.replace("* 2", "* 3")))
     found = compare_files(tmp_path / "out", tmp_path / "n.json").difference()
     assert (found.nodes, found.share > 0.9) == (("double",), True)
-    assert read_model(tmp_path / "m.json", scripts=sandboxed).evaluate({"amount": 2}).output["double"] == 4
+    assert read_model(tmp_path / "m.json", SANDBOXED).evaluate({"amount": 2}).output["double"] == 4
 
 
 @pytest.mark.parametrize("trusted", [False, True])

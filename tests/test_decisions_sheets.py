@@ -10,7 +10,7 @@ import pytest
 
 from vertigym.core.errors import DataError
 from vertigym.decisions.findings import analyse
-from vertigym.decisions.formats import guess, read_model
+from vertigym.decisions.formats import ReadOptions, guess, read_model
 from vertigym.decisions.model import CaseError, DecisionError
 from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.decision.importer import import_decision
@@ -94,13 +94,13 @@ def test_a_workbook_with_a_date_cell_and_a_named_sheet(tmp_path: Path) -> None:
     notes = first.notes
     assert answers(first, *CASES) == EXPECTED
     assert notes == ["sheet 'other' is not read: no outcome is marked with ->"]
-    found = read_model(file, sheet="other")
+    found = read_model(file, ReadOptions(sheet="other"))
     assert answers(found, {"since": "2024-02-01"}, {"since": "2024-02-02"}) == [
         {"decision": "yes"},
         {"decision": "no"},
     ]
     with pytest.raises(DecisionError, match="no sheet 'third'"):
-        read_model(file, sheet="third")
+        read_model(file, ReadOptions(sheet="third"))
 
 
 def test_the_last_column_is_the_outcome_where_none_is_marked(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from vertigym.core.types import Split
 from vertigym.decisions.dmn.dmn_model import DmnModel
 from vertigym.decisions.findings import analyse
-from vertigym.decisions.formats import read_model
+from vertigym.decisions.formats import ReadOptions, read_model
 from vertigym.decisions.model import DecisionError
 from vertigym.decisions.sampler import Sampler
 from vertigym.envs.check import check
@@ -207,7 +207,8 @@ def test_an_imported_file_lies_in_the_environment_and_the_asked_decisions_are_ke
         more='<import name="lib" namespace="urn:lib" importType="http://www.omg.org/spec/DMN/20180521/MODEL/"/>',
     )
     out = tmp_path / "env"
-    import_decision(file_of(tmp_path, content), "acme/L-v0", out, sizes=SIZES, rules="shown", decisions=["D"])
+    how = ReadOptions(decisions=("D",))
+    import_decision(file_of(tmp_path, content), "acme/L-v0", out, sizes=SIZES, rules="shown", how=how)
     assert (out / "lib.dmn").read_text() == lib
     assert 'decisions = ["D"]' in (out / "env.toml").read_text()
     env: Any = make(str(out))
@@ -219,4 +220,4 @@ def test_decisions_are_chosen_only_in_dmn(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("n,-> d\n1,2\n")
     with pytest.raises(DecisionError, match="only a DMN file holds several decisions"):
-        read_model(file, decisions=["d"])
+        read_model(file, ReadOptions(decisions=("d",)))

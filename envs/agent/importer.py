@@ -20,7 +20,8 @@ from vertigym.core.manifest import claim_folder
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.conditions import put
-from vertigym.decisions.model import Case, CaseError, DecisionError, Engine
+from vertigym.decisions.formats import ReadOptions
+from vertigym.decisions.model import Case, CaseError, DecisionError
 from vertigym.decisions.outputs import project
 from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.agent.config import AgentConfig, config_text, schema_of
@@ -30,7 +31,7 @@ from vertigym.envs.agent.env import AgentEnv, system_text
 from vertigym.envs.agent.expert import known_values, play_expert, request, why_unfair
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, write_folder
 from vertigym.envs.decision.importer import DecisionImportReport, import_decision
-from vertigym.envs.decision.scripts import sandboxed
+from vertigym.envs.decision.scripts import SANDBOXED
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
 
@@ -53,10 +54,7 @@ def import_agent(
     description: str = "",
     keep: Sequence[str] = (),
     settings: Sequence[str] = (),
-    decisions: Sequence[str] = (),
-    sheet: str = "",
-    columns: Mapping[str, str] | None = None,
-    scripts: Engine = sandboxed,
+    how: ReadOptions = SANDBOXED,
     force: bool = False,
 ) -> DecisionImportReport:
     """Turn the decision model in `file` into the agent environment folder `out`; arguments as in
@@ -80,10 +78,7 @@ def import_agent(
             outputs=outputs,
             now=now,
             description=description,
-            decisions=decisions,
-            sheet=sheet,
-            columns=columns,
-            scripts=scripts,
+            how=how,
             contrast=False,  # near twins and distractors are made in the database, not drawn here
         )
         folder = EnvFolder(base)
@@ -92,7 +87,7 @@ def import_agent(
         shared = plain.model_dump(exclude={"kind", "weights"})
         schema = {"decision": schema_of(task.answer for task in tasks)}
         config = parse(AgentConfig, {**shared, "kind": "agent", **schema}, settings, source="settings")
-        model = plain.model(folder, scripts)
+        model = plain.model(folder, how.scripts)
         fair, unfair = _proven(_requests(tasks, config, model), config, model, system_text(config, folder))
         if not all(fair[split] for split in SPLITS):
             reason = unfair.most_common(1)[0][0] if unfair else "a split is empty"

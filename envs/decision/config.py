@@ -19,7 +19,7 @@ from vertigym.core.files import dumps, write_jsonl, write_text
 from vertigym.core.manifest import sealed_folder
 from vertigym.core.types import SPLITS, Split, Task
 from vertigym.decisions.findings import analyse
-from vertigym.decisions.formats import read_model
+from vertigym.decisions.formats import ReadOptions, read_model
 from vertigym.decisions.model import Engine
 from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.folders import EnvFolder
@@ -69,7 +69,7 @@ class RulesConfig(Config):
         file = next(
             (f for name in MODEL_FILES if (f := folder.file(name)).is_file()), folder.file(MODEL_FILES[0])
         )
-        model = read_model(file, scripts=scripts, decisions=self.decisions)
+        model = read_model(file, ReadOptions(scripts=scripts, decisions=self.decisions))
         return model.at(self.now) if self.now and model.clock_readers() else model
 
     def reachable(self, folder: EnvFolder) -> list[str]:

@@ -7,7 +7,7 @@ learn the change, keep the rest."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.conditions import Conditions
 from vertigym.decisions.fair_shares import add_fair_shares
 from vertigym.decisions.findings import analyse
-from vertigym.decisions.formats import guess, read_model
+from vertigym.decisions.formats import ReadOptions, guess, read_model
 from vertigym.decisions.minimal_pairs import find_pairs
-from vertigym.decisions.model import Case, CaseError, Engine
+from vertigym.decisions.model import Case, CaseError
 from vertigym.decisions.outputs import computed_fields, project
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, Sampler
@@ -33,7 +33,7 @@ from vertigym.envs.decision.config import (
     config_text,
     write_folder,
 )
-from vertigym.envs.decision.scripts import sandboxed
+from vertigym.envs.decision.scripts import SANDBOXED
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, select
 from vertigym.envs.folders import EnvFolder
 
@@ -234,19 +234,15 @@ def compare_files(
     *,
     seed: int = 0,
     now: str | None = None,
-    sheet: str = "",
-    columns: Mapping[str, str] | None = None,
-    decisions: Sequence[str] = (),
-    scripts: Engine = sandboxed,
+    how: ReadOptions = SANDBOXED,
 ) -> RuleComparison:
     """Two files of rules, or environment folders, compared; `now` stops the clock of models that read it,
-    `sheet` and `columns` say how spreadsheets are read, `decisions` are those of a DMN file that are compared,
-    `scripts` runs JavaScript in the models.
+    `how` says how the files are read.
 
     Raises:
         DecisionError: one of them cannot be used. ConfigError: as `RuleComparison`.
     """
-    models = [_model(path, sheet, scripts, decisions, columns) for path in (old, new)]
+    models = [_model(path, how) for path in (old, new)]
     old_model, new_model = (model.at(now) if now else model for model in models)
     for model in (old_model, new_model):
         if model.clock_readers() or model.impure():
@@ -254,19 +250,15 @@ def compare_files(
     return RuleComparison(old_model, new_model, seed=seed)
 
 
-def _model(
-    path: Path, sheet: str, scripts: Engine, decisions: Sequence[str], columns: Mapping[str, str] | None
-) -> RuleModel:
+def _model(path: Path, how: ReadOptions) -> RuleModel:
     """The model in a file, or in an environment's folder."""
     if not path.is_dir():
-        return read_model(
-            path, sheet, scripts, decisions, columns=columns if guess(path) in ("csv", "xlsx") else None
-        )
+        return read_model(path, how if guess(path) in ("csv", "xlsx") else replace(how, columns={}))
     folder = EnvFolder(path)
     config = RulesConfig.model_validate(
         {k: v for k, v in folder.table.items() if k in RulesConfig.model_fields}
     )
-    return config.model(folder, scripts)
+    return config.model(folder, how.scripts)
 
 
 def suites(*, tokens: int) -> dict[str, str]:

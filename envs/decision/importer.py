@@ -1,7 +1,7 @@
 """From a decision model to an environment folder: sample cases, let the engine answer, split, write."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from vertigym.core.manifest import claim_folder
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.fair_shares import add_fair_shares
 from vertigym.decisions.findings import RuleFinding
-from vertigym.decisions.formats import read_model
+from vertigym.decisions.formats import ReadOptions, read_model
 from vertigym.decisions.minimal_pairs import MinimalPair, RulePairs, find_pairs
-from vertigym.decisions.model import DecisionError, Engine
+from vertigym.decisions.model import DecisionError
 from vertigym.decisions.outputs import WHOLE, project, value_types
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, SampledCases
 from vertigym.envs.check.amounts import too_few, too_low
 from vertigym.envs.decision.config import FOLDER, DecisionConfig, Rules, config_text, write_folder
 from vertigym.envs.decision.question import first_that_varies, sampled_question
-from vertigym.envs.decision.scripts import sandboxed
+from vertigym.envs.decision.scripts import SANDBOXED
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, select, split_sizes, without_surplus
 from vertigym.envs.registry import is_env_id
 
@@ -88,10 +88,7 @@ def import_decision(
     keep: Sequence[str] = (),
     shares: bool = True,
     contrast: bool = True,
-    sheet: str = "",
-    decisions: Sequence[str] = (),
-    columns: Mapping[str, str] | None = None,
-    scripts: Engine = sandboxed,
+    how: ReadOptions = SANDBOXED,
     force: bool = False,
 ) -> DecisionImportReport:
     """Turn the decision model in `file` into the environment folder `out`.
@@ -105,11 +102,8 @@ def import_decision(
         keep: names of files in an old `out` that are carried over.
         shares: give each rule and each answer its share; without it tasks are balanced over patterns of rules.
         contrast: look for minimal pairs and interacting rules, and keep the pairs.
-        sheet: which sheet of a workbook holds the table, where it has several.
-        decisions: which decisions or functions of a DMN file are asked for; by default the decisions that no
-            other one requires, or where these are constant, others.
-        columns: what is declared of a spreadsheet's columns, header -> words (`spreadsheets/declared.py`).
-        scripts: what runs JavaScript in the model.
+        how: how the file is read. Without `decisions` those of a DMN file are asked for that no other one
+            requires, or where these are constant, others.
         force: replace `out` also where its files were edited.
 
     Raises:
@@ -125,10 +119,10 @@ def import_decision(
     search = 0 if shares or sizes is None else int(_SURPLUS * sum(sizes.values()))
 
     def read(names: Sequence[str]) -> RuleModel:
-        return read_model(file, sheet, scripts, names, columns=columns)
+        return read_model(file, replace(how, decisions=tuple(names)))
 
     sample = partial(sampled_question, now=now, seed=seed, search=search, outputs=outputs)
-    question = first_that_varies(read, decisions, sample, only=bool(decisions or outputs))
+    question = first_that_varies(read, how.decisions, sample, only=bool(how.decisions or outputs))
     model, known, sampler, sampled = question.model, question.known, question.sampler, question.sampled
     fields, warnings = question.fields, question.warnings
     sizes = sizes or split_sizes(len(model.rules.keys() - known.unreachable))

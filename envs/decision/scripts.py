@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from vertigym.core.errors import SandboxError
+from vertigym.decisions.formats import ReadOptions
 from vertigym.decisions.model import Case, CaseError, Decide, DecisionError, first_lines
 from vertigym.sandboxes.cross_calls import RemoteError
 from vertigym.sandboxes.live_program import LiveProgram
@@ -46,3 +47,7 @@ def sandboxed(text: str) -> Decide:
             raise DecisionError(f"the model's JavaScript is out of bounds: {error}, in {about}") from None
 
     return decide
+
+
+SANDBOXED = ReadOptions(scripts=sandboxed)
+"""How files of somebody else's are read."""

@@ -16,7 +16,7 @@ from vertigym.core.files import dumps
 from vertigym.core.seeds import generator
 from vertigym.core.types import Message, Split, Task
 from vertigym.decisions.expressions import tokens
-from vertigym.decisions.formats import read_model
+from vertigym.decisions.formats import ReadOptions, read_model
 from vertigym.decisions.model import CaseError, DecisionError, DecisionModel
 from vertigym.decisions.outputs import project
 from vertigym.decisions.protocols import RuleModel
@@ -41,7 +41,7 @@ def old_version(env: DecisionEnv, *, share: float = 0.6, seed: int = 0) -> RuleM
     """
     for name in OLD_FILES:
         if (old := env.folder.file(name)).is_file():
-            return read_model(old, scripts=sandboxed, decisions=env.config.decisions)
+            return read_model(old, ReadOptions(scripts=sandboxed, decisions=env.config.decisions))
     current = env.config.model(env.folder, sandboxed)
     return derive_old(current, _tasks(env, "train"), env.config.outputs, share=share, seed=seed)
 
