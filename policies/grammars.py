@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from vertigym.core.errors import InputError, MissingDependencyError
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_WHITESPACE = r"[ \n\t]{0,20}"  # between two tokens of JSON: some models would write nothing else for ever
 # llguidance would see a call only where the text before it is lexed lazily.
 _ANYWHERE = """
 start: called* TEXT
@@ -37,7 +38,7 @@ def can_constrain() -> bool:
 
 def object_grammar(schema: Mapping[str, Any]) -> str:
     """Matches JSON of a schema."""
-    return f"start: %json {json.dumps(schema)}"
+    return f"start: %json {_json(schema)}"
 
 
 def calls_grammar(functions: Sequence[Mapping[str, Any]], *, required: bool, parallel: bool) -> str:
@@ -47,7 +48,11 @@ def calls_grammar(functions: Sequence[Mapping[str, Any]], *, required: bool, par
     """
     form = _AT_ONCE if required else _ANYWHERE
     rules = form % {"open": OPEN, "close": CLOSE, "more": " (BREAK call)*" if parallel else ""}
-    return f"{rules}BREAK: /\\n?/\ntool: %json {json.dumps({'anyOf': [_call(one) for one in functions]})}\n"
+    return f"{rules}BREAK: /\\n?/\ntool: %json {_json({'anyOf': [_call(one) for one in functions]})}\n"
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": _WHITESPACE}})
 
 
 def _call(function: Mapping[str, Any]) -> dict[str, Any]:

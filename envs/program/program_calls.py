@@ -160,12 +160,12 @@ def read_call(body: bytes, dialect: Dialect, ignored: Collection[str]) -> ChatCa
     call = dialect.read(_without(value, ignored) if isinstance(value, dict) else value)
     if call.documents:
         raise unsupported("documents")
-    if said := next((name for name in SAMPLING if name in call.given), None):
-        message = f"{said} is the run's to say: leave it out, or list it under ignored in env.toml"
-        raise RefusedError(400, message, "unsupported_parameter", param=said)
     if said := next((name for name in _CONSTRAINED if getattr(call, _CONSTRAINED[name])), None):
         why = "while a model learns from what it samples: leave it out, or list it under ignored in env.toml"
         raise unsupported(call.name(said), why)
+    if said := next((name for name in SAMPLING if name in call.given), None):
+        message = f"{said} is the run's to say: leave it out, or list it under ignored in env.toml"
+        raise RefusedError(400, message, "unsupported_parameter", param=said)
     return call
 
 
