@@ -1,9 +1,9 @@
 """The tokens of an episode as a tree of turns, and its segments: the ways from a root to a leaf.
 
 The one idea: a prompt continues the turn whose chat it goes on with, by the ids that were fed and sampled
-there. A chat that nobody has had yet is a root; two that go on with one turn are branches. A sampled token is trained
-once, in the first segment that it lies in. Roots and branches are in the order of their keys, not of their
-coming, where they have keys: an environment whose calls run side by side gives each a key of its own.
+there. A chat that nobody has had yet is a root; two that go on with one turn are branches. A sampled token is
+trained once, in the first segment that it lies in. Roots and branches are in the order of their keys, not of
+their coming, where they have keys: an environment whose calls run side by side gives each a key of its own.
 """
 
 from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from vertigym.core.types import Completion, Prompt, Sampling, Trajectory
+from vertigym.core.types import Sampling, Trajectory
 from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
 
@@ -97,8 +97,7 @@ def post_reward(what: str) -> str:
         + f"""
 said([question])
 body = {what!r}.encode()
-request = urllib.request.Request(os.environ["VERTIGYM_REWARD_URL"], body, {{"Content-Type": "application/json"}})
-try: urllib.request.urlopen(request)
+try: urllib.request.urlopen(urllib.request.Request(os.environ["VERTIGYM_REWARD_URL"], body))
 except OSError: pass
 """
     )
@@ -130,7 +129,8 @@ tools = [{"name": "find", "input_schema": {"type": "object"}}]
 chat = [{"role": "user", "content": task["prompt"]}]
 said = client.messages.create(model="m", max_tokens=8, messages=chat, tools=tools, system="s")
 chat.append({"role": "assistant", "content": said.content})
-results = [{"type": "tool_result", "tool_use_id": b.id, "content": "ok"} for b in said.content if b.type == "tool_use"]
+calls = [block for block in said.content if block.type == "tool_use"]
+results = [{"type": "tool_result", "tool_use_id": block.id, "content": "ok"} for block in calls]
 chat.append({"role": "user", "content": results or "again"})
 with client.messages.stream(model="m", max_tokens=8, messages=chat, tools=tools, system="s") as stream:
     print("".join(stream.text_stream))
@@ -150,31 +150,22 @@ print(client.responses.create(model="m", input=items, tools=tools, instructions=
 
 
 @pytest.mark.parametrize("script", [BY_ANTHROPIC, BY_RESPONSES])
-def test_other_dialects_are_recorded_alike(script: str, engine: TransformersEngine, tmp_path: Path) -> None:
+def test_other_dialects_are_recorded_alike(script: str, tmp_path: Path) -> None:
     policy = Recording(CALL, "0")
-    (played,) = play(program(tmp_path / "e", script), policy)
+    (played,) = play(program(tmp_path / "e", script, timeout_s=120.0), policy)
     assert played.score.value == 1.0, played.score
     assert [m["role"] for m in policy.prompts[1].messages] == ["system", "user", "assistant", "tool"]
     assert policy.prompts[1].messages[2] == {"role": "assistant", "content": CALL}, "as it was written"
-    (played,) = play(program(tmp_path / "e", script), engine, sampling=Sampling(max_tokens=8))
-    assert (played.turns, len(played.segments)) == (2, 1), played.score
-    assert sum(played.segments[0].loss_mask) == played.completion_tokens
-
-
-class Stopping(Recording):
-    """Writes past every stop string."""
-
-    def generate(self, prompts: Any, sampling: Sampling) -> list[Completion]:
-        self.prompts += prompts
-        return [Completion("0 END and more", token_ids=(), prompt_tokens=1) for _ in prompts]
 
 
 def test_a_stop_string_of_a_program_is_honoured(engine: TransformersEngine, tmp_path: Path) -> None:
     script = BY_HAND + "print(said([question], stop=' END')['content'])"
-    (played,) = play(program(tmp_path / "e", script), Stopping())
+    (played,) = play(program(tmp_path / "e", script), Recording("0 END and more"))
     assert played.score.value == 1.0, played.score
-    whole = engine.generate([Prompt([{"role": "user", "content": "say 0"}], seed=1)], Sampling(max_tokens=8))
-    assert whole[0].text
+    letters = [chr(n) for n in range(33, 127)]
+    script = BY_HAND + f"said([question, said([question], stop={letters}), question])"
+    (played,) = play(program(tmp_path / "f", script), engine, sampling=Sampling(max_tokens=64))
+    assert len(played.segments) == 2, "the cut text is not what was sampled: another segment"
 
 
 BY_AGENTS = """
@@ -188,14 +179,15 @@ def find(a: int) -> str:
     return f"found {a}"
 
 helper = Agent(name="helper", instructions="help", model="m")
-agent = Agent(name="main", instructions="find it", tools=[find, helper.as_tool("ask", "Ask the helper.")], model="m")
+tools = [find, helper.as_tool("ask", "Ask the helper.")]
+agent = Agent(name="main", instructions="find it", tools=tools, model="m")
 print(Runner.run_sync(agent, json.load(sys.stdin)["prompt"]).final_output)
 """
 
 
 def test_openais_agents_with_a_tool_and_an_agent_below(tmp_path: Path) -> None:
     pytest.importorskip("agents")
-    policy = Recording(CALL, '<tool_call>{"name": "ask", "arguments": {"input": "who"}}</tool_call>', "me", "0")
-    (played,) = play(program(tmp_path / "e", BY_AGENTS, ignored=["strict"]), policy)
+    policy = Recording(CALL, CALL.replace("find", "ask").replace('{"a": 1}', '{"input": "who"}'), "me", "0")
+    (played,) = play(program(tmp_path / "e", BY_AGENTS, ignored=["strict"], timeout_s=120.0), policy)
     assert played.score.value == 1.0, played.score
     assert [prompt.messages[-1]["content"] for prompt in policy.prompts] == ["say 0", "found 1", "who", "me"]

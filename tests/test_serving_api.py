@@ -163,8 +163,8 @@ def test_tool_calls_come_as_tool_calls_and_can_be_sent_back(port: int) -> None:
         again = create(api, model="m", messages=[message, *results], tools=[TOOL])
         assert (again.choices[0].message.content, again.choices[0].finish_reason) == ("r", "stop")
         pieces = list(create(api, **ask(CALLS), tools=[TOOL], stream=True))
-        called = [one for piece in pieces for one in piece.choices[0].delta.tool_calls or ()]
-        assert [(one.index, one.function.name) for one in called] == [(0, "find"), (1, "g")]
+        parts: Any = [one for piece in pieces for one in piece.choices[0].delta.tool_calls or ()]
+        assert [(one.index, one.function.name) for one in parts] == [(0, "find"), (1, "g")]
         assert pieces[-1].choices[0].finish_reason == "tool_calls"
 
 

@@ -1,8 +1,7 @@
-"""The three dialects through their own clients, on an engine that writes tokens: what is asked is done, as a whole
-and as a stream."""
+"""The three dialects through their own clients: what is asked is done, as a whole and as a stream."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ CALL = '<tool_call>{"name": "find", "arguments": {"a": 1}}</tool_call>'
 class Typing:
     """Writes what it is told a character at a time; a text with `*` is never whole until its last character."""
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         done = []
         for prompt in prompts:
             text = prompt.messages[-1]["content"]
@@ -149,7 +148,12 @@ def test_a_call_that_must_be_made_is_made(port: int) -> None:
     named = {"type": "function", "function": {"name": "other"}}
     for choice, tools, names in (("required", [TOOL], {"find"}), (named, [TOOL, other], {"other"})):
         for seed in range(2):
-            more = {"temperature": 1, "seed": seed, "max_tokens": 500, "parallel_tool_calls": False}
+            more: dict[str, Any] = {
+                "temperature": 1,
+                "seed": seed,
+                "max_tokens": 500,
+                "parallel_tool_calls": False,
+            }
             said = chat(port, tools=tools, tool_choice=choice, **more).choices[0]
             assert said.finish_reason == "tool_calls"
             (call,) = said.message.tool_calls
@@ -229,10 +233,11 @@ def test_what_a_stop_or_a_call_may_take_back_is_not_sent(typed: int) -> None:
 
 
 def test_responses_as_a_whole_and_as_a_stream(typed: int) -> None:
-    with client(typed) as api:
+    with client(typed) as opened:
+        api: Any = opened
         tool: Any = {"type": "function", "strict": False, **FIND}
         said = api.responses.create(model="m", input="hello", instructions="be brief", user="acme")
-        assert (said.output_text, said.status, said.usage and said.usage.input_tokens) == (
+        assert (said.output_text, said.status, said.usage.input_tokens) == (
             "hello",
             "completed",
             3,
@@ -340,7 +345,7 @@ def test_every_error_is_in_the_callers_dialect(
 
 def test_an_engine_that_fails_in_the_middle_of_a_stream_says_so(tmp_path: Path) -> None:
     class Failing(Typing):
-        def generate(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
+        def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
             super().generate(prompts, sampling)
             raise RuntimeError("broken")
 
@@ -348,9 +353,9 @@ def test_an_engine_that_fails_in_the_middle_of_a_stream_says_so(tmp_path: Path) 
         with pytest.raises(openai.APIError, match="broken"):
             chat(port, "a long text", stream=True)
         question: Any = {"role": "user", "content": "a long text"}
-        with claude(port) as api, api.messages.stream(model="m", max_tokens=9, messages=[question]) as stream:
-            with pytest.raises(anthropic.APIStatusError, match="broken"):
-                stream.get_final_message()
+        stream = claude(port).messages.create(model="m", max_tokens=9, messages=[question], stream=True)
+        with pytest.raises(anthropic.APIStatusError, match="broken"):
+            list(stream)
         with pytest.raises(openai.InternalServerError, match="broken"):
             chat(port, "a", stream=True)  # nothing was sent: the status says it
 
