@@ -101,6 +101,11 @@ class ChatCall:
         return self.schema is not None
 
     @property
+    def told(self) -> bool:
+        """Whether log-probs are asked for."""
+        return self.top_logprobs is not None
+
+    @property
     def many(self) -> bool:
         """Whether more than one reply is asked for."""
         return self.count > 1

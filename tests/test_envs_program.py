@@ -93,6 +93,7 @@ open("given.txt", "w").write("changed")
         (BY_HAND + "said([question]); os.kill(os.getpid(), 9)", "exit code -9"),
         (BY_HAND + "said([question]); time.sleep(60)", "more than 1 s"),
         (BY_HAND + "said([question], n=2)", "n is not supported"),
+        (BY_HAND + "said([question], logprobs=True)", "logprobs is not supported"),
         (BY_HAND + "said([question], response_format={'type': 'json_object'})", "response_format is not"),
         (BY_HAND + "said([question], temperature=0)", "temperature is the run's to say"),
         (BY_HAND + "said([question])\ntry: post('/embeddings', b'{}')\nexcept OSError: pass", "/v1/embeddings"),
@@ -102,7 +103,7 @@ open("given.txt", "w").write("changed")
         ),
         (BY_HAND + "said([question])\ntry: said([])\nexcept OSError: pass", "messages: "),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_fails_is_not_scored(script: str, says: str, tmp_path: Path) -> None:
     played = play(program(tmp_path / "e", script, timeout_s=1.0, output="none"), Recording("x"))

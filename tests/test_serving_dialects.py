@@ -11,8 +11,9 @@ import pytest
 import torch
 from jsonschema import validate
 
-from vertigym.core.types import Completion, Prompt, Sampling
+from vertigym.core.types import Completion, Decoding, Prompt, Sampling
 from vertigym.policies import tiny
+from vertigym.policies.engine import GenerationResult
 from vertigym.policies.grammars import calls_grammar
 from vertigym.policies.scripted import Scripted
 from vertigym.policies.transformers_engine import TransformersEngine
@@ -87,6 +88,17 @@ def test_a_stop_string_cuts_the_text_and_ends_the_tokens(port: int) -> None:
         assert (cut.choices[0].finish_reason, cut.usage.completion_tokens < 24) == ("stop", True)
     pieces = chat(port, temperature=1, seed=4, stop=stop, stream=True)
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == whole[: whole.index(stop)]
+
+
+def test_tokens_that_an_engine_wrote_past_a_stop_are_not_the_completions(engine: TransformersEngine) -> None:
+    text = "say END again"
+    ids = engine.tokenizer.encode(text, add_special_tokens=False)
+    for decoding, left in ((Decoding(stop=("END",)), "say "), (Decoding(ends=("END",)), "say END")):
+        request = engine._request(Prompt((), token_ids=[5], decoding=decoding), Sampling(max_tokens=50))
+        done = engine._completion(request, GenerationResult(ids, [-1.0] * len(ids)), 0, 0.0)
+        assert (done.text, done.stop_text, done.stop_reason) == (left, "END", "stop")
+        assert engine.tokenizer.decode(done.token_ids) == "say END"
+        assert len(done.logprobs) == len(done.token_ids) == done.completion_tokens
 
 
 def test_choices_differ_by_seed_and_are_each_on_record(port: int, record: Path) -> None:
