@@ -23,7 +23,7 @@ from vertigym.core.types import Policy
 from vertigym.dialects.chat_call import RefusedError, ReplyHead
 from vertigym.dialects.dialect import Dialect
 from vertigym.dialects.reading import request_json, validated
-from vertigym.dialects.registry import DIALECTS, models_json
+from vertigym.dialects.registry import DIALECTS, MESSAGES, models_json
 from vertigym.serving.admission import Admission, trusted_networks
 from vertigym.serving.batcher import Batcher
 from vertigym.serving.feedback import FeedbackRequest
@@ -78,6 +78,7 @@ class ChatServer:
                 Route(path, _behind(check, self._answering(dialect)), methods=["POST"])
                 for path, dialect in DIALECTS.items()
             ),
+            Route(f"{MESSAGES.path}/count_tokens", _behind(check, self._count), methods=["POST"]),
             Route("/feedback", _behind(check, self._feedback), methods=["POST"]),
         ]
         return Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._life)
@@ -128,6 +129,11 @@ class ChatServer:
             return StreamingResponse(events, media_type="text/event-stream")
 
         return answer
+
+    async def _count(self, http: Request) -> Response:
+        value = await self._json(http)
+        call = MESSAGES.read(value | {"max_tokens": 1} if isinstance(value, dict) else value)
+        return JSONResponse({"input_tokens": self._calls.count(call)})
 
     async def _feedback(self, http: Request) -> Response:
         said = validated(FeedbackRequest, await self._json(http))

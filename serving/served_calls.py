@@ -135,6 +135,19 @@ class ServedCalls:
         for event in stream.end(reply, rest):
             yield event
 
+    def count(self, call: ChatCall) -> int:
+        """The tokens of a call's prompt.
+
+        Raises:
+            RefusedError: there are none to count, or the prompt cannot be rendered.
+        """
+        if not (renderer := getattr(self._model.policy, "renderer", None)):
+            raise RefusedError(404, "this model's tokens are not known here", "not_found")
+        try:
+            return len(renderer.prompt(call.messages, call.shown_tools))
+        except InputError as error:
+            raise RefusedError(400, str(error)) from None
+
     async def finish(self) -> None:
         """Returns when all streams have been recorded."""
         await asyncio.gather(*self._answering, return_exceptions=True)

@@ -91,6 +91,44 @@ def test_one_idempotency_key_is_one_call(tmp_path: Path) -> None:
     assert "idempotency key 'a' is another request's" in played.score.evidence["reason"]
 
 
+# 40 calls, eight at one time: plain ones, double sends, callers that hang up and try again, retries.
+FAULTY = (
+    BY_HAND
+    + """
+import http.client
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+url = urlsplit(os.environ["OPENAI_BASE_URL"])
+
+def call(n):
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": f"call {n}"}]}).encode()
+    key = {"Idempotency-Key": f"key {n}"}
+    if n % 4 == 1:
+        connection = http.client.HTTPConnection(url.netloc)
+        connection.request("POST", url.path + "/chat/completions", body, key)
+        connection.close()
+    with ThreadPoolExecutor(2) as both:
+        answers = set(both.map(lambda _: post("/chat/completions", body, key), range(1 + (n % 4 == 2))))
+    answers.add(post("/chat/completions", body, key if n % 4 == 3 else {**key, "x-stainless-retry-count": "1"}))
+    assert len(answers) == 1
+    return answers.pop()
+
+with ThreadPoolExecutor(8) as pool:
+    print(len(set(pool.map(call, range(40)))))
+"""
+)
+
+
+def test_no_call_is_lost_and_none_is_made_twice(tmp_path: Path) -> None:
+    policy = Recording(*("x" for _ in range(40)))
+    tasks = [{"id": "t0", "question": "q", "answer": "40"}]
+    (played,) = play(program(tmp_path / "e", FAULTY, tasks=tasks, max_turns=64, timeout_s=120.0), policy)
+    assert (played.score.value, played.turns) == (1.0, 40), played.score
+    assert len({prompt.seed for prompt in policy.prompts}) == 40
+    assert {str(prompt.messages[0]["content"]) for prompt in policy.prompts} == {f"call {n}" for n in range(40)}
+
+
 def post_reward(what: str) -> str:
     return (
         BY_HAND

@@ -355,6 +355,16 @@ def test_every_error_is_in_the_callers_dialect(
             assert text.content[0].text == "q"
 
 
+def test_the_tokens_of_a_prompt_are_counted(port: int, typed: int) -> None:
+    question: Any = {"role": "user", "content": "say again"}
+    with claude(port) as api:
+        counted = api.messages.count_tokens(model="m", messages=[question], system="s").input_tokens
+        said = api.messages.create(model="m", max_tokens=1, messages=[question], system="s")
+        assert counted == said.usage.input_tokens
+    with claude(typed) as api, pytest.raises(anthropic.NotFoundError, match="not known"):
+        api.messages.count_tokens(model="m", messages=[question])
+
+
 def test_an_engine_that_fails_in_the_middle_of_a_stream_says_so(tmp_path: Path) -> None:
     class Failing(Typing):
         def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:

@@ -22,8 +22,8 @@ from vertigym.dialects.reading import WireModel, request_json, validated
 
 # What the run says, not the program: the tokens it learns from are sampled by its own settings.
 SAMPLING = ("temperature", "top_p", "seed")
-# What would have samples drawn otherwise than the learner thinks, or not every engine tells; and the property that
-# asks for it.
+# What would have samples drawn otherwise than the learner thinks, or not every engine tells, and the property
+# that asks for it.
 _CONSTRAINED = {
     "response_format": "constrained",
     "tool_choice": "must_call",
