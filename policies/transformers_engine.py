@@ -186,7 +186,7 @@ class TransformersEngine(TokenEngine):
         for t in range(R):
             if self.banned:
                 logits_BV = logits_BV.index_fill(1, self._banned_ids, -math.inf)
-            places = [(p, i) for p, i in enumerate(rows.tolist()) if live[p]] if watched.rows else []
+            places = watched.places(rows, live)
             logits_BV = watched.constrain(logits_BV, places)
             token, logp = sample_tokens(logits_BV, uniform_BR[rows, t], sampling)
             tokens_BR[rows, t], logps_BR[rows, t] = token, logp

@@ -39,9 +39,16 @@ class WatchedRows:
             if one.cancelled or one.on_text or one.decoding != Decoding(one.decoding.max_tokens)
         }
 
+    def places(self, rows: Tensor, live: Tensor) -> list[tuple[int, int]]:
+        """Pairs: a row of the batch, and whose request it is, of those that are watched and live."""
+        if not self.rows:
+            return []
+        found = enumerate(zip(rows.tolist(), live.tolist(), strict=True))
+        return [(place, i) for place, (i, lives) in found if lives and i in self.rows]
+
     def constrain(self, logits_BV: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
         """The logits without the tokens that grammars refuse; `places` are pairs (row, request)."""
-        bound = [(place, row) for place, i in places if (row := self.rows.get(i)) and row.matcher]
+        bound = [(place, self.rows[i]) for place, i in places if self.rows[i].matcher]
         if not bound:
             return logits_BV
         logits_BV = logits_BV.clone()
@@ -53,11 +60,11 @@ class WatchedRows:
         """Tell each row its token; the places of those that end by it."""
         ended = []
         for place, i in places:
-            if row := self.rows.get(i):
-                if (count := row.request.decoding.alternatives) is not None:
-                    row.alternatives.append(self._likely(logits_BV[place], count))
-                if row.add(int(tokens_B[place])):
-                    ended.append(place)
+            row = self.rows[i]
+            if (count := row.request.decoding.alternatives) is not None:
+                row.alternatives.append(self._likely(logits_BV[place], count))
+            if row.add(int(tokens_B[place])):
+                ended.append(place)
         return ended
 
     def _likely(self, logits_V: Tensor, count: int) -> list[tuple[int, float]]:

@@ -97,7 +97,7 @@ def test_tokens_that_an_engine_wrote_past_a_stop_are_not_the_completions(engine:
         request = engine._request(Prompt((), token_ids=[5], decoding=decoding), Sampling(max_tokens=50))
         done = engine._completion(request, GenerationResult(ids, [-1.0] * len(ids)), 0, 0.0)
         assert (done.text, done.stop_text, done.stop_reason) == (left, "END", "stop")
-        assert engine.tokenizer.decode(done.token_ids) == "say END"
+        assert engine.reply_text(done.token_ids) == "say END"
         assert len(done.logprobs) == len(done.token_ids) == done.completion_tokens
 
 
