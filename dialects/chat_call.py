@@ -1,6 +1,6 @@
 """One call and one reply, whatever dialect they are spoken in.
 
-The one idea: a dialect reads its JSON into a `ChatCall` and writes a `ChatReply` as its JSON, whole or as a
+The one idea: a dialect reads its JSON into a `ChatCall` and writes a `CallReply` as its JSON, whole or as a
 stream; all else, what is sampled, held back, recorded and learned from, knows these two only.
 """
 
@@ -163,7 +163,7 @@ class ReplyHead:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatReply:
+class CallReply:
     """All that a call is answered."""
 
     head: ReplyHead
@@ -172,9 +172,9 @@ class ChatReply:
     completion_tokens: int
 
 
-def reply_of(head: ReplyHead, completions: Sequence[Completion]) -> ChatReply:
+def reply_of(head: ReplyHead, completions: Sequence[Completion]) -> CallReply:
     """The reply that some completions are, one a choice."""
-    return ChatReply(
+    return CallReply(
         head,
         tuple(answer_of(choice_id(head, i), head.call, one) for i, one in enumerate(completions)),
         completions[0].prompt_tokens,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from vertigym.core.files import dumps
-from vertigym.dialects.chat_call import Answer, ChatCall, ChatReply, ReplyHead
+from vertigym.dialects.chat_call import Answer, CallReply, ChatCall, ReplyHead
 
 
 class EventStream(Protocol):
@@ -19,7 +19,7 @@ class EventStream(Protocol):
         """More of what a choice says."""
         ...
 
-    def end(self, reply: ChatReply, rest: Mapping[int, str]) -> Iterable[str]:
+    def end(self, reply: CallReply, rest: Mapping[int, str]) -> Iterable[str]:
         """What is left: `rest` of what each choice says, calls, usage, why it ended."""
         ...
 
@@ -38,7 +38,7 @@ class Dialect(Protocol):
         """
         ...
 
-    def body(self, reply: ChatReply) -> dict[str, Any]:
+    def body(self, reply: CallReply) -> dict[str, Any]:
         """The response to a call."""
         ...
 
@@ -60,7 +60,7 @@ def sent_event(data: Mapping[str, Any], name: str = "") -> str:
     return f"event: {name}\ndata: {dumps(data)}\n\n" if name else f"data: {dumps(data)}\n\n"
 
 
-def whole_stream(stream: EventStream, reply: ChatReply) -> str:
+def whole_stream(stream: EventStream, reply: CallReply) -> str:
     """The events of a reply that is known as a whole."""
     rest = {index: answer.text for index, answer in enumerate(reply.answers)}
     return "".join([*stream.begin(), *stream.end(reply, rest)])
@@ -71,7 +71,7 @@ def error_kind(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-def usage_of(reply: ChatReply, prompt: str, completion: str) -> dict[str, int]:
+def usage_of(reply: CallReply, prompt: str, completion: str) -> dict[str, int]:
     """The tokens of a reply, by the dialect's names."""
     return {prompt: reply.prompt_tokens, completion: reply.completion_tokens}
 

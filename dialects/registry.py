@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from vertigym.dialects.chat_completions import ChatCompletions
+from vertigym.dialects.completions_dialect import ChatCompletions
 from vertigym.dialects.dialect import Dialect
-from vertigym.dialects.messages import Messages
-from vertigym.dialects.responses import Responses
+from vertigym.dialects.messages_dialect import Messages
+from vertigym.dialects.responses_dialect import Responses
 
 COMPLETIONS, MESSAGES = ChatCompletions(), Messages()
 DIALECTS: Mapping[str, Dialect] = {one.path: one for one in (COMPLETIONS, Responses(), MESSAGES)}

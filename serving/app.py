@@ -22,14 +22,14 @@ from vertigym.core.files import dumps
 from vertigym.core.types import Policy
 from vertigym.dialects.chat_call import RefusedError, ReplyHead
 from vertigym.dialects.dialect import Dialect
-from vertigym.dialects.reading import request_json, validated
 from vertigym.dialects.registry import DIALECTS, MESSAGES, models_json
+from vertigym.dialects.wire_models import request_json, validated
 from vertigym.serving.admission import Admission, trusted_networks
 from vertigym.serving.batcher import Batcher
 from vertigym.serving.feedback import FeedbackRequest
+from vertigym.serving.model_calls import ModelCalls, ServedModel
 from vertigym.serving.recorder import Recorder
 from vertigym.serving.refusals import HANDLERS, end
-from vertigym.serving.served_calls import ServedCalls, ServedModel
 
 _CONNECTIONS = 1000  # open at once, idle ones too; who waits for an answer is counted by the batcher
 
@@ -64,9 +64,7 @@ class ChatServer:
         self._admission = Admission(key, limits.per_minute)
         self._batcher = Batcher(policy, most=limits.batch, waiting=limits.waiting)
         self._recorder = recorder
-        self._calls = ServedCalls(
-            ServedModel(policy, name, version, limits.max_tokens), self._batcher, recorder
-        )
+        self._calls = ModelCalls(ServedModel(policy, name, version, limits.max_tokens), self._batcher, recorder)
 
     def app(self) -> Starlette:
         """The ASGI application."""

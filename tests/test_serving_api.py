@@ -253,7 +253,7 @@ def test_a_wrong_host_is_an_error_in_json(path: str, host: str, port: int) -> No
 @pytest.mark.filterwarnings("ignore")
 def test_a_fault_of_the_server_is_an_error_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(echo(), tmp_path / "t.jsonl") as port:
-        monkeypatch.setattr("vertigym.serving.served_calls.reply_of", lambda *_: 1 / 0)
+        monkeypatch.setattr("vertigym.serving.model_calls.reply_of", lambda *_: 1 / 0)
         status, answer = post(port, "/v1/chat/completions", ask("q"))
     assert (status, answer["error"]["type"]) == (500, "server_error")
 

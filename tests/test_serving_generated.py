@@ -13,10 +13,10 @@ from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params as responses_params
 
 from vertigym.core.types import Completion, Prompt, Sampling
-from vertigym.dialects.chat_completions import ChatCompletionsRequest
-from vertigym.dialects.messages import MessagesRequest
-from vertigym.dialects.reading import WireModel
-from vertigym.dialects.responses import ResponsesRequest
+from vertigym.dialects.completions_dialect import ChatCompletionsRequest
+from vertigym.dialects.messages_dialect import MessagesRequest
+from vertigym.dialects.responses_dialect import ResponsesRequest
+from vertigym.dialects.wire_models import WireModel
 from vertigym.serving.app import ServerLimits
 
 from .served import post, serving

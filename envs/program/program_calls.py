@@ -18,7 +18,7 @@ from pydantic import ConfigDict
 
 from vertigym.dialects.chat_call import ChatCall, RefusedError, unsupported
 from vertigym.dialects.dialect import Dialect
-from vertigym.dialects.reading import WireModel, request_json, validated
+from vertigym.dialects.wire_models import WireModel, request_json, validated
 
 # What the run says, not the program: the tokens it learns from are sampled by its own settings.
 SAMPLING = ("temperature", "top_p", "seed")

@@ -12,15 +12,15 @@ from pydantic import Field, field_validator
 from vertigym.core.types import Message
 from vertigym.dialects.chat_call import (
     Answer,
+    CallReply,
     ChatCall,
-    ChatReply,
     RefusedError,
     ReplyHead,
     ToolCall,
     unsupported,
 )
 from vertigym.dialects.dialect import error_kind, sent_event, token_logprobs, usage_of
-from vertigym.dialects.reading import (
+from vertigym.dialects.wire_models import (
     MOST_MESSAGES,
     WireModel,
     function_tool,
@@ -153,7 +153,7 @@ class Responses:
             raise unsupported("include", f"with {sorted(other)}")
         return request.call()
 
-    def body(self, reply: ChatReply) -> dict[str, Any]:
+    def body(self, reply: CallReply) -> dict[str, Any]:
         """The response."""
         return _response(reply.head, reply)
 
@@ -192,7 +192,7 @@ class ResponseEvents:
         self._said += more
         yield self._event("response.output_text.delta", **where, delta=more, logprobs=[])
 
-    def end(self, reply: ChatReply, rest: Mapping[int, str]) -> Iterator[str]:
+    def end(self, reply: CallReply, rest: Mapping[int, str]) -> Iterator[str]:
         """The rest, the calls, the whole."""
         (answer,) = reply.answers
         if rest.get(0) or not (self._said or answer.calls):
@@ -230,7 +230,7 @@ def _named(item: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": item["name"], "arguments": item["arguments"]}
 
 
-def _response(head: ReplyHead, reply: ChatReply | None = None) -> dict[str, Any]:
+def _response(head: ReplyHead, reply: CallReply | None = None) -> dict[str, Any]:
     call = head.call
     answer = reply.answers[0] if reply else None
     cut = bool(answer and answer.finish == "length")
@@ -251,7 +251,7 @@ def _choice(choice: str) -> Any:
     return {"type": "function", "name": choice[1:]} if choice.startswith("=") else choice
 
 
-def _usage(reply: ChatReply) -> dict[str, Any]:
+def _usage(reply: CallReply) -> dict[str, Any]:
     return usage_of(reply, "input_tokens", "output_tokens") | {
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens_details": {"reasoning_tokens": 0},

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from vertigym.core.types import Message
-from vertigym.dialects.chat_call import Answer, ChatCall, ChatReply, ReplyHead
+from vertigym.dialects.chat_call import Answer, CallReply, ChatCall, ReplyHead
 from vertigym.dialects.dialect import error_kind, sent_event, token_logprobs, usage_of
-from vertigym.dialects.reading import (
+from vertigym.dialects.wire_models import (
     MOST_MESSAGES,
     WireModel,
     function_tool,
@@ -186,7 +186,7 @@ class ChatCompletions:
         request.response_format.refuse_rest("response_format.")
         return request.call()
 
-    def body(self, reply: ChatReply) -> dict[str, Any]:
+    def body(self, reply: CallReply) -> dict[str, Any]:
         """The response."""
         choices = [
             _choice(i, reply.head.call, one, message=_message(one)) for i, one in enumerate(reply.answers)
@@ -223,7 +223,7 @@ class CompletionChunks:
         """A piece of text."""
         yield self._delta(index, {"content": more})
 
-    def end(self, reply: ChatReply, rest: Mapping[int, str]) -> Iterator[str]:
+    def end(self, reply: CallReply, rest: Mapping[int, str]) -> Iterator[str]:
         """The rest, the calls, the reasons, the usage."""
         for index, answer in enumerate(reply.answers):
             if (more := rest.get(index)) or answer.tokens:
@@ -272,6 +272,6 @@ def _calls(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-def _usage(reply: ChatReply) -> dict[str, int]:
+def _usage(reply: CallReply) -> dict[str, int]:
     tokens = usage_of(reply, "prompt_tokens", "completion_tokens")
     return tokens | {"total_tokens": reply.prompt_tokens + reply.completion_tokens}

@@ -8,9 +8,9 @@ from pydantic import Field, field_validator
 
 from vertigym.core.files import dumps
 from vertigym.core.types import Message
-from vertigym.dialects.chat_call import Answer, ChatCall, ChatReply, RefusedError, ReplyHead
+from vertigym.dialects.chat_call import Answer, CallReply, ChatCall, RefusedError, ReplyHead
 from vertigym.dialects.dialect import sent_event, usage_of
-from vertigym.dialects.reading import MOST_MESSAGES, WireModel, function_tool, joined_text, validated
+from vertigym.dialects.wire_models import MOST_MESSAGES, WireModel, function_tool, joined_text, validated
 
 _ERRORS = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -160,7 +160,7 @@ class Messages:
             tool.refuse_rest("tools.")
         return request.call()
 
-    def body(self, reply: ChatReply) -> dict[str, Any]:
+    def body(self, reply: CallReply) -> dict[str, Any]:
         """The response."""
         (answer,) = reply.answers
         return _message(reply.head) | _ending(answer) | {"content": _content(answer), "usage": _usage(reply)}
@@ -196,7 +196,7 @@ class MessageEvents:
             yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
         yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": more})
 
-    def end(self, reply: ChatReply, rest: Mapping[int, str]) -> Iterator[str]:
+    def end(self, reply: CallReply, rest: Mapping[int, str]) -> Iterator[str]:
         """The rest, the calls, the reason, the usage."""
         (answer,) = reply.answers
         if rest.get(0):
@@ -238,7 +238,7 @@ def _content(answer: Answer) -> list[dict[str, Any]]:
     return [*said, *called]
 
 
-def _usage(reply: ChatReply) -> dict[str, Any]:
+def _usage(reply: CallReply) -> dict[str, Any]:
     return usage_of(reply, "input_tokens", "output_tokens")
 
 

@@ -14,8 +14,8 @@ from vertigym.core.files import dumps
 from vertigym.core.seeds import derive
 from vertigym.core.types import Completion, Decoding, Policy, Prompt, Sampling, StopReason
 from vertigym.dialects.chat_call import (
+    CallReply,
     ChatCall,
-    ChatReply,
     RefusedError,
     ReplyHead,
     TextDeltas,
@@ -43,13 +43,13 @@ class ServedModel:
     max_tokens: int
 
 
-class ServedCalls:
+class ModelCalls:
     """Answers calls with a model, and records them."""
 
     def __init__(self, model: ServedModel, batcher: Batcher, recorder: Recorder) -> None:
         self._model, self._batcher, self._recorder = model, batcher, recorder
         self._honours: frozenset[str] = getattr(model.policy, "honours", frozenset())
-        self._answering: set[asyncio.Future[ChatReply]] = set()
+        self._answering: set[asyncio.Future[CallReply]] = set()
         self.known = recorder.known()
 
     def check(self, call: ChatCall) -> None:
@@ -69,7 +69,7 @@ class ServedCalls:
             except InputError as error:
                 raise RefusedError(400, f"the schema cannot be followed: {error}", param=_why(call)) from None
 
-    async def reply(self, head: ReplyHead, hung_up: HungUp, on_text: OnText | None = None) -> ChatReply:
+    async def reply(self, head: ReplyHead, hung_up: HungUp, on_text: OnText | None = None) -> CallReply:
         """The reply to a call, when it is on record. `on_text` is told of each choice's text so far, on the
         engine's thread.
 
@@ -152,7 +152,7 @@ class ServedCalls:
         """Returns when all streams have been recorded."""
         await asyncio.gather(*self._answering, return_exceptions=True)
 
-    def _ended(self, answering: "asyncio.Future[ChatReply]") -> None:
+    def _ended(self, answering: "asyncio.Future[CallReply]") -> None:
         self._answering.discard(answering)
         if not answering.cancelled():
             answering.exception()  # is told to the reader of the stream, if there is one
