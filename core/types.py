@@ -1,4 +1,4 @@
-"""The words: Task, Message, Sampling, Prompt, Completion, Score, Trajectory, Policy.
+"""The words: Task, Message, Sampling, Decoding, Prompt, Completion, Score, Trajectory, Policy.
 
 Data goes one way:
 
@@ -8,7 +8,7 @@ Types that cross a file or a wire are pydantic; what stays inside the process is
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, NotRequired, Protocol, runtime_checkable
 
@@ -69,14 +69,37 @@ class Sampling(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Decoding:
+    """What one prompt asks of its completion, beside how the run samples.
+
+    `stop` are strings that end it and are cut off; `ends` are strings that end it and stay. `grammar` is one of
+    llguidance's (a variant of Lark) that the text must match; `alternatives` is how many likely tokens are told
+    beside each sampled one (None: no token is told). An engine names in `honours` what it can do of the last
+    two.
+    """
+
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
+    grammar: str = ""
+    alternatives: int | None = None
+
+    def find_end(self, text: str) -> tuple[int, str] | None:
+        """Where the first string that ends a completion cuts its text, and which it is."""
+        stops = [(at, at, one) for one in self.stop if (at := text.find(one)) >= 0]
+        ends = [(at, at + len(one), one) for one in self.ends if (at := text.find(one)) >= 0]
+        return min(stops + ends)[1:] if stops or ends else None
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """What a policy is asked to continue.
 
     Engines that own a tokenizer read `token_ids` when given (token in, token out) and render `messages`
     otherwise. `seed` fixes the random numbers of this one sample, whatever batch it is decoded in. `task` is
     for scripted policies, which may look at the answer; engines ignore it. `cancelled` says that nobody waits
-    for the completion any more: an engine that asks between tokens may stop there. `max_tokens` is for a prompt
-    that wants fewer than the others.
+    for the completion any more: an engine that asks between tokens may stop there. `on_text` is told the text
+    so far, whole characters only, by an engine that writes token by token.
     """
 
     messages: Sequence[Message]
@@ -85,17 +108,28 @@ class Prompt:
     tools: Sequence[Mapping[str, Any]] = ()
     task: Task | None = None
     cancelled: Callable[[], bool] | None = None
-    max_tokens: int | None = None
+    decoding: Decoding = Decoding()
+    on_text: Callable[[str], None] | None = None
 
     def most_tokens(self, sampling: Sampling) -> int:
         """How long its completion may be."""
-        return min(sampling.max_tokens, self.max_tokens or sampling.max_tokens)
+        return min(sampling.max_tokens, self.decoding.max_tokens or sampling.max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's text and log-prob; `alternatives` are likely tokens in its place, the likeliest first."""
+
+    text: str
+    logprob: float
+    alternatives: Sequence[tuple[str, float]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a policy wrote. `token_ids` and `logprobs` (nats, one a token, the end-of-turn token included) are
-    empty for policies that have no tokens. `prompt_ids` is what was actually fed."""
+    empty for policies that have no tokens. `prompt_ids` is what was actually fed. `stop_text` is the string of
+    `Decoding` that ended it, `tokens` what `Decoding.alternatives` asks for."""
 
     text: str
     stop_reason: StopReason = StopReason.STOP
@@ -107,6 +141,15 @@ class Completion:
     completion_tokens: int = 0
     latency_s: float = 0.0
     error: str = ""
+    stop_text: str = ""
+    tokens: Sequence[TokenLogprob] = ()
+
+    def cut(self, decoding: Decoding) -> "Completion":
+        """The same, its text ended as asked by a policy that knows no stop strings."""
+        if self.stop_text or not (end := decoding.find_end(self.text)):
+            return self
+        text, stop_text = self.text[: end[0]], end[1]
+        return replace(self, text=text, stop_reason=StopReason.STOP, stop_text=stop_text)
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vertigym.core.types import SPLITS, Completion, Message, Score, Split, Task
+from vertigym.core.types import SPLITS, Completion, Decoding, Message, Score, Split, Task
 from vertigym.envs.tasks import Tasks
 from vertigym.rewards.rubric import Rubric
 
@@ -76,7 +76,8 @@ class Env(gymnasium.Env[str, str]):
         1  # how many instances may step side by side (their steps wait on a sandbox, a network)
     )
     tools: Sequence[Mapping[str, Any]] = ()
-    max_tokens: int | None = None  # of the next action, where the environment wants fewer than the run
+    place: str = ""  # of the next action among the episode's, where it is not how many came before
+    decoding: Decoding = Decoding()  # what the environment asks of the next action's text
     completion: Completion | None = None  # what the next action was read from, where an engine wrote it
     repeatable: bool = True  # the same actions lead to the same place
     answer_form: str = "{}"  # how an answer is written down; `{}` stands for it
@@ -195,7 +196,8 @@ class Env(gymnasium.Env[str, str]):
             "task": self.task,
             "messages": list(self._shown),
             "tools": json.loads(self._tools),
-            "max_tokens": self.max_tokens,
+            "decoding": self.decoding,
+            "place": self.place,
             "score": score,
         }
 

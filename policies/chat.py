@@ -97,8 +97,10 @@ class ChatRenderer:
         it, its own, and what was added.
 
         None where the template does not extend what was sampled (some drop earlier thinking, trim a reply or
-        close it by another token): the caller starts a new segment.
+        close it by another token): the caller starts a new segment. So it is where a stop string cut the text.
         """
+        if completion.stop_text and self._says_more(completion):
+            return None
         written = self._render(before, tools) + mark(completion.text, self._assistant_control)
         after = self._render(messages, tools)
         if not after.startswith(written):
@@ -108,6 +110,12 @@ class ChatRenderer:
         if completion.stop_reason is StopReason.STOP and ids[: len(end)] != end:
             return None
         return ids[len(end) :]
+
+    def _says_more(self, completion: Completion) -> bool:
+        """Whether the tokens say more than the text."""
+        length = self.reply_length(completion.token_ids)
+        ids = list(completion.token_ids[:length])
+        return bool(self.tokenizer.decode(ids, skip_special_tokens=False) != completion.text)
 
     def training_rows(self, messages: Chat, tools: Tools = ()) -> list[TrainingRow]:
         """A finished chat as rows to learn from: each turn of the assistant after its prompt. Turns share a

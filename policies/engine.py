@@ -8,13 +8,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
+from vertigym.core.types import Completion, Decoding, Policy, Prompt, Sampling, StopReason, TokenLogprob
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.model_folder import unreadable_ids
 
@@ -58,15 +58,19 @@ class GenerationRequest:
     stop: Sequence[int]
     banned: Sequence[int] = ()
     cancelled: Callable[[], bool] | None = None
+    decoding: Decoding = field(default_factory=Decoding)
+    on_text: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """The generated tokens (the end-of-turn token included) and their log-probs, or why there are none."""
+    """The generated tokens (the end-of-turn token included) and their log-probs, or why there are none;
+    `alternatives` are likely tokens and their log-probs, where they were asked for."""
 
     token_ids: Sequence[int] = ()
     logprobs: Sequence[float] = ()
     error: str = ""
+    alternatives: Sequence[Sequence[tuple[int, float]]] = ()
 
 
 class TokenEngine(ABC):
@@ -81,6 +85,8 @@ class TokenEngine(ABC):
     Raises:
         InputError: there is no chat template, or nothing ends a turn.
     """
+
+    honours: frozenset[str] = frozenset({"logprobs"})  # of what `Decoding` may ask, beside stop strings
 
     def __init__(
         self,
@@ -143,6 +149,8 @@ class TokenEngine(ABC):
             self._stop,
             self.banned,
             prompt.cancelled,
+            prompt.decoding,
+            prompt.on_text,
         )
 
     def _completion(
@@ -151,21 +159,49 @@ class TokenEngine(ABC):
         """The end of the turn belongs to the completion, but not to its text."""
         if result.error:
             return Completion("", StopReason.ERROR, error=result.error[:300])
-        tokens = list(result.token_ids)
-        length = self.renderer.reply_length(tokens)
-        text = self.tokenizer.decode(tokens[:length], skip_special_tokens=False)
-        assert isinstance(text, str)
+        tokens, text = list(result.token_ids), self.reply_text(result.token_ids)
+        stopped = self.renderer.reply_length(tokens) < len(tokens)
+        if end := request.decoding.find_end(text):
+            while request.decoding.find_end(self.reply_text(tokens[:-1])):  # an engine may have written on
+                tokens.pop()
+            text, stopped = text[: end[0]], True
         return Completion(
             text=text,
-            stop_reason=StopReason.STOP if length < len(tokens) else StopReason.LENGTH,
+            stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
             token_ids=tokens,
-            logprobs=list(result.logprobs),
+            logprobs=list(result.logprobs[: len(tokens)]),
             prompt_ids=list(request.prompt),
             policy_version=version,
             prompt_tokens=len(request.prompt),
             completion_tokens=len(tokens),
             latency_s=elapsed,
+            stop_text=end[1] if end else "",
+            tokens=self._told(tokens, result) if request.decoding.alternatives is not None else (),
         )
+
+    def reply_text(self, tokens: Sequence[int]) -> str:
+        """The text of sampled tokens, without the end of the turn."""
+        length = self.renderer.reply_length(tokens)
+        text = self.tokenizer.decode(list(tokens[:length]), skip_special_tokens=False)
+        assert isinstance(text, str)
+        return text
+
+    def text_so_far(self, tokens: Sequence[int]) -> str:
+        """The text of the first sampled tokens, whole characters only, without what may begin the end of the
+        turn."""
+        end, tokens = self.renderer.end_of_turn, list(tokens)
+        begun = next((n for n in range(len(end) - 1, 0, -1) if tokens[-n:] == end[:n]), 0)
+        return self.reply_text(tokens[: len(tokens) - begun]).rstrip("\ufffd")
+
+    def _told(self, tokens: Sequence[int], result: GenerationResult) -> list[TokenLogprob]:
+        """The tokens of the text, each with its log-prob and its alternatives."""
+        likely = [*result.alternatives, *[()] * len(tokens)]
+        return [
+            TokenLogprob(self.reply_text([token]), logp, [(self.reply_text([t]), p) for t, p in others])
+            for token, logp, others in zip(
+                tokens[: self.renderer.reply_length(tokens)], result.logprobs, likely, strict=False
+            )
+        ]
 
 
 def stop_ids(generation_config: Any) -> list[int]:

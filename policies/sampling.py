@@ -19,14 +19,19 @@ def sample_tokens(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> t
         logp_BV = torch.log_softmax(logits_BV, -1)
         logp_B, token_B = logp_BV.max(-1)
         return token_B, logp_B
-    probs_BV = torch.softmax(logits_BV / sampling.temperature, -1)
-    if sampling.top_p < 1:
-        probs_BV = _nucleus(probs_BV, sampling.top_p)
+    probs_BV = distribution(logits_BV, sampling)
     cdf_BV = probs_BV.cumsum(-1)
     target_B1 = (uniform_B * cdf_BV[:, -1])[:, None]
     token_B1 = torch.searchsorted(cdf_BV, target_B1, right=True).clamp(max=logits_BV.shape[1] - 1)
     logp_B = probs_BV.gather(1, token_B1)[:, 0].log()
     return token_B1[:, 0], logp_B
+
+
+def distribution(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+    """The probabilities that log-probs are of: those sampled from, or those of temperature 1 where the largest
+    logit is taken."""
+    probs_BV = torch.softmax(logits_BV / (sampling.temperature or 1.0), -1)
+    return _nucleus(probs_BV, sampling.top_p) if sampling.temperature and sampling.top_p < 1 else probs_BV
 
 
 def _nucleus(probs_BV: Tensor, top_p: float) -> Tensor:

@@ -23,10 +23,12 @@ from vertigym.policies.agreement import Way, check_causal, first_that_agrees
 from vertigym.policies.decoder import Decoder, supports
 from vertigym.policies.engine import GenerationRequest, GenerationResult, TokenEngine, Weights, stop_ids
 from vertigym.policies.full_tensors import full_tensor, load_full_state
+from vertigym.policies.grammars import GrammarMatcher, GrammarTokens, can_constrain
 from vertigym.policies.model_folder import context_of, load_model
 from vertigym.policies.registry import EngineKind, EngineSetup
 from vertigym.policies.sampling import sample_tokens
 from vertigym.policies.steppers import CacheStepper, DecoderStepper, ForwardStepper, Stepper
+from vertigym.policies.watched_rows import WatchedRows
 
 DType = Literal["auto", "float32", "bfloat16"]
 _log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class TransformersEngine(TokenEngine):
         on_note: told where this model is not decoded in the fastest way.
         weights: loaded into `model` by every `refresh`; None where the model itself is in training.
     """
+
+    honours = frozenset({"logprobs", "alternatives", *(["grammar"] if can_constrain() else [])})
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class TransformersEngine(TokenEngine):
         )
         self.model = model
         self.max_batch = max_batch
+        self._vocabulary = model.get_output_embeddings().weight.shape[0]
+        self._grammars: GrammarTokens | None = None
         self.device = next(model.parameters()).device
         self.has_copy = copy
         self._weights = weights
@@ -135,22 +141,38 @@ class TransformersEngine(TokenEngine):
         Raises:
             EngineError: the device is out of memory.
         """
+        sampling = Sampling(temperature=requests[0].temperature, top_p=requests[0].top_p)
+        watched = WatchedRows(requests, self.text_so_far, self._matcher, sampling)
         try:
             with _evaluating(self._decoded):
-                tokens_BR, logps_BR, lengths_B = self._decode(self.way.make(self._decoded), requests)
+                stepper = self.way.make(self._decoded)
+                tokens_BR, logps_BR, lengths_B = self._decode(stepper, requests, sampling, watched)
         except torch.OutOfMemoryError as error:
             raise EngineError(f"out of memory with {len(requests)} rows: lower max_batch ({error})") from None
         return [
-            GenerationResult(tokens[:length], logps[:length])
-            for tokens, logps, length in zip(
-                tokens_BR.tolist(), logps_BR.tolist(), lengths_B.tolist(), strict=True
+            GenerationResult(tokens[:length], logps[:length], watched.fault(i), watched.alternatives(i))
+            for i, (tokens, logps, length) in enumerate(
+                zip(tokens_BR.tolist(), logps_BR.tolist(), lengths_B.tolist(), strict=True)
             )
         ]
 
-    def _decode(self, stepper: Stepper, requests: Sequence[GenerationRequest]) -> tuple[Tensor, Tensor, Tensor]:
+    def _matcher(self, grammar: str) -> GrammarMatcher:
+        """
+        Raises:
+            InputError: the grammar is wrong, or the tokenizer cannot be held to one.
+        """
+        self._grammars = self._grammars or GrammarTokens(self.tokenizer, self._vocabulary, self._stop)
+        return self._grammars.matcher(grammar)
+
+    def _decode(
+        self,
+        stepper: Stepper,
+        requests: Sequence[GenerationRequest],
+        sampling: Sampling,
+        watched: WatchedRows,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`(tokens [B, R], log-probs [B, R], lengths [B])` for R = the most tokens a request asks for; what
         follows a row's end is zero."""
-        sampling = Sampling(temperature=requests[0].temperature, top_p=requests[0].top_p)
         limits_B = torch.tensor([request.max_tokens for request in requests], device=self.device)
         B, R = len(requests), int(limits_B.max())
         uniform_BR = torch.from_numpy(np.stack([_uniform(request.seed, R) for request in requests]))
@@ -159,17 +181,17 @@ class TransformersEngine(TokenEngine):
         tokens_BR = torch.zeros(B, R, dtype=torch.long, device=self.device)
         logps_BR = torch.zeros(B, R, device=self.device)
         lengths_B = limits_B.clone()
-        watched = [(i, request.cancelled) for i, request in enumerate(requests) if request.cancelled]
         rows = torch.arange(B, device=self.device)  # the output row of each row still in the batch
         live = torch.ones(B, dtype=torch.bool, device=self.device)
         for t in range(R):
             if self.banned:
                 logits_BV = logits_BV.index_fill(1, self._banned_ids, -math.inf)
+            places = watched.places(rows, live)
+            logits_BV = watched.constrain(logits_BV, places)
             token, logp = sample_tokens(logits_BV, uniform_BR[rows, t], sampling)
             tokens_BR[rows, t], logps_BR[rows, t] = token, logp
             ended = torch.isin(token, self._stop_ids) | (limits_B[rows] == t + 1)
-            if gone := [i for i, cancelled in watched if cancelled()]:
-                ended |= torch.isin(rows, torch.tensor(gone, device=self.device))
+            ended[watched.note(logits_BV, token, places)] = True
             ended &= live
             lengths_B[rows[ended]] = t + 1
             live &= ~ended

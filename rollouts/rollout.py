@@ -20,16 +20,17 @@ from vertigym.core.errors import InputError
 from vertigym.core.seeds import derive
 from vertigym.core.types import (
     Completion,
+    Decoding,
     Message,
     Policy,
     Prompt,
     Sampling,
     Score,
-    Segment,
     StopReason,
     Task,
     Trajectory,
 )
+from vertigym.rollouts.turn_tree import Renderer, TurnTree
 
 
 class PlayableEnv(Protocol):
@@ -54,25 +55,6 @@ class PlayableEnv(Protocol):
         ...
 
 
-class Renderer(Protocol):
-    """How an engine turns messages into token ids."""
-
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
-        """The ids the model is to continue."""
-        ...
-
-    def extension(
-        self,
-        before: Sequence[Message],
-        completion: Completion,
-        messages: Sequence[Message],
-        tools: Sequence[Any] = (),
-    ) -> list[int] | None:
-        """The ids that follow a completion up to the next generation prompt, where `messages` are those before
-        it, its own, and what was added; None where the template does not extend what was sampled."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Episode:
     """What to play: a task (or its id) and the seed of everything random in the episode."""
@@ -91,13 +73,12 @@ class _State:
     task: Task
     messages: list[Message]
     tools: Sequence[Any]
-    max_tokens: int | None
+    decoding: Decoding
+    place: str
+    tree: TurnTree
+    ids: tuple[int, ...] | None = None
     actions: list[str] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    mask: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
     score: Score | None = None
     stop: StopReason = StopReason.STOP
     version: int = 0
@@ -143,7 +124,7 @@ def rollout(
                 return [done[i] for i in range(len(episodes))]
             if not active:
                 continue
-            completions = _generate(policy, active, sampling, renderer, retries)
+            completions = _generate(policy, active, sampling, retries)
             each(partial(_step, sampling=sampling, renderer=renderer, retries=retries), active, completions)
             for state in (p for p in active if p.score is not None):
                 done[state.index] = _trajectory(state)
@@ -190,36 +171,32 @@ def _open(env: PlayableEnv, renderer: Renderer | None, index: int, episode: Epis
         score = Score.unscored(f"environment: {type(error).__name__}: {error}")
         name = episode.task if isinstance(episode.task, str) else episode.task.id
         return Trajectory(name, (), score, stop_reason=StopReason.ERROR, turns=0, seed=episode.seed)
-    state = _State(index, episode, own, info["task"], info["messages"], info["tools"], info.get("max_tokens"))
-    if renderer:
-        _append_context(state, renderer.prompt(state.messages, state.tools))
+    said = info["messages"], info["tools"], *_asked(info)
+    state = _State(index, episode, own, info["task"], *said, TurnTree(renderer))
+    state.ids = state.tree.ask(state.messages, state.tools, state.place)
     return state
+
+
+def _asked(info: dict[str, Any]) -> tuple[Decoding, str]:
+    """What an environment asks of the next action, and its place."""
+    return info.get("decoding", Decoding()), info.get("place", "")
 
 
 def prompt_length(env: PlayableEnv, task: Task, renderer: Renderer) -> int:
     """How many tokens the first prompt of an episode has; 0 where the environment fails to open it."""
     opened = _open(env, renderer, 0, Episode(task))
-    return len(opened.ids) if isinstance(opened, _State) else 0
+    return len(opened.ids or ()) if isinstance(opened, _State) else 0
 
 
-def _append_context(state: _State, ids: Sequence[int]) -> None:
-    """Append ids the policy did not write."""
-    state.ids += ids
-    state.mask += [0] * len(ids)
-    state.logprobs += [0.0] * len(ids)
-
-
-def _generate(
-    policy: Policy, states: Sequence[_State], sampling: Sampling, renderer: Renderer | None, retries: int
-) -> list[Completion]:
+def _generate(policy: Policy, states: Sequence[_State], sampling: Sampling, retries: int) -> list[Completion]:
     prompts = [
         Prompt(
             messages=state.messages,
-            token_ids=tuple(state.ids) if renderer else None,
-            seed=derive(state.episode.seed, "turn", len(state.actions)),
+            token_ids=state.ids,
+            seed=derive(state.episode.seed, "turn", state.place or len(state.actions)),
             tools=state.tools,
             task=state.task,
-            max_tokens=state.max_tokens,
+            decoding=state.decoding,
         )
         for state in states
     ]
@@ -245,7 +222,8 @@ def _step(
     if completion.stop_reason is StopReason.ERROR:
         state.score, state.stop = Score.unscored(f"generation failed: {completion.error}"), StopReason.ERROR
         return
-    wrote, most = len(completion.token_ids), min(sampling.max_tokens, state.max_tokens or sampling.max_tokens)
+    wrote = len(completion.token_ids)
+    most = min(sampling.max_tokens, state.decoding.max_tokens or sampling.max_tokens)
     if renderer and completion.stop_reason is StopReason.LENGTH and wrote < most:
         state.stop = StopReason.ERROR
         state.score = Score.unscored(
@@ -253,11 +231,8 @@ def _step(
             f"{wrote} of max_tokens = {most}"
         )
         return
-    state.ids += completion.token_ids
-    state.mask += [1] * len(completion.token_ids)
-    state.logprobs += completion.logprobs
+    state.tree.add(completion)
     state.actions.append(completion.text)
-    before, tools = state.messages, state.tools
     try:
         state.env.completion = completion
         _, reward, terminated, truncated, info = state.env.step(completion.text)
@@ -267,40 +242,19 @@ def _step(
             StopReason.ERROR,
         )
         return
-    state.messages, state.tools, state.max_tokens = info["messages"], info["tools"], info.get("max_tokens")
+    state.messages, state.tools = info["messages"], info["tools"]
+    state.decoding, state.place = _asked(info)
     state.rewards.append(reward)
     if terminated or truncated:
         state.score = (
             info["score"] if info["score"].value is not None else _score_again(state, info["score"], retries)
         )
         state.stop = StopReason.TURNS if truncated else completion.stop_reason
-    elif renderer:
+    else:
         try:
-            _extend_prompt(state, before, tools, completion, renderer)
+            state.ids = state.tree.ask(state.messages, state.tools, state.place)
         except InputError as error:  # the template refuses what the environment says
             state.score, state.stop = Score.unscored(f"environment: {error}"), StopReason.ERROR
-
-
-def _extend_prompt(
-    state: _State,
-    before: Sequence[Message],
-    tools: Sequence[Any],
-    completion: Completion,
-    renderer: Renderer,
-) -> None:
-    """Extend the ids by what the environment said, or start a new segment."""
-    same = tools == state.tools
-    extension = renderer.extension(before, completion, state.messages, tools) if same else None
-    if extension is None:
-        _end_segment(state)
-        extension = renderer.prompt(state.messages, state.tools)
-    _append_context(state, extension)
-
-
-def _end_segment(state: _State) -> None:
-    if any(state.mask):
-        state.segments.append(Segment(tuple(state.ids), tuple(state.mask), tuple(state.logprobs)))
-    state.ids, state.mask, state.logprobs = [], [], []
 
 
 def _score_again(state: _State, score: Score, retries: int) -> Score:
@@ -317,12 +271,11 @@ def _score_again(state: _State, score: Score, retries: int) -> Score:
 
 def _trajectory(state: _State) -> Trajectory:
     assert state.score is not None
-    _end_segment(state)
     return Trajectory(
         task_id=state.task.id,
         messages=tuple(state.messages),
         score=state.score,
-        segments=tuple(state.segments),
+        segments=tuple(state.tree.segments()),
         stop_reason=state.stop,
         policy_version=state.version,
         turns=len(state.actions),

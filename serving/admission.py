@@ -10,12 +10,13 @@ import ipaddress
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from starlette.requests import Request
 
-from vertigym.core.chat_wire import RefusedError
 from vertigym.core.errors import ConfigError
+from vertigym.dialects.chat_call import RefusedError
+from vertigym.dialects.registry import sent_key
 
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 _CLIENTS = 10_000  # whose rate is remembered
@@ -85,7 +86,7 @@ class Admission:
         """
         client = _client(http.client.host if http.client else "")
         if self._key:
-            self._check_key(client, http.headers.get("authorization", ""))
+            self._check_key(client, http.headers)
         else:
             self.check_host(http)
         if wait := self._requests.wait(client):
@@ -101,12 +102,10 @@ class Admission:
         if not self._key and not _LOCAL_HOST.fullmatch(http.headers.get("host", "")):
             raise RefusedError(400, "this server answers to localhost only: wrong Host header")
 
-    def _check_key(self, client: str, authorization: str) -> None:
+    def _check_key(self, client: str, headers: Mapping[str, str]) -> None:
         if wait := self._wrong_keys.wait(client, 0):
             raise RefusedError(429, "too many wrong keys from this address", "rate_limit", retry_s=wait)
-        scheme, _, given = authorization.partition(" ")
-        sent = given.strip().encode("latin-1")  # the bytes of the header
-        if not hmac.compare_digest(sent, self._key) or scheme.lower() != "bearer":
+        if not hmac.compare_digest(sent_key(headers).encode("latin-1"), self._key):  # the bytes of the header
             self._wrong_keys.wait(client)
             raise RefusedError(401, "no key, or a wrong one: send Authorization: Bearer KEY", "invalid_api_key")
 

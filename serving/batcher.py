@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from vertigym.core.errors import EngineError
+from vertigym.core.errors import EngineError, InputError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling
 
 
@@ -48,6 +48,7 @@ class Batcher:
 
         Raises:
             QueueFullError: too many requests wait. EngineError: the engine failed.
+            InputError: the prompt cannot be rendered, or its grammar followed.
         """
         stop = threading.Event()
         request = _Request(replace(prompt, cancelled=stop.is_set), sampling)
@@ -107,7 +108,8 @@ class Batcher:
                 for one in batch:
                     self._answer([one])
             else:
-                batch[0].done.set_exception(EngineError(f"{type(error).__name__}: {error}"))
+                asked = isinstance(error, InputError)  # of what no engine does
+                batch[0].done.set_exception(error if asked else EngineError(f"{type(error).__name__}: {error}"))
         else:
             for one, completion in answers:
                 one.done.set_result(completion)

@@ -1,4 +1,4 @@
-"""Errors of the API: whatever raised one, the caller gets OpenAI's error JSON.
+"""Errors of the API: whatever raised one, the caller gets it as JSON in the dialect that it speaks.
 
 A response to a body that is not read to its end closes the connection. What was sent already is read first and
 thrown away, within bounds: closing on it could destroy the response on its way.
@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from vertigym.core.chat_wire import RefusedError, error_json
+from vertigym.dialects.chat_call import RefusedError
+from vertigym.dialects.registry import dialect_of
 
 _DISCARDED_BYTES = 16_000_000
 _DISCARDED_S = 2.0
@@ -43,30 +44,32 @@ async def _discard(http: Request) -> bool:
 
 
 async def _refused(http: Request, error: Any) -> Response:
-    return await end(http, _response(error.status, str(error), error.headers, error.param, error.code))
+    return await end(http, _response(http, error.status, str(error), error.headers, error.param, error.code))
 
 
 async def _not_routed(http: Request, error: Any) -> Response:
     message = f"{http.method} {http.url.path[:100]}: {error.detail}"
-    return await end(http, _response(error.status_code, message, error.headers))
+    return await end(http, _response(http, error.status_code, message, error.headers))
 
 
 async def _hung_up(http: Request, error: Any) -> Response:
-    return _response(499, "the caller hung up")  # nginx's status for it; nobody reads it
+    return _response(http, 499, "the caller hung up")  # nginx's status for it; nobody reads it
 
 
 async def _failed(http: Request, error: Any) -> Response:
-    return _response(500, "the server failed; its log has the traceback")
+    return _response(http, 500, "the server failed; its log has the traceback")
 
 
 def _response(
+    http: Request,
     status: int,
     message: str,
     headers: Mapping[str, str] | None = None,
     param: str | None = None,
     code: str | None = None,
 ) -> JSONResponse:
-    return JSONResponse(error_json(status, message, param, code), status, headers)
+    dialect = dialect_of(http.url.path, http.headers)
+    return JSONResponse(dialect.error(status, message, param, code), status, headers)
 
 
 HANDLERS: Mapping[Any, Any] = {

@@ -80,7 +80,8 @@ class Gathering:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         self.began.set()
         self.go.wait(30)
-        self.batches.append((len(prompts), sampling.max_tokens))
+        most = max(prompt.most_tokens(sampling) for prompt in prompts)
+        self.batches.append((len(prompts), most))
         return [Completion(prompt.messages[-1]["content"], completion_tokens=1) for prompt in prompts]
 
 

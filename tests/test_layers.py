@@ -9,15 +9,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
+    "dialects": {"core"},
     "kernels": set(),
     "sandboxes": {"core"},
     "rewards": {"core", "sandboxes"},
     "feel": {"core"},
     "decisions": {"core", "feel"},
     "traces": {"core"},
-    "envs": {"core", "sandboxes", "rewards", "decisions", "traces"},
+    "envs": {"core", "dialects", "sandboxes", "rewards", "decisions", "traces"},
     "policies": {"core", "kernels"},
-    "serving": {"core", "policies", "traces"},
+    "serving": {"core", "dialects", "policies", "traces"},
     "rollouts": {"core", "envs", "policies"},
     "evals": {"core", "envs", "policies", "rollouts"},
     "interop": {"core", "rewards", "serving", "envs", "policies", "rollouts", "evals"},

@@ -29,6 +29,8 @@ MACHINES = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")]
 PROMISED = list(product(PYTHONS, MACHINES))
 # Dependencies of reasoning-gym that no index has wheels of: the extra needs a C compiler.
 BUILT_HERE = {"cellpylib", "pycosat", "zss"}
+# Has wheels for glibc 2.31 and later: on an older one the extra `constrained` needs a Rust compiler.
+BUILT_ON_OLD_LINUX = {"llguidance"}
 
 
 def environment(python: str, system: str, machine: str) -> Any:
@@ -102,7 +104,8 @@ def test_the_pins_resolve_and_every_promised_machine_finds_its_wheels() -> None:
     for python, machine in PROMISED:
         chosen = lock.select(environment=environment(python, *machine), tags=list(tags(python, *machine)))
         built = {package.name for package, file in chosen if isinstance(file, PackageSdist)}
-        assert built == BUILT_HERE, (python, machine)
+        here = BUILT_HERE | (BUILT_ON_OLD_LINUX if machine[0] == "linux" else set())
+        assert built == here, (python, machine)
 
 
 # Its own torch is the CPU build, which only torch's index has: the same version stands for it here.

@@ -89,9 +89,9 @@ def test_feedback_is_recorded_for_calls_on_record_only(tmp_path: Path) -> None:
     ("body", "status", "says"),
     [
         (ask("q") | {"model": "gpt"}, 404, "no model 'gpt' here: this is 'm'"),
-        ({"model": "m", "messages": []}, 400, "messages: Tuple should have at least 1 item"),
-        (ask("q", n=2), 400, "n is not supported"),
-        (ask("q", stop=["x"]), 400, "stop is not supported"),
+        ({"model": "m", "messages": []}, 400, "messages: List should have at least 1 item"),
+        (ask("q", n=0), 400, "n: Input should be greater than or equal to 1"),
+        (ask("q", stop=["x", ""]), 400, "stop"),
         (ask("q", temperature=-1), 400, "temperature"),
         ({"model": "m", "messages": [{"role": "boss", "content": "q"}]}, 400, "role"),
         (b"{not json", 400, "Invalid JSON"),

@@ -56,16 +56,20 @@ class Stepwise:
         if text != "endless":
             return Completion(text, completion_tokens=1)
         assert prompt.cancelled
+        if prompt.on_text:
+            prompt.on_text("half")
         self.writing.set()
         until(prompt.cancelled)
         return Completion("half a rep", completion_tokens=3)
 
 
-def test_a_caller_who_hangs_up_ends_the_generation_and_the_record_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_caller_who_hangs_up_ends_the_generation_and_the_record_says_so(stream: bool, tmp_path: Path) -> None:
     policy, file = Stepwise(), tmp_path / "t.jsonl"
     with serving(policy, file) as port:
-        with hanging(port, ask("endless")):
+        with hanging(port, ask("endless", stream=stream)) as connection:
             policy.writing.wait(30)
+            assert not stream or connection.recv(4096), "the first piece has come"
         assert post(port, "/v1/chat/completions", ask("next"))[0] == 200
         until(lambda: len(recorded(file)) == 2)
         gone, answered = recorded(file)

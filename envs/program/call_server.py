@@ -1,4 +1,4 @@
-"""OpenAI's chat completions on loopback for the programs of this process; a key says whose call it is.
+"""The chat APIs on loopback for the programs of this process; a key says whose call it is.
 
 with_key = calls_server().open(calls)     # the key; close(key) when the episode is over
 """
@@ -13,8 +13,9 @@ import threading
 from functools import cache
 from typing import Any
 
-from vertigym.core.chat_wire import RefusedError, error_json
 from vertigym.core.files import dumps
+from vertigym.dialects.chat_call import RefusedError
+from vertigym.dialects.registry import DIALECTS, dialect_of, models_json, sent_key
 from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
 
 _MOST_BYTES = 16 << 20
@@ -31,10 +32,9 @@ class ChatCallServer(http.server.ThreadingHTTPServer):
         self._episodes: dict[str, ProgramCalls] = {}
         threading.Thread(target=self.serve_forever, name="program-calls", daemon=True).start()
 
-    @property
-    def url(self) -> str:
-        """What programs take for OpenAI."""
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+    def url(self, key: str) -> str:
+        """What an episode's program takes for its API; the key in it serves a client that sends none."""
+        return f"http://127.0.0.1:{self.server_address[1]}/rollouts/{key}"
 
     def open(self, calls: ProgramCalls) -> str:
         """The key by which calls come to `calls`."""
@@ -47,12 +47,12 @@ class ChatCallServer(http.server.ThreadingHTTPServer):
         if calls := self._episodes.pop(key, None):
             calls.close()
 
-    def calls_of(self, authorization: str) -> ProgramCalls:
+    def calls_of(self, key: str) -> ProgramCalls:
         """
         Raises:
             RefusedError: no episode has this key.
         """
-        calls = self._episodes.get(authorization.partition(" ")[2].strip())
+        calls = self._episodes.get(key)
         if calls is None:
             raise RefusedError(401, "no episode has this key: send OPENAI_API_KEY", "invalid_api_key")
         return calls
@@ -70,15 +70,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: ChatCallServer
 
     def do_POST(self) -> None:
-        """A call."""
+        """A call, or a reward."""
         calls: ProgramCalls | None = None
         try:
             body = self._body()
-            calls = self.server.calls_of(self.headers.get("Authorization", ""))
-            if self.path.partition("?")[0] != "/v1/chat/completions":
-                raise RefusedError(404, f"POST {self.path[:100]}: only /v1/chat/completions is answered here")
-            call = calls.put(body, retried=self.headers.get("x-stainless-retry-count", "0") != "0")
-            self._answer(calls, call)
+            key, path = self._place()
+            calls = self.server.calls_of(key)
+            if path == "/reward":
+                calls.post_reward(body)
+                self._send_json(200, {"recorded": True})
+            elif dialect := DIALECTS.get(path):
+                retried = self.headers.get("x-stainless-retry-count", "0") != "0"
+                key = self.headers.get("idempotency-key", "")
+                self._answer(calls, calls.put(body, dialect, retried=retried, key=key))
+            else:
+                raise RefusedError(404, f"POST {path[:100]}: there are {', '.join(DIALECTS)} and /reward")
         except RefusedError as error:
             if calls:
                 calls.faults.append(f"a call was refused: {error}")
@@ -87,15 +93,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The one model."""
         try:
-            self.server.calls_of(self.headers.get("Authorization", ""))
-            if self.path.partition("?")[0] != "/v1/models":
-                raise RefusedError(
-                    404, f"GET {self.path[:100]}: there is /v1/models, and POST /v1/chat/completions"
-                )
-            model = {"id": "policy", "object": "model", "created": 0, "owned_by": "vertigym"}
-            self._send(200, dumps({"object": "list", "data": [model]}).encode(), "application/json")
+            key, path = self._place()
+            self.server.calls_of(key)
+            if path != "/v1/models":
+                raise RefusedError(404, f"GET {path[:100]}: there is /v1/models, and what takes a POST")
+            self._send_json(200, models_json("policy", "policy"))
         except RefusedError as error:
             self._refuse(error)
+
+    def _place(self) -> tuple[str, str]:
+        """The key and the path of a request; a key in the path counts before one in a header."""
+        path = self.path.partition("?")[0]
+        _, rollouts, key, *rest = [*path.split("/", 3), "", "", ""][:4]
+        if rollouts == "rollouts":
+            return key, f"/{rest[0]}"
+        return sent_key(self.headers), path
 
     def _answer(self, calls: ProgramCalls, call: ProgramCall) -> None:
         delivered = False
@@ -121,8 +133,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return not readable or self.connection.recv(1, socket.MSG_PEEK) != b""
 
     def _refuse(self, error: RefusedError) -> None:
-        body = dumps(error_json(error.status, str(error), error.param, error.code)).encode()
-        self._send(error.status, body, "application/json")
+        dialect = dialect_of(self._place()[1], self.headers)
+        self._send_json(error.status, dialect.error(error.status, str(error), error.param, error.code))
+
+    def _send_json(self, status: int, value: Any) -> None:
+        self._send(status, dumps(value).encode(), "application/json")
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)

@@ -8,12 +8,14 @@
 The one idea: a turn is a call. The messages of the program's next chat completion are the observation, the
 reply is the action, so an episode is played, recorded and learned from like any other: by the engine's own
 token ids. Where the program sends a reply back as it got it, the reply's own tokens stand; where it rewrites
-what was said, or brings other tools, the chat begins anew.
+what was said, or brings other tools, the chat begins anew. A call's place, from which its seed and its ids
+follow, is what it says: calls side by side are answered the same in whatever order they come.
 
 A program that fails, ends without a call, is late, or loses a call is not scored.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -22,10 +24,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from vertigym.core.chat_wire import chunks, event_stream, reply, reply_message
 from vertigym.core.errors import InfrastructureError
 from vertigym.core.files import dumps
 from vertigym.core.types import Completion, Message, Score, Task
+from vertigym.dialects.chat_call import ReplyHead, reply_of
+from vertigym.dialects.dialect import whole_stream
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
@@ -45,7 +48,7 @@ class ProgramConfig(RowFilesConfig):
     max_turns: int = Field(32, ge=1, description="calls; then the program is stopped, and judged as it is")
     timeout_s: float = Field(60.0, gt=0, description="of the program's own time, waits for answers left out")
     parallel: int = Field(4, ge=1, description="programs that work at one time")
-    output: str = Field("stdout", description="what is judged: stdout, or a file of the workspace")
+    output: str = Field("stdout", description="what is judged: stdout, a file of the workspace, or posted")
     workspace: str = Field("", description="a folder whose files each workspace begins with")
     shown: tuple[str, ...] = Field((), description="keys of a task's info that the program is told")
     ignored: tuple[str, ...] = Field((), description="parameters of its calls that are left out")
@@ -65,6 +68,7 @@ class ProgramEnv(Env):
         self._program: RunningProgram | None = None
         self._call: ProgramCall | None = None
         self._replies: dict[bytes, str] = {}
+        self._heard: Counter[bytes] = Counter()
 
     def begin(self, task: Task) -> Sequence[Message]:
         """Start the program; the messages of its first call.
@@ -73,7 +77,7 @@ class ProgramEnv(Env):
             InfrastructureError: there is none.
         """
         self.close()
-        self._replies = {}
+        self._replies, self._heard = {}, Counter()
         config, root = self.config, str(self.folder.path.resolve())
         self._program = RunningProgram(
             [part.replace("{folder}", root) for part in config.command],
@@ -95,12 +99,17 @@ class ProgramEnv(Env):
         program, call = self._program, self._call
         assert program
         assert call
-        text = action.encode("utf-8", "replace").decode()  # half a character is not read back as JSON
-        completion = replace(self.completion or Completion(text), text=text)
-        name = f"chatcmpl-{program.count}"
-        message = reply_message(name, call.request, completion)
-        self._replies[list(_digests([*call.request.messages, message]))[-1]] = action
-        program.calls.reply(call, _answer(name, call, completion))
+        completion = replace(self.completion or Completion(action), text=action).cut(self.decoding)
+        text = completion.text.encode("utf-8", "replace").decode()  # half a character is not read back as JSON
+        head = ReplyHead(self._name(call), call.request, f"v{completion.policy_version}", 0)
+        reply = reply_of(head, [replace(completion, text=text)])
+        self._replies[list(_digests([*call.request.messages, reply.answers[0].message()]))[-1]] = (
+            completion.text
+        )
+        if call.request.stream:
+            program.calls.reply(call, whole_stream(call.dialect.stream(head), reply).encode())
+        else:
+            program.calls.reply(call, dumps(call.dialect.body(reply)).encode())
         try:
             following = program.next_call()
         except InfrastructureError as error:
@@ -136,14 +145,19 @@ class ProgramEnv(Env):
 
     def _hear(self, call: ProgramCall) -> list[Message]:
         """Take a call: its messages, with what was sampled in place of replies that come back as they were."""
-        self._call, self.tools = call, call.request.shown_tools
-        self.max_tokens = call.request.limit
-        messages = call.request.messages
-        said = [self._replies.get(digest) for digest in _digests(messages)]
+        request = call.request
+        self._call, self.tools, self.decoding = call, request.shown_tools, request.decoding
+        *_, digest = _digests([*request.messages, {"role": "tools", "content": dumps(request.shown_tools)}])
+        self._heard[digest] += 1
+        self.place = f"{digest.hex()[:24]}{self._heard[digest] - 1}"
+        said = [self._replies.get(digest) for digest in _digests(request.messages)]
         return [
             message if text is None else {"role": "assistant", "content": text}
-            for message, text in zip(messages, said, strict=True)
+            for message, text in zip(request.messages, said, strict=True)
         ]
+
+    def _name(self, call: ProgramCall) -> str:
+        return f"{call.dialect.prefix}{self.place}"
 
     def _judge(self, *, stopped: bool = False) -> Score:
         program = self._program
@@ -159,6 +173,8 @@ class ProgramEnv(Env):
             self.close()
 
     def _verdict(self, program: RunningProgram, code: int | None) -> Score:
+        if self.config.output == "posted":
+            return self._posted(program, code)
         stdout, name = program.stdout(), self.config.output
         output = stdout if name == "stdout" else program.file(name)
         seen = {"workspace": str(program.workspace), "exit_code": code, "stdout": stdout}
@@ -166,6 +182,13 @@ class ProgramEnv(Env):
         score = self.rubric.score(task=task, completion=output, messages=self._messages)
         evidence = {**score.evidence, "output": output[:_TAIL], "exit_code": code}
         return Score(score.value, {**score.parts, "calls": float(program.count)}, evidence)
+
+    @staticmethod
+    def _posted(program: RunningProgram, code: int | None) -> Score:
+        """What the program said of its work; a reward that never came is no score."""
+        if (value := program.calls.reward) is None:
+            return Score.unscored("the program posted no reward", exit_code=code)
+        return Score(value, {"calls": float(program.count)}, {"exit_code": code})
 
     @staticmethod
     def _how_it_ended(program: RunningProgram, code: int | None) -> str:
@@ -183,14 +206,6 @@ def load(folder: EnvFolder, **changes: Any) -> ProgramEnv:
     config = folder.config(ProgramConfig, **changes)
     folder.needs_trust(f"it runs the program {config.command[0]!r} as you")
     return ProgramEnv(row_tasks(config, folder), row_rubric(config, folder), config, folder)
-
-
-def _answer(name: str, call: ProgramCall, completion: Completion) -> bytes:
-    """The body of a response: the same bytes for the same episode."""
-    parts = (name, call.request, completion, f"v{completion.policy_version}", 0)
-    if call.request.stream:
-        return "".join(event_stream(chunks(*parts))).encode()
-    return dumps(reply(*parts)).encode()
 
 
 def _digests(messages: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
 """The calls that a program makes in one episode, handed from the server's threads to the episode's.
 
-The one idea: one call at a time. The program waits for an answer before it asks again, so what it asks follows
-from what it was answered, and an episode repeats. A second call beside the first is refused; a retry of the
-last one (the same body, marked by OpenAI's clients) gets its answer.
+The one idea: calls wait in a queue, and what one is answered depends on what it says, not on when it came. So
+a program may make several side by side, and an episode repeats. A retry gets the answer of its first try: the
+same `Idempotency-Key`, or the same body where a client says that it tries again.
 
 What goes wrong with a call is kept as a fault: an episode with one is not scored, whatever the program makes of
 the error it got.
@@ -14,14 +14,32 @@ from dataclasses import dataclass, field
 from queue import Empty, Queue
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict
 
-from vertigym.core.chat_wire import ChatRequest, RefusedError, refuse_unsupported, request_json
-from vertigym.traces.records import reason
+from vertigym.dialects.chat_call import ChatCall, RefusedError, unsupported
+from vertigym.dialects.dialect import Dialect
+from vertigym.dialects.wire_models import WireModel, request_json, validated
 
 # What the run says, not the program: the tokens it learns from are sampled by its own settings.
 SAMPLING = ("temperature", "top_p", "seed")
+# What would have samples drawn otherwise than the learner thinks, or not every engine tells, and the property
+# that asks for it.
+_CONSTRAINED = {
+    "response_format": "constrained",
+    "tool_choice": "must_call",
+    "strict": "strict",
+    "n": "many",
+    "logprobs": "told",
+}
 _ACKNOWLEDGED_S = 10.0
+
+
+class PostedReward(WireModel):
+    """What a program says of its work."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reward: float
 
 
 @dataclass(eq=False, slots=True)
@@ -29,43 +47,59 @@ class ProgramCall:
     """A request that waits for its answer. `waiting`: how many connections do."""
 
     body: bytes
-    request: ChatRequest
+    dialect: Dialect
+    request: ChatCall
     answer: bytes | None = None
-    ended: bool = False
     waiting: int = 0
     delivered: bool = False
 
 
 @dataclass(eq=False)
 class ProgramCalls:
-    """The calls of one episode. `ignored`: parameters that are taken out of every request."""
+    """The calls of one episode. `ignored`: parameters that are taken out of every request. `reward`: what the
+    program itself says of its work."""
 
     ignored: Collection[str] = ()
     faults: list[str] = field(default_factory=list)
     answered: list[ProgramCall] = field(default_factory=list)
-    _last: ProgramCall | None = None
+    reward: float | None = None
+    _by_key: dict[str, ProgramCall] = field(default_factory=dict)
+    _by_body: dict[bytes, ProgramCall] = field(default_factory=dict)
+    _closed: bool = False
     _events: "Queue[ProgramCall | None]" = field(default_factory=Queue)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     # The server's side.
 
-    def put(self, body: bytes, *, retried: bool) -> ProgramCall:
-        """The call that a request is.
+    def put(self, body: bytes, dialect: Dialect, *, retried: bool = False, key: str = "") -> ProgramCall:
+        """The call that a request is: a new one, that of the same `key`, or the last with the body of a retry.
 
         Raises:
             RefusedError: it cannot be answered.
         """
         with self._changed:
-            last = self._last
-            if last and retried and last.body == body:
-                last.waiting += 1
-                return last
-            if last and not (last.answer or last.ended):
-                raise RefusedError(400, "another call waits for its answer: make one call at a time")
-            call = ProgramCall(body, read_request(body, self.ignored), waiting=1)
-            self._last = call
+            if self._closed:
+                raise RefusedError(503, "the episode is over")
+            same = self._by_key.get(key) if key else self._by_body.get(body) if retried else None
+            if same:
+                if same.body != body:
+                    raise RefusedError(400, f"the idempotency key {key[:100]!r} is another request's")
+                same.waiting += 1
+                return same
+            call = ProgramCall(body, dialect, read_call(body, dialect, self.ignored), waiting=1)
+            self._by_body[body] = call
+            if key:
+                self._by_key[key] = call
         self._events.put(call)
         return call
+
+    def post_reward(self, body: bytes) -> None:
+        """Take a reward, `{"reward": 0.5}`; the last one stands.
+
+        Raises:
+            RefusedError: it is no number.
+        """
+        self.reward = validated(PostedReward, request_json(body)).reward
 
     def wait(self, call: ProgramCall) -> bytes:
         """The answer to a call.
@@ -74,7 +108,7 @@ class ProgramCalls:
             RefusedError: the episode is over.
         """
         with self._changed:
-            self._changed.wait_for(lambda: call.answer is not None or call.ended)
+            self._changed.wait_for(lambda: call.answer is not None or self._closed)
             if call.answer is None:
                 raise RefusedError(503, "the episode is over")
             return call.answer
@@ -119,30 +153,27 @@ class ProgramCalls:
     def close(self) -> None:
         """Nothing is answered any more."""
         with self._changed:
-            if self._last:
-                self._last.ended = True
+            self._closed = True
             self._changed.notify_all()
 
 
-def read_request(body: bytes, ignored: Collection[str]) -> ChatRequest:
+def read_call(body: bytes, dialect: Dialect, ignored: Collection[str]) -> ChatCall:
     """A request without the parameters that are ignored.
 
     Raises:
         RefusedError: it cannot be read, or asks for what is not done here.
     """
     value = request_json(body)
-    if isinstance(value, dict):
-        value = _without(value, ignored)
-    try:
-        request = ChatRequest.model_validate(value)
-    except ValidationError as error:
-        where = error.errors()[0]["loc"][:1]
-        raise RefusedError(400, reason(error), param=str(where[0]) if where else None) from None
-    refuse_unsupported(request)
-    if said := next((name for name in SAMPLING if name in request.model_fields_set), None):
+    call = dialect.read(_without(value, ignored) if isinstance(value, dict) else value)
+    if call.documents:
+        raise unsupported("documents")
+    if said := next((name for name in _CONSTRAINED if getattr(call, _CONSTRAINED[name])), None):
+        why = "while a model learns from what it samples: leave it out, or list it under ignored in env.toml"
+        raise unsupported(call.name(said), why)
+    if said := next((name for name in SAMPLING if name in call.given), None):
         message = f"{said} is the run's to say: leave it out, or list it under ignored in env.toml"
         raise RefusedError(400, message, "unsupported_parameter", param=said)
-    return request
+    return call
 
 
 def _without(request: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
@@ -153,5 +184,8 @@ def _without(request: Mapping[str, Any], ignored: Collection[str]) -> dict[str, 
 
 
 def _loose(tool: Any) -> Any:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    return {**tool, "function": {**function, "strict": None}} if isinstance(function, dict) else tool
+    if not isinstance(tool, dict):
+        return tool
+    return {
+        key: _loose(value) if key == "function" else value for key, value in tool.items() if key != "strict"
+    }

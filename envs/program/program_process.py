@@ -50,9 +50,13 @@ class RunningProgram:
         self._folder = Path(tempfile.mkdtemp(prefix="vertigym-program-"))
         self.workspace = self._folder / "workspace"
         key = calls_server().open(calls)
+        url = calls_server().url(key)
         own = {
-            "OPENAI_BASE_URL": calls_server().url,
+            "OPENAI_BASE_URL": f"{url}/v1",
             "OPENAI_API_KEY": key,
+            "ANTHROPIC_BASE_URL": url,
+            "ANTHROPIC_API_KEY": key,
+            "VERTIGYM_REWARD_URL": f"{url}/reward",
             "VERTIGYM_TASK": str(self._folder / "task.json"),
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",

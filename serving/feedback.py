@@ -1,19 +1,9 @@
-"""What `vertigym serve` adds to OpenAI's requests: the passages that a call is about, and feedback."""
+"""Feedback: what people say of an answer."""
 
 import time
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from vertigym.core.chat_wire import ChatRequest
-from vertigym.traces.records import Document
-
-
-class ServedRequest(ChatRequest):
-    """`user` becomes the trace's customer, `metadata` its meta; `documents` (not OpenAI's) are the passages in
-    the messages."""
-
-    documents: tuple[Document, ...] = ()
 
 
 class FeedbackRequest(BaseModel):
