@@ -12,7 +12,7 @@ from tests.test_envs_decision_import import expression, graph, table
 from vertigym.cli import app
 from vertigym.core.errors import ConfigError
 from vertigym.core.files import dumps
-from vertigym.core.types import SPLITS, Prompt, Task
+from vertigym.core.types import SPLITS, Prompt
 from vertigym.decisions.model import DecisionModel
 from vertigym.decisions.outputs import project
 from vertigym.envs.decision.config import OLD_DECISION
@@ -27,10 +27,6 @@ from vertigym.policies.scripted import Scripted
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "change"
 OLD, NEW = EXAMPLE / "expenses-old.csv", EXAMPLE / "expenses.csv"
-
-
-def is_changed(task: Task) -> bool:
-    return bool(task.info["change"] == CHANGED)
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +83,15 @@ def test_the_environment_tags_its_tasks_and_keeps_the_old_rules(folder: Path) ->
     )
 
 
-def test_half_of_the_tasks_changed_though_nearly_all_changed_to_one_answer(folder: Path) -> None:
+def test_many_tasks_changed_though_nearly_all_changed_to_one_answer(folder: Path) -> None:
     env = load(EnvFolder(folder))
-    changed = [
-        task for split in SPLITS for task in map(env.tasks.get, env.tasks.ids(split)) if is_changed(task)
-    ]
-    assert len(changed) == (120 + 240 + 60) // 2
-    answers = Counter(dumps(task.answer) for task in changed)
-    assert answers.most_common(1)[0][1] > len(changed) / 2
+    tasks = [env.tasks.get(i) for split in SPLITS for i in env.tasks.ids(split)]
+    changed = [task for task in tasks if task.info["change"] == CHANGED]
+    (common, count), *_ = Counter(dumps(task.answer) for task in changed).most_common()
+    assert count > len(changed) / 2
+    assert len(changed) > len(tasks) / 4
+    guesses = [env.rubric.score(task=task, completion=common).value or 0.0 for task in tasks]
+    assert sum(guesses) / len(guesses) <= 0.56
 
 
 def test_a_suite_holds_only_the_changed_cases(folder: Path) -> None:

@@ -37,7 +37,7 @@ def _run(folder: Path, *command: str) -> str:
 def test_a_lender_with_a_table_of_rules(tmp_path: Path) -> None:
     copy(LENDER, tmp_path)
     report, page = walk(tmp_path, "loans.csv")
-    assert len(report.rows) == 500
+    assert len(report.rows) == 600
     exact = report.metrics["exact"]["all"].mean
     assert exact is not None
     assert exact > 0.9

@@ -34,7 +34,7 @@ from vertigym.envs.decision.config import (
     write_folder,
 )
 from vertigym.envs.decision.scripts import SANDBOXED
-from vertigym.envs.decision.selection import TaskMaker, assign_splits, select
+from vertigym.envs.decision.selection import TaskMaker, assign_splits, select, without_surplus
 from vertigym.envs.folders import EnvFolder
 
 SIZES: Mapping[Split, int] = {"train": 1500, "eval": 400, "test": 400}
@@ -196,8 +196,11 @@ class RuleComparison:
         tasks: dict[Split, list[Task]] = {split: [] for split in SPLITS}
         make = TaskMaker(Conditions(self.new), self.fields, optional=_has_gaps(usable, self.fields))
         halves = {split: -(-size // 2) for split, size in sizes.items()}
-        for change, samples in groups.items():
-            chosen = select(samples, sum(halves.values()), self.seed, fields=self.fields)
+        most = sum(halves.values())
+        same, other = (select(groups[name], most, self.seed, fields=self.fields) for name in (SAME, CHANGED))
+        kept = without_surplus([*same, *other], self.fields)  # what is left out is left out of the changed ones
+        for change in (CHANGED, SAME):
+            chosen = [sample for sample in kept if (id(sample) in changed) == (change == CHANGED)]
             for split, assigned in assign_splits(chosen, halves).items():
                 tasks[split] += [_tagged(make(sample, split), change) for sample in assigned]
         config = DecisionConfig(
