@@ -10,8 +10,8 @@ and is listed in CHANGELOG.md.
 import ast
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, get_args
 
 import typer
@@ -28,6 +28,12 @@ CONFIGS = (
     "vertigym.envs.agent.config:AgentConfig",
     "vertigym.envs.rows:RowsConfig",
     "vertigym.envs.program.env:ProgramConfig",
+    "vertigym.envs.code.env:FolderConfig",
+    "vertigym.envs.logged.kinds:ClassifyConfig",
+    "vertigym.envs.logged.kinds:ExtractConfig",
+    "vertigym.envs.logged.kinds:RewriteConfig",
+    "vertigym.envs.logged.kinds:CiteConfig",
+    "vertigym.envs.logged.kinds:OutcomeConfig",
     "vertigym.traces.config:ImportConfig",
 )
 
@@ -78,11 +84,12 @@ def configs() -> list[str]:
         for argument in get_args(annotation):
             yield from sections(argument)
 
-    found = []
-    for config in CONFIGS:
-        module, _, name = config.partition(":")
-        found += list(walk(getattr(import_module(module), name), f"{name}: "))
-    return found
+    return [key for name, model in config_models().items() for key in walk(model, f"{name}: ")]
+
+
+def config_models() -> dict[str, type[BaseModel]]:
+    """What reads a TOML file, by name."""
+    return {config.partition(":")[2]: resolve_name(config) for config in CONFIGS}
 
 
 def metrics() -> list[str]:

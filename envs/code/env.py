@@ -99,7 +99,7 @@ class FolderConfig(Config):
     """`env.toml` of a folder of kind `code`."""
 
     id: str
-    kind: str
+    kind: Literal["code"]
     description: str = ""
     files: list[str]
     format: str = "tasks"
