@@ -142,25 +142,25 @@ def agrees(shown: str, printed: str) -> bool:
     return re.fullmatch(" ?.*? ?".join(parts), words(printed), re.DOTALL) is not None
 
 
-def read_toml_block(block: Block) -> None:
+def read_part(text: str, source: str) -> None:
     """
     Raises:
         InputError: it is no part of any file that we read, or a wrong one.
     """
-    table, models = tomllib.loads(block.text), config_models()
+    table, models = tomllib.loads(text), config_models()
     if "project" in table:  # of somebody's pyproject.toml
         return
     if "stage" in table:
         with TemporaryDirectory() as folder:
             recipe = Path(folder, "recipe.toml")
-            recipe.write_text(block.text)
+            recipe.write_text(text)
             load_stages(recipe)
     elif "kind" in table:
         fitting = (model for model in models.values() if table["kind"] in kinds(model))
-        parse(next(fitting), table, source=str(block))
+        parse(next(fitting), table, source=source)
     else:
         name = next((name for name in COMPLETED if table.keys() <= keys(models[name])), "RunConfig")
-        parse(models[name], COMPLETED[name] | table, source=str(block))
+        parse(models[name], COMPLETED[name] | table, source=source)
 
 
 def kinds(model: type[BaseModel]) -> tuple[object, ...]:
@@ -175,7 +175,9 @@ def keys(model: type[BaseModel]) -> set[str]:
 
 def run_page(page: Path, *, write: bool = False) -> tuple[int, list[str]]:
     """Run the blocks of a page; how many commands, and what is wrong."""
-    done, faults, printed = 0, [], {}
+    done = 0
+    faults: list[str] = []
+    printed: list[tuple[range, list[str]]] = []
     with TemporaryDirectory() as folder:
         place = Path(folder)
         for name in LINKED:
@@ -196,12 +198,12 @@ def run_page(page: Path, *, write: bool = False) -> tuple[int, list[str]]:
                 fault = wrong(command, code, output)
                 faults += [f"{block}: {command.text}\n{fault}"] if fault else []
                 if fault and command.shown is not None and "…" not in command.shown:
-                    printed[command.lines] = output.rstrip().splitlines()
+                    printed.append((command.lines, output.rstrip().splitlines()))
             done += len(commands)
     if write:
         lines = page.read_text().splitlines()
-        for where, output in sorted(printed.items(), key=lambda item: -item[0].start):
-            lines[where.start : where.stop] = output
+        for where, found in reversed(printed):
+            lines[where.start : where.stop] = found
         page.write_text("\n".join(lines) + "\n")
     return done, faults
 
@@ -239,7 +241,8 @@ def main() -> None:
     parser.add_argument("pages", nargs="*", type=Path)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    faults, done = [], 0
+    faults: list[str] = []
+    done = 0
     for page in [file.resolve() for file in asked.pages] or PAGES:
         ran, found = run_page(page, write=asked.write)
         done, faults = done + ran, faults + found

@@ -13,7 +13,8 @@ import typer
 
 from vertigym import cli
 
-from .doc_blocks import LANGUAGES, PAGES, ROOT, Block, agrees, blocks, read_toml_block, run_page
+from .doc_blocks import LANGUAGES, PAGES, Block, agrees, blocks, read_part, run_page
+from .surface import ROOT
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in BLOCKS if block.language in ("console", "sh")]
@@ -53,7 +54,14 @@ def test_toml_is_read(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(other.text)
     monkeypatch.syspath_prepend(tmp_path)
-    read_toml_block(block)
+    read_part(block.text, str(block))
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "examples").rglob("*.toml")), ids=lambda file: str(file.relative_to(ROOT))
+)
+def test_a_config_of_an_example_is_read(file: Path) -> None:
+    read_part(file.read_text(), str(file))
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
