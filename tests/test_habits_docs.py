@@ -5,16 +5,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from vertigym import cli
 
 from .doc_blocks import LANGUAGES, PAGES, Block, agrees, blocks, read_part, run_page
-from .surface import ROOT
+from .surface import ROOT, config_models, sections
+from .test_habits import ROOMS
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in BLOCKS if block.language in ("console", "sh")]
@@ -180,6 +184,53 @@ def test_a_page_is_run_and_written_anew(tmp_path: Path) -> None:
     assert "-ten\n+one" in faults[0]
     assert "AssertionError" in faults[1]
     assert page.read_text() == PAGE.format(shown="one", number=3)
+
+
+def test_every_config_key_has_a_meaning() -> None:
+    silent = []
+    for name, model in config_models().items():
+        for table in tables(model):
+            silent += [
+                f"{name}: {table.__name__}.{key}"
+                for key, field in table.model_fields.items()
+                if not says(field)
+            ]
+    assert not silent
+
+
+def tables(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        for table in sections(field.annotation):
+            yield from tables(table)
+
+
+def says(field: FieldInfo) -> bool:
+    """Whether it is described, is a table, or has one value only (`kind`)."""
+    return bool(field.description or list(sections(field.annotation)) or len(get_args(field.annotation)) == 1)
+
+
+def test_what_is_said_to_go_wrong_is_what_the_code_says() -> None:
+    """Symptoms are quoted; `…` stands for what differs from case to case."""
+    code = " ".join(file.read_text() for room in ROOMS for file in (ROOT / room).rglob("*.py"))
+    code = re.sub(r"\s+", " ", re.sub(r'"\s*\n\s*f?"', "", code))  # texts over several lines are one
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = re.findall("`([^`]+)`", " ".join(re.findall(r"^\| (.*?) \|", page, re.MULTILINE)))
+    assert not {part for text in quoted for part in text.split("…") if part.strip() not in code}
+
+
+@pytest.mark.slow
+def test_the_site_is_built(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    configs = (tmp_path / "reference" / "configs" / "index.html").read_text()
+    assert "group_size" in configs
+    for page in ("commands", "python"):
+        assert "vertigym" in (tmp_path / "reference" / page / "index.html").read_text()
 
 
 @pytest.mark.slow
