@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup setup-all setup-vllm pins demo demo-llm wheel-check test test-all test-slow test-vllm lint types format clean
+.PHONY: docs-check docs-site help setup setup-all setup-vllm pins demo demo-llm wheel-check test test-all test-slow test-vllm lint types format clean
 
 help:
 	@echo "make demo              train and gate a model against a decision model, on a CPU"
@@ -20,6 +20,8 @@ help:
 	@echo "make test              lint, types and tests"
 	@echo "make test-all          the same, then the slow tests"
 	@echo "make test-vllm         the tests that need vLLM, in an environment of their own"
+	@echo "make docs-check        run what the documents show, and compare what it prints"
+	@echo "make docs-site         the documents and a reference made of the code, as a site in .cache/site"
 	@echo "make wheel-check       build, install and try a wheel in an empty environment"
 	@echo "make pins              resolve constraints*.txt anew after a change of pyproject.toml"
 
@@ -63,6 +65,18 @@ demo-llm: $(VENV)/.done-gguf
 $(VENV)/.done-gguf: $(VENV)/.done
 	@PYTHON='$(PYTHON)' sh .ci/setup $(VENV) constraints.txt -e '.[gguf,lora,dev]'
 	@touch $(VENV)/.done $@
+
+# Every command in the documents that takes seconds.
+docs-check: setup
+	$(BIN)/python -m tests.doc_blocks $(PAGES)
+
+docs-site: $(VENV)/.done-docs
+	@mkdir -p .cache/src && ln -sfn ../.. .cache/src/vertigym
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/.done-docs: $(VENV)/.done
+	@PYTHON='$(PYTHON)' sh .ci/setup $(VENV) constraints.txt -e '.[docs,dev]'
+	@touch $@
 
 # What `pip install` gives a user: a wheel, in an empty environment elsewhere.
 wheel-check: setup

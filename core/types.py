@@ -63,9 +63,11 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(256, ge=1)
+    temperature: float = Field(1.0, ge=0, description="0: greedy")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="the likeliest tokens that together have this probability"
+    )
+    max_tokens: int = Field(256, ge=1, description="a turn")
 
 
 @dataclass(frozen=True, slots=True)

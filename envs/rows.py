@@ -46,13 +46,13 @@ _KNOWN = ("id", "example_id", "prompt", "question", "answer", "info", "cluster",
 class RowFilesConfig(Config):
     """What every kind of environment says of tasks in JSONL files and a reward by name."""
 
-    id: str
-    description: str = ""
+    id: str = Field(description="namespace/Name-v0")
+    description: str = Field("", description="one line about it")
     instruction: str = Field("", description="added below every question")
     reference: str = Field("whole", description="where the reference stands in the answer column")
     eval_share: float = Field(0.0, ge=0, lt=1, description="share of train held out as eval")
-    files: dict[Split, str] = Field(min_length=1)
-    reward: dict[str, Any]
+    files: dict[Split, str] = Field(min_length=1, description="JSONL by split")
+    reward: dict[str, Any] = Field(description="name, and arguments of the reward")
 
 
 class RowsConfig(RowFilesConfig):

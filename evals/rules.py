@@ -43,13 +43,15 @@ class Gate(Config):
     `not_worse` count a decrease as a gain.
     """
 
-    rule: str
-    metric: str = "score"
-    margin: float | None = Field(None, ge=0)
-    threshold: float | None = None
-    env: str = ""
-    slice: str = ""
-    against: Literal["champion", "start"] = "champion"
+    rule: str = Field(description="improves, not_worse, at_least or at_most")
+    metric: str = Field("score", description="what is compared")
+    margin: float | None = Field(None, ge=0, description="improves: a gain of more; not_worse: a loss of less")
+    threshold: float | None = Field(None, description="at_least, at_most: the bound")
+    env: str = Field("", description="only of this environment")
+    slice: str = Field("", description="only of this slice (rule=late-return), or of each of a kind (rule)")
+    against: Literal["champion", "start"] = Field(
+        "champion", description="the last champion, or the model that the run started from"
+    )
 
     @field_validator("rule")
     @classmethod

@@ -51,19 +51,19 @@ class EnvPart(Config):
     """One `[[env]]` table. `tasks` is at most how many; `weight` its part of the overall mean; `name` labels
     it in reports."""
 
-    id: str
-    name: str = ""
-    split: Split = "eval"
-    tasks: int | None = Field(None, ge=1)
-    samples: int = Field(1, ge=1)
-    weight: float = Field(1.0, gt=0)
-    args: dict[str, Any] = Field(default_factory=dict)
+    id: str = Field(description="an environment's id, or its folder, relative to the suite")
+    name: str = Field("", description="its label in the report")
+    split: Split = Field("eval", description="which tasks")
+    tasks: int | None = Field(None, ge=1, description="at most; left out: all")
+    samples: int = Field(1, ge=1, description="of each task")
+    weight: float = Field(1.0, gt=0, description="its part of the overall mean")
+    args: dict[str, Any] = Field(default_factory=dict, description="arguments of the environment")
 
 
 class EvalSampling(Sampling):
     """`[sampling]`: greedy unless told otherwise."""
 
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, description="0: greedy")
 
 
 class Price(Config):
@@ -71,9 +71,9 @@ class Price(Config):
     call is then charged all of the machine for as long as it takes: what it costs where calls come one at a
     time, and an upper bound where the machine answers several at once."""
 
-    input: float = Field(0.0, ge=0)
-    output: float = Field(0.0, ge=0)
-    hour: float = Field(0.0, ge=0)
+    input: float = Field(0.0, ge=0, description="a million tokens of the prompt")
+    output: float = Field(0.0, ge=0, description="a million tokens of the answer")
+    hour: float = Field(0.0, ge=0, description="of the machine")
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Price":
@@ -92,20 +92,30 @@ class Suite(Config):
     what a task's value of a metric can be at least and at most, where it is not what the environment says of
     its rewards, or has no limit of its own (latency, cost)."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="in reports and run folders")
     env: tuple[EnvPart, ...] = Field(min_length=1)
     sampling: EvalSampling = EvalSampling()
-    metrics: tuple[str, ...] = ("score",)
-    slices: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = Field(("score",), description="what is reported")
+    slices: tuple[str, ...] = Field(
+        (), description="cluster, or fields of a task (info.tier); rules always are"
+    )
     gate: tuple[Gate, ...] = ()
-    cluster: str = Field("", pattern=r"^(case|rules|info\..+)?$")
-    ranges: dict[str, Range] = Field(default_factory=dict)
-    combine: Literal["all", "any"] = "all"
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    max_unscored: float = Field(0.02, ge=0, lt=1)
-    prices: dict[str, Price] = Field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-    seed: int = 0
+    cluster: str = Field(
+        "",
+        pattern=r"^(case|rules|info\..+)?$",
+        description="what one piece of evidence is: case, rules, a field; left out: as the environment says",
+    )
+    ranges: dict[str, Range] = Field(
+        default_factory=dict, description="least and largest value of a task by metric, where it is not 0 to 1"
+    )
+    combine: Literal["all", "any"] = Field("all", description="all gates, or any one")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of intervals and gates")
+    max_unscored: float = Field(
+        0.02, ge=0, lt=1, description="a larger share of unscored samples passes no gate"
+    )
+    prices: dict[str, Price] = Field(default_factory=dict, description="by model name, * allowed")
+    tags: tuple[str, ...] = Field((), description="kept in reports")
+    seed: int = Field(0, description="by which tasks are drawn where there are more")
 
     @field_validator("ranges")
     @classmethod

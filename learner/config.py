@@ -14,12 +14,14 @@ class OptimizerConfig(Config):
     """AdamW and its learning rate."""
 
     lr: float = Field(1e-6, ge=0, description="in a run: 1e-5 for sft; ten times as much with [lora]")
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's, of mean and variance")
+    eps: float = Field(1e-8, gt=0, description="AdamW's, under the fraction bar")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's, decoupled")
+    clip_norm: float = Field(1.0, gt=0, description="the gradient's norm at most")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate after the warm-up"
+    )
+    warmup_steps: int = Field(0, ge=0, description="the learning rate rises from 0 over so many")
     final_lr: float = Field(0.1, ge=0, le=1, description="cosine ends at this share of lr")
 
 
@@ -63,7 +65,7 @@ class PolicyConfig(Config):
     entropy: float = Field(0.0, ge=0, description="weight of the entropy bonus")
 
     kl: float = Field(0.0, ge=0, description="weight of the KL divergence from the starting model")
-    kl_in: Literal["loss", "reward"] = "loss"
+    kl_in: Literal["loss", "reward"] = Field("loss", description="where the KL counts")
     kl_estimator: KLEstimator = Field("k3+", description="in the reward the default is k1")
     kl_corrected: bool = Field(True, description="in the loss: weigh it by the ratio to the sampler")
 
@@ -71,12 +73,14 @@ class PolicyConfig(Config):
         "sampler", description="trainer: take log-probs anew before the step (one more forward pass)"
     )
     correction: Literal["none"] | Level = Field("none", description="of the trainer for the sampler")
-    correction_mode: Mode = "truncate"
-    correction_low: float = Field(0.0, ge=0)
-    correction_high: float = Field(2.0, gt=0)
+    correction_mode: Mode = Field(
+        "truncate", description="of a weight outside of the bounds: cut it to the bound, or leave the token out"
+    )
+    correction_low: float = Field(0.0, ge=0, description="least weight; depends on correction and mode")
+    correction_high: float = Field(2.0, gt=0, description="largest weight; likewise")
 
     minibatches: int = Field(1, ge=1, description="optimizer steps a batch of rollouts")
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(1, ge=1, description="passes over a batch of rollouts")
     max_groups: int = Field(0, ge=0, description="train on at most this many groups; 0: all")
     shuffle_rewards: bool = Field(False, description="a control: rewards are dealt out at random")
 
@@ -168,7 +172,7 @@ class DistillConfig(Config):
     teacher: str = Field(
         description="a model with the policy's tokenizer: a folder, a run, or org/name[@REVISION]"
     )
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, description="of the teacher's log-probs in the advantage")
     rewards: bool = Field(
         False, description="add it to the advantage from the rewards, instead of taking its place"
     )

@@ -25,8 +25,8 @@ class LoRAConfig(Config):
     """Adapters. Rank 16 and alpha 32 on every linear layer but the output head suit RL, at about ten times the
     learning rate of full training, which is the default."""
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
+    rank: int = Field(16, ge=1, description="of an adapter's two matrices")
+    alpha: int = Field(32, ge=1, description="an adapter counts alpha / rank times")
     targets: str | tuple[str, ...] = Field("all-linear", description="module names, or all-linear")
 
 

@@ -32,14 +32,14 @@ class TinySize(Config):
     """The size of a tiny model; the defaults give about 0.9 M parameters. `init_std` is larger than the usual
     0.02, which stalls the warm start at this width."""
 
-    hidden: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    key_heads: int = Field(4, ge=1)
-    ffn: int = Field(384, ge=8)
+    hidden: int = Field(128, ge=8, description="width")
+    layers: int = Field(4, ge=1, description="blocks")
+    heads: int = Field(4, ge=1, description="attention heads")
+    key_heads: int = Field(4, ge=1, description="of keys and values")
+    ffn: int = Field(384, ge=8, description="width of a block's MLP")
     vocabulary: int = Field(1024, ge=300, description="at most; includes 256 bytes")
-    context: int = Field(1024, ge=32)
-    init_std: float = Field(0.06, gt=0)
+    context: int = Field(1024, ge=32, description="tokens of prompt and answer, at most")
+    init_std: float = Field(0.06, gt=0, description="standard deviation of the first weights")
 
 
 def build(texts: Iterable[str], folder: Path, *, size: TinySize | None = None, seed: int = 0) -> None:

@@ -10,8 +10,8 @@ and is listed in CHANGELOG.md.
 import ast
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, get_args
 
 import typer
@@ -28,6 +28,12 @@ CONFIGS = (
     "vertigym.envs.agent.config:AgentConfig",
     "vertigym.envs.rows:RowsConfig",
     "vertigym.envs.program.env:ProgramConfig",
+    "vertigym.envs.code.env:FolderConfig",
+    "vertigym.envs.logged.kinds:ClassifyConfig",
+    "vertigym.envs.logged.kinds:ExtractConfig",
+    "vertigym.envs.logged.kinds:RewriteConfig",
+    "vertigym.envs.logged.kinds:CiteConfig",
+    "vertigym.envs.logged.kinds:OutcomeConfig",
     "vertigym.traces.config:ImportConfig",
 )
 
@@ -51,15 +57,24 @@ def exports() -> list[str]:
 
 def commands() -> list[str]:
     """Every command with its arguments and options."""
+    return [" ".join([words, *map(written, command.params)]) for words, command in all_commands()]
 
-    def walk(command: Any, words: str) -> Iterator[str]:
+
+def all_commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its words, `vertigym env show`."""
+
+    def walk(command: Any, words: str) -> Iterator[tuple[str, Any]]:
         for name, sub in getattr(command, "commands", {}).items():
             yield from walk(sub, f"{words} {name}")
         if not hasattr(command, "commands"):
-            options = ("/".join(p.opts) if p.opts[0][0] == "-" else p.name.upper() for p in command.params)
-            yield " ".join([words, *options])
+            yield words, command
 
-    return list(walk(typer.main.get_command(cli.app), "vertigym"))
+    return walk(typer.main.get_command(cli.app), "vertigym")
+
+
+def written(parameter: Any) -> str:
+    """An option with its other names, or an argument in capitals."""
+    return "/".join(parameter.opts) if parameter.opts[0][0] == "-" else str(parameter.name).upper()
 
 
 def configs() -> list[str]:
@@ -72,17 +87,20 @@ def configs() -> list[str]:
             if section:
                 yield from walk(section, f"{path}{field.alias or name}.")
 
-    def sections(annotation: Any) -> Iterator[type[BaseModel]]:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield annotation
-        for argument in get_args(annotation):
-            yield from sections(argument)
+    return [key for name, model in config_models().items() for key in walk(model, f"{name}: ")]
 
-    found = []
-    for config in CONFIGS:
-        module, _, name = config.partition(":")
-        found += list(walk(getattr(import_module(module), name), f"{name}: "))
-    return found
+
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The tables that a key may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections(argument)
+
+
+def config_models() -> dict[str, type[BaseModel]]:
+    """What reads a TOML file, by name."""
+    return {config.partition(":")[2]: resolve_name(config) for config in CONFIGS}
 
 
 def metrics() -> list[str]:

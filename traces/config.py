@@ -34,21 +34,21 @@ class Columns(Config):
     input: str = Field("", description="the user's text, or a list of chat messages")
     system: str = Field("", description="the system message")
     completion: str = Field("", description="what the model answered")
-    id: str = ""
-    time: str = ""
-    model: str = ""
-    version: str = ""
-    label: str = ""
-    outcome: str = ""
-    customer: str = ""
-    session: str = ""
-    cluster: str = ""
+    id: str = Field("", description="the call's own")
+    time: str = Field("", description="ISO 8601, or seconds since 1970")
+    model: str = Field("", description="that answered")
+    version: str = Field("", description="of that model")
+    label: str = Field("", description="what was right")
+    outcome: str = Field("", description="what came of it")
+    customer: str = Field("", description="who asked")
+    session: str = Field("", description="which conversation")
+    cluster: str = Field("", description="what belongs together")
     latency_s: str = Field("", description="in seconds")
     cost: str = Field("", description="in the currency of your own")
     documents: str = Field("", description="text, a list of texts, or of {id, text}")
     thumb: str = Field("", description="up or down; also 1, 0, true, false, +1, -1")
-    edit: str = ""
-    resolved: str = ""
+    edit: str = Field("", description="what people made of the answer")
+    resolved: str = Field("", description="true or false")
 
 
 class Decontaminate(Config):
@@ -59,14 +59,14 @@ class Decontaminate(Config):
     """
 
     against: tuple[str, ...] = Field((), description="JSONL files, or environments (their eval and test tasks)")
-    words: int = Field(8, ge=3)
-    share: float = Field(0.5, gt=0, le=1)
+    words: int = Field(8, ge=3, description="of a run")
+    share: float = Field(0.5, gt=0, le=1, description="of its runs that stand in a call")
 
 
 class Pii(Config):
     """What is masked, in every text of a row."""
 
-    mask: tuple[PiiKind, ...] = KINDS
+    mask: tuple[PiiKind, ...] = Field(KINDS, description="kinds of personal data")
     names: str = Field("", description="file of names, or of addresses, one a line")
     regions: tuple[str, ...] = Field((), description='countries whose phone numbers need no code: ["US", "DE"]')
     key: str = Field("", description="new file for the values behind the placeholders, apart from the import")
@@ -77,16 +77,16 @@ class Duplicates(Config):
     answers, overlap (Jaccard) by at least `near`. Text of forty characters and more that stands in more than
     `common` of the inputs is a template's and does not count."""
 
-    exact: bool = True
+    exact: bool = Field(True, description="drop repeated calls")
     near: float = Field(0.7, ge=0, le=1, description="0: keep near-duplicates")
-    common: float = Field(0.02, gt=0, le=1)
+    common: float = Field(0.02, gt=0, le=1, description="text in a larger share of inputs is a template's")
 
 
 class Conflicts(Config):
     """The same input with different answers (labels, where there are some): always listed, then kept, dropped,
     or settled for the answer given most often (none wins a tie, and all of the input's calls go)."""
 
-    do: Literal["keep", "drop", "majority"] = "keep"
+    do: Literal["keep", "drop", "majority"] = Field("keep", description="with the calls of such an input")
 
 
 class Splits(Config):
@@ -96,9 +96,11 @@ class Splits(Config):
     the newest calls are the test, those before them the eval.
     """
 
-    by: Literal["input", "customer", "session", "cluster", "time"] = "input"
-    eval: float = Field(0.1, ge=0, lt=1)
-    test: float = Field(0.1, ge=0, lt=1)
+    by: Literal["input", "customer", "session", "cluster", "time"] = Field(
+        "input", description="what is held out as a whole"
+    )
+    eval: float = Field(0.1, ge=0, lt=1, description="share")
+    test: float = Field(0.1, ge=0, lt=1, description="share")
 
     topics: int = Field(
         0,
@@ -117,15 +119,17 @@ class Splits(Config):
 class Balance(Config):
     """At most `max_per_label` train calls of one label (0: no limit); eval and test keep the log's shares."""
 
-    max_per_label: int = Field(0, ge=0)
+    max_per_label: int = Field(0, ge=0, description="0: no limit")
 
 
 class ImportConfig(Config):
     """`traces.toml`."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of all random numbers")
     format: str = Field("", description="the form of all rows, by its name; left out: each row's is found")
-    turns: Literal["all", "last"] = "all"
+    turns: Literal["all", "last"] = Field(
+        "all", description="of a conversation: every answer is a call, or the last one"
+    )
     columns: Columns = Columns()
     decontaminate: Decontaminate = Decontaminate()
     pii: Pii = Pii()

@@ -41,7 +41,7 @@ class RolloutConfig(Config):
     tasks: int = Field(32, ge=1, description="tasks a step; each is one group")
     group_size: int = Field(8, ge=1, description="samples a task")
     rounds: int = Field(1, ge=1, description="dynamic sampling: sample anew up to so many times, till all vary")
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="1: the policy as it is")
     max_tokens: int = Field(256, ge=1, description="a turn")
     batch: int = Field(512, ge=1, description="episodes played at once; with workers, the most in a share")
     engine: str = Field(
@@ -52,7 +52,9 @@ class RolloutConfig(Config):
         "", description="ray://auto, ray://local or ray://host:10001: play episodes in workers of a Ray cluster"
     )
     ray: WorkersConfig = WorkersConfig()
-    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32", description="of the engine's weights; auto: bfloat16 where the processor has it"
+    )
     staleness: int = Field(
         0, ge=0, description="sample so many steps ahead, beside training, from weights as many steps old"
     )
@@ -124,7 +126,7 @@ class SFTConfig(Config):
     """Supervised fine-tuning on chat rows, loss on the assistant's tokens: JSONL of `{"messages": [...]}`, or
     of traces, whose completion is the last message (a larger model's logged answers, for example)."""
 
-    data: Path
+    data: Path = Field(description="JSONL of chats or traces")
     batch: int = Field(64, ge=1, description="rows a step")
 
 
@@ -132,7 +134,7 @@ class DPOConfig(Config):
     """Direct preference optimisation on pairs of answers, JSONL of `{"messages", "chosen", "rejected"}`, as
     `vertigym traces pairs` makes them out of logs."""
 
-    data: Path
+    data: Path = Field(description="JSONL of pairs")
     held_out: Path | None = Field(None, description="pairs to tell apart now and then, none of them trained on")
     every: int = Field(10, ge=1, description="steps between two looks at held_out; the last step has one")
     batch: int = Field(32, ge=1, description="pairs a step")
@@ -142,8 +144,8 @@ class DPOConfig(Config):
 class EvalConfig(Config):
     """Evals along the way, which decide what is promoted: a checkpoint must pass the gates of every suite."""
 
-    suites: tuple[Path, ...] = Field(min_length=1)
-    every: int = Field(10, ge=1)
+    suites: tuple[Path, ...] = Field(min_length=1, description="TOML files")
+    every: int = Field(10, ge=1, description="steps between two evals")
     error: Literal["run", "look"] = Field(
         "run", description="what keeps the gates' error: the whole run, shared out over its evals, or each eval"
     )
@@ -169,17 +171,19 @@ def _is_probed(rollout: Any) -> bool:
 class RunConfig(Config):
     """One training run."""
 
-    name: str
+    name: str = Field(description="names the run's folder")
     env: str = Field(description="an environment's id or folder")
     model: str = Field(
         description="a model folder, a run's folder (what was promoted in it), org/name on the Hugging Face "
         "hub, or `tiny`: build one from the environment's text"
     )
     revision: str = Field("", description="branch, tag or commit of a model on the hub; or org/name@REVISION")
-    algorithm: Literal["sft", "dpo", "grpo", "ppo", "distill"]
-    steps: int = Field(ge=0)
-    seed: int = 0
-    output: Path = Path("runs")
+    algorithm: Literal["sft", "dpo", "grpo", "ppo", "distill"] = Field(
+        description="imitate rows, preferences, RL with groups, RL with a critic, or a teacher's log-probs"
+    )
+    steps: int = Field(ge=0, description="optimizer steps of sft and dpo; else batches of rollouts")
+    seed: int = Field(0, description="of all random numbers")
+    output: Path = Field(Path("runs"), description="the folder of runs")
     threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
     microbatch_tokens: int = Field(16384, ge=1, description="tokens in one forward and backward pass")
     dtype: Literal["float32", "bfloat16"] = Field(

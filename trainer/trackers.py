@@ -28,7 +28,7 @@ class TrackingConfig(Config):
     """Services to send metrics and sample rollouts to."""
 
     to: tuple[Service, ...] = Field((), description="wandb, trackio; each needs its package")
-    project: str = "vertigym"
+    project: str = Field("vertigym", description="what the service files the run under")
 
 
 class Tracker(Protocol):

@@ -41,16 +41,16 @@ A message without a tool call goes to the customer.
 class ToolConfig(Config):
     """One tool: what it does, and how the policy is told of it."""
 
-    does: Does
-    name: str = Field(min_length=1)
-    description: str = ""
+    does: Does = Field(description="what a call of it does")
+    name: str = Field(min_length=1, description="what the policy calls it")
+    description: str = Field("", description="what the policy is told of it")
 
 
 class DatabaseConfig(Config):
     """The size of an episode's database."""
 
-    customers: int = Field(20, ge=3, le=2000)
-    cases: int = Field(40, ge=4, le=100_000)
+    customers: int = Field(20, ge=3, le=2000, description="in it")
+    cases: int = Field(40, ge=4, le=100_000, description="in it")
 
 
 class CustomerConfig(Config):
@@ -58,7 +58,7 @@ class CustomerConfig(Config):
 
     misspelt: float = Field(0.2, ge=0, le=1, description="share of the texts said that hold a slip")
     endpoint: str = Field("", description="base URL of an OpenAI-compatible endpoint; empty: the script")
-    model: str = ""
+    model: str = Field("", description="the endpoint's")
     key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class AgentConfig(RulesConfig):
     """`env.toml` of an agent environment. `decision` is the JSON schema of what is decided."""
 
     kind: Literal["agent"]
-    max_turns: int = Field(16, ge=2)
+    max_turns: int = Field(16, ge=2, description="then the episode ends")
     violations: Literal["block", "punish"] = Field("block", description="what becomes of forbidden actions")
     penalty: float = Field(1.0, ge=0, le=1, description="punish: what a violation takes off the score")
     needless_cost: float = Field(0.0, ge=0, le=1, description="what a needless action takes off the score")

@@ -98,16 +98,18 @@ def program_of(task: Task, action: str) -> str:
 class FolderConfig(Config):
     """`env.toml` of a folder of kind `code`."""
 
-    id: str
-    kind: str
-    description: str = ""
-    files: list[str]
-    format: str = "tasks"
-    turns: int = 1
-    parts: dict[Literal["all_pass", "share", "compiles"], float] = Field({"all_pass": 1.0})
-    cpu_s: float = JobLimits().cpu_s
-    memory_mib: int = 512
-    profile: str = "plain"
+    id: str = Field(description="namespace/Name-v0")
+    kind: Literal["code"]
+    description: str = Field("", description="one line about it")
+    files: list[str] = Field(description="of tasks")
+    format: str = Field("tasks", description="tasks, humaneval, mbpp, stdin or leetcode")
+    turns: int = Field(1, description="more than 1: repair after public tests")
+    parts: dict[Literal["all_pass", "share", "compiles"], float] = Field(
+        {"all_pass": 1.0}, description="weights of the score"
+    )
+    cpu_s: float = Field(JobLimits().cpu_s, description="processor seconds a job")
+    memory_mib: int = Field(512, description="a job")
+    profile: str = Field("plain", description="what programs may import: plain or numpy")
 
 
 def load_folder(folder: EnvFolder, **kwargs: Any) -> Env:

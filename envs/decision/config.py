@@ -35,9 +35,9 @@ OLD_FILES = (OLD_DECISION, "decision-old.dmn")
 class Weights(Config):
     """What each part of the score is worth; together 1, so that the right answer scores 1."""
 
-    parses: float = Field(0.1, ge=0)
-    fields: float = Field(0.3, ge=0)
-    exact: float = Field(0.6, ge=0)
+    parses: float = Field(0.1, ge=0, description="JSON of the answer's shape")
+    fields: float = Field(0.3, ge=0, description="the share of right fields")
+    exact: float = Field(0.6, ge=0, description="all right, nothing added")
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> "Weights":
@@ -50,15 +50,19 @@ class Weights(Config):
 class RulesConfig(Config):
     """What every `env.toml` over a decision model may say."""
 
-    id: str
+    id: str = Field(description="namespace/Name-v0")
     kind: str
-    description: str = ""
-    rules: Rules = "hidden"
-    outputs: Annotated[tuple[str, ...], Field(min_length=1)]
-    tolerance: float = Field(1e-6, ge=0)
-    seed: int = 0
-    now: str = ""
-    decisions: tuple[str, ...] = ()
+    description: str = Field("", description="one line about it")
+    rules: Rules = Field("hidden", description="in the prompt, or to be known")
+    outputs: Annotated[
+        tuple[str, ...], Field(min_length=1, description="fields asked for; $: the whole output")
+    ]
+    tolerance: float = Field(1e-6, ge=0, description="numbers that differ by no more are equal")
+    seed: int = Field(0, description="by which the tasks were drawn")
+    now: str = Field("", description="the moment at which the model's clock stands")
+    decisions: tuple[str, ...] = Field(
+        (), description="which of a DMN file are asked for; left out: those that no other requires"
+    )
 
     def model(self, folder: EnvFolder, scripts: Engine | None = None) -> RuleModel:
         """The decision model in the environment's folder, with its clock stopped where this says when.

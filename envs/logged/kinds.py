@@ -133,7 +133,7 @@ class RewriteConfig(TracesConfig):
     relevant: Paths = Field("documents", description="where the ids of the right documents stand")
     k: int = Field(5, ge=1, description="places that count as found")
     mrr: float = Field(0.5, ge=0, le=1, description="weight of the first right place against recall@k")
-    max_words: int = Field(16, ge=1)
+    max_words: int = Field(16, ge=1, description="a longer query earns nothing")
     everything: bool = Field(
         False, description="also queries that need no rewriting; the score is what is found"
     )
@@ -194,10 +194,10 @@ class CiteConfig(TracesConfig):
     passages: Literal["add", "there"] = Field(
         "add", description="add them to the question, or they stand there"
     )
-    refusal: str = citations.REFUSAL
-    max_words: int = Field(40, ge=1)
+    refusal: str = Field(citations.REFUSAL, description="what is right where the passages do not say")
+    max_words: int = Field(40, ge=1, description="of an answer")
     overlap: float = Field(0.7, gt=0, le=1, description="share of a claim's words that the passage must hold")
-    most: float = Field(0.25, gt=0, le=1)
+    most: float = Field(0.25, gt=0, le=1, description="share of questions that the passages do not answer")
 
 
 def load_cite(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:
@@ -238,7 +238,9 @@ class OutcomeConfig(TracesConfig):
     """`kind = "outcome"`: thumbs, edits, resolved and reopened, as `traces.preferences.verdict` reads them."""
 
     kind: Literal["outcome"]
-    match: Literal["same", "near"] = "same"
+    match: Literal["same", "near"] = Field(
+        "same", description="the reply has to be the accepted one, or nearly"
+    )
 
 
 def load_outcome(folder: EnvFolder, **changes: Any) -> SingleTurnEnv:

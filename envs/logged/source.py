@@ -29,8 +29,8 @@ Paths = str | tuple[str, ...]
 class TracesConfig(Config):
     """What every `env.toml` over traces may say."""
 
-    id: str
-    description: str = ""
+    id: str = Field(description="namespace/Name-v0")
+    description: str = Field("", description="one line about it")
     traces: str = Field(
         ".", description="the folder of train.jsonl, eval.jsonl, test.jsonl, relative to env.toml"
     )
