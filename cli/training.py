@@ -111,7 +111,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: its checkpoints, the verdicts, and what ships."""
-    from vertigym.trainer.run import is_run
+    from vertigym.policies.model_source import is_run
 
     if out:
         from vertigym.core.files import claim, write_text

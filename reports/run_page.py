@@ -31,7 +31,7 @@ from vertigym.reports.page import (
 from vertigym.reports.rollout_view import Rollouts, calibration, from_run, lengths, tokenizer_of
 from vertigym.reports.run_summary import gated_metrics
 from vertigym.trainer.explained_run import ExplainedRun, explain, first_stage
-from vertigym.trainer.run import Run, is_run, read_rows, step_of
+from vertigym.trainer.run_files import RunFiles, is_run, read_rows, step_of
 
 Json = dict[str, Any]
 _LOCAL_NAMES = ("127.0.0.1", "localhost")  # a page elsewhere that gives itself this address has another name
@@ -64,7 +64,7 @@ def page_of(path: Path, baseline: Path | None = None) -> str:
 
 def run_data(folder: Path, *, live: bool = False) -> Json:
     """What the page of a run shows; `live` pages ask for it again."""
-    run = Run.open(folder)
+    run = RunFiles.open(folder)
     suites = {
         name: {step: Report.load(file) for step, file in files.items()}
         for name, files in run.eval_files().items()
@@ -164,7 +164,7 @@ def _verdict(
     return verdict_of(None, "no decision yet", "; ".join(first))
 
 
-def _start_of(run: Run, suite: str) -> Report | None:
+def _start_of(run: RunFiles, suite: str) -> Report | None:
     """The suite's report on what the whole recipe started from, if it was measured on the same tasks."""
     own, first = (one.eval_file(suite, 0) for one in (run, first_stage(run)))
     found = [Report.load(file) for file in (first, own) if file.exists()]
@@ -173,7 +173,7 @@ def _start_of(run: Run, suite: str) -> Report | None:
 
 
 def _top(
-    run: Run,
+    run: RunFiles,
     explained: ExplainedRun,
     promoted: Mapping[str, Any] | None,
     pairs: Sequence[tuple[Report | None, Report]],
@@ -236,7 +236,7 @@ def _heat(
     return found
 
 
-def _rollouts(run: Run) -> Rollouts:
+def _rollouts(run: RunFiles) -> Rollouts:
     """The rollouts of the last step that has any, and the newest checkpoint's tokenizer."""
     files = run.rollout_files()
     if not files:
