@@ -1,6 +1,6 @@
 """One self-contained HTML page of a report or a run: no network, dark and light.
 
-This module gathers the data; `page.html`, `page.css` and `page.js` beside it draw. Everything a model wrote
+This module gathers the data; `page.html`, `page.css` and the scripts beside it draw. Everything a model wrote
 reaches the page as JSON and is shown as text, never as markup.
 """
 
@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from vertigym.core.files import jsonable
-from vertigym.evals.compare import MOVED, compare
+from vertigym.evals.compare import MOVED, Comparison, Line, compare
 from vertigym.evals.gate import Check, Decision
 from vertigym.evals.metrics import task_value
 from vertigym.evals.report import Report
 from vertigym.evals.sample_records import read_samples
-from vertigym.evals.statistics import Estimate
+from vertigym.evals.statistics import Difference, Estimate
+from vertigym.reports.mistakes import class_confusions
 from vertigym.reports.rollout_view import Rollouts, calibration, from_samples, lengths
+from vertigym.reports.tables import difference_cell
 
 HERE = Path(__file__).parent
+MOST_ROWS = 200  # of a table by slice
 Json = dict[str, Any]
 
 
@@ -37,13 +40,14 @@ def report_page(
     return render(report_data(report, baseline=baseline, decision=decision, samples=samples))
 
 
-def render(data: Json) -> str:
-    """Data as a page."""
+def render(data: Json, *scripts: Path) -> str:
+    """Data as a page; `scripts` add views to draw it by."""
     text = json.dumps(jsonable(data), separators=(",", ":"), allow_nan=False)
     text = text.replace("<", "\\u003c")  # nothing in the data can close the script element
     page = (HERE / "page.html").read_text(encoding="utf-8")
-    for mark, file in (("/*CSS*/", "page.css"), ("/*JS*/", "page.js")):
-        page = page.replace(mark, (HERE / file).read_text(encoding="utf-8"))
+    code = (file.read_text(encoding="utf-8") for file in (HERE / "page.js", HERE / "rollouts.js", *scripts))
+    page = page.replace("/*CSS*/", (HERE / "page.css").read_text(encoding="utf-8"))
+    page = page.replace("/*JS*/", "\n".join(code))
     return page.replace('"DATA"', text)
 
 
@@ -69,6 +73,8 @@ def report_data(
         "verdict": verdict,
         "facts": facts(report, baseline),
         "tables": [metric_table(report)],
+        "pairs": paired_tables(comparison) if comparison else [],
+        "confusions": class_confusions(report),
         "curves": [],
         "gates": [gate_row(decision)] if decision else [],
         "heat": heat(
@@ -125,6 +131,29 @@ def metric_table(report: Report) -> Json:
     return {"title": "Metrics", "head": ["environment", "metric", "mean", "± se", "low", "high"], "rows": rows}
 
 
+def paired_tables(comparison: Comparison) -> list[Json]:
+    """Every metric, and every value of a slice (the largest losses first), paired task by task."""
+    tables = {"Paired by task": comparison.metrics} | {
+        f"Paired by {name}": tuple(sorted(lines, key=lambda line: _mean(line.difference)))
+        for name, lines in comparison.slices.items()
+        if len(lines) <= MOST_ROWS
+    }
+    head = ["", "before", "after", "difference", "p"]
+    return [
+        {"title": title, "head": head, "rows": [_paired_row(line) for line in lines]}
+        for title, lines in tables.items()
+    ]
+
+
+def _paired_row(line: Line) -> list[str | float | None]:
+    p = line.difference.p if line.difference and line.p_adjusted is None else line.p_adjusted
+    return [line.label, line.baseline, line.value, difference_cell(line.difference), p]
+
+
+def _mean(difference: Difference | None) -> float:
+    return 0.0 if difference is None or difference.mean is None else difference.mean
+
+
 def gate_row(decision: Decision, step: int | None = None, verdict: str = "") -> Json:
     """A suite's decision for the list of gates; `verdict` is the one over all suites of the step."""
     return {
@@ -154,7 +183,7 @@ def heat(reports: Sequence[Report], labels: Sequence[str], marked: int | None = 
             ],
         }
         for name, by_value in reports[-1].slices.items()
-        if len(by_value) <= 200
+        if len(by_value) <= MOST_ROWS
     ]
 
 

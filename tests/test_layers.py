@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "reports": {"core", "evals", "trainer"},
     "projects": {"core", "rewards", "decisions", "traces", "envs", "policies", "trainer"},
 }
+ALLOWED["studio"] = {"core", "decisions", "envs", "evals", "trainer", "reports", "serving"}
 ALLOWED["cli"] = set(ALLOWED)
 
 

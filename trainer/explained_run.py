@@ -8,7 +8,7 @@ from pathlib import Path
 from vertigym import envs
 from vertigym.core.config import read_toml
 from vertigym.core.errors import VertigymError
-from vertigym.envs.explained import reference_answers, rule_texts
+from vertigym.envs.explained import reference_answers, rule_texts, task_rules
 from vertigym.policies.model_source import is_run
 from vertigym.trainer.run_files import RunFiles
 
@@ -25,6 +25,11 @@ class ExplainedRun:
         """The right answers of these tasks, as far as they are known."""
         env = _opened(self.env)
         return reference_answers(env, task_ids) if env else {}
+
+    def task_rules(self, task_ids: Iterable[str]) -> dict[str, list[str]]:
+        """The rules that these tasks hit, as far as they are known."""
+        env = _opened(self.env)
+        return task_rules(env, task_ids) if env else {}
 
 
 def explain(run: RunFiles) -> ExplainedRun:
