@@ -1,5 +1,6 @@
 """What is wrong with wrong answers: kinds of mistakes to filter by, and which class was taken for which."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from vertigym.evals.report import Report
 Json = dict[str, Any]
 _CLASSES = 12  # values of an answer's field that are shown as classes, at most
 _LONGEST = 60  # characters of a kind
+_NO_JSON = re.compile(r"line \d+ column \d+")  # as json's errors end
 NO_CLASS = "(none)"
 
 
@@ -20,6 +22,8 @@ def mistakes(score: float | None, evidence: Mapping[str, Any]) -> list[str]:
         return [f"{label[0]} taken for {label[1] or NO_CLASS}"]
     if isinstance(wrong := evidence.get("wrong"), list | tuple) and wrong:
         return [f"wrong: {name}"[:_LONGEST] for name in wrong]
+    if _NO_JSON.search(str(evidence.get("reason"))):
+        return ["no JSON that can be read"]
     found = [f"state {name}" for name in ("missed", "damaged") if evidence.get(name)]
     return found or [str(evidence.get("reason") or evidence.get("verdict") or "wrong")[:_LONGEST]]
 

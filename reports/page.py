@@ -5,14 +5,14 @@ reaches the page as JSON and is shown as text, never as markup.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vertigym.core.files import jsonable
 from vertigym.evals.compare import MOVED, Comparison, Line, compare
 from vertigym.evals.gate import Check, Decision
-from vertigym.evals.metrics import task_value
+from vertigym.evals.metrics import less_is_better, task_value
 from vertigym.evals.report import Report
 from vertigym.evals.sample_records import read_samples
 from vertigym.evals.statistics import Difference, Estimate
@@ -57,8 +57,9 @@ def report_data(
     baseline: Report | None = None,
     decision: Decision | None = None,
     samples: Path | None = None,
+    rules: Mapping[str, str] | None = None,
 ) -> Json:
-    """What the page of a report shows."""
+    """What the page of a report shows; `rules` says rules in words, by id."""
     comparison = compare([baseline, report])[0] if baseline else None
     rollouts = _rollouts(report, baseline, samples)
     if decision:
@@ -73,13 +74,16 @@ def report_data(
         "verdict": verdict,
         "facts": facts(report, baseline),
         "tables": [metric_table(report)],
-        "pairs": paired_tables(comparison) if comparison else [],
+        "pairs": paired_tables(comparison, rules or {}) if comparison else [],
         "confusions": class_confusions(report),
         "curves": [],
         "gates": [gate_row(decision)] if decision else [],
         "heat": heat(
-            [baseline, report] if baseline else [report], ["before", "after"] if baseline else ["score"]
+            [baseline, report] if baseline else [report],
+            ["before", "after"] if baseline else ["score"],
+            rules=rules or {},
         ),
+        "rule_texts": dict(rules or {}),
         "calibration": calibration(rollouts.all),
         "lengths": lengths(rollouts.all),
         "rollouts": rollouts.shown(),
@@ -131,23 +135,29 @@ def metric_table(report: Report) -> Json:
     return {"title": "Metrics", "head": ["environment", "metric", "mean", "± se", "low", "high"], "rows": rows}
 
 
-def paired_tables(comparison: Comparison) -> list[Json]:
-    """Every metric, and every value of a slice (the largest losses first), paired task by task."""
-    tables = {"Paired by task": comparison.metrics} | {
-        f"Paired by {name}": tuple(sorted(lines, key=lambda line: _mean(line.difference)))
+def paired_tables(comparison: Comparison, rules: Mapping[str, str]) -> list[Json]:
+    """Every metric, and every value of a slice, the largest losses first; paired task by task."""
+    tables = {"metric": comparison.metrics} | {
+        name: tuple(sorted(lines, key=lambda line: _mean(line.difference)))
         for name, lines in comparison.slices.items()
         if len(lines) <= MOST_ROWS
     }
-    head = ["", "before", "after", "difference", "p"]
+    head = ["before", "after", "difference", "p"]
     return [
-        {"title": title, "head": head, "rows": [_paired_row(line) for line in lines]}
-        for title, lines in tables.items()
+        {
+            "title": f"Paired by {name}",
+            "head": [name, *head],
+            "rows": [_paired_row(line, name, rules) for line in lines],
+        }
+        for name, lines in tables.items()
     ]
 
 
-def _paired_row(line: Line) -> list[str | float | None]:
+def _paired_row(line: Line, name: str, rules: Mapping[str, str]) -> list[str | float | None]:
     p = line.difference.p if line.difference and line.p_adjusted is None else line.p_adjusted
-    return [line.label, line.baseline, line.value, difference_cell(line.difference), p]
+    less = " (less is better)" if name == "metric" and less_is_better(line.label) else ""
+    label = rules.get(line.label, line.label) if name == "rule" else line.label
+    return [label + less, line.baseline, line.value, difference_cell(line.difference), p]
 
 
 def _mean(difference: Difference | None) -> float:
@@ -166,7 +176,12 @@ def gate_row(decision: Decision, step: int | None = None, verdict: str = "") -> 
     }
 
 
-def heat(reports: Sequence[Report], labels: Sequence[str], marked: int | None = None) -> list[Json]:
+def heat(
+    reports: Sequence[Report],
+    labels: Sequence[str],
+    marked: int | None = None,
+    rules: Mapping[str, str] | None = None,
+) -> list[Json]:
     """A heat map a slice name: rows are its values, columns the reports."""
     return [
         {
@@ -175,7 +190,7 @@ def heat(reports: Sequence[Report], labels: Sequence[str], marked: int | None = 
             "marked": marked,
             "rows": [
                 {
-                    "label": value,
+                    "label": (rules or {}).get(value, value) if name == "rule" else value,
                     "tasks": reports[-1].slices[name][value].tasks,
                     "cells": [_cell(report, name, value) for report in reports],
                 }

@@ -82,7 +82,7 @@ function answerTable(fields) { // the right answer beside the model's: what diff
   const differing = fields.filter((field) => !field.same);
   const cell = (value) => el("td", { class: "left" }, value === null ? el("span", { class: "dim" }, "not there") : value);
   const same = fields.length - differing.length;
-  return el("div", { class: "scroll answer", tabindex: 0, role: "region", "aria-label": "the answer beside the right one" }, el("table", {},
+  return el("div", { class: "scroll answer", tabindex: 0, role: "group", "aria-label": "the answer beside the right one" }, el("table", {},
     el("tr", {}, el("td"), el("th", { class: "left" }, "the model wrote"), el("th", { class: "left" }, "right is")),
     ...differing.map((field) => el("tr", { class: "differs" }, el("td", {}, field.name), cell(field.wrote), cell(field.right)))),
     same ? el("p", { class: "dim" }, `${same} of ${fields.length} fields the same: ${fields.filter((field) => field.same).map((field) => field.name).join(", ")}`) : null);

@@ -236,7 +236,4 @@ def _heat(reports: Mapping[int, Report], shipped: int | None, rules: Mapping[str
     """The score by slice and step; of many steps some, the shipped one among them."""
     steps = some_steps(sorted(reports), shipped)
     marked = steps.index(shipped) if shipped in steps else None
-    found = heat([reports[step] for step in steps], [str(step) for step in steps], marked)
-    for row in (row for one in found for row in one["rows"]):
-        row["label"] = rules.get(row["label"], row["label"])
-    return found
+    return heat([reports[step] for step in steps], [str(step) for step in steps], marked, rules)

@@ -4,13 +4,14 @@ The folder is looked at anew at each call; of a run's files only what has change
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vertigym.core.config import read_toml
 from vertigym.core.errors import DataError, InputError, UnknownNameError
 from vertigym.reports.run_page import RunPage
+from vertigym.trainer.explained_run import explain
 from vertigym.trainer.run_files import is_run, step_of
 
 Json = dict[str, Any]
@@ -70,6 +71,11 @@ class RunList:
         ]
         found += [file.parent for pattern in _EVALS for file in sorted(self.root.glob(pattern))]
         return {str(file.relative_to(self.root)): file for file in found}
+
+    def rule_texts(self, report: str) -> Mapping[str, str]:
+        """The rules of a run's report in words, by id; none for an eval folder, which names no environment."""
+        of = [name for name in self.names() if report.startswith(f"{name}/evals/") or is_run(self.root)]
+        return explain(self.page(of[0]).run).rules if of else {}
 
     def environments(self) -> list[str]:
         """What runs name as their environment, and folders beside them."""

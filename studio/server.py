@@ -26,6 +26,7 @@ from starlette.routing import Route
 from vertigym.core.chat_wire import RefusedError
 from vertigym.core.errors import ConfigError, InputError, UnknownNameError
 from vertigym.core.files import jsonable
+from vertigym.envs import registry
 from vertigym.evals.report import Report
 from vertigym.reports.page import render, report_data, verdict_of
 from vertigym.serving.admission import Admission
@@ -141,9 +142,10 @@ class Studio:
     def _compare(self, query: Query) -> Json:
         with self._reading:
             reports = self._runs.reports()
+            rules = self._runs.rule_texts(_given(query, "b"))
         before, after = (_report(reports, _given(query, name)) for name in ("a", "b"))
         samples = reports[query["b"]] / "samples.jsonl"
-        found = report_data(after, baseline=before, samples=samples if samples.is_file() else None)
+        found = report_data(after, baseline=before, samples=samples if samples.is_file() else None, rules=rules)
         return found | {"view": "story", "title": f"{query['a']} → {query['b']}"}
 
     def _environments(self, _: Query) -> Json:
@@ -151,11 +153,11 @@ class Studio:
 
     def _environment(self, query: Query) -> Json:
         name = self._known(query)
-        return {"title": name, "env": name} | environment_data(name)
+        return {"title": registry.spec(name).id, "env": name} | environment_data(name)
 
     def _rules(self, query: Query) -> Json:
         name = self._known(query)
-        return {"title": f"{name}: rules", "env": name} | rules_data(name)
+        return {"title": f"{registry.spec(name).id}: rules", "env": name} | rules_data(name)
 
     def _coverage(self, query: Query) -> Json:
         return coverage(self._known(query))

@@ -11,8 +11,8 @@ async function asked(path, body) { // the server's answer, or a reason
 views.error = () => [verdict()];
 
 views.runs = () => [
-  el("p", { class: "dim" }, `${data.runs.length} runs in ${data.root}`),
-  data.runs.length ? el("div", { class: "grid" }, ...data.runs.map(runCard)) : el("p", {}, "None yet. ", el("code", {}, "vertigym train CONFIG.toml"), " makes one; it will show up here."),
+  el("p", { class: "dim" }, `${data.runs.length === 1 ? "1 run" : `${data.runs.length} runs`} in ${data.root}`),
+  data.runs.length ? el("div", { class: "grid runs" }, ...data.runs.map(runCard)) : el("p", {}, "None yet. ", el("code", {}, "vertigym train CONFIG.toml"), " makes one; it will show up here."),
 ];
 function runCard(run) {
   const title = el("h2", {}, linked("run", { name: run.name }, run.name));
@@ -147,7 +147,7 @@ function graph() { // layers from left to right, by the longest way to a node
     const inside = [svg("rect", { class: "node", x, y, width: W, height: H, rx: 6 }),
       svg("text", { class: "name", x: x + 10, y: y + 21 }, node.name.length > 25 ? `${node.name.slice(0, 24)}…` : node.name),
       svg("text", { x: x + 10, y: y + 38, "data-node": node.id }, node.rules.length ? `${node.kind}, ${node.rules.length} rules` : node.kind)];
-    return node.rules.length || node.expressions.length ? svg("a", { href: `#node-${node.id}`, "aria-label": `${node.name}: ${node.kind}` }, ...inside) : svg("g", {}, ...inside);
+    return node.rules.length || node.expressions.length ? svg("a", { href: `#node-${node.id}` }, ...inside) : svg("g", {}, ...inside);
   });
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, style: `width:${width}px`, role: "group", "aria-label": "graph of decisions" }, ...edges, ...boxes);
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, style: `max-width:${width}px; min-width:${0.7 * width}px`, role: "group", "aria-label": "graph of decisions" }, ...edges, ...boxes);
 }

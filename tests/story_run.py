@@ -1,5 +1,5 @@
-"""A run as training leaves it behind, made in a second: a table of rules as the environment, and scripted policies
-that know more rules at each eval. What the studio's tests, pictures and measurements look at.
+"""A run as training leaves it behind, made in a second: a table of rules as the environment, and scripted
+policies that know more at each eval. What the studio's tests, pictures and measurements look at.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ SKILLS = (0.3, 0.55, 0.9, 0.85)  # share of the tasks that the policy knows
 
 
 def story_run(root: Path, *, steps: int = 300, evals: Sequence[int] = EVALS) -> Path:
-    """`root/runs/loans`, a run of `steps`, its environment in `root/environment`, and two eval folders. Beyond the
-    fourth, evals are the fourth again."""
+    """`root/runs/loans`, a run of `steps`, its environment in `root/environment`, and four eval folders. Evals
+    after the fourth are the fourth again."""
     import_decision(LOANS, "acme/Loan-v0", root / "environment", sizes=SIZES)
     env, run = envs.make(str(root / "environment")), root / "runs" / "loans"
     config = {"name": "loans", "env": str(root / "environment"), "model": "tiny", "steps": steps}
@@ -58,7 +58,7 @@ def story_run(root: Path, *, steps: int = 300, evals: Sequence[int] = EVALS) -> 
 
 
 def knowing(skill: float) -> Scripted:
-    """A policy that answers rightly so often; else it approves at the standard rate, or says no JSON at all."""
+    """A policy that gives the right answer to so many tasks, and to the others a wrong one."""
 
     def write(prompt: Prompt) -> str:
         assert prompt.task is not None
