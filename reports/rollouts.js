@@ -78,12 +78,12 @@ function turns(row) {
     el("div", { class: `turn ${message.role}` }, el("small", {}, message.role), text(message, row),
       ...(message.tools || []).map((call) => el("pre", {}, `call ${JSON.stringify(call.function || call, null, 1)}`))))];
 }
-function answerTable(fields) { // the right answer beside the model's: what differs, and how much is the same
+function answerTable(fields, who = "the model wrote") { // the right answer beside the model's: what differs, and how much is the same
   const differing = fields.filter((field) => !field.same);
   const cell = (value) => el("td", { class: "left" }, value === null ? el("span", { class: "dim" }, "not there") : value);
   const same = fields.length - differing.length;
   return el("div", { class: "scroll answer", tabindex: 0, role: "group", "aria-label": "the answer beside the right one" }, el("table", {},
-    el("tr", {}, el("td"), el("th", { class: "left" }, "the model wrote"), el("th", { class: "left" }, "right is")),
+    el("tr", {}, el("td"), el("th", { class: "left" }, who), el("th", { class: "left" }, "right is")),
     ...differing.map((field) => el("tr", { class: "differs" }, el("td", {}, field.name), cell(field.wrote), cell(field.right)))),
     same ? el("p", { class: "dim" }, `${same} of ${fields.length} fields the same: ${fields.filter((field) => field.same).map((field) => field.name).join(", ")}`) : null);
 }

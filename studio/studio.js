@@ -87,7 +87,7 @@ function outcome(got, again) {
   const parts = [...Object.entries(got.parts).map(([name, value]) => `${name} ${number(value, 2)}`), ...got.mistakes];
   return [
     el("div", { class: `verdict ${tone(good)}`, id: "score" }, el("b", {}, got.score === null ? "not scored" : `score ${number(got.score, 2)}`), el("p", {}, parts.join(" · "))),
-    got.fields && !good ? answerTable(got.fields) : null,
+    got.fields && !good ? answerTable(got.fields, "you wrote") : null,
     got.right.length && !got.fields ? el("div", {}, el("h3", {}, "A right episode"), el("pre", {}, got.right.join("\n"))) : null,
     got.rules.length ? el("div", {}, el("h3", {}, "Rules that this case hits"), listed(...got.rules)) : null,
     Object.keys(got.evidence).length ? fold("evidence", "What the verifier saw", () => [facts(Object.entries(got.evidence))]) : null,

@@ -5,6 +5,7 @@
 Each page at 1280 and at 360 px, in few colours, so that they stay small.
 """
 
+import os
 import socket
 import tempfile
 import threading
@@ -23,13 +24,14 @@ from .story_run import story_run
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 WIDTHS = {1280: 1400, 360: 1500}  # px, and how high
-COLOURS = 64
+COLOURS = 128
 
 
 def main() -> None:
     """Make every picture."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "lender"
+        os.chdir(folder)  # so that pages name short places
+        root = Path("lender")
         run = story_run(root)
         evals = root / "runs"
         page_file = root / "report.html"
@@ -42,7 +44,7 @@ def main() -> None:
             env = f"{root}/environment"
             for name, url, mark in (
                 ("run", f"{address}/run?name=runs/{run.name}", "#rollouts"),
-                ("eval", page_file.as_uri(), "#rollouts"),
+                ("eval", page_file.resolve().as_uri(), "#rollouts"),
                 ("studio-runs", address, "article"),
                 ("studio-play", f"{address}/environment?id={env}", "#action"),
                 ("studio-rules", f"{address}/rules?id=vertigym/Returns-v0", ".edge"),
