@@ -24,7 +24,7 @@ from vertigym.core.files import append_jsonl
 
 def main() -> None:
     """Build the run, serve it, measure."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--evals", type=int, default=200)
     parser.add_argument("--tasks", type=int, default=300)

@@ -12,7 +12,7 @@ from vertigym.decisions.findings import analyse
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import Sampler
 from vertigym.envs.explained import decision_model, task_rules
-from vertigym.studio.play import opened
+from vertigym.studio.hand_play import opened
 
 Json = dict[str, Any]
 _CASES = 1000  # as `rules check` samples

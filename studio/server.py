@@ -30,7 +30,7 @@ from vertigym.envs import registry
 from vertigym.evals.report import Report
 from vertigym.reports.page import render, report_data, verdict_of
 from vertigym.serving.admission import Admission
-from vertigym.studio.play import Episode, environment_data, environment_rows, play
+from vertigym.studio.hand_play import HandPlay, environment_data, environment_rows, play
 from vertigym.studio.rule_graph import coverage, rules_data
 from vertigym.studio.run_list import RunList, report_groups
 
@@ -118,7 +118,7 @@ class Studio:
         if http.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return JSONResponse({"error": "send JSON"}, 415)
         try:
-            episode = Episode.model_validate_json(await http.body())
+            episode = HandPlay.model_validate_json(await http.body())
             self._known({"id": episode.id})
             found = await run_in_threadpool(play, episode)
         except ValidationError as error:

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 _TASKS = 500  # ids of a split that a page offers; any other can be typed
 
 
-class Episode(BaseModel):
+class HandPlay(BaseModel):
     """What a page has played: a task and every answer so far."""
 
     model_config = ConfigDict(extra="forbid")
@@ -69,7 +69,7 @@ def environment_data(name: str) -> Json:
     }
 
 
-def play(episode: Episode) -> Json:
+def play(episode: HandPlay) -> Json:
     """The episode after its answers: the chat so far and, at its end, the score, the right answer and the rules
     that the task's case hits.
 
