@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from vertigym.core.errors import DataError
 from vertigym.evals.gate import Decision
 from vertigym.evals.report import Report
-from vertigym.reports.before_after import answer_fields, gain_text, rule_table
+from vertigym.reports.before_after import answer_classes, gain_text, rule_table
 from vertigym.reports.mistakes import class_confusions, field_confusions
 from vertigym.reports.page import (
     facts,
@@ -177,7 +177,7 @@ def _rollout_data(run: RunFiles, file: Path, explained: ExplainedRun, budget: in
     tokenizer = next((tokenizer for model in models if (tokenizer := tokenizer_of(model))), None)
     rollouts = Rollouts(from_run(rows, step_of(file), explained.task_rules(tasks)), tokenizer)
     fields = [
-        answer_fields(one.messages[-1]["content"], answers[one.task])
+        answer_classes(one.messages[-1]["content"], answers[one.task], one.score)
         for one in rollouts.all
         if one.task in answers and one.messages
     ]

@@ -15,7 +15,7 @@ from vertigym.trainer.explained_run import explain
 from vertigym.trainer.run_files import is_run, step_of
 
 Json = dict[str, Any]
-_RUNS = ("*", "*/stages/*", "runs/*", "runs/*/stages/*")  # of a folder of runs, or of a project
+_DEEP = 3  # folders between the root and a run: a project's runs, those of several names
 _EVALS = ("*/report.json", "*/*/report.json")
 _POINTS = 60  # of a small curve
 _QUIET_S, _QUIET_STEPS = 120, 5  # without a row for so long, a run has stopped
@@ -38,8 +38,8 @@ class RunList:
         """Runs by their path in the folder, the newest first."""
         if is_run(self.root):
             return [self.root.resolve().name]
-        found = [path for pattern in _RUNS for path in self.root.glob(pattern) if is_run(path)]
-        return [str(p.relative_to(self.root)) for p in sorted(found, key=_changed, reverse=True)]
+        found = sorted(_runs_in(self.root, _DEEP), key=_changed, reverse=True)
+        return [str(path.relative_to(self.root)) for path in found]
 
     def page(self, name: str) -> RunPage:
         """A run's page, made of what it has of the call before.
@@ -82,6 +82,16 @@ class RunList:
         named = [str(_config(self.page(name)).get("env", "")) for name in self.names()]
         near = [root.glob("*/env.toml") for root in (self.root, self.root.resolve().parent)]
         return list(dict.fromkeys([*filter(None, named), *(str(f.parent) for files in near for f in files)]))
+
+
+def _runs_in(folder: Path, deep: int) -> Iterator[Path]:
+    """Runs in a folder and in those in it; in a run's own, only the stages of its recipe."""
+    for path in sorted(folder.iterdir()):
+        if is_run(path):
+            yield path
+            path = path / "stages"
+        if deep and path.is_dir() and path.name[0] != ".":
+            yield from _runs_in(path, deep - 1)
 
 
 def _changed(folder: Path) -> float:

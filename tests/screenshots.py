@@ -2,7 +2,7 @@
 
     python -m tests.screenshots
 
-Each page at 1280 and at 360 px, in few colours, so that they stay small.
+Each page at 1280 and at 360 px, in few colours, so that they stay small. Needs Chromium, pillow and websockets.
 """
 
 import os

@@ -7,7 +7,7 @@ import pytest
 from vertigym.evals.metrics import Row
 from vertigym.evals.report import Report, make_report
 from vertigym.evals.suite import Suite
-from vertigym.reports.before_after import answer_fields
+from vertigym.reports.before_after import answer_classes
 from vertigym.reports.metric_meanings import MEANINGS, meaning
 from vertigym.reports.mistakes import class_confusions, field_confusions, mistakes
 
@@ -60,15 +60,20 @@ def test_classes_are_counted_against_each_other() -> None:
 
 
 def test_fields_of_answers_with_few_right_values_are_classes() -> None:
-    answers = [
-        answer_fields(
-            f'{{"ok": {str(i % 4 == 0).lower()}, "n": {i}}}', f'{{"ok": {str(i % 2 == 0).lower()}, "n": {i}}}'
-        )
-        for i in range(40)
-    ]
-    (table,) = field_confusions([*answers, answer_fields("no", '{"ok": true, "n": 1}')])
-    assert (table["title"], table["right"]) == ("ok", ["false", "true"])
-    assert table["rows"] == [[20, 0], [10, 10]]
+    def said(ok: object, n: int) -> str:
+        return f'{{"ok": {str(bool(ok)).lower()}, "n": {n}}}'
+
+    answers = [answer_classes(said(i % 4 == 0, i), said(i % 2 == 0, i), 0.5) for i in range(40)]
+    answers.append(answer_classes("I pass", said(True, 1), 0.0))
+    answers.append(answer_classes("I think that it is", said(True, 1), 1.0))  # a verifier knows better
+    answers.append(answer_classes(f"So: {said(False, 1)}.", said(True, 1), 0.5))
+    (table,) = field_confusions(answers)
+    assert (table["title"], table["right"], table["columns"]) == (
+        "ok",
+        ["false", "true"],
+        ["false", "true", "(none)"],
+    )
+    assert table["rows"] == [[20, 0, 0], [11, 11, 1]]
 
 
 def test_every_documented_metric_has_a_meaning() -> None:
