@@ -6,6 +6,7 @@ changed the answer is 304 (RFC 9110, 15.4.5).
 """
 
 import json
+import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -204,7 +205,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}: name another port with --port, or 0 for any"
+            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): name another port with --port, "
+            "or 0 for any"
         ) from None
 
 

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
+from vertigym.cli import app
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import append_jsonl, dumps, read_jsonl, write_jsonl, write_text
 from vertigym.envs.registry import make
 from vertigym.reports.run_curves import MetricColumns, some_steps
+from vertigym.studio import server
 from vertigym.studio.run_list import RunList
 from vertigym.studio.server import Studio, serve
 
@@ -264,16 +267,29 @@ def test_one_run_is_a_studio_too(root: Path) -> None:
     assert asked(client(empty), "/runs.json")["runs"] == []
 
 
+def test_commands_open_the_folder_or_the_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(server, "serve", lambda *place, **options: calls.append((*place, options)))
+    run = root / "runs" / "loans"
+    for words in (["studio", str(root), "--port", "1"], ["report", str(run), "--serve", "--port", "2"]):
+        assert CliRunner().invoke(app, words).exit_code == 0
+    (first, whole), (second, one) = calls
+    assert (first, whole["run"], whole["port"]) == (root, "", 1)
+    assert (second, one["run"], one["port"]) == (run, "loans", 2)
+    refused = CliRunner().invoke(app, ["report", str(root / "environment"), "--serve"])
+    assert isinstance(refused.exception, DataError)
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(Studio(RunList(folder)).app(), log_level="warning", ws="none"))
+    host = uvicorn.Server(uvicorn.Config(Studio(RunList(folder)).app(), log_level="warning", ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread = threading.Thread(target=host.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            host.should_exit = True
             thread.join()
 
 
