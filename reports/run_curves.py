@@ -20,6 +20,7 @@ from vertigym.reports.run_summary import gated_metrics
 
 POINTS = 400  # of one curve
 COLUMNS = 24  # evals side by side
+_NUMBER = (int, float)
 Json = dict[str, Any]
 
 
@@ -85,10 +86,12 @@ class MetricColumns:
         except (ValueError, TypeError, KeyError):
             raise DataError(f"{self._file}:{self.rows}: not a row of metrics (JSON with a step)") from None
         for name, value in row.items():
-            if name != "step" and isinstance(value, int | float):
-                steps, values = self._columns.setdefault(name, (array("q"), array("d")))
-                steps.append(step)
-                values.append(value)
+            if isinstance(value, _NUMBER) and name != "step":
+                column = self._columns.get(name)
+                if column is None:
+                    column = self._columns[name] = array("q"), array("d")
+                column[0].append(step)
+                column[1].append(value)
 
 
 def eval_curves(suites: Mapping[str, Mapping[int, Report]], promoted: Collection[int]) -> list[Json]:

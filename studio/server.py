@@ -25,7 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from vertigym.core.chat_wire import RefusedError
-from vertigym.core.errors import ConfigError, InputError, UnknownNameError
+from vertigym.core.errors import ConfigError, InputError, UnknownNameError, VertigymError
 from vertigym.core.files import jsonable
 from vertigym.envs import registry
 from vertigym.evals.report import Report
@@ -124,8 +124,8 @@ class Studio:
             found = await run_in_threadpool(play, episode)
         except ValidationError as error:
             return JSONResponse({"error": error.errors()[0]["msg"]}, 400)
-        except InputError as error:
-            return JSONResponse({"error": str(error)}, 404)
+        except VertigymError as error:
+            return JSONResponse({"error": str(error)}, 404 if isinstance(error, InputError) else 503)
         return Response(_json(found), media_type="application/json")
 
     def _list(self, _: Query) -> Json:

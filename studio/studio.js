@@ -5,7 +5,7 @@ const listed = (...items) => el("ul", {}, ...items.filter((item) => item).map((i
 const field = (name, control) => el("label", { class: "field" }, el("span", { class: "dim" }, name), control);
 async function asked(path, body) { // the server's answer, or a reason
   const answer = await fetch(path, body ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) } : {});
-  return answer.json();
+  return answer.json().catch(() => ({ error: `the server answered ${answer.status}; its terminal says why` }));
 }
 
 views.error = () => [verdict()];

@@ -57,10 +57,6 @@ class Page:
         shot = self._call("Page.captureScreenshot", format="png")
         file.write_bytes(base64.b64decode(shot["data"]))
 
-    def pdf(self) -> bytes:
-        """The page as it is printed."""
-        return base64.b64decode(self._call("Page.printToPDF", printBackground=True)["data"])
-
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._last += 1
         message = {"id": self._last, "method": method, "params": parameters}

@@ -158,6 +158,18 @@ def test_a_path_is_a_run_an_eval_or_a_report(tmp_path: Path) -> None:
         page_of(tmp_path / "none")
 
 
+def test_a_report_without_its_rows_says_the_same_of_them(tmp_path: Path) -> None:
+    report, file = run(0.5), tmp_path / "report.json"
+    report.save(file)
+    head = Report.load(file, rows=False)
+    assert head == report.model_copy(update={"rows": ()})
+    file.write_text(report.model_dump_json())  # as another program might write it
+    assert Report.load(file, rows=False) == report
+    file.write_text('{"suite": 1,\n "rows": [')
+    with pytest.raises(DataError, match="not a report: suite"):
+        Report.load(file, rows=False)
+
+
 def test_every_token_of_a_run_is_shown_with_its_loss_mask() -> None:
     """A tool's answer between two calls: given, not trained; a character of two tokens stays whole."""
     ids = (*b"i!i", *"é".encode(), *b"i!")
