@@ -120,7 +120,7 @@ class Studio:
             return JSONResponse({"error": "send JSON"}, 415)
         try:
             episode = HandPlay.model_validate_json(await http.body())
-            self._known({"id": episode.id})
+            await run_in_threadpool(self._known, {"id": episode.id})
             found = await run_in_threadpool(play, episode)
         except ValidationError as error:
             return JSONResponse({"error": error.errors()[0]["msg"]}, 400)
