@@ -15,7 +15,19 @@ from typing import Annotated
 import typer
 
 from vertigym import __version__
-from vertigym.cli import decisions, endings, envs, evals, interop, models, sandboxes, start, traces, training
+from vertigym.cli import (
+    decisions,
+    endings,
+    envs,
+    evals,
+    interop,
+    models,
+    sandboxes,
+    start,
+    studio,
+    traces,
+    training,
+)
 from vertigym.core.errors import ConfigError
 from vertigym.core.launched import launched, local_rank
 
@@ -36,6 +48,7 @@ for command in (
     interop.gate,
     training.rebase,
     training.report,
+    studio.studio,
     traces.serve,
 ):
     app.command(command.__name__.rstrip("_"))(command)

@@ -111,7 +111,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: its checkpoints, the verdicts, and what ships."""
-    from vertigym.trainer.run import is_run
+    from vertigym.trainer.run_files import is_run
 
     if out:
         from vertigym.core.files import claim, write_text
@@ -121,11 +121,10 @@ def report(
         write_text(out, page_of(run, baseline))
         note(f"wrote {out}")
     elif live:
-        from vertigym.reports.run_page import serve
+        from vertigym.cli.studio import serve_studio
+        from vertigym.trainer.run_files import RunFiles
 
-        server = serve(run, port)
-        note(f"http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends it)")
-        server.serve_forever()
+        serve_studio(RunFiles.open(run).folder, run=run.resolve().name, port=port)
     elif is_run(run):
         from vertigym.reports.run_summary import render, summarize
 

@@ -69,12 +69,23 @@ def answer_fields(wrote: str, right: str) -> list[Json]:
     ]
 
 
+def answer_classes(wrote: str, right: str, score: float | None) -> list[Json]:
+    """The same to count classes by: a wholly right answer has the right ones, one that is no JSON where
+    JSON is asked for has none."""
+    if score is not None and score >= 1:
+        wrote = right
+    return answer_fields("{}" if _fields(wrote) is None and _fields(right) is not None else wrote, right)
+
+
 def _fields(text: str) -> Json | None:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return _flat(found, "", _DEEP) if isinstance(found, dict) else None
+    """Of the whole text, else of what lies between its braces."""
+    for part in (text, text[text.find("{") : text.rfind("}") + 1]):
+        try:
+            found = json.loads(part)
+        except (ValueError, RecursionError):
+            continue
+        return _flat(found, "", _DEEP) if isinstance(found, dict) else None
+    return None
 
 
 def _flat(record: Json, under: str, depth: int) -> Json:

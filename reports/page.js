@@ -4,7 +4,9 @@
 const SVG = "http://www.w3.org/2000/svg";
 const STEP = 40; // rollouts listed at once
 const MAIN = ["reward", "loss", "groups_with_variance", "entropy", "truncated", "unscored"];
-const state = { outcome: "", slice: "", text: "", colour: "log-prob", shown: STEP };
+const LATEST = 6; // gates shown before the others are folded
+const state = { outcome: "", rule: "", mistake: "", slice: "", text: "", colour: "log-prob", shown: STEP };
+const views = { story }; // a page draws itself by the view that its data names
 let data = JSON.parse(document.getElementById("data").textContent);
 
 function el(tag, attributes = {}, ...children) {
@@ -31,27 +33,43 @@ const section = (title, ...children) => el("section", {}, el("h2", {}, title), .
 
 function draw() {
   document.title = data.title;
-  const open = [...document.querySelectorAll("details[open][data-key]")].map((node) => node.dataset.key);
+  const page = document.getElementById("page");
+  const open = [...page.querySelectorAll("details[open][data-key]")].map((node) => node.dataset.key);
+  const focused = document.activeElement?.closest("[data-key]")?.dataset.key;
+  const active = document.activeElement;
   const place = window.scrollY;
-  document.getElementById("page").replaceChildren(
-    header(), verdict(), ...(data.top && data.top.length ? [facts(data.top)] : []),
-    ...(data.rules || []).map((table) => section(table.title, tabular(table))),
-    ...(data.curves.some((curve) => curve.eval) ? [section("Evals", curves(true))] : []),
-    ...(data.gates.length ? [section("Gates", ...data.gates.map(gate))] : []),
-    ...data.heat.map((map) => section(map.title, heat(map))),
-    ...data.tables.map((table) => section(table.title, tabular(table))),
-    ...(data.curves.some((curve) => !curve.eval) ? [training()] : []),
-    ...(data.lengths ? [section("Lengths and calibration", el("div", { class: "grid wide" }, lengths(), calibration()))] : []),
-    ...(data.rollouts.length ? [section("Rollouts", browser())] : []),
-    section("What was measured", facts(data.facts)),
-  );
-  for (const node of document.querySelectorAll("details[data-key]")) node.open = open.includes(node.dataset.key);
+  page.replaceChildren(header(), ...views[data.view || "story"]().filter((part) => part));
+  for (const node of page.querySelectorAll("details[data-key]")) node.open = open.includes(node.dataset.key) || node.open;
+  if (active && active.isConnected) active.focus();
+  else if (focused) [...page.querySelectorAll("[data-key]")].find((node) => node.dataset.key === focused)?.querySelector("summary")?.focus();
   window.scrollTo(0, place);
+}
+function story() { // what a rule owner asks first stands first
+  const confusions = [...(data.confusions || []), ...(data.field_confusions || [])];
+  const answers = document.getElementById("answers");
+  const inUse = answers && (answers.contains(document.activeElement) || answers.querySelector("details[open]"));
+  return [
+    verdict(), data.top && data.top.length ? facts(data.top) : null,
+    ...(data.rules || []).map((table) => section(table.title, tabular(table, byRule))),
+    data.curves.some((curve) => curve.eval) ? section("Evals", curves(true)) : null,
+    ...(data.pairs || []).map((table) => section(table.title, tabular(table))),
+    confusions.length ? section("Confusion", el("p", { class: "dim" }, "Rows are right, columns are what the model said; a wrong cell counts answers that took one for the other."),
+      el("div", { class: "grid wide" }, ...confusions.map(confusion))) : null,
+    inUse ? answers : data.rollouts.length ? el("section", { id: "answers" }, el("h2", {}, "Rollouts"), browser()) : null,
+    data.gates.length ? section("Gates", ...gates()) : null,
+    ...data.heat.map((map) => section(map.title, heat(map))),
+    data.curves.some((curve) => !curve.eval) ? training() : null,
+    ...data.tables.map((table) => section(table.title, tabular(table))),
+    data.lengths ? section("Lengths and calibration", el("div", { class: "grid wide" }, lengths(), calibration())) : null,
+    section("What was measured", facts(data.facts)),
+  ];
 }
 
 function header() {
-  return el("header", {}, el("h1", {}, data.title), data.live ? el("span", { class: "dim" }, "live") : null,
-    el("button", { onclick: flip, title: "dark or light" }, "◐"));
+  const links = (data.nav || []).map(([label, href, here]) => el("a", { href, "aria-current": here ? "page" : null }, label));
+  return el("header", {}, links.length ? el("nav", { "aria-label": "studio" }, ...links) : null,
+    el("h1", {}, data.title), data.live ? el("span", { class: "dim" }, "live") : null,
+    el("button", { onclick: flip, title: "dark or light", "aria-label": "dark or light" }, "◐"));
 }
 function flip() {
   const root = document.documentElement;
@@ -68,16 +86,16 @@ const facts = (rows) => el("dl", { class: "card" }, ...rows.flatMap(([name, valu
 function training() { // what is read first, and the rest folded
   const first = (curve) => MAIN.includes(curve.name);
   const rest = data.curves.filter((curve) => !curve.eval && !first(curve) && curve.points.length).length;
-  return section("Training", curves(false, first), rest ? el("details", { "data-key": "training" },
-    el("summary", {}, `${rest} more metrics`), curves(false, (curve) => !first(curve))) : null);
+  return section("Training", curves(false, first), rest ? fold("training", `${rest} more metrics`,
+    () => [curves(false, (curve) => !first(curve))]) : null);
 }
 function curves(ofEvals, wanted = () => true) {
   const chosen = data.curves.filter((curve) => curve.eval === ofEvals && curve.points.length && wanted(curve));
   return el("div", { class: ofEvals ? "grid wide" : "grid" }, ...chosen.map((curve) =>
-    el("div", { class: "card" }, el("span", {}, curve.name), " ",
-      el("span", { class: "dim" }, number(curve.points.at(-1)[1])), chart(curve.points, ofEvals, curve.marked || []))));
+    el("div", { class: "card" }, el("span", {}, curve.name), " ", el("span", { class: "dim" }, number(curve.points.at(-1)[1])),
+      chart(curve.name, curve.points, ofEvals, curve.marked || []), curve.note ? el("p", { class: "note" }, curve.note) : null)));
 }
-function chart(points, dots, marked) {
+function chart(name, points, dots, marked) {
   const [W, H, L, B] = [420, dots ? 190 : 130, 40, 18];
   const xs = points.map((p) => p[0]);
   const ys = points.flatMap((p) => [p[1], p[2], p[3]]).filter((y) => y !== null && y !== undefined);
@@ -89,18 +107,28 @@ function chart(points, dots, marked) {
   const line = points.map((p) => `${X(p[0])},${Y(p[1])}`).join(" ");
   const banded = points.filter((p) => p[2] !== null && p[2] !== undefined);
   const band = [...banded.map((p) => [p[0], p[3]]), ...banded.reverse().map((p) => [p[0], p[2]])];
-  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img" },
+  const said = `${name}, step ${x0} to ${x1}: from ${number(points[0][1])} to ${number(points.at(-1)[1])}`;
+  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": said },
     ...[y0, (y0 + y1) / 2, y1].flatMap((y) => [
       svg("line", { class: "axis", x1: L, x2: W - 8, y1: Y(y), y2: Y(y) }),
       svg("text", { x: L - 5, y: Y(y) + 4, "text-anchor": "end" }, number(y, y1 - y0 < 0.1 ? 3 : 2)),
     ]),
-    svg("text", { x: L, y: H - 2 }, String(x0)), svg("text", { x: W - 8, y: H - 2, "text-anchor": "end" }, `step ${x1}`),
+    svg("text", { x: L, y: H - 2 }, String(x0)), x1 - x0 > 3 ? svg("text", { x: X((x0 + x1) / 2), y: H - 2, "text-anchor": "middle" }, String(Math.round((x0 + x1) / 2))) : null, svg("text", { x: W - 8, y: H - 2, "text-anchor": "end" }, `step ${x1}`),
     band.length ? svg("polygon", { class: "band", points: band.map(([x, y]) => `${X(x)},${Y(y)}`).join(" ") }) : null,
     svg("polyline", { class: "curve", points: line }),
     ...(dots ? points.map((p) => svg("circle", { class: marked.includes(p[0]) ? "good" : "dot", cx: X(p[0]), cy: Y(p[1]), r: marked.includes(p[0]) ? 5 : 3.2 },
       svg("title", {}, `step ${p[0]}: ${number(p[1])} [${number(p[2])}, ${number(p[3])}]${marked.includes(p[0]) ? ", promoted" : ""}`))) : []));
 }
 
+function gates() { // the latest and those that promoted; the others folded
+  const shown = data.gates.filter((row, i) => row.verdict === "promoted" || i >= data.gates.length - LATEST);
+  const folded = data.gates.filter((row) => !shown.includes(row));
+  return [...shown.map(gate), folded.length ? fold("gates", `${folded.length} earlier decisions`, () => folded.map(gate)) : null];
+}
+function fold(key, title, make) { // drawn when it is opened
+  const node = el("details", { "data-key": key, ontoggle: () => { if (node.open && node.childNodes.length < 2) node.append(...make()); } }, el("summary", {}, title));
+  return node;
+}
 function gate(row) {
   const label = row.step === null ? row.suite : `step ${row.step}`;
   return el("div", { class: "gate" },
@@ -111,7 +139,7 @@ function gate(row) {
 function forest(checks) {
   const rows = checks.filter((check) => check.low !== null);
   if (!rows.length) return el("span");
-  return svg("svg", { viewBox: `0 0 300 ${rows.length * 30}`, role: "img" }, ...rows.flatMap((row, i) => {
+  return svg("svg", { viewBox: `0 0 300 ${rows.length * 30}`, role: "img", "aria-label": rows.map((row) => `${row.gate}: ${row.reason}`).join("; ") }, ...rows.flatMap((row, i) => {
     const y = i * 30 + 21;
     const [a, b] = reach(row.gate);
     const X = (x) => 6 + ((x - a) / (b - a || 1)) * 288;
@@ -133,19 +161,30 @@ function reach(gate) { // one scale for a gate over all its decisions
 
 function heat(map) {
   const shade = (mean) => `rgb(${mean < 0.5 ? "var(--warm)" : "var(--cool)"} / ${(Math.abs(mean - 0.5) * 1.1 + 0.04).toFixed(2)})`;
-  return el("div", { class: "card scroll" }, el("table", { class: "heat" },
-    el("tr", {}, el("th", {}, ""), ...map.columns.map((name, i) => el("th", { class: i === map.marked ? "shipped" : "" }, i === map.marked ? `${name} ★` : name)), el("th", {}, "tasks")),
-    ...map.rows.map((row) => el("tr", {}, el("td", {}, row.label),
+  return scrolled(map.title, el("table", { class: "heat" },
+    el("tr", {}, el("td"), ...map.columns.map((name, i) => el("th", { class: i === map.marked ? "shipped" : "" }, i === map.marked ? `${name} ★` : name)), el("th", {}, "tasks")),
+    ...map.rows.map((row) => el("tr", {}, el("th", { scope: "row", class: "left" }, row.label),
       ...row.cells.map((cell) => cell && cell.mean !== null
         ? el("td", { style: `background:${shade(cell.mean)}`, title: cell.se === null ? "" : `± ${number(cell.se)}` }, number(cell.mean, 2))
         : el("td", { class: "dim" }, "–")),
       el("td", { class: "dim" }, String(row.tasks))))));
 }
-function tabular(table) {
+function scrolled(name, table) { // what is wider than the page can be reached by keyboard
+  return el("div", { class: "card scroll", tabindex: 0, role: "region", "aria-label": name }, table);
+}
+function tabular(table, act = () => null) {
   const cell = (value) => (typeof value === "string" ? el("td", { class: "left" }, value) : el("td", {}, number(value)));
-  return el("div", { class: "card scroll" }, el("table", {},
-    el("tr", {}, ...table.head.map((name) => el("th", {}, name))),
-    ...table.rows.map((row) => el("tr", {}, ...row.map(cell)))));
+  return scrolled(table.title, el("table", {},
+    el("tr", {}, ...table.head.map((name) => el("th", { scope: "col", class: "left" }, name))),
+    ...table.rows.map((row) => el("tr", {}, el("th", { scope: "row", class: "left" }, row[0], " ", act(row)), ...row.slice(1).map(cell)))));
+}
+function confusion(table) {
+  const most = Math.max(1, ...table.rows.flat());
+  const shade = (count, right) => (count ? `background:rgb(${right ? "var(--cool)" : "var(--warm)"} / ${(0.08 + (0.4 * count) / most).toFixed(2)})` : null);
+  return scrolled(table.title, el("table", { class: "heat" }, el("caption", {}, table.title),
+    el("tr", {}, el("td", { class: "dim" }, "right ↓ said →"), ...table.columns.map((name) => el("th", { scope: "col" }, name))),
+    ...table.rows.map((row, i) => el("tr", {}, el("th", { scope: "row", class: "left" }, table.right[i]),
+      ...row.map((count, j) => el("td", { style: shade(count, table.columns[j] === table.right[i]) }, count ? String(count) : "·"))))));
 }
 
 function lengths() {
@@ -168,7 +207,7 @@ function lengths() {
   }).flat();
   const legend = kinds.map(([kind, of]) => `${of.reduce((a, b) => a + b, 0)} ${kind}`).join(", ");
   return el("div", { class: "card" }, el("span", {}, "Tokens written "), el("span", { class: "dim" }, legend),
-    svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img" }, ...bars,
+    svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Tokens written: ${legend}` }, ...bars,
       svg("text", { x: 34, y: 18, "text-anchor": "end" }, String(most)), svg("text", { x: 40, y: H - 4 }, "0"),
       svg("text", { x: W - 6, y: H - 4, "text-anchor": "end" }, `${bins * width} tokens`)));
 }
@@ -180,7 +219,7 @@ function calibration() {
   const Y = (y) => S - 24 - ((y - low) / (1 - low)) * (S - 40);
   const most = Math.max(...data.calibration.map((bin) => bin.count));
   return el("div", { class: "card" }, el("span", {}, "Calibration "), el("span", { class: "dim" }, "score by confidence (mean token probability)"),
-    svg("svg", { viewBox: `0 0 430 ${S}`, role: "img" },
+    svg("svg", { viewBox: `0 0 430 ${S}`, role: "img", "aria-label": "score by confidence" },
       svg("line", { class: "axis", x1: X(0), y1: Y(0), x2: X(1), y2: Y(1) }),
       svg("line", { class: "axis", x1: X(0), y1: Y(0), x2: X(1), y2: Y(0) }), svg("line", { class: "axis", x1: X(0), y1: Y(low), x2: X(0), y2: Y(1) }),
       ...[...new Set([low, 0, 1])].map((y) => svg("text", { x: X(0) - 5, y: Y(y) + 4, "text-anchor": "end" }, String(y))),
@@ -189,103 +228,18 @@ function calibration() {
         svg("title", {}, `confidence ${number(bin.confidence, 2)}, score ${number(bin.score, 2)}, ${bin.count} rollouts`)))));
 }
 
-const kindOf = (row) => (row.score === null ? "not scored" : row.outcome || (row.score >= 1 ? "right" : "wrong"));
-function matching() {
-  const wanted = state.text.toLowerCase();
-  return data.rollouts.filter((row) =>
-    (!state.outcome || kindOf(row) === state.outcome || (state.outcome === "right" && row.score >= 1) || (state.outcome === "wrong" && row.score !== null && row.score < 1)) &&
-    (!state.slice || row.slices.includes(state.slice)) &&
-    (!wanted || row.task.toLowerCase().includes(wanted) || row.messages.some((message) => message.text.toLowerCase().includes(wanted))));
-}
-function browser() {
-  const list = el("div", { id: "rollouts" });
-  const count = el("span", { class: "dim", id: "count" });
-  const fill = () => {
-    const rows = matching();
-    const held = data.rollouts.reduce((sum, row) => sum + (row.count || 1), 0);
-    const part = held < data.rollouts_in_all ? `; the page holds ${held} of ${data.rollouts_in_all}` : "";
-    count.textContent = `${rows.reduce((sum, row) => sum + (row.count || 1), 0)} rollouts${part}`;
-    list.replaceChildren(...rows.slice(0, state.shown).map(rollout),
-      ...(rows.length > state.shown ? [el("button", { onclick: () => { state.shown += STEP; fill(); } }, `${rows.length - state.shown} more`)] : []));
-  };
-  const choose = (name, options, title) => el("select", { title, onchange: (event) => { state[name] = event.target.value; state.shown = STEP; fill(); } },
-    ...options.map(([value, label]) => el("option", { value, selected: state[name] === value ? "" : null }, label)));
-  const outcomes = ["right", "wrong", "won", "lost", "not scored"].filter((kind) => data.rollouts.some((row) => kindOf(row) === kind || (kind === "right" && row.score >= 1) || (kind === "wrong" && row.score !== null && row.score < 1)));
-  const slices = [...new Set(data.rollouts.flatMap((row) => row.slices))].sort().slice(0, 500);
-  const colours = ["log-prob", "advantage", "nothing", ...(data.rollouts.some((row) => row.stream) ? ["loss mask"] : [])];
-  fill();
-  return el("div", { class: "card" }, el("div", { class: "filters" },
-    choose("outcome", [["", "every outcome"], ...outcomes.map((kind) => [kind, kind])], "outcome"),
-    slices.length ? choose("slice", [["", "every slice"], ...slices.map((name) => [name, name])], "slice") : null,
-    choose("colour", colours.map((name) => [name, `colour: ${name}`]), "token colours"),
-    el("input", { placeholder: "search", value: state.text, oninput: (event) => { state.text = event.target.value; state.shown = STEP; fill(); } }),
-    count), list);
-}
-function rollout(row) {
-  const kind = kindOf(row);
-  const last = row.messages.findLast((message) => message.role === "assistant");
-  const body = el("div");
-  const filled = () => { if (node.open && !body.childNodes.length) body.append(...turns(row).filter((part) => part !== null)); };
-  const key = `${row.env}/${row.task}/${row.sample}/${row.step}/${row.advantage}`;
-  const node = el("details", { class: "rollout", "data-key": key, ontoggle: filled },
-    el("summary", {},
-      el("span", { class: `tag ${row.score === null ? "" : tone(row.outcome ? row.outcome === "won" : row.score >= 1)}` }, row.count > 1 ? `${kind} × ${row.count}` : kind), el("span", {}, row.task),
-      el("span", { class: "dim" }, row.reason || (last ? last.text : "")),
-      el("span", {}, row.score === null ? "" : `score ${number(row.score, 2)}`), el("span", { class: "dim" }, `${row.tokens} tok`)),
-    body);
-  return node;
-}
-function turns(row) {
-  const notes = [...Object.entries(row.parts).map(([name, value]) => `${name} ${number(value, 2)}`), ...row.slices];
-  if (row.advantage !== null) notes.unshift(`advantage ${number(row.advantage, 2)}`);
-  const head = el("p", { class: "dim" }, notes.join(" · "));
-  if (state.colour === "loss mask" && row.stream) return [head, ...row.stream.map(stream)];
-  return [head, row.fields ? answer(row.fields) : null, ...row.messages.map((message) =>
-    el("div", { class: `turn ${message.role}` }, el("small", {}, message.role), text(message, row),
-      ...(message.tools || []).map((call) => el("pre", {}, `call ${JSON.stringify(call.function || call, null, 1)}`))))];
-}
-function answer(fields) { // the right answer beside the model's: what differs, and how much is the same
-  const differing = fields.filter((field) => !field.same);
-  const cell = (value) => el("td", { class: "left" }, value === null ? el("span", { class: "dim" }, "not there") : value);
-  const same = fields.length - differing.length;
-  return el("div", { class: "scroll answer" }, el("table", {},
-    el("tr", {}, el("th", {}, ""), el("th", { class: "left" }, "the model wrote"), el("th", { class: "left" }, "right is")),
-    ...differing.map((field) => el("tr", { class: "differs" }, el("td", {}, field.name), cell(field.wrote), cell(field.right)))),
-    same ? el("p", { class: "dim" }, `${same} of ${fields.length} fields the same: ${fields.filter((field) => field.same).map((field) => field.name).join(", ")}`) : null);
-}
-function stream(runs) { // every token of a segment; those that carry a loss are marked
-  const mark = (trained) => ([piece, logprob]) => el("span", {
-    class: trained ? "trained" : "given", title: trained ? `trained, log-prob ${number(logprob, 2)}` : "given: no loss" }, piece);
-  return el("div", { class: "turn" }, el("small", {}, "every token: marked ones carry the loss"),
-    el("pre", { class: "stream" }, ...runs.flatMap((run) => run.tokens.map(mark(run.trained)))));
-}
-function text(message, row) {
-  if (!message.tokens || state.colour === "nothing") return el("pre", {}, message.text);
-  return el("pre", {}, ...message.tokens.map(([piece, logprob]) =>
-    el("span", { style: `background:${tint(logprob, row.advantage)}`, title: `log-prob ${number(logprob, 2)}` }, piece)), message.cut ? " …" : null);
-}
-function tint(logprob, advantage) {
-  if (state.colour === "advantage") {
-    const strength = Math.min(Math.abs(advantage || 0) / 2, 1) * 0.6;
-    return `rgb(${advantage < 0 ? "var(--warm)" : "var(--cool)"} / ${strength.toFixed(2)})`;
-  }
-  return `rgb(var(--warm) / ${(0.7 * (1 - Math.exp(logprob))).toFixed(2)})`;
-}
-
 async function refresh() {
   try {
-    const answer = await fetch("data.json", { cache: "no-store" });
+    const answer = await fetch(data.feed, { cache: "no-store", headers: refresh.tag ? { "If-None-Match": refresh.tag } : {} });
     if (answer.ok) {
-      const fresh = await answer.text();
-      if (fresh !== refresh.last && !document.querySelector("details[open], input:focus, select:focus")) {
-        refresh.last = fresh;
-        data = JSON.parse(fresh);
-        draw();
-      }
+      refresh.tag = answer.headers.get("ETag");
+      data = await answer.json();
+      draw();
     }
   } catch { /* the server is gone: keep what is drawn */ }
   setTimeout(refresh, 3000);
 }
-
-draw();
-if (data.live) refresh();
+function start() {
+  draw();
+  if (data.live) refresh();
+}

@@ -1,24 +1,27 @@
 """One self-contained HTML page of a report or a run: no network, dark and light.
 
-This module gathers the data; `page.html`, `page.css` and `page.js` beside it draw. Everything a model wrote
+This module gathers the data; `page.html`, `page.css` and the scripts beside it draw. Everything a model wrote
 reaches the page as JSON and is shown as text, never as markup.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vertigym.core.files import jsonable
-from vertigym.evals.compare import MOVED, compare
+from vertigym.evals.compare import MOVED, Comparison, Line, compare
 from vertigym.evals.gate import Check, Decision
-from vertigym.evals.metrics import task_value
+from vertigym.evals.metrics import less_is_better, task_value
 from vertigym.evals.report import Report
 from vertigym.evals.sample_records import read_samples
-from vertigym.evals.statistics import Estimate
+from vertigym.evals.statistics import Difference, Estimate
+from vertigym.reports.mistakes import class_confusions
 from vertigym.reports.rollout_view import Rollouts, calibration, from_samples, lengths
+from vertigym.reports.tables import difference_cell
 
 HERE = Path(__file__).parent
+MOST_ROWS = 200  # of a table by slice
 Json = dict[str, Any]
 
 
@@ -37,13 +40,14 @@ def report_page(
     return render(report_data(report, baseline=baseline, decision=decision, samples=samples))
 
 
-def render(data: Json) -> str:
-    """Data as a page."""
+def render(data: Json, *scripts: Path) -> str:
+    """Data as a page; `scripts` add views to draw it by."""
     text = json.dumps(jsonable(data), separators=(",", ":"), allow_nan=False)
     text = text.replace("<", "\\u003c")  # nothing in the data can close the script element
     page = (HERE / "page.html").read_text(encoding="utf-8")
-    for mark, file in (("/*CSS*/", "page.css"), ("/*JS*/", "page.js")):
-        page = page.replace(mark, (HERE / file).read_text(encoding="utf-8"))
+    code = (file.read_text(encoding="utf-8") for file in (HERE / "page.js", HERE / "rollouts.js", *scripts))
+    page = page.replace("/*CSS*/", (HERE / "page.css").read_text(encoding="utf-8"))
+    page = page.replace("/*JS*/", "\n".join(code))
     return page.replace('"DATA"', text)
 
 
@@ -53,8 +57,9 @@ def report_data(
     baseline: Report | None = None,
     decision: Decision | None = None,
     samples: Path | None = None,
+    rules: Mapping[str, str] | None = None,
 ) -> Json:
-    """What the page of a report shows."""
+    """What the page of a report shows; `rules` says rules in words, by id."""
     comparison = compare([baseline, report])[0] if baseline else None
     rollouts = _rollouts(report, baseline, samples)
     if decision:
@@ -69,11 +74,16 @@ def report_data(
         "verdict": verdict,
         "facts": facts(report, baseline),
         "tables": [metric_table(report)],
+        "pairs": paired_tables(comparison, rules or {}) if comparison else [],
+        "confusions": class_confusions(report),
         "curves": [],
         "gates": [gate_row(decision)] if decision else [],
         "heat": heat(
-            [baseline, report] if baseline else [report], ["before", "after"] if baseline else ["score"]
+            [baseline, report] if baseline else [report],
+            ["before", "after"] if baseline else ["score"],
+            rules=rules or {},
         ),
+        "rule_texts": dict(rules or {}),
         "calibration": calibration(rollouts.all),
         "lengths": lengths(rollouts.all),
         "rollouts": rollouts.shown(),
@@ -125,6 +135,35 @@ def metric_table(report: Report) -> Json:
     return {"title": "Metrics", "head": ["environment", "metric", "mean", "± se", "low", "high"], "rows": rows}
 
 
+def paired_tables(comparison: Comparison, rules: Mapping[str, str]) -> list[Json]:
+    """Every metric, and every value of a slice, the largest losses first; paired task by task."""
+    tables = {"metric": comparison.metrics} | {
+        name: tuple(sorted(lines, key=lambda line: _mean(line.difference)))
+        for name, lines in comparison.slices.items()
+        if len(lines) <= MOST_ROWS
+    }
+    head = ["before", "after", "difference", "p"]
+    return [
+        {
+            "title": f"Paired by {name}",
+            "head": [name, *head],
+            "rows": [_paired_row(line, name, rules) for line in lines],
+        }
+        for name, lines in tables.items()
+    ]
+
+
+def _paired_row(line: Line, name: str, rules: Mapping[str, str]) -> list[str | float | None]:
+    p = line.difference.p if line.difference and line.p_adjusted is None else line.p_adjusted
+    less = " (less is better)" if name == "metric" and less_is_better(line.label) else ""
+    label = rules.get(line.label, line.label) if name == "rule" else line.label
+    return [label + less, line.baseline, line.value, difference_cell(line.difference), p]
+
+
+def _mean(difference: Difference | None) -> float:
+    return 0.0 if difference is None or difference.mean is None else difference.mean
+
+
 def gate_row(decision: Decision, step: int | None = None, verdict: str = "") -> Json:
     """A suite's decision for the list of gates; `verdict` is the one over all suites of the step."""
     return {
@@ -137,7 +176,12 @@ def gate_row(decision: Decision, step: int | None = None, verdict: str = "") -> 
     }
 
 
-def heat(reports: Sequence[Report], labels: Sequence[str], marked: int | None = None) -> list[Json]:
+def heat(
+    reports: Sequence[Report],
+    labels: Sequence[str],
+    marked: int | None = None,
+    rules: Mapping[str, str] | None = None,
+) -> list[Json]:
     """A heat map a slice name: rows are its values, columns the reports."""
     return [
         {
@@ -146,7 +190,7 @@ def heat(reports: Sequence[Report], labels: Sequence[str], marked: int | None = 
             "marked": marked,
             "rows": [
                 {
-                    "label": value,
+                    "label": (rules or {}).get(value, value) if name == "rule" else value,
                     "tasks": reports[-1].slices[name][value].tasks,
                     "cells": [_cell(report, name, value) for report in reports],
                 }
@@ -154,7 +198,7 @@ def heat(reports: Sequence[Report], labels: Sequence[str], marked: int | None = 
             ],
         }
         for name, by_value in reports[-1].slices.items()
-        if len(by_value) <= 200
+        if len(by_value) <= MOST_ROWS
     ]
 
 

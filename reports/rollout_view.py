@@ -11,6 +11,7 @@ from typing import Any
 from vertigym.core.types import Message, Segment
 from vertigym.evals.sample_records import SampleRecord, sampled_turns
 from vertigym.reports.before_after import answer_fields, grouped
+from vertigym.reports.mistakes import mistakes
 
 BUDGET = 10_000_000  # characters of rollouts on one page
 TOKENS = 600  # tokens shown one by one in a turn; the rest stays plain text
@@ -37,6 +38,7 @@ class RolloutView:
     advantage: float | None = None
     sample: int = 0
     segments: Sequence[Segment] = ()
+    mistakes: Sequence[str] = ()
 
     @property
     def confidence(self) -> float | None:
@@ -77,6 +79,7 @@ class Rollouts:
             "parts": dict(rollout.parts),
             "reason": rollout.reason,
             "slices": list(rollout.slices),
+            "mistakes": list(rollout.mistakes),
             "outcome": rollout.outcome,
             "advantage": rollout.advantage,
             "tokens": rollout.tokens,
@@ -150,14 +153,17 @@ def from_samples(
             slices=_labels(slices.get((record.env, record.task), {})),
             outcome=outcomes.get((record.env, record.task), ""),
             sample=record.sample,
+            mistakes=mistakes(record.score, record.evidence),
         )
         for record in records
     ]
     return Rollouts(rollouts, tokenizer_of(model))
 
 
-def from_run(rows: Iterable[Json], step: int) -> list[RolloutView]:
-    """Rollouts that training saved at `step`: trajectories with their advantages."""
+def from_run(
+    rows: Iterable[Json], step: int, rules: Mapping[str, Sequence[str]] | None = None
+) -> list[RolloutView]:
+    """Rollouts that training saved at `step`: trajectories with their advantages. `rules`: of each task."""
     return [
         RolloutView(
             task=row["task_id"],
@@ -169,7 +175,9 @@ def from_run(rows: Iterable[Json], step: int) -> list[RolloutView]:
             turns=sampled_turns(segments := [Segment(**segment) for segment in row["segments"]]),
             segments=segments,
             tokens=row["completion_tokens"],
-            slices=[row["cluster"]] if row["cluster"] else [],
+            slices=[f"rule={rule}" for rule in (rules or {}).get(row["task_id"], ())]
+            or [row["cluster"]] * bool(row["cluster"]),
+            mistakes=mistakes(row["score"]["value"], row["score"]["evidence"]),
             step=step,
             advantage=row.get("advantage"),
         )

@@ -1,23 +1,21 @@
-"""The page of a training run, finished or not, from the files of its folder; and a server that keeps it live.
+"""The page of a training run, finished or not, from the files of its folder.
 
 Read are `promoted.json`, `gates.jsonl`, `metrics.jsonl`, `evals/SUITE/step-*.json` and the last of
-`rollouts/step-*.jsonl`. A file that a run has not written yet is simply not on the page.
+`rollouts/step-*.jsonl`. A file that a run has not written yet is simply not on the page. What was read of a
+file is kept until it changes, so that a page can be made again and again while the run goes on.
 """
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from vertigym.core.errors import ConfigError, DataError
-from vertigym.core.files import jsonable
+from vertigym.core.errors import DataError
 from vertigym.evals.gate import Decision
 from vertigym.evals.report import Report
-from vertigym.reports.before_after import gain_text, rule_table
+from vertigym.reports.before_after import answer_classes, gain_text, rule_table
+from vertigym.reports.mistakes import class_confusions, field_confusions
 from vertigym.reports.page import (
     facts,
     gate_row,
@@ -28,13 +26,14 @@ from vertigym.reports.page import (
     report_page,
     verdict_of,
 )
-from vertigym.reports.rollout_view import Rollouts, calibration, from_run, lengths, tokenizer_of
-from vertigym.reports.run_summary import gated_metrics
+from vertigym.reports.rollout_view import BUDGET, Rollouts, calibration, from_run, lengths, tokenizer_of
+from vertigym.reports.run_curves import MetricColumns, eval_curves, some_steps
 from vertigym.trainer.explained_run import ExplainedRun, explain, first_stage
-from vertigym.trainer.run import Run, is_run, read_rows, step_of
+from vertigym.trainer.run_files import RunFiles, is_run, read_rows, step_of
 
 Json = dict[str, Any]
-_LOCAL_NAMES = ("127.0.0.1", "localhost")  # a page elsewhere that gives itself this address has another name
+T = TypeVar("T")
+_LIVE_BUDGET = BUDGET // 10  # a page that is sent again and again
 
 
 def run_page(folder: Path) -> str:
@@ -64,38 +63,133 @@ def page_of(path: Path, baseline: Path | None = None) -> str:
 
 def run_data(folder: Path, *, live: bool = False) -> Json:
     """What the page of a run shows; `live` pages ask for it again."""
-    run = Run.open(folder)
-    suites = {
-        name: {step: Report.load(file) for step, file in files.items()}
-        for name, files in run.eval_files().items()
-    }
-    metrics, gates, promoted = run.metrics(), run.gates(), run.promotion()
-    rollouts, explained = _rollouts(run), explain(run)
-    last = [reports[max(reports)] for reports in suites.values()]
-    ships = [reports.get(promoted["step"] if promoted else max(reports)) for reports in suites.values()]
-    pairs = [(_start_of(run, name), after) for name, after in zip(suites, ships, strict=True) if after]
-    rules = [rule_table(before, after, explained.rules) for before, after in pairs]
+    return RunPage(folder).data(live=live)
+
+
+class RunPage:
+    """A run to be shown many times: only what has changed is read again.
+
+    Raises:
+        DataError: the folder holds no run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.run = RunFiles.open(folder)
+        self.metrics = MetricColumns(folder / "metrics.jsonl")
+        self._kept: dict[str, tuple[Any, Any]] = {}  # stamps and values
+        self._used: set[str] = set()
+
+    def state(self) -> str:
+        """Another text whenever a file that the page shows has changed."""
+        names = ("metrics.jsonl", "gates.jsonl", "promoted.json")
+        evals = [file for by_step in self.run.eval_files().values() for file in by_step.values()]
+        files = [*(self.run.folder / name for name in names), *evals, *self.run.rollout_files()[-1:]]
+        return f"{hash(tuple((str(file), _stamp(file)) for file in files)):x}"
+
+    def data(self, *, live: bool = False) -> Json:
+        """What the page shows; `live` pages ask for it again.
+
+        Raises:
+            DataError: one of its files is malformed.
+        """
+        self._used.clear()
+        data = self._data(live)
+        self._kept = {name: self._kept[name] for name in self._used}
+        return data
+
+    def _data(self, live: bool) -> Json:
+        run = self.run
+        self.metrics.read_on()
+        files = run.eval_files()
+        suites = {
+            name: {step: self._keep(file, lambda f: Report.load(f, rows=False)) for step, file in of.items()}
+            for name, of in files.items()
+        }
+        gates, promoted, explained = run.gates(), run.promotion(), explain(run)
+        shipped = promoted["step"] if promoted else None
+        last = [self._whole(of[max(of)]) for of in files.values()]
+        shown = {name: of.get(max(of) if shipped is None else shipped) for name, of in files.items()}
+        ships = {name: self._whole(file) for name, file in shown.items() if file}
+        pairs = [(self._start(name), after) for name, after in ships.items()]
+        rules = [rule_table(before, after, explained.rules) for before, after in pairs]
+        return {
+            "title": f"run {run.folder.resolve().name}",
+            "verdict": _verdict(promoted, gates, suites),
+            "top": _top(run, explained, promoted, pairs),
+            "facts": [("run", str(run.folder)), ("steps", f"{self.metrics.rows:,}")]
+            + [fact for report in last[:1] for fact in facts(report, None)],
+            "rules": [table for table in rules if table],
+            "rule_texts": dict(explained.rules),
+            "tables": [metric_table(report) | {"title": f"Last eval on {report.suite}"} for report in last],
+            "confusions": [table for report in ships.values() for table in class_confusions(report)],
+            "curves": eval_curves(suites, {row["step"] for row in gates if row["verdict"] == "promoted"})
+            + self.metrics.curves(),
+            "gates": [
+                gate_row(_decision(decision, run.folder), row["step"], row["verdict"])
+                for row in gates
+                for decision in row["decisions"]
+            ],
+            "heat": [found for of in suites.values() for found in _heat(of, shipped, explained.rules)],
+            "live": live,
+        } | self._rollouts(explained, _LIVE_BUDGET if live else BUDGET)
+
+    def _rollouts(self, explained: ExplainedRun, budget: int) -> Json:
+        """What the page shows of the last rollouts there are; their right answers give a confusion table."""
+        files = self.run.rollout_files()
+        if not files:
+            return {"rollouts": [], "rollouts_in_all": 0, "calibration": [], "lengths": None}
+        return self._keep(files[-1], lambda file: _rollout_data(self.run, file, explained, budget))
+
+    def _whole(self, file: Path) -> Report:
+        return self._keep(file, Report.load, "whole")
+
+    def _start(self, suite: str) -> Report | None:
+        """The suite's report on what the whole recipe started from, if it was measured on the same tasks."""
+        own, first = (one.eval_file(suite, 0) for one in (self.run, first_stage(self.run)))
+        found = [self._whole(file) for file in (first, own) if file.exists()]
+        same = [report for report in found if report.suite_hash == found[-1].suite_hash]
+        return same[0] if same else None
+
+    def _keep(self, file: Path, read: Callable[[Path], T], kind: str = "") -> T:
+        """What `read` makes of a file, kept until the file changes or is not asked for."""
+        stamp, name = _stamp(file), f"{file} {kind}"
+        self._used.add(name)
+        if self._kept.get(name, (None, None))[0] != stamp:
+            self._kept[name] = stamp, read(file)
+        kept: T = self._kept[name][1]
+        return kept
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    """What changes with the file; None where there is none."""
+    try:
+        about = file.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _rollout_data(run: RunFiles, file: Path, explained: ExplainedRun, budget: int) -> Json:
+    rows = read_rows(file)
+    tasks = {row["task_id"] for row in rows}
+    answers = explained.answers(tasks)
+    models = [*reversed(run.checkpoints()), run.folder / "model"]
+    tokenizer = next((tokenizer for model in models if (tokenizer := tokenizer_of(model))), None)
+    rollouts = Rollouts(from_run(rows, step_of(file), explained.task_rules(tasks)), tokenizer)
+    fields = [
+        answer_classes(one.messages[-1]["content"], answers[one.task], one.score)
+        for one in rollouts.all
+        if one.task in answers and one.messages
+    ]
     return {
-        "title": f"run {folder.name}",
-        "verdict": _verdict(promoted, gates, suites),
-        "top": _top(run, explained, promoted, pairs),
-        "facts": [("run", str(folder)), ("steps", str(len(metrics)))]
-        + [fact for report in last[:1] for fact in facts(report, None)],
-        "rules": [table for table in rules if table],
-        "tables": [metric_table(report) | {"title": f"Last eval on {report.suite}"} for report in last],
-        "curves": _eval_curves(suites, {row["step"] for row in gates if row["verdict"] == "promoted"})
-        + _metric_curves(metrics),
-        "gates": [
-            gate_row(_decision(decision, folder), row["step"], row["verdict"])
-            for row in gates
-            for decision in row["decisions"]
-        ],
-        "heat": [found for reports in suites.values() for found in _heat(reports, promoted, explained.rules)],
         "calibration": calibration(rollouts.all),
         "lengths": lengths(rollouts.all),
-        "rollouts": rollouts.shown(answers=explained.answers({one.task for one in rollouts.all})),
+        "rollouts": rollouts.shown(budget, answers),
         "rollouts_in_all": len(rollouts.all),
-        "live": live,
+        "field_confusions": [
+            table | {"title": f"{table['title']} · rollouts of step {step_of(file)}"}
+            for table in field_confusions(fields)
+        ],
     }
 
 
@@ -105,51 +199,6 @@ def _decision(value: Any, folder: Path) -> Decision:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise DataError(f"{folder / 'gates.jsonl'}: not a decision of this version ({where})") from None
-
-
-def serve(folder: Path, port: int = 8000) -> ThreadingHTTPServer:
-    """A server on 127.0.0.1 that makes the page anew for each request; call its `serve_forever`. Port 0 takes a
-    free one. The page asks for `data.json` every few seconds and redraws itself.
-
-    Raises:
-        DataError: `folder` holds no run. ConfigError: the port is taken.
-    """
-    run_data(folder)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in _LOCAL_NAMES:
-                self.send_error(403, "ask for 127.0.0.1 or localhost")
-                return
-            if self.path not in ("/", "/data.json"):
-                self.send_error(404)
-                return
-            try:
-                data = run_data(folder, live=True)
-            except DataError as error:  # a file is being written: the page asks again
-                self.send_error(503, str(error).encode("ascii", "replace").decode()[:200])
-                return
-            if self.path == "/":
-                self._send("text/html", render(data))
-            else:
-                self._send("application/json", json.dumps(jsonable(data), allow_nan=False))
-
-        def _send(self, kind: str, text: str) -> None:
-            body = text.encode()
-            self.send_response(200)
-            self.send_header("Content-Type", f"{kind}; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-            """Nothing: the terminal belongs to the run."""
-
-    try:
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except OSError as error:
-        raise ConfigError(f"port {port}: {error.strerror}: name another with --port, or 0 for any") from None
 
 
 def _verdict(
@@ -164,16 +213,8 @@ def _verdict(
     return verdict_of(None, "no decision yet", "; ".join(first))
 
 
-def _start_of(run: Run, suite: str) -> Report | None:
-    """The suite's report on what the whole recipe started from, if it was measured on the same tasks."""
-    own, first = (one.eval_file(suite, 0) for one in (run, first_stage(run)))
-    found = [Report.load(file) for file in (first, own) if file.exists()]
-    same = [report for report in found if report.suite_hash == found[-1].suite_hash]
-    return same[0] if same else None
-
-
 def _top(
-    run: Run,
+    run: RunFiles,
     explained: ExplainedRun,
     promoted: Mapping[str, Any] | None,
     pairs: Sequence[tuple[Report | None, Report]],
@@ -191,56 +232,8 @@ def _top(
     return [(name, value) for name, value in rows if value]
 
 
-def _eval_curves(suites: Mapping[str, Mapping[int, Report]], promoted: Collection[int]) -> list[Json]:
-    """What each suite's gates are on, over the steps, with its interval; promoted steps are marked."""
-    return [
-        {
-            "name": f"{name}: {metric}",
-            "points": [
-                [step, found.mean, found.low, found.high]
-                for step, report in sorted(reports.items())
-                if (found := gated_metrics(report)[metric]).mean is not None
-            ],
-            "eval": True,
-            "marked": sorted(promoted),
-        }
-        for name, reports in suites.items()
-        for metric in gated_metrics(next(iter(reports.values())))
-    ]
-
-
-def _metric_curves(rows: Sequence[Json]) -> list[Json]:
-    """Every number that training logged."""
-    names = dict.fromkeys(name for row in rows for name in row if name != "step")
-    return [
-        {
-            "name": name,
-            "points": [
-                [row["step"], row[name], None, None] for row in rows if isinstance(row.get(name), int | float)
-            ],
-            "eval": False,
-        }
-        for name in names
-    ]
-
-
-def _heat(
-    reports: Mapping[int, Report], promoted: Mapping[str, Any] | None, rules: Mapping[str, str]
-) -> list[Json]:
-    steps = sorted(reports)
-    shipped = promoted["step"] if promoted else None
+def _heat(reports: Mapping[int, Report], shipped: int | None, rules: Mapping[str, str]) -> list[Json]:
+    """The score by slice and step; of many steps some, the shipped one among them."""
+    steps = some_steps(sorted(reports), shipped)
     marked = steps.index(shipped) if shipped in steps else None
-    found = heat([reports[step] for step in steps], [str(step) for step in steps], marked)
-    for row in (row for one in found for row in one["rows"]):
-        row["label"] = rules.get(row["label"], row["label"])
-    return found
-
-
-def _rollouts(run: Run) -> Rollouts:
-    """The rollouts of the last step that has any, and the newest checkpoint's tokenizer."""
-    files = run.rollout_files()
-    if not files:
-        return Rollouts([], None)
-    models = [*reversed(run.checkpoints()), run.folder / "model"]
-    found = next((tokenizer for model in models if (tokenizer := tokenizer_of(model))), None)
-    return Rollouts(from_run(read_rows(files[-1]), step_of(files[-1])), found)
+    return heat([reports[step] for step in steps], [str(step) for step in steps], marked, rules)

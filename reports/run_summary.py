@@ -14,7 +14,7 @@ from vertigym.core.files import read_jsonl
 from vertigym.evals.report import Report, estimate_metric, select
 from vertigym.evals.statistics import Estimate
 from vertigym.trainer.rollout_samples import RolloutSample, pick_samples, samples_table
-from vertigym.trainer.run import Run
+from vertigym.trainer.run_files import RunFiles
 
 
 class Checkpoint(Config):
@@ -43,7 +43,7 @@ def summarize(folder: Path) -> Summary:
     Raises:
         DataError: it holds no run.
     """
-    run = Run.open(folder)
+    run = RunFiles.open(folder)
     decisions = {row["step"]: row for row in run.gates()}
     suites = run.eval_files()
     steps = sorted({step for by_step in suites.values() for step in by_step})

@@ -1,12 +1,10 @@
 """How commands end: whose fault an error is, what is never replaced, and 300 command lines that are wrong."""
 
 import errno
-import http.client
 import io
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from vertigym import cli
 from vertigym.cli import endings
 from vertigym.core.errors import ConfigError, OutputError
 from vertigym.core.files import claim, locked, write_text
-from vertigym.reports.run_page import serve
 
 from . import returns
 from .conftest import CommandLine
@@ -240,24 +237,6 @@ class TestNothingIsReplaced:
                 pass
         with locked(tmp_path / "run"):
             pass
-
-
-def test_the_live_page_answers_only_to_this_machines_names(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text('name = "x"\n')
-    server = serve(tmp_path, 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    port = server.server_address[1]
-    try:
-        for host, status in (("localhost", 200), ("127.0.0.1", 200), ("evil.example", 403), ("", 403)):
-            asking = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-            asking.request("GET", "/data.json", headers={"Host": host})
-            assert asking.getresponse().status == status, host
-            asking.close()
-        with pytest.raises(ConfigError, match=f"port {port}: .* --port"):
-            serve(tmp_path, int(port))
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 # Command lines that are wrong in one place each.

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "reports": {"core", "evals", "trainer"},
     "projects": {"core", "rewards", "decisions", "traces", "envs", "policies", "trainer"},
 }
+ALLOWED["studio"] = {"core", "dialects", "decisions", "envs", "evals", "trainer", "reports", "serving"}
 ALLOWED["cli"] = set(ALLOWED)
 
 

@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
-import urllib.request
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from vertigym.evals.suite import Suite
 from vertigym.policies.scripted import Scripted
 from vertigym.reports.page import report_data, report_page
 from vertigym.reports.rollout_view import Rollouts, RolloutView, calibration, from_run, lengths
-from vertigym.reports.run_page import page_of, run_data, run_page, serve
+from vertigym.reports.run_page import page_of, run_data, run_page
 from vertigym.rewards.rubric import Rubric
 
 NASTY = "</script><img src=x onerror=alert(1)><!-- \ud83d\ude00"
@@ -160,6 +158,18 @@ def test_a_path_is_a_run_an_eval_or_a_report(tmp_path: Path) -> None:
         page_of(tmp_path / "none")
 
 
+def test_a_report_without_its_rows_says_the_same_of_them(tmp_path: Path) -> None:
+    report, file = run(0.5), tmp_path / "report.json"
+    report.save(file)
+    head = Report.load(file, rows=False)
+    assert head == report.model_copy(update={"rows": ()})
+    file.write_text(report.model_dump_json())  # as another program might write it
+    assert Report.load(file, rows=False) == report
+    file.write_text('{"suite": 1,\n "rows": [')
+    with pytest.raises(DataError, match="not a report: suite"):
+        Report.load(file, rows=False)
+
+
 def test_every_token_of_a_run_is_shown_with_its_loss_mask() -> None:
     """A tool's answer between two calls: given, not trained; a character of two tokens stays whole."""
     ids = (*b"i!i", *"é".encode(), *b"i!")
@@ -208,26 +218,6 @@ def test_plots_of_nothing_are_nothing() -> None:
     assert wide is not None
     assert sum(wide["counts"]["not scored"]) == 2
     assert len(wide["counts"]["right"]) <= 24
-
-
-def test_a_live_page_is_served_fresh(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path)
-    server = serve(folder, port=0)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_address[1]}/"
-    try:
-        assert data_of(urllib.request.urlopen(address).read().decode())["live"] is True
-        append_jsonl(folder / "metrics.jsonl", {"step": 21, "reward": 7.0})
-        fresh = json.load(urllib.request.urlopen(address + "data.json"))
-        assert fresh["curves"][1]["points"][-1] == [21, 7.0, None, None]
-        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
-            urllib.request.urlopen(address + "../etc/passwd")
-        refused.value.close()
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ from pathlib import Path
 from vertigym import envs
 from vertigym.core.config import read_toml
 from vertigym.core.errors import VertigymError
-from vertigym.envs.explained import reference_answers, rule_texts
-from vertigym.trainer.run import Run, is_run
+from vertigym.envs.explained import reference_answers, rule_texts, task_rules
+from vertigym.policies.model_source import is_run
+from vertigym.trainer.run_files import RunFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +26,28 @@ class ExplainedRun:
         env = _opened(self.env)
         return reference_answers(env, task_ids) if env else {}
 
+    def task_rules(self, task_ids: Iterable[str]) -> dict[str, list[str]]:
+        """The rules that these tasks hit, as far as they are known."""
+        env = _opened(self.env)
+        return task_rules(env, task_ids) if env else {}
 
-def explain(run: Run) -> ExplainedRun:
+
+def explain(run: RunFiles) -> ExplainedRun:
     """What the run's config names, and what that says of itself."""
     env = _named(run)[0]
     return ExplainedRun(env, _named(first_stage(run))[1], _rules(env))
 
 
-def first_stage(run: Run) -> Run:
+def first_stage(run: RunFiles) -> RunFiles:
     """The run of a recipe's first stage, by the models that its stages started from; the run itself where it is
     of no recipe, or the others are gone."""
     above = Path(_named(run)[1]).parents
     if len(above) > 2 and above[2].name == "stages" and is_run(above[1]):
-        return first_stage(Run(above[1]))
+        return first_stage(RunFiles(above[1]))
     return run
 
 
-def _named(run: Run) -> tuple[str, str]:
+def _named(run: RunFiles) -> tuple[str, str]:
     """The environment and the model in the run's config."""
     table = read_toml(run.folder / "config.toml")
     return str(table.get("env", "")), str(table.get("model", ""))

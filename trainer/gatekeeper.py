@@ -24,7 +24,8 @@ from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite, load_suite, task_list
 from vertigym.trainer.config import EvalConfig, RunConfig
-from vertigym.trainer.run import Run, step_name
+from vertigym.trainer.run import Run
+from vertigym.trainer.run_files import step_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,11 @@ from vertigym.core.config import Config, parse, read_toml
 from vertigym.core.errors import ConfigError, UnknownNameError
 from vertigym.envs import registry
 from vertigym.learner.ranks import Ranks, join_ranks
+from vertigym.policies.model_source import is_run
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import Progress, RunOutcome, train
-from vertigym.trainer.run import Run, is_run
+from vertigym.trainer.run import Run
 
 Takes = Literal["champion", "last"]
 Table = dict[str, Any]

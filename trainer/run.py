@@ -1,14 +1,5 @@
-"""The run folder: everything a run leaves behind, and what a killed run resumes from.
-
-runs/NAME/
-  config.toml           resolved, with versions, seed and the git state
-  metrics.jsonl         one row a step
-  rollouts/             step-000100.jsonl
-  checkpoints/          step-000100/
-  evals/SUITE/          step-000100.json
-  gates.jsonl           every decision: the rules, the numbers, the verdict
-  promoted.json         the checkpoint that ships, and why
-  tensorboard/
+"""The run folder, written: what a run puts there step by step, and what a killed run resumes from. `run_files`
+says what is in it and reads it.
 """
 
 import platform
@@ -29,16 +20,15 @@ from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import (
     append_jsonl,
     jsonable,
-    read_jsonl,
     write_json,
     write_jsonl,
     write_text,
 )
 from vertigym.core.types import Trajectory
-from vertigym.policies import model_source
-from vertigym.policies.model_source import is_run as is_run
+from vertigym.policies.model_source import is_run
 from vertigym.trainer.checkpoints import verify
 from vertigym.trainer.config import RunConfig
+from vertigym.trainer.run_files import RunFiles, read_rows, step_name, step_of
 
 _BEING_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as core.files names them
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "gymnasium", "zen-engine")
@@ -52,21 +42,11 @@ class Rollout:
     advantage: float
 
 
-def step_name(step: int) -> str:
-    """`step-000100`: names sort by step."""
-    return f"step-{step:06d}"
-
-
-def step_of(path: Path) -> int:
-    """The step that `step_name` has named a file or folder by."""
-    return int(path.stem.removeprefix("step-"))
-
-
-class Run:
+class Run(RunFiles):
     """Reads and writes one run folder. Open with `Run.start` or `Run.resume`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.warnings: list[str] = []
 
     @classmethod
@@ -101,19 +81,6 @@ class Run:
         run._cut_back(verify(checkpoint) if checkpoint else -1)
         return run, checkpoint
 
-    @classmethod
-    def open(cls, folder: Path) -> "Run":
-        """A run to look at, finished or not.
-
-        Raises:
-            DataError: the folder holds none.
-        """
-        if not is_run(folder):
-            begun = ", ".join(str(file.parent) for file in sorted(folder.glob("stages/*/config.toml")))
-            where = f"its last stage has not begun; look at {begun}" if begun else "for example runs/loan"
-            raise DataError(f"{folder}: no config.toml there; give a run's folder, {where}")
-        return cls(folder)
-
     def refuse_changes(self, config: RunConfig) -> None:
         """
         Raises:
@@ -131,17 +98,9 @@ class Run:
         """The run's `model` or `teacher` as it was resolved when the run began."""
         return str(read_toml(self.folder / "config.toml")["environment"][role])
 
-    def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint of `step` is."""
-        return self.folder / "checkpoints" / step_name(step)
-
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a row of metrics."""
         append_jsonl(self.folder / "metrics.jsonl", {"step": step, **metrics})
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Every logged row."""
-        return read_rows(self.folder / "metrics.jsonl")
 
     def save_rollouts(self, step: int, rollouts: Iterable[Rollout]) -> list[dict[str, Any]]:
         """Write the step's rollouts; the rows that were written."""
@@ -149,46 +108,14 @@ class Run:
         write_jsonl(self.folder / "rollouts" / f"{step_name(step)}.jsonl", rows)
         return rows
 
-    def eval_file(self, suite: str, step: int) -> Path:
-        """Where the report of a suite at `step` is."""
-        return self.folder / "evals" / suite / f"{step_name(step)}.json"
-
     def record_gate(self, row: Mapping[str, Any]) -> None:
         """Append a decision."""
         append_jsonl(self.folder / "gates.jsonl", row)
-
-    def gates(self) -> list[dict[str, Any]]:
-        """Every decision so far."""
-        return read_rows(self.folder / "gates.jsonl")
-
-    def eval_files(self) -> dict[str, dict[int, Path]]:
-        """Every report so far, by suite and step."""
-        found: dict[str, dict[int, Path]] = {}
-        for file in sorted(self.folder.glob("evals/*/step-*.json")):
-            found.setdefault(file.parent.name, {})[step_of(file)] = file
-        return found
-
-    def rollout_files(self) -> list[Path]:
-        """The rollouts that were saved, in the order of their steps."""
-        return sorted(self.folder.glob("rollouts/step-*.jsonl"))
-
-    def checkpoints(self) -> list[Path]:
-        """The checkpoints there are, in the order of their steps."""
-        return model_source.checkpoints(self.folder)
 
     def promote(self, step: int, reason: str) -> None:
         """Name the checkpoint that ships."""
         place = self.checkpoint(step).relative_to(self.folder)
         write_json(self.folder / "promoted.json", {"step": step, "checkpoint": str(place), "reason": reason})
-
-    def promotion(self) -> dict[str, Any] | None:
-        """`step`, `checkpoint` and `reason` of what ships, if any was promoted."""
-        return model_source.promotion(self.folder)
-
-    def promoted(self) -> Path | None:
-        """The checkpoint that ships, if any was promoted."""
-        promotion = self.promotion()
-        return self.folder / str(promotion["checkpoint"]) if promotion else None
 
     def _last_sound_checkpoint(self) -> Path | None:
         for folder in reversed(self.checkpoints()):
@@ -219,11 +146,6 @@ class Run:
         (self.folder / "promoted.json").unlink(missing_ok=True)
         if promotions:
             self.promote(promotions[-1]["step"], promotions[-1]["reason"])
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of an append-only file; none where it does not exist yet."""
-    return read_jsonl(file, torn_tail=True) if file.exists() else []
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:
