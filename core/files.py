@@ -181,6 +181,15 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(value, allow_nan=False, indent=indent)
 
 
+def whole_characters(value: Any) -> Any:
+    """`value` with U+FFFD for half surrogate pairs, in every text in it."""
+    if isinstance(value, str):
+        return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {whole_characters(key): whole_characters(item) for key, item in value.items()}
+    return type(value)(map(whole_characters, value)) if type(value) in (list, tuple) else value
+
+
 def jsonable(value: Any) -> Any:
     """`value` with what JSON cannot hold replaced: NaN and infinities by None, other objects by their text."""
     if value is None or isinstance(value, bool | int | str):

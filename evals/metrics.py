@@ -23,10 +23,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import stats
 
 from vertigym.core.errors import ConfigError
+from vertigym.core.files import whole_characters
 from vertigym.evals.mean_bounds import Range
 from vertigym.evals.rules import QUANTILE, is_quantile
 from vertigym.evals.suite import Price, Suite
@@ -55,6 +56,8 @@ class Row(BaseModel):
     latency_s: tuple[float, ...]
     reasons: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+
+    _whole = model_validator(mode="before")(whole_characters)
 
     @property
     def key(self) -> tuple[str, str]:

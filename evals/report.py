@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vertigym.core.errors import ConfigError, DataError
-from vertigym.core.files import read_text, write_text
+from vertigym.core.files import read_text, whole_characters, write_text
 from vertigym.evals.clustered import ClusteredValues
 from vertigym.evals.mean_bounds import Range
 from vertigym.evals.metrics import (
@@ -65,6 +65,8 @@ class Report(BaseModel):
     between_tasks: float | None = Field(None, description="variance of the score between tasks")
     within_tasks: float | None = Field(None, description="variance between samples of one task")
     rows: tuple[Row, ...]
+
+    _whole = model_validator(mode="before")(whole_characters)
 
     @property
     def unscored_share(self) -> float:

@@ -288,3 +288,32 @@ def test_an_engine_that_dies_keeps_what_was_finished(tmp_path: Path) -> None:
     counting = Counting(expert())
     assert run_suite(suite(), counting, make=make, out=tmp_path, resume=True).score.mean == 1.0
     assert len(counting.seeds) == 40
+
+
+def test_half_characters_of_tasks_and_names_stand_in_no_report(tmp_path: Path) -> None:
+    """In a slice, a cluster, an id, a model's name: a report is written, read and paired all the same."""
+    half = "\ud800[/bold]"
+    tasks = [
+        Task(id=f"{half}{i}", prompt=half, answer="1", split="eval", cluster=f"{half}{i}", info={"tier": half})
+        for i in range(8)
+    ]
+    chosen = Suite.model_validate(
+        {
+            "name": "s",
+            "env": [{"id": "e", "name": "e"}],
+            "slices": ["info.tier"],
+            "gate": [{"rule": "improves"}],
+        }
+    )
+
+    def played(text: str) -> Report:
+        def of_tasks(env_id: str, **_: object) -> Env:
+            return SingleTurnEnv(TaskSet(tasks), Rubric(exact))
+
+        return run_suite(chosen, constant(text), model=half, make=of_tasks, out=tmp_path / text)
+
+    one, zero = played("1"), played("0")
+    assert Report.load(tmp_path / "1") == one
+    assert list(one.slices["info.tier"]) == ["\ufffd[/bold]"]
+    assert decide(chosen, one, zero).passed
+    one.model_dump_json()
