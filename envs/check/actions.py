@@ -50,11 +50,14 @@ def most_common(answers: Sequence[str], limit: int) -> list[str]:
 _NUMBER = re.compile(r"\d+(?=\D*$)")  # the last whole number
 
 
+ANOTHERS = "another task's answer"
+
+
 def mutations(answer: Any, others: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     """Wrong answers made from a right one: (what was done, the answer)."""
     other = next((other for other in others if other != answer), None)
     if other is not None:
-        yield "another task's answer", other
+        yield ANOTHERS, other
     if isinstance(answer, Mapping):
         yield from _record_mutations(answer)
     elif isinstance(answer, bool):

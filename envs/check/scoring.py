@@ -11,6 +11,7 @@ import numpy as np
 
 from vertigym.core.types import SPLITS, Message, Task
 from vertigym.envs.check.actions import (
+    ANOTHERS,
     HOSTILE,
     RUNS_AS_PYTHON,
     as_text,
@@ -192,22 +193,27 @@ def mutated_references(context: CheckContext) -> Result:
         return Result(name, "no task has a one-turn reference", skipped=True)
     by_kind = _by_name(context.play(plays))
     shares, findings = {}, []
+    programs = any("tests" in task.info for task in context.tasks)
     for kind, listed in by_kind.items():
         rewarded = [result for result in listed if (result.value or 0) >= _NEARLY_1]
         shares[kind.removeprefix("{}")] = 1 - len(rewarded) / len(listed)
         if rewarded:
-            findings.append(_mutation_finding(name, kind, rewarded, len(listed)))
+            findings.append(_mutation_finding(name, kind, rewarded, len(listed), programs=programs))
     failed = sum((result.value or 0) < _NEARLY_1 for listed in by_kind.values() for result in listed)
     share = failed / len(plays)
     return Result(name, f"{share:.1%} of {len(plays)} fail", tuple(findings), {"share": share, **shares})
 
 
-def _mutation_finding(name: str, kind: str, rewarded: list[PlayResult], count: int) -> Finding:
-    """Prose may forgive case and a letter; data may not, and nothing may forgive another answer."""
+def _mutation_finding(
+    name: str, kind: str, rewarded: list[PlayResult], count: int, *, programs: bool
+) -> Finding:
+    """Prose may forgive case and a letter; data may not, and nothing may forgive another answer. A letter or a
+    number more may leave a program what it is; `code_checks` changes programs so that they differ."""
     structured = kind.startswith("{}")
     what = kind.removeprefix("{}")
     often = len(rewarded) > 0.05 * count
-    level: Level = "failure" if often and (structured or what not in _EXPECTED_TO_PASS) else "warning"
+    forgiven = what in _EXPECTED_TO_PASS or (programs and what != ANOTHERS)
+    level: Level = "failure" if often and (structured or not forgiven) else "warning"
     return _finding(
         name,
         level,
