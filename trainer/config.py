@@ -121,8 +121,9 @@ class RolloutConfig(Config):
 
 
 class SFTConfig(Config):
-    """Supervised fine-tuning on chat rows, loss on the assistant's tokens: JSONL of `{"messages": [...]}`, or
-    of traces, whose completion is the last message (a larger model's logged answers, for example)."""
+    """Supervised fine-tuning on chat rows, loss on the assistant's tokens. `data`: a file (JSONL, CSV,
+    Parquet) or `hf://owner/name` with rows of `{"messages": [...]}`, of `question` and `answer`, or of traces,
+    whose completion is the last message (a larger model's logged answers, for example)."""
 
     data: Path
     batch: int = Field(64, ge=1, description="rows a step")

@@ -8,7 +8,6 @@ from typing import Any
 
 from vertigym import envs
 from vertigym.core.errors import ConfigError
-from vertigym.core.files import read_jsonl
 from vertigym.policies.engine import Engine
 from vertigym.policies.lora import merged_state
 from vertigym.policies.model_folder import load_model
@@ -17,6 +16,7 @@ from vertigym.policies.registry import EngineSetup, find_engine
 from vertigym.policies.scripted import reference_text
 from vertigym.rollouts.ray_backend import open_workers
 from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
+from vertigym.traces.tables import read_table
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.sft import chat
 
@@ -51,9 +51,8 @@ def texts(config: RunConfig, env: envs.Env) -> list[str]:
         )
     texts = [m["content"] for task in tasks for m in task.messages()] + [reference_text(task) for task in tasks]
     if config.sft:
-        data = config.sft.data
-        rows = enumerate(read_jsonl(data), 1)
-        shown = [m["content"] for number, row in rows for m in chat(row, f"{data}:{number}")]
+        rows = read_table(config.sft.data)
+        shown = [m["content"] for where, row in rows for m in chat(row, where)]
         known = set(texts)
         texts += [text for text in shown if text not in known]
     return texts
