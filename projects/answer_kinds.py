@@ -73,9 +73,7 @@ def kind_of(answers: Sequence[str], *, worked: bool = False) -> AnswerKind:
         return AnswerKind("label", "right", f"{len(counts)} short answers stand for all {len(answers)} rows")
     if all(_NUMBER.fullmatch(answer) for answer in counts):
         how = "mathematics" if _MATH else "plain numbers (as mathematics with vertigym[math])"
-        return AnswerKind(
-            "number", "score", f"every answer is a number; compared as {how}", worked=worked
-        )
+        return AnswerKind("number", "score", f"every answer is a number; compared as {how}", worked=worked)
     words = fmean(len(answer.split()) for answer in answers)
     note = (
         f"answers of {words:.0f} words on average are judged word for word, which few models meet: shorter "

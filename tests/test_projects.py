@@ -344,7 +344,9 @@ def test_a_column_may_have_only_some_splits(tmp_path: Path) -> None:
 def test_columns_are_pairs_of_names() -> None:
     assert pairs(["question=problem", "answer = solution"]) == {"question": "problem", "answer": "solution"}
     for wrong in ("question", "question=", "questions=problem"):
-        with pytest.raises(InputError, match="the form is OURS=THEIRS, and ours are question, answer, id, split"):
+        with pytest.raises(
+            InputError, match="the form is OURS=THEIRS, and ours are question, answer, id, split"
+        ):
             pairs([wrong])
 
 
