@@ -55,7 +55,7 @@ def test_an_example_loads_and_its_references_are_right(tmp_path: Path, kind: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(examples()))
+@pytest.mark.parametrize("kind", sorted({*examples()} - {"program"}))  # has its own, long
 def test_an_example_passes_the_check(tmp_path: Path, kind: str) -> None:
-    report = check(written(kind, tmp_path), tasks=30)
+    report = check(written(kind, tmp_path), tasks=3)
     assert report.passed(), [f"{finding.message}: {finding.advice}" for finding in report.findings]

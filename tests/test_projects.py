@@ -292,10 +292,11 @@ def test_what_lies_there_is_never_replaced(tmp_path: Path) -> None:
 
 def gsm8k(count: int) -> list[dict[str, Any]]:
     """Questions as GSM8K writes them: a worked solution, then the number after ####."""
+    numbers = [(i, i % 7 + 2) for i in range(3, count + 3)]
     return [
-        {"question": f"A crate holds {i} pens. How many do {i % 7 + 2} hold?",
-         "answer": f"{i} * {i % 7 + 2} = <<{i}*{i % 7 + 2}={i * (i % 7 + 2)}>>{i * (i % 7 + 2):,}\n#### {i * (i % 7 + 2):,}"}
-        for i in range(3, count + 3)
+        {"question": f"A crate holds {a} pens. How many do {b} hold?",
+         "answer": f"{a} * {b} = <<{a}*{b}={a * b}>>{a * b:,}\n#### {a * b:,}"}
+        for a, b in numbers
     ]  # fmt: skip
 
 
@@ -331,7 +332,7 @@ def test_other_names_of_columns_are_said_once(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "sums.jsonl", rows)
     columns = {"question": "problem", "answer": "solution"}
     assert chosen(start(tmp_path / "sums.jsonl", tmp_path / "sums", columns=columns))["answers"] == "numbers"
-    with pytest.raises(InputError, match="no column 'problems'; did you mean 'problem'?"):
+    with pytest.raises(InputError, match=r"no column 'problems'; did you mean 'problem'\?"):
         start(tmp_path / "sums.jsonl", tmp_path / "no", columns={"question": "problems"})
 
 
