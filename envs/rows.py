@@ -12,7 +12,7 @@ The `env.toml`:
     system = "Answer with one word."
     eval_share = 0.1                      # held out from train, by the question's own hash
 
-    [files]                               # what `traces.tables` reads: also .csv, .parquet, hf://owner/name
+    [files]                               # what `traces.table_rows` reads: also .csv, .parquet, hf://owner/name
     train = "train.jsonl"
     test = "test.jsonl"
 
@@ -41,7 +41,7 @@ from vertigym.envs.tasks import TaskSet
 from vertigym.rewards.answers import extractor, form
 from vertigym.rewards.named import named
 from vertigym.rewards.rubric import Part, Rubric
-from vertigym.traces.tables import on_hub, read_table
+from vertigym.traces.table_rows import on_hub, read_table
 
 QUESTION = ("question", "prompt")
 # What others call these columns, the usual first.
@@ -141,7 +141,7 @@ def read_rows(
     instruction: str = "",
     eval_share: float = 0.0,
 ) -> Iterator[Task]:
-    """Tasks from rows (`traces.tables`) with `question` (or `prompt`) and `answer`.
+    """Tasks from rows (`traces.table_rows`) with `question` (or `prompt`) and `answer`.
 
     `columns`: our name of a column -> theirs. `reference`: where the reference stands in the answer column
     (`####` for GSM8K). `eval_share`: this share of the rows becomes split `eval`, chosen by the question's

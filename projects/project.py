@@ -43,7 +43,7 @@ from vertigym.projects.written import (
     recipe_text,
     suite_text,
 )
-from vertigym.traces.tables import on_hub
+from vertigym.traces.table_rows import on_hub
 from vertigym.trainer.recipe import load_stages, plan_stages
 
 TINY = "tiny"

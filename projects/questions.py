@@ -17,7 +17,7 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Message, Split
 from vertigym.envs.rows import QUESTION
 from vertigym.projects.answer_kinds import Answered
-from vertigym.traces.tables import TornRow, read_rows_or_why
+from vertigym.traces.table_rows import TornRow, read_rows_or_why
 
 ANSWER = "answer"
 _OURS = ("question", "answer", "id", "split")

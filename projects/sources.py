@@ -20,7 +20,7 @@ from vertigym.traces.config import ImportConfig
 from vertigym.traces.importer import import_traces
 from vertigym.traces.reading import SUFFIXES, rows
 from vertigym.traces.records import read_traces
-from vertigym.traces.tables import is_saved, on_hub
+from vertigym.traces.table_rows import is_saved, on_hub
 
 ENVIRONMENT = "environment"
 _TRUTH = ("feedback.edit", "label")

@@ -12,7 +12,7 @@ from vertigym import envs
 from vertigym.core.errors import ConfigError, DataError, InputError
 from vertigym.core.files import write_jsonl, write_text
 from vertigym.envs.rows import read_rows
-from vertigym.traces.tables import on_hub, read_table
+from vertigym.traces.table_rows import on_hub, read_table
 
 duckdb = pytest.importorskip("duckdb")
 ROWS = [{"problem": f"What is {i} + 1?", "solution": f"One more.\n#### {i + 1}", "level": i} for i in range(3)]

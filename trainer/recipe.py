@@ -34,7 +34,7 @@ from vertigym.core.config import Config, parse, read_toml
 from vertigym.core.errors import ConfigError, UnknownNameError
 from vertigym.envs import registry
 from vertigym.learner.ranks import Ranks, join_ranks
-from vertigym.traces.tables import on_hub
+from vertigym.traces.table_rows import on_hub
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import Progress, RunOutcome, train

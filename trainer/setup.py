@@ -16,7 +16,7 @@ from vertigym.policies.registry import EngineSetup, find_engine
 from vertigym.policies.scripted import reference_text
 from vertigym.rollouts.ray_backend import open_workers
 from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
-from vertigym.traces.tables import read_table
+from vertigym.traces.table_rows import read_table
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.sft import chat
 

@@ -14,7 +14,7 @@ from vertigym.learner.own_forward import settle
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.engine import Engine
-from vertigym.traces.tables import read_table
+from vertigym.traces.table_rows import read_table
 from vertigym.trainer.config import RolloutConfig
 from vertigym.trainer.logprob_mismatch import MismatchProbe
 from vertigym.trainer.run import Rollout

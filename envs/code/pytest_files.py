@@ -26,7 +26,7 @@ Sources = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Project:
+class TestedProject:
     """The texts of a package and of its tests, by path; `paths`: those with tests in them. `left_out`: files
     that cannot be used, and why."""
 
@@ -42,7 +42,7 @@ class Project:
                 write_text(folder / name / path, source)
 
 
-def read_project(tests: Path, package: Path) -> Project:
+def read_project(tests: Path, package: Path) -> TestedProject:
     """The project whose tests lie in `tests` (a folder or a file). `package`: the package's folder, the one
     that it lies in, or a module's file.
 
@@ -74,7 +74,7 @@ def read_project(tests: Path, package: Path) -> Project:
     sources = {path: text for path, text in texts.items() if text is not None}
     if not sources:
         raise DataError(f"{package}: holds nothing but tests: --package is what they test")
-    return Project(sources, hidden, tuple(paths), left_out)
+    return TestedProject(sources, hidden, tuple(paths), left_out)
 
 
 def find_tests(folder: Path) -> tuple[Path, Path] | None:

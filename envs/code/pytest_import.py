@@ -23,7 +23,7 @@ from vertigym.core.files import write_jsonl, write_text
 from vertigym.core.manifest import claim_folder, sealed_folder
 from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS, Split
-from vertigym.envs.code.pytest_files import FORMAT, TASKS, Project, read_project
+from vertigym.envs.code.pytest_files import FORMAT, TASKS, TestedProject, read_project
 from vertigym.envs.code.pytest_prompt import prompt_of
 from vertigym.envs.decision.config import FOLDER
 from vertigym.envs.registry import is_env_id
@@ -157,7 +157,7 @@ def import_lines(report: PytestImport) -> Iterator[str]:
         yield f"  {count}  {next(test for test, one in report.unused.items() if one == why)}: {why}"
 
 
-def _survey(project: Project) -> tuple[dict[str, str], dict[str, list[str]], dict[str, str]]:
+def _survey(project: TestedProject) -> tuple[dict[str, str], dict[str, list[str]], dict[str, str]]:
     """(test -> why it is of no use, test -> the functions it enters, file -> why it cannot be read)."""
     all_modules = {**modules(project.package), **modules(project.hidden)}
     jobs = [
@@ -187,7 +187,7 @@ def _value(outcome: JobOutcome) -> dict[str, Any] | str:
 
 
 def _functions(
-    project: Project, faults: Mapping[str, str], entered: Mapping[str, Sequence[str]]
+    project: TestedProject, faults: Mapping[str, str], entered: Mapping[str, Sequence[str]]
 ) -> tuple[list[_Function], list[Refusal]]:
     """The functions that tests enter, each with those that pass; and the others, refused."""
     by_place: dict[str, list[str]] = {}
@@ -227,7 +227,7 @@ def _is_empty(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     )
 
 
-def _tried(verifier: Verifier, project: Project, functions: Sequence[_Function]) -> list[Refusal]:
+def _tried(verifier: Verifier, project: TestedProject, functions: Sequence[_Function]) -> list[Refusal]:
     """Leave each function the tests that judge it; why, for those that have none."""
     whole = [(original(one.source, one.name), _tests(project, one)) for one in functions]
     empty = [(_emptied(one), tests) for one, (_, tests) in zip(functions, whole, strict=True)]
@@ -255,7 +255,7 @@ def _tried(verifier: Verifier, project: Project, functions: Sequence[_Function])
     return refused
 
 
-def _tests(project: Project, one: _Function) -> PytestTests:
+def _tests(project: TestedProject, one: _Function) -> PytestTests:
     return PytestTests(
         module=one.module, name=one.name, tests=one.tests, package=project.package, hidden=project.hidden
     )
