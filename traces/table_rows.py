@@ -29,7 +29,7 @@ _SAVED = ("dataset_info.json", "dataset_dict.json")
 _SPLITS = {"validation": "eval", "valid": "eval", "dev": "eval"}  # their names for ours
 
 
-class TableRow(NamedTuple):
+class CellsRow(NamedTuple):
     """A row and its place, for messages. Cells that are empty are left out."""
 
     where: str
@@ -55,7 +55,7 @@ def is_saved(source: str | Path) -> bool:
 
 def read_table(
     source: str | Path, *, split: str = "", columns: Mapping[str, str] | None = None
-) -> Iterator[TableRow]:
+) -> Iterator[CellsRow]:
     """The rows. Of several splits all are read, each row with its `split`, or the one called `split`, where the
     source itself names none.
 
@@ -71,7 +71,7 @@ def read_table(
 
 def read_rows_or_why(
     source: str | Path, *, split: str = "", columns: Mapping[str, str] | None = None
-) -> Iterator[TableRow | TornRow]:
+) -> Iterator[CellsRow | TornRow]:
     """The same, with what cannot be read in its place.
 
     Raises:
@@ -82,7 +82,7 @@ def read_rows_or_why(
     return _mapped(found, columns, str(source)) if columns else found
 
 
-def _file_rows(file: Path) -> Iterator[TableRow | TornRow]:
+def _file_rows(file: Path) -> Iterator[CellsRow | TornRow]:
     if file.is_dir():
         raise DataError(f"{file}: is a folder that `datasets` did not save; name its files")
     if not file.is_file():
@@ -95,10 +95,10 @@ def _file_rows(file: Path) -> Iterator[TableRow | TornRow]:
         elif not isinstance(row, dict):
             yield TornRow(where, f"a row is an object with columns, got {type(row).__name__}")
         else:
-            yield TableRow(where, {key: cell for key, cell in row.items() if not (table and cell == "")})
+            yield CellsRow(where, {key: cell for key, cell in row.items() if not (table and cell == "")})
 
 
-def _datasets_rows(source: str | Path, split: str) -> Iterator[TableRow | TornRow]:
+def _datasets_rows(source: str | Path, split: str) -> Iterator[CellsRow | TornRow]:
     try:
         import datasets
     except ImportError:
@@ -119,7 +119,7 @@ def _datasets_rows(source: str | Path, split: str) -> Iterator[TableRow | TornRo
         for number, row in enumerate(found[name], 1):
             cells = {key: cell for key, cell in jsonable(dict(row)).items() if cell is not None}
             own = {"split": names[name]} if len(chosen) > 1 and names[name] else {}
-            yield TableRow(f"{place}, row {number}", own | cells)
+            yield CellsRow(f"{place}, row {number}", own | cells)
 
 
 def _from_disk(datasets: Any, folder: str | Path) -> Any:
@@ -157,8 +157,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _mapped(
-    found: Iterator[TableRow | TornRow], columns: Mapping[str, str], source: str
-) -> Iterator[TableRow | TornRow]:
+    found: Iterator[CellsRow | TornRow], columns: Mapping[str, str], source: str
+) -> Iterator[CellsRow | TornRow]:
     """Rows with our names for their columns. A column that the first row lacks is nobody's."""
     for number, row in enumerate(found):
         if isinstance(row, TornRow):
@@ -169,4 +169,4 @@ def _mapped(
         if lacking and not number:
             raise DataError(f"{source}: no column {lacking[0]!r}{suggest(lacking[0], row.cells)}")
         rest = {key: cell for key, cell in row.cells.items() if key not in columns.values()}
-        yield TableRow(row.where, rest | {ours: cell for ours, cell in cells.items() if cell is not None})
+        yield CellsRow(row.where, rest | {ours: cell for ours, cell in cells.items() if cell is not None})
