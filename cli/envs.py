@@ -117,7 +117,8 @@ def env_import(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A decision model: JDM JSON, DMN 1.1-1.6, or a table in csv or xlsx; the format is guessed.",
+            help="A decision model: JDM JSON, DMN 1.1-1.6, or a table in csv or xlsx; the format is guessed. "
+            "With --package: a folder (or file) of pytest tests.",
             metavar="FILE",
         ),
     ],
@@ -125,6 +126,14 @@ def env_import(
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Folder to write. Default: environments/NAME.", metavar="DIR"),
+    ] = None,
+    package: Annotated[
+        Path | None,
+        typer.Option(
+            help="What the tests in FILE test: the package's folder, the one it lies in, or a .py file. Each "
+            "function that they judge becomes a task; FILE itself stays hidden.",
+            metavar="SRC",
+        ),
     ] = None,
     rules: Annotated[
         Literal["shown", "hidden"], typer.Option(help="Put the rules into the prompt, or keep them back.")
@@ -154,13 +163,19 @@ def env_import(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make an environment out of a decision model; the rule engine's answers are the ground truth."""
-    from vertigym.core.errors import ConfigError
+    """Make an environment out of a decision model, whose engine then has the right answers; or, with --package,
+    out of a project's own tests."""
+    from vertigym.core.errors import ConfigError, DataError
     from vertigym.envs.agent.importer import import_agent
     from vertigym.envs.decision.importer import import_decision
     from vertigym.evals.evidence import env_shortfalls
 
     folder = out or Path("environments") / id.rpartition("/")[2].rpartition("-v")[0].lower()
+    if package is not None:
+        _import_tests(file, id, folder, package, force=force, as_json=as_json)
+        return
+    if file.is_dir():
+        raise DataError(f"{file}: is a folder; for one of pytest tests name what they test: --package SRC")
     shared: dict[str, Any] = {"rules": rules, "seed": seed, "now": now, "force": force}
     shared |= {"how": reading(sheet, column, decision, trust=trust)}
     if mode == "agent":
@@ -191,6 +206,27 @@ def env_import(
     for warning in (*report.warnings, *env_shortfalls(str(folder))):
         note(warning)
     print(f"next:      vertigym env show {report.id if out is None else report.folder}")
+
+
+def _import_tests(
+    file: Path,
+    id: str,  # noqa: A002
+    folder: Path,
+    package: Path,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    from vertigym.envs.code.pytest_import import import_lines, import_tests
+
+    with counting("trying functions") as advance:
+        report = import_tests(file, id, folder, package=package, force=force, on_done=advance)
+    if as_json:
+        print_json(dataclasses.asdict(report) | {"reasons": report.reasons})
+        return
+    for line in import_lines(report):
+        print(line)
+    print(f"next:      vertigym env check {folder}")
 
 
 def _typed(names: Iterable[str], types: Mapping[str, str]) -> str:

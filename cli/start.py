@@ -13,7 +13,7 @@ def start(
         Path,
         typer.Argument(
             help="Rules (JDM, DMN, a table in csv or xlsx); questions and answers (columns of these names in "
-            "jsonl, csv, parquet); or a log of calls.",
+            "jsonl, csv, parquet, or hf://owner/name); a log of calls; or a folder of pytest tests.",
             metavar="FILE",
         ),
     ],
@@ -25,16 +25,24 @@ def start(
     model: Annotated[
         str, typer.Option("-m", "--model", help="What to train: a model folder, org/name, or tiny.")
     ] = "tiny",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where a table has other names: question=problem, answer=solution (again for each).",
+            metavar="OURS=THEIRS",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of what is sampled and split.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Make a project of a file: environment, suites, recipe, README; say what was decided, and what is next.
+    """Make a project of a file or of tests: environment, suites, recipe, README; say what was decided and why.
 
     Exit 1: `env check` finds a fault in the environment.
     """
     from vertigym.projects.project import start as make
+    from vertigym.projects.questions import pairs
 
-    found = make(file, out, id=id, model=model, seed=seed)
+    found = make(file, out, id=id, model=model, seed=seed, columns=pairs(column or ()))
     sound = found.check.passed()
     if as_json:
         choices = [{"what": one.what, "chosen": one.chosen, "why": one.why} for one in found.choices]

@@ -1,4 +1,4 @@
-"""Folder environments of questions and answers: an `env.toml`, JSONL files, and a reward by name. No Python.
+"""Folder environments of questions and answers: an `env.toml`, files of rows, and a reward by name. No Python.
 
     support-v0/
       env.toml
@@ -12,9 +12,12 @@ The `env.toml`:
     system = "Answer with one word."
     eval_share = 0.1                      # held out from train, by the question's own hash
 
-    [files]
+    [files]                               # what `traces.table_rows` reads: also .csv, .parquet, hf://owner/name
     train = "train.jsonl"
     test = "test.jsonl"
+
+    [columns]                             # ours = theirs, where they have other names
+    question = "problem"
 
     [reward]
     name = "normalised_text"              # vertigym.rewards.named; its arguments follow
@@ -22,7 +25,7 @@ The `env.toml`:
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +33,6 @@ from pydantic import Field, ValidationError
 
 from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, DataError
-from vertigym.core.files import read_jsonl
 from vertigym.core.seeds import derive
 from vertigym.core.types import Split, Task
 from vertigym.envs.env import SingleTurnEnv
@@ -39,7 +41,14 @@ from vertigym.envs.tasks import TaskSet
 from vertigym.rewards.answers import extractor, form
 from vertigym.rewards.named import named
 from vertigym.rewards.rubric import Part, Rubric
+from vertigym.traces.table_rows import on_hub, read_table
 
+QUESTION = ("question", "prompt")
+# What others call these columns, the usual first.
+ALIKE: Mapping[str, Sequence[str]] = {
+    "question": ("problem", "input", "instruction", "query", "text", "task", "q"),
+    "answer": ("solution", "output", "response", "target", "label", "completion", "a"),
+}
 _KNOWN = ("id", "example_id", "prompt", "question", "answer", "info", "cluster", "split")
 
 
@@ -51,7 +60,12 @@ class RowFilesConfig(Config):
     instruction: str = Field("", description="added below every question")
     reference: str = Field("whole", description="where the reference stands in the answer column")
     eval_share: float = Field(0.0, ge=0, lt=1, description="share of train held out as eval")
-    files: dict[Split, str] = Field(min_length=1, description="JSONL by split")
+    files: dict[Split, str] = Field(
+        min_length=1, description="rows by split: a file, a folder, hf://owner/name"
+    )
+    columns: dict[Literal["id", "question", "answer", "info", "cluster"], str] = Field(
+        {}, description="our name of a column = theirs"
+    )
     reward: dict[str, Any] = Field(description="name, and arguments of the reward")
 
 
@@ -84,13 +98,25 @@ def row_tasks(config: RowFilesConfig, folder: EnvFolder) -> TaskSet:
         task
         for split, file in config.files.items()
         for task in read_rows(
-            folder.file(file),
+            _source(folder, file),
             split,
+            columns=dict[str, str](config.columns.items()),
             reference=config.reference,
             instruction=config.instruction,
             eval_share=config.eval_share if split == "train" else 0.0,
         )
     )
+
+
+def _source(folder: EnvFolder, name: str) -> str | Path:
+    """
+    Raises:
+        ConfigError: the file leads out of the folder, or is a data set of a hub, and the folder is not trusted.
+    """
+    if on_hub(name):
+        folder.needs_trust(f"{name!r} is fetched from a hub")
+        return name
+    return folder.file(name)
 
 
 def row_rubric(config: RowFilesConfig, folder: EnvFolder) -> Rubric:
@@ -109,34 +135,45 @@ def row_rubric(config: RowFilesConfig, folder: EnvFolder) -> Rubric:
 
 
 def read_rows(
-    file: Path, split: Split, *, reference: str = "whole", instruction: str = "", eval_share: float = 0.0
+    source: str | Path,
+    split: Split,
+    *,
+    columns: Mapping[str, str] | None = None,
+    reference: str = "whole",
+    instruction: str = "",
+    eval_share: float = 0.0,
 ) -> Iterator[Task]:
-    """Tasks from a JSONL file with `question` (or `prompt`) and `answer`.
+    """Tasks from rows (`traces.table_rows`) with `question` (or `prompt`) and `answer`.
 
-    `reference`: where the reference stands in the answer column (`####` for GSM8K). `eval_share`: this share of
-    the rows becomes split `eval`, chosen by the question's text, so that equal questions stay together. Columns
-    nobody knows go into `info`.
+    `columns`: our name of a column -> theirs. `reference`: where the reference stands in the answer column
+    (`####` for GSM8K). `eval_share`: this share of the rows becomes split `eval`, chosen by the question's
+    text, so that equal questions stay together. Columns nobody knows go into `info`.
 
     Raises:
         DataError: missing, or a row without a question or a reference (names file and line).
     """
     find = extractor(reference)
-    for number, row in enumerate(read_jsonl(file), 1):
-        where = f"{file}:{number}"
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: a row is a JSON object, got {type(row).__name__}")
+    for number, (where, row) in enumerate(read_table(source, split=split, columns=columns), 1):
         question = row.get("prompt", row.get("question"))
         if not question:
-            raise DataError(f"{where}: no 'question' or 'prompt'; the columns are {', '.join(row) or 'none'}")
+            raise DataError(f"{where}: no {' or '.join(map(repr, QUESTION))}{_near('question', row)}")
         answer = row.get("answer")
         if isinstance(answer, str) and reference != "whole":
             answer = find(answer)
         if answer is None:
-            raise DataError(f"{where}: no 'answer'" + (f" at {reference!r}" if reference != "whole" else ""))
+            at = f" at {reference!r}" if reference != "whole" else _near("answer", row)
+            raise DataError(f"{where}: no 'answer'{at}")
         held_out = eval_share and derive("rows eval", json.dumps(question)) % 10_000 < eval_share * 10_000
         yield _task(
             where, row, question, answer, "eval" if held_out else split, instruction, f"{split}-{number}"
         )
+
+
+def _near(ours: str, row: Mapping[str, Any]) -> str:
+    """Which columns there are, and how one of them becomes ours."""
+    names = ", ".join(row) or "none"
+    near = next((name for name in ALIKE[ours] if name in row), "")
+    return f"; the columns are {names}" + (f"; name yours: [columns] {ours} = {near or '…'!r}")
 
 
 def _task(

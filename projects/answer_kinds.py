@@ -2,7 +2,7 @@
 
     label     short texts that come again and again    kind = "classify"
     record    JSON objects                             kind = "extract"
-    number    numbers                                  kind = "rows", judged as numbers
+    number    numbers, fractions, percents             kind = "rows", compared as mathematics
     text      anything else                            kind = "rows", judged word for word
 
 The one idea: the answers themselves say it, by how often each stands there and what it can be read as.
@@ -11,7 +11,8 @@ The one idea: the answers themselves say it, by how often each stands there and 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,13 +22,16 @@ import tomli_w
 from vertigym.core.files import write_json, write_jsonl, write_text
 from vertigym.core.types import Message, Split
 from vertigym.envs.agent.config import schema_of
+from vertigym.rewards.answers import hashes
 from vertigym.rewards.replies import json_in
 
 _MOST_LABELS = 50
 _ROWS_A_LABEL = 8  # on average, at least
 _LABEL_WORDS = 6  # at most
+_MATH = find_spec("math_verify") is not None
+_WORK_OUT = "Work it out, and write the final answer on the last line, after ####."
 _LONG_WORDS = 12  # of an answer on average: few are then written word for word
-_NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
+_NUMBER = re.compile(r"[+-]?[$€£]? ?(\d[\d,]*(\.\d+)?|\.\d+)( ?/ ?\d+)? ?%?|\$?[+-]?\\d?frac\{\d+\}\{\d+\}\$?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,19 @@ class AnswerKind:
     metric: str
     why: str
     note: str = ""
+    worked: bool = False  # a reply works it out first
 
 
-def kind_of(answers: Sequence[str]) -> AnswerKind:
-    """The kind of these answers."""
+def final_answers(splits: Mapping[Split, Sequence[Answered]]) -> dict[Split, list[Answered]] | None:
+    """What stands after `####`, where it stands in every answer (GSM8K's form); else None."""
+    found = {split: [(row, hashes(row.answer)) for row in rows] for split, rows in splits.items()}
+    if not all(final for rows in found.values() for _, final in rows):
+        return None
+    return {split: [replace(row, answer=final or "") for row, final in rows] for split, rows in found.items()}
+
+
+def kind_of(answers: Sequence[str], *, worked: bool = False) -> AnswerKind:
+    """The kind of these answers; `worked`: they are what stood after `####` below a worked solution."""
     counts = Counter(answers)
     if all(_is_record(answer) for answer in counts):
         return AnswerKind("record", "score", "every answer is a JSON object")
@@ -59,7 +72,8 @@ def kind_of(answers: Sequence[str]) -> AnswerKind:
     if few and max(len(answer.split()) for answer in counts) <= _LABEL_WORDS:
         return AnswerKind("label", "right", f"{len(counts)} short answers stand for all {len(answers)} rows")
     if all(_NUMBER.fullmatch(answer) for answer in counts):
-        return AnswerKind("number", "score", "every answer is a number")
+        how = "mathematics" if _MATH else "plain numbers (as mathematics with vertigym[math])"
+        return AnswerKind("number", "score", f"every answer is a number; compared as {how}", worked=worked)
     words = fmean(len(answer.split()) for answer in answers)
     note = (
         f"answers of {words:.0f} words on average are judged word for word, which few models meet: shorter "
@@ -87,7 +101,9 @@ def write_environment(
         table = {"id": id, "kind": "extract", "answer": "label"}
         write_json(folder / "schema.json", schema_of(json_in(answer) for answer in answers))
     elif kind.name == "number":
-        table |= {"instruction": "Answer with the number alone.", "reward": {"name": "numeric"}}
+        place = "#### or last line" if kind.worked else "last line"
+        table |= {"instruction": _WORK_OUT if kind.worked else "Answer with the number alone."}
+        table |= {"reward": {"name": "math" if _MATH else "numeric", "where": place}}
     else:
         table |= {"reward": {"name": "normalised_text"}}
     write_text(folder / "env.toml", tomli_w.dumps(table))

@@ -14,7 +14,7 @@ and said with its reason; `env check` and a dry run of the recipe have tried the
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +43,7 @@ from vertigym.projects.written import (
     recipe_text,
     suite_text,
 )
+from vertigym.traces.table_rows import on_hub
 from vertigym.trainer.recipe import load_stages, plan_stages
 
 TINY = "tiny"
@@ -62,12 +63,21 @@ class Project:
     next: Sequence[tuple[str, str]]
 
 
-def start(file: Path, out: Path, *, id: str = "", model: str = TINY, seed: int = 0) -> Project:  # noqa: A002
-    """Make a project of a file in the new folder `out`, whole or not at all.
+def start(
+    file: Path,
+    out: Path,
+    *,
+    id: str = "",  # noqa: A002
+    model: str = TINY,
+    seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+) -> Project:
+    """Make a project of a file, or of a folder of tests, in the new folder `out`, whole or not at all.
 
     Args:
         id: of the environment, namespace/Name-v0; left out: by the file's name.
         model: what is to be trained: `tiny`, or as in a run's config.
+        columns: of questions and answers, our name of a column -> theirs.
 
     Raises:
         InputError: the file cannot be read as anything, or says too little; there is no such model.
@@ -75,7 +85,7 @@ def start(file: Path, out: Path, *, id: str = "", model: str = TINY, seed: int =
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputError(f"{out} exists: name a new folder")
-    title = re.sub(r"[^A-Za-z0-9]+", "-", file.name.partition(".")[0]).strip("-") or "project"
+    title = re.sub(r"[^A-Za-z0-9]+", "-", _name(file)).strip("-") or "project"
     id = id or f"local/{title[0].upper()}{title[1:]}-v0"  # noqa: A001
     if not is_env_id(id):
         raise ConfigError(f"environment id {id!r}: the form is namespace/Name-v0")
@@ -83,7 +93,7 @@ def start(file: Path, out: Path, *, id: str = "", model: str = TINY, seed: int =
     if model != TINY and Path(model).exists():
         model = os.path.abspath(model)
     with _without_leftovers(out), whole_folder(out) as beside, _named_as(out, beside):
-        source = read_source(file, id, beside, seed)
+        source = read_source(file, id, beside, seed, columns)
         env = envs.make(str(beside / ENVIRONMENT))
         if lacking := [split for split in SPLITS if not env.tasks.ids(split)]:
             raise DataError(
@@ -101,6 +111,14 @@ def start(file: Path, out: Path, *, id: str = "", model: str = TINY, seed: int =
         notes += [f"env check: {finding.message} ({finding.advice})" for finding in checked.findings]
         write_text(beside / "README.md", readme_text(name, id, model, choices, notes))
     return Project(id, out, choices, notes, checked, commands(name, model, f"{out}/"))
+
+
+def _name(file: Path) -> str:
+    """What it is called: of a folder of tests the project's folder, of a data set its own name."""
+    if on_hub(file):
+        return re.split("[:@]", str(file).removeprefix("hf:").strip("/"))[0].split("/")[:2][-1]
+    named = file.absolute().parent if file.name in ("tests", "test") else file
+    return named.name.partition(".")[0]
 
 
 @contextmanager

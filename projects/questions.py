@@ -11,20 +11,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vertigym.core.errors import DataError
+from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import dumps
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Message, Split
+from vertigym.envs.rows import QUESTION
 from vertigym.projects.answer_kinds import Answered
-from vertigym.traces.reading import rows
-from vertigym.traces.records import Unreadable
+from vertigym.traces.table_rows import TornRow, read_rows_or_why
 
-QUESTION, ANSWER = ("question", "prompt"), "answer"
-_SHARES: Mapping[Split, float] = {"train": 0.6, "eval": 0.2, "test": 0.2}
+ANSWER = "answer"
+_OURS = ("question", "answer", "id", "split")
+_HELD_OUT = 0.2  # for evals, and again for the release
 
 
-def read_questions(file: Path, seed: int) -> tuple[dict[Split, list[Answered]], Counter[str]]:
-    """The rows by split, and how many were left out, by reason.
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """`question=problem` as {"question": "problem"}.
+
+    Raises:
+        ConfigError: another form, or a column that nobody asks for.
+    """
+    found = dict[str, str]()
+    for text in given:
+        ours, equals, theirs = text.partition("=")
+        if not (equals and theirs.strip()) or ours.strip() not in _OURS:
+            raise ConfigError(f"column {text!r}: the form is OURS=THEIRS, and ours are {', '.join(_OURS)}")
+        found[ours.strip()] = theirs.strip()
+    return found
+
+
+def read_questions(
+    file: Path, seed: int, columns: Mapping[str, str] | None = None
+) -> tuple[dict[Split, list[Answered]], Counter[str]]:
+    """The rows by split, and how many were left out, by reason. `columns`: our name of a column -> theirs.
 
     Raises:
         DataError: fewer rows are left than three splits need.
@@ -33,8 +51,11 @@ def read_questions(file: Path, seed: int) -> tuple[dict[Split, list[Answered]], 
     found: dict[str, tuple[Answered, str]] = {}
     wrong: set[str] = set()
     ids: set[str] = set()  # of tasks, which are unique; a column `id` may be a customer's
-    for number, row, _ in rows(file):
-        read = _answered(row, number)
+    for number, row in enumerate(read_rows_or_why(file, columns=columns), 1):
+        if isinstance(row, TornRow):
+            left[row.reason] += 1
+            continue
+        read = _answered(row.cells, number)
         if isinstance(read, str):
             left[read] += 1
             continue
@@ -45,7 +66,7 @@ def read_questions(file: Path, seed: int) -> tuple[dict[Split, list[Answered]], 
             wrong |= set() if same else {key}
         else:
             own = read if read.id not in ids else replace(read, id=f"{read.id}, row {number}")
-            found[key] = own, str(row.get("split") or "")
+            found[key] = own, str(row.cells.get("split") or "")
             ids.add(own.id)
     for key in wrong:
         del found[key]
@@ -58,12 +79,8 @@ def read_questions(file: Path, seed: int) -> tuple[dict[Split, list[Answered]], 
     return splits, left
 
 
-def _answered(row: Any, number: int) -> Answered | str:
+def _answered(row: Mapping[str, Any], number: int) -> Answered | str:
     """A row's question and answer, or why it has none."""
-    if isinstance(row, Unreadable):
-        return row.reason
-    if not isinstance(row, dict):
-        return "not an object with columns"
     question = next((row[name] for name in QUESTION if row.get(name)), None)
     answer = row.get(ANSWER)
     messages = _messages(question)
@@ -88,10 +105,16 @@ def _messages(question: Any) -> Sequence[Message]:
 
 
 def _split(found: Sequence[tuple[Answered, str]], seed: int) -> dict[Split, list[Answered]]:
-    """By their own column where all have one, else drawn."""
-    if found and all(split in SPLITS for _, split in found):
-        return {split: [row for row, own in found if own == split] for split in SPLITS}
-    drawn = [found[i][0] for i in generator(seed, "project splits").permutation(len(found))]
-    ends = [round(len(drawn) * share) for share in (_SHARES["train"], _SHARES["train"] + _SHARES["eval"])]
-    parts = (drawn[: ends[0]], drawn[ends[0] : ends[1]], drawn[ends[1] :])
-    return dict(zip(SPLITS, parts, strict=True))
+    """By their own column where all have one, else drawn; so is a split that the column lacks, out of train."""
+    own = bool(found) and all(split in SPLITS for _, split in found)
+    parts: dict[Split, list[Answered]] = {
+        split: [row for row, theirs in found if own and theirs == split] for split in SPLITS
+    }
+    left = parts["train"] if own else [row for row, _ in found]
+    drawn = [left[i] for i in generator(seed, "project splits").permutation(len(left))]
+    for split in ("test", "eval"):
+        if not parts[split]:
+            end = len(drawn) - round(len(left) * _HELD_OUT)
+            parts[split], drawn = drawn[end:], drawn[:end]
+    whole = own and sum(map(len, parts.values())) == len(found)  # nothing was drawn
+    return parts | ({} if whole else {"train": drawn})

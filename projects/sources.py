@@ -1,4 +1,4 @@
-"""What a file of a team is (rules, questions and answers, a log of calls), and the environment it becomes."""
+"""What a file of a team is (rules, questions and answers, a log, tests), and the environment it becomes."""
 
 import csv
 from collections.abc import Collection, Mapping, Sequence
@@ -9,15 +9,19 @@ from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import read_text, write_text
 from vertigym.core.types import SPLITS, Split
 from vertigym.decisions.formats import FORMATS
+from vertigym.envs.code.pytest_files import find_tests
+from vertigym.envs.code.pytest_import import import_tests
 from vertigym.envs.decision.importer import import_decision
 from vertigym.envs.logged.source import at
-from vertigym.projects.answer_kinds import Answered, AnswerKind, kind_of, write_environment
-from vertigym.projects.questions import ANSWER, QUESTION, read_questions
+from vertigym.envs.rows import QUESTION
+from vertigym.projects.answer_kinds import Answered, final_answers, kind_of, write_environment
+from vertigym.projects.questions import ANSWER, read_questions
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.importer import import_traces
 from vertigym.traces.preferences import verdict
 from vertigym.traces.reading import SUFFIXES, rows
 from vertigym.traces.records import read_traces
+from vertigym.traces.table_rows import is_saved, on_hub
 
 ENVIRONMENT = "environment"
 _TRUTH = ("feedback.edit", "label")
@@ -41,14 +45,24 @@ class Source:
     notes: Sequence[str] = ()
 
 
-def read_source(file: Path, id: str, project: Path, seed: int) -> Source:  # noqa: A002
-    """Make the environment of a file, in the folder `environment` of the project.
+def read_source(
+    file: Path,
+    id: str,  # noqa: A002
+    project: Path,
+    seed: int,
+    columns: Mapping[str, str] | None = None,
+) -> Source:
+    """Make the environment of a file, in the folder `environment` of the project. `columns`: of questions and
+    answers, our name -> theirs.
 
     Raises:
         InputError: there is no such file, it is none of what can be read, or says too little.
     """
+    if on_hub(file) or is_saved(file) or (columns and file.is_file()):
+        why = f"the columns were named: {', '.join(columns)}" if columns else "it is a data set with splits"
+        return _of_questions(file, why, id, project, seed, columns)
     if file.is_dir():
-        raise DataError(f"{file}: is a folder; give one file: rules, questions and answers, or a log of calls")
+        return _of_tests(file, id, project)
     if not file.is_file():
         raise DataError(f"{file}: no such file")
     if why := _questions_by(file):
@@ -118,8 +132,37 @@ def _of_rules(file: Path, id: str, project: Path, seed: int) -> Source:  # noqa:
     return Source("exact", choices, notes)
 
 
-def _of_questions(file: Path, why: str, id: str, project: Path, seed: int) -> Source:  # noqa: A002
-    splits, left = read_questions(file, seed)
+def _of_tests(folder: Path, id: str, project: Path) -> Source:  # noqa: A002
+    found = find_tests(folder)
+    if found is None:
+        raise DataError(
+            f"{folder}: is a folder without pytest tests (test_*.py); give those, or one file: rules, "
+            "questions and answers, or a log of calls"
+        )
+    report = import_tests(found[0], id, project / ENVIRONMENT, package=found[1])
+    counts = ", ".join(f"{count} {split}" for split, count in report.counts.items())
+    choices = [
+        Choice("read as", "pytest tests", f"{found[0]} tests {found[1]}"),
+        Choice(
+            "tasks",
+            counts,
+            f"a function without its body each; {report.used} of {report.tests} tests judge them",
+        ),
+        Choice("tests", "hidden", "they run in a sandbox of their own, which no answer can reach"),
+    ]
+    refused = [f"{count} functions give no task: {reason}" for reason, count in report.reasons.items()]
+    return Source("score", choices, refused)
+
+
+def _of_questions(
+    file: Path,
+    why: str,
+    id: str,  # noqa: A002
+    project: Path,
+    seed: int,
+    columns: Mapping[str, str] | None = None,
+) -> Source:
+    splits, left = read_questions(file, seed, columns)
     return _of_answers("questions and answers", why, id, project, splits, left)
 
 
@@ -157,12 +200,14 @@ def _of_answers(
     splits: dict[Split, list[Answered]],
     left: Mapping[str, int],
 ) -> Source:
-    kind: AnswerKind = kind_of([row.answer for part in splits.values() for row in part])
+    finals = final_answers(splits)
+    splits = finals or splits
+    kind = kind_of([row.answer for part in splits.values() for row in part], worked=finals is not None)
     write_environment(project / ENVIRONMENT, id, kind, splits)
     counts = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
     choices = [
         Choice("read as", what, why),
-        Choice("answers", f"{kind.name}s", kind.why),
+        Choice("answers", f"{kind.name}s", ("what stands after ####: " if finals else "") + kind.why),
         Choice("tasks", counts, "equal questions are one; what belongs together is on one side"),
     ]
     return Source(kind.metric, choices, [*_left(left), *([kind.note] if kind.note else [])])

@@ -1,10 +1,11 @@
 """Verify programs: run them in a sandbox, judge outside it.
 
-Three kinds of tests, none of which can be forged by the program:
+Four kinds of tests, none of which can be forged by the program:
 - `cases`: the program is called with inputs; what it returns comes back as data and is compared here, where the
   expected values are (and stay). Types must match; floats may differ by a stated tolerance.
 - `asserts`: test code runs in a second sandbox and reaches the program through a data-only channel.
 - `programs`: the program reads stdin; what it prints is compared here, line by line without trailing space.
+- `pytest`: as `asserts`, but the program is one function of a package, and the tests are the project's own.
 
 `exit-status` (a command whose exit status is the verdict) exists for test suites that cannot run otherwise; its
 Score says `forgeable`, because code under test can end the process that judges it.
@@ -17,14 +18,16 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Literal
 
 from vertigym.core.errors import VertigymError
 from vertigym.core.files import dumps
 from vertigym.core.types import Score
-from vertigym.rewards.code_tests import Asserts, Cases, ExitStatus, Programs, Tests, arguments_of
+from vertigym.rewards.code_tests import Asserts, Cases, ExitStatus, Programs, PytestTests, Tests, arguments_of
 from vertigym.rewards.code_verdict import Checked, evidence, judge
+from vertigym.rewards.pytest_sides import REMOTE, exported, two_sides
 from vertigym.rewards.replies import fences
 from vertigym.sandboxes import Job, JobLimits, SandboxPool, Status, shared_pool
 
@@ -120,6 +123,11 @@ class Verifier:
                 return [self._job(program, files, tests=sources, exports=tests.exports, modules=tests.modules)]
             case Programs():
                 return [self._job(program, files, stdin=run.stdin) for run in tests.runs]
+            case PytestTests():
+                ours, theirs = two_sides(program, tests)
+                sources = [theirs, *(f"assert_passed({test!r})" for test in tests.tests)]
+                job = self._job(ours, {}, tests=sources, exports={REMOTE: exported(tests.name)})
+                return [replace(job, profile="pytest")]
             case ExitStatus():
                 return [self._job(program, {**files, **tests.files}, argv=tests.argv)]
 

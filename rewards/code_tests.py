@@ -3,6 +3,7 @@
 - `cases`: calls of a function and what each must return;
 - `asserts`: test code, each source passing when it raises nothing;
 - `programs`: what goes in on stdin and what must come out on stdout;
+- `pytest`: a project's own tests, of one function of a package;
 - `exit-status`: a command that exits with 0 when all is well.
 """
 
@@ -25,6 +26,7 @@ PROTOCOLS = {
     "cases": "outputs compared outside",
     "asserts": "tests in a second sandbox",
     "programs": "outputs compared outside",
+    "pytest": "tests in a second sandbox",
     "exit-status": "exit status (forgeable)",
 }
 
@@ -100,6 +102,20 @@ class Programs(Config):
     numbers: bool = False
 
 
+class PytestTests(Config):
+    """A project's own tests (`path::name`, `path::Class::name`) of one function of its package, which the
+    policy writes. `package` and `hidden`: path -> source of the package, which the program sees, and of the
+    tests, which it does not; a path is also the module's name. `module`, `name`: which function (`total`,
+    `Basket.total`)."""
+
+    kind: Literal["pytest"] = "pytest"
+    module: str
+    name: str
+    tests: list[str] = Field(min_length=1)
+    package: dict[str, str]
+    hidden: dict[str, str]
+
+
 class ExitStatus(Config):
     """A command that exits with 0 when all is well. Forgeable by what it tests, and said so in the Score."""
 
@@ -108,7 +124,7 @@ class ExitStatus(Config):
     files: dict[str, str] = Field(default_factory=dict)
 
 
-Tests = Cases | Asserts | Programs | ExitStatus
+Tests = Cases | Asserts | Programs | PytestTests | ExitStatus
 _TESTS: TypeAdapter[Tests] = TypeAdapter(Annotated[Tests, Field(discriminator="kind")])
 
 

@@ -20,6 +20,7 @@ from vertigym.rewards.code_tests import (
     ExitStatus,
     InOut,
     Programs,
+    PytestTests,
     Tests,
     arguments_of,
     data,
@@ -70,7 +71,7 @@ def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
     match tests:
         case Cases():
             notes = _judge_cases(tests, outcomes[0])
-        case Asserts():
+        case Asserts() | PytestTests():
             notes = _judge_asserts(tests, outcomes[0])
         case Programs():
             notes = [_judge_run(tests, run, o) for run, o in zip(tests.runs, outcomes, strict=True)]
@@ -184,7 +185,7 @@ def _one_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     return f"{name}({', '.join([*map(shown, args), *named])})"
 
 
-def _judge_asserts(tests: Asserts, outcome: JobOutcome) -> list[str]:
+def _judge_asserts(tests: Asserts | PytestTests, outcome: JobOutcome) -> list[str]:
     notes = []
     for index, source in enumerate(tests.tests):
         reply = outcome.result[index] if index < len(outcome.result) else None

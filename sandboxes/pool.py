@@ -29,7 +29,11 @@ from vertigym.sandboxes.levels import best_level, start_worker
 from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind, kind_of
 
 # numpy loads `random` when first asked for it, which inside the sandbox may be too late.
-PROFILES: Mapping[str, tuple[str, ...]] = {"plain": (), "numpy": ("numpy", "numpy.random")}
+PROFILES: Mapping[str, tuple[str, ...]] = {
+    "plain": (),
+    "numpy": ("numpy", "numpy.random"),
+    "pytest": ("pytest", "unittest.mock"),
+}
 
 _WORTH_A_START = 50  # jobs that wait: a worker with packages takes as long to start as some dozens of jobs
 

@@ -128,7 +128,7 @@ def test_eval_share_keeps_equal_questions_together(tmp_path: Path) -> None:
         ([{"answer": "1"}], "", 'name = "exact"', "train.jsonl:1: no 'question' or 'prompt'"),
         ([{"question": "q"}], "", 'name = "exact"', "train.jsonl:1: no 'answer'"),
         ([{"question": "q", "answer": "4"}], 'reference = "####"', 'name = "exact"', "no 'answer' at '####'"),
-        ([[1]], "", 'name = "exact"', "a row is a JSON object, got list"),
+        ([[1]], "", 'name = "exact"', "a row is an object with columns, got int"),
         ([{"question": 5, "answer": "1"}], "", 'name = "exact"', "not a task"),
         (
             [{"question": "q", "answer": "1", "info": "{"}],

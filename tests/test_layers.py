@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "evals": {"core", "envs", "policies", "rollouts"},
     "interop": {"core", "rewards", "serving", "envs", "policies", "rollouts", "evals"},
     "learner": {"core", "kernels", "policies"},
-    "trainer": {"core", "envs", "policies", "rollouts", "evals", "learner"},
+    "trainer": {"core", "traces", "envs", "policies", "rollouts", "evals", "learner"},
     "reports": {"core", "evals", "trainer"},
     "projects": {"core", "rewards", "decisions", "traces", "envs", "policies", "trainer"},
 }

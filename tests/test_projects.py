@@ -18,7 +18,10 @@ from vertigym.evals.suite import load_suite, task_list
 from vertigym.policies import tiny
 from vertigym.projects.answer_kinds import kind_of
 from vertigym.projects.project import Project, start
+from vertigym.projects.questions import pairs
 from vertigym.trainer.recipe import load_stages, plan_stages
+
+from .test_envs_code_pytest import write_project
 
 LENDER = Path(__file__).parents[1] / "examples" / "lender" / "loans.csv"
 DESKS = ("shipping", "returns", "invoices")
@@ -256,7 +259,7 @@ def test_a_pretrained_model_gets_the_rates_of_its_size(tmp_path: Path) -> None:
     ("name", "text", "options", "said"),
     [
         ("none.csv", None, {}, "no such file"),
-        ("folder", "", {}, "is a folder; give one file"),
+        ("folder", "", {}, "is a folder without pytest tests"),
         ("desk.csv", "question;answer\na;b\n", {}, "its columns are separated by ';': separate them by ','"),
         ("desk.jsonl", '{"question": "a", "answer": "b"}\n', {}, "the release need some each"),
         ("desk.jsonl", '{"text": "a"}\n', {}, "nothing in them is a call|no call|nothing in it"),
@@ -285,3 +288,73 @@ def test_what_lies_there_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="out exists: name a new folder"):
         start(LENDER, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def gsm8k(count: int) -> list[dict[str, Any]]:
+    """Questions as GSM8K writes them: a worked solution, then the number after ####."""
+    numbers = [(i, i % 7 + 2) for i in range(3, count + 3)]
+    return [
+        {"question": f"A crate holds {a} pens. How many do {b} hold?",
+         "answer": f"{a} * {b} = <<{a}*{b}={a * b}>>{a * b:,}\n#### {a * b:,}"}
+        for a, b in numbers
+    ]  # fmt: skip
+
+
+def score(project: Project, reply: str) -> float | None:
+    env = envs.make(str(project.folder / "environment"))
+    task = env.tasks.get(env.tasks.ids("train")[0])
+    env.reset(options={"task": task})
+    *_, info = env.step(reply.format(task.answer))
+    value: float | None = info["score"].value
+    return value
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_gsm8k_works_with_no_edits(tmp_path: Path, form: str) -> None:
+    file, rows = tmp_path / f"gsm8k.{form}", gsm8k(60)
+    write_jsonl(tmp_path / "gsm8k.jsonl", rows)
+    if form == "csv":
+        write_csv(file, rows)
+    elif form == "parquet":
+        duckdb = pytest.importorskip("duckdb")
+        duckdb.sql(f"COPY (FROM read_json('{tmp_path / 'gsm8k.jsonl'}')) TO '{file}' (FORMAT parquet)")
+    made = start(file, tmp_path / "made")
+    told = {choice.what: choice for choice in made.choices}
+    assert told["answers"].chosen == "numbers"
+    assert told["answers"].why == "what stands after ####: every answer is a number; compared as mathematics"
+    assert made.check.passed()
+    assert score(made, "First this,\nthen that.\n#### {}") == 1
+    assert score(made, "#### {}1") == 0
+
+
+def test_other_names_of_columns_are_said_once(tmp_path: Path) -> None:
+    rows = [{"problem": row["question"], "solution": row["answer"]} for row in gsm8k(30)]
+    write_jsonl(tmp_path / "sums.jsonl", rows)
+    columns = {"question": "problem", "answer": "solution"}
+    assert chosen(start(tmp_path / "sums.jsonl", tmp_path / "sums", columns=columns))["answers"] == "numbers"
+    with pytest.raises(InputError, match=r"no column 'problems'; did you mean 'problem'\?"):
+        start(tmp_path / "sums.jsonl", tmp_path / "no", columns={"question": "problems"})
+
+
+def test_a_column_may_have_only_some_splits(tmp_path: Path) -> None:
+    rows = [row | {"split": "test" if i < 20 else "train"} for i, row in enumerate(questions(120))]
+    found = start(write_csv(tmp_path / "desk.csv", rows), tmp_path / "desk")
+    assert chosen(found)["tasks"] == "80 train, 20 eval, 20 test"
+
+
+def test_columns_are_pairs_of_names() -> None:
+    assert pairs(["question=problem", "answer = solution"]) == {"question": "problem", "answer": "solution"}
+    for wrong in ("question", "question=", "questions=problem"):
+        with pytest.raises(
+            InputError, match="the form is OURS=THEIRS, and ours are question, answer, id, split"
+        ):
+            pairs([wrong])
+
+
+@pytest.mark.slow
+def test_a_project_of_tests_becomes_a_project(tmp_path: Path) -> None:
+    made = start(write_project(tmp_path / "shop"), tmp_path / "made")
+    assert made.id == "local/Shop-v0"
+    assert chosen(made)["read as"] == "pytest tests"
+    assert made.check.passed()
+    assert "1 functions give no task: no test enters it" in made.notes

@@ -123,10 +123,11 @@ class RolloutConfig(Config):
 
 
 class SFTConfig(Config):
-    """Supervised fine-tuning on chat rows, loss on the assistant's tokens: JSONL of `{"messages": [...]}`, or
-    of traces, whose completion is the last message (a larger model's logged answers, for example)."""
+    """Supervised fine-tuning on chat rows, loss on the assistant's tokens. `data`: a file (JSONL, CSV,
+    Parquet) or `hf://owner/name` with rows of `{"messages": [...]}`, of `question` and `answer`, or of traces,
+    whose completion is the last message (a larger model's logged answers, for example)."""
 
-    data: Path = Field(description="JSONL of chats or traces")
+    data: Path = Field(description="chats or traces: a file, a folder that datasets saved, hf://owner/name")
     batch: int = Field(64, ge=1, description="rows a step")
 
 
@@ -134,7 +135,7 @@ class DPOConfig(Config):
     """Direct preference optimisation on pairs of answers, JSONL of `{"messages", "chosen", "rejected"}`, as
     `vertigym traces pairs` makes them out of logs."""
 
-    data: Path = Field(description="JSONL of pairs")
+    data: Path = Field(description="pairs, likewise")
     held_out: Path | None = Field(None, description="pairs to tell apart now and then, none of them trained on")
     every: int = Field(10, ge=1, description="steps between two looks at held_out; the last step has one")
     batch: int = Field(32, ge=1, description="pairs a step")

@@ -16,13 +16,13 @@ import numpy as np
 from torch import Tensor
 
 from vertigym.core.errors import DataError, InputError
-from vertigym.core.files import read_jsonl
 from vertigym.evals.clustered import ClusteredValues
 from vertigym.evals.statistics import estimate
 from vertigym.learner.batch import Batch
 from vertigym.learner.learner import Learner, tokenwise
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
+from vertigym.traces.table_rows import read_table
 from vertigym.trainer.run import Rollout
 from vertigym.trainer.sft import Row, RowTraining
 
@@ -110,7 +110,7 @@ def read_pairs(data: Path, renderer: ChatRenderer) -> list[Row]:
     Raises:
         DataError: it is missing, has no rows, or one that is no pair or that the template cannot render.
     """
-    rows = [_pair(row, renderer, f"{data}:{number}") for number, row in enumerate(read_jsonl(data), 1)]
+    rows = [_pair(row, renderer, where) for where, row in read_table(data)]
     if not rows:
         raise DataError(f"{data}: no pairs to train on")
     return rows

@@ -35,6 +35,7 @@ from vertigym.core.errors import ConfigError, UnknownNameError
 from vertigym.envs import registry
 from vertigym.learner.ranks import Ranks, join_ranks
 from vertigym.policies.model_source import is_run
+from vertigym.traces.table_rows import on_hub
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import Progress, RunOutcome, train
@@ -207,7 +208,7 @@ def _beside(folder: Path, table: Mapping[str, Any]) -> Table:
                 found[key] = registry.absolute(str(folder / value))
             case ("model" | "teacher", str()) if (folder / value).exists():
                 found[key] = str(folder / value)
-            case ("data" | "held_out" | "output", str()):
+            case ("data" | "held_out" | "output", str()) if not on_hub(value):
                 found[key] = str(folder / value)
             case "suites", list():
                 found[key] = [str(folder / suite) if isinstance(suite, str) else suite for suite in value]

@@ -8,7 +8,6 @@ from typing import Any
 
 from vertigym import envs
 from vertigym.core.errors import ConfigError
-from vertigym.core.files import read_jsonl
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.engine import Engine
 from vertigym.policies.lora import merged_state
@@ -18,6 +17,7 @@ from vertigym.policies.registry import EngineSetup, find_engine
 from vertigym.policies.scripted import reference_text
 from vertigym.rollouts.ray_backend import open_workers
 from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
+from vertigym.traces.table_rows import read_table
 from vertigym.trainer.config import DPOConfig, RunConfig, SFTConfig
 from vertigym.trainer.dpo import pair_texts, read_pairs
 from vertigym.trainer.sft import Row, chat_texts, read_samples
@@ -53,10 +53,8 @@ def texts(config: RunConfig, env: envs.Env) -> list[str]:
         )
     texts = [m["content"] for task in tasks for m in task.messages()] + [reference_text(task) for task in tasks]
     if config.rows:
-        data, known = config.rows.data, set(texts)
-        texts_of = chat_texts if config.sft else pair_texts
-        rows = enumerate(read_jsonl(data), 1)
-        shown = [text for number, row in rows for text in texts_of(row, f"{data}:{number}")]
+        known, texts_of = set(texts), chat_texts if config.sft else pair_texts
+        shown = [text for where, row in read_table(config.rows.data) for text in texts_of(row, where)]
         texts += [text for text in shown if text not in known]
     return texts
 

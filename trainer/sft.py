@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from vertigym.core.errors import DataError, InputError
-from vertigym.core.files import read_jsonl
 from vertigym.core.types import Message
 from vertigym.learner.batch import Batch
 from vertigym.learner.learner import Learner, tokenwise
@@ -19,6 +18,7 @@ from vertigym.learner.own_forward import settle
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.engine import Engine
+from vertigym.traces.table_rows import read_table
 from vertigym.trainer.config import RolloutConfig
 from vertigym.trainer.logprob_mismatch import MismatchProbe
 from vertigym.trainer.run import Rollout
@@ -91,8 +91,7 @@ def read_samples(data: Path, renderer: ChatRenderer) -> list[Row]:
     Raises:
         DataError: it is missing, has no rows, or one that is no chat or that the template cannot render.
     """
-    rows = enumerate(read_jsonl(data), 1)
-    samples = [(one,) for n, row in rows for one in _samples(row, renderer, f"{data}:{n}")]
+    samples = [(one,) for where, row in read_table(data) for one in _samples(row, renderer, where)]
     if not samples:
         raise DataError(f"{data}: no rows to train on")
     return [*samples]
@@ -108,7 +107,7 @@ def chat_texts(row: Any, where: str) -> list[str]:
 
 
 def chat(row: Any, where: str) -> list[Message]:
-    """The chat of a row: its `messages`, and for a trace what was answered to them.
+    """The chat of a row: its `messages`, and for a trace what was answered to them; or its question and answer.
 
     Raises:
         DataError: it is neither (names `where`).
@@ -116,12 +115,21 @@ def chat(row: Any, where: str) -> list[Message]:
     messages = row.get("messages") if isinstance(row, dict) else None
     if isinstance(messages, list) and isinstance(row.get("completion"), str):
         messages = [*messages, {"role": "assistant", "content": row["completion"]}]
+    asked, answer = (_text(row, names) for names in (("question", "prompt"), ("answer", "completion")))
+    if messages is None and asked and answer:
+        return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     if not isinstance(messages, list) or not any(m.get("role") == "assistant" for m in messages):
         raise DataError(
-            f'{where}: a row is {{"messages": [...]}} with at least one assistant message, or a trace with its '
-            "completion"
+            f'{where}: a row is {{"messages": [...]}} with at least one assistant message, a trace with its '
+            "completion, or has columns question and answer"
         )
     return messages
+
+
+def _text(row: Any, names: Sequence[str]) -> str:
+    """The first of these columns that holds a text."""
+    found = (row.get(name) for name in names) if isinstance(row, dict) else ()
+    return next((text for text in found if isinstance(text, str) and text.strip()), "")
 
 
 def _samples(row: Any, renderer: ChatRenderer, where: str) -> list[TrainingSample]:

@@ -6,6 +6,7 @@ the start of a function, a bare body is as good as the whole. Tests run in the p
 
 import os
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic import Field
 from vertigym.core.config import Config
 from vertigym.core.types import SPLITS, Score, Task
 from vertigym.envs.code import contests, formats
+from vertigym.envs.code.pytest_files import FORMAT, pytest_tasks
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
@@ -23,11 +25,12 @@ from vertigym.sandboxes import JobLimits
 
 BUILT_IN = Path(__file__).parent / "tasks"
 _LONGEST_NOTE = 500  # characters of a failure that a policy sees
-_FORMATS = {
+_FORMATS: dict[str, Callable[[Path], list[Task]]] = {
     "humaneval": formats.humaneval,
     "mbpp": formats.mbpp,
     "stdin": contests.stdin_programs,
     "leetcode": contests.leetcode,
+    FORMAT: pytest_tasks,
 }
 
 
@@ -114,7 +117,8 @@ class FolderConfig(Config):
 
 def load_folder(folder: EnvFolder, **kwargs: Any) -> Env:
     """A code environment from a folder: `env.toml` names task files and their format (`tasks`: JSONL of tasks;
-    `humaneval` and `mbpp`, also EvalPlus's; `stdin`: APPS, TACO and LiveCodeBench; `leetcode`).
+    `humaneval` and `mbpp`, also EvalPlus's; `stdin`: APPS, TACO and LiveCodeBench; `leetcode`; `pytest`: see
+    `pytest_files`).
 
     Raises:
         ConfigError: a wrong key or value. DataError: a file is missing or malformed.
