@@ -6,6 +6,7 @@ A fence says by its language what is done with it:
     sh              commands, which have to end with exit code 0
     python          run as it stands
     toml            read as what it is part of: a run's config, a suite, an `env.toml`, an import
+    … title="NAME"  a file of an example, which has a test of its own
     anything else   only shown
 
 A comment before it, which readers do not see, says what else is so:
@@ -43,7 +44,8 @@ from vertigym.trainer.recipe import load_stages
 from .surface import ROOT, config_models
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = {"console", "sh", "python", "toml", "json", "yaml", "text"}
+FILE = "a file"
+LANGUAGES = {"console", "sh", "python", "toml", "json", "yaml", "text", FILE}
 LINKED = ("benchmarks", "docs", "examples", "tests")
 LIMIT_S = 180  # a command
 NOTE = re.compile(r"<!-- (not run|needs|first|file)(?: from (\d+) on)?:\s(.+?)-->", re.DOTALL)
@@ -126,6 +128,7 @@ def blocks(page: Path) -> Iterator[Block]:
                 comment += token.content
             case ("fence" | "code_block") as kind, [first, _]:
                 language = (token.info or "text").strip() if kind == "fence" else "indented"
+                language = FILE if " title=" in language else language
                 yield Block(page, first + (kind == "fence"), language, token.content, comment)
                 comment = ""
             case _:

@@ -37,14 +37,19 @@ def sandboxed(text: str) -> Decide:
             f"the model has JavaScript, and no sandbox can run it ({error}); --trust runs it unprotected"
         ) from None
 
+    def beyond(reason: str, case: Case) -> str:
+        return f"the model's JavaScript is out of bounds: {reason}, in {json.dumps(case)[:200]}"
+
     def decide(case: Case) -> Any:
         try:
             return json.loads(program.call("decide", json.dumps(case), within_s=_SECONDS))
         except RemoteError as error:
-            raise CaseError(first_lines(str(error).partition(": ")[2])) from None
+            reason = first_lines(str(error).partition(": ")[2])
+            if "out of memory" not in reason:
+                raise CaseError(reason) from None
+            raise DecisionError(beyond(reason, case)) from None  # the next case would take as long
         except SandboxError as error:
-            about = json.dumps(case)[:200]
-            raise DecisionError(f"the model's JavaScript is out of bounds: {error}, in {about}") from None
+            raise DecisionError(beyond(str(error), case)) from None
 
     return decide
 
