@@ -33,6 +33,17 @@ FILES = {
 }
 
 
+def on_startup(**_: Any) -> None:
+    """Let the package's own modules, and nothing else that lies in its folder (an environment of Python's),
+    stand where the reference looks for them."""
+    place = ROOT / ".cache" / "site" / "vertigym"
+    place.mkdir(parents=True, exist_ok=True)
+    for path in ROOT.iterdir():
+        ours = path.suffix == ".py" or (path / "__init__.py").is_file() or path.name == "kernels"
+        if ours and not (place / path.name).is_symlink():
+            (place / path.name).symlink_to(path)
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add what is made."""
     made = {page: (ROOT / name).read_text() for name, page in FRONT.items()}
