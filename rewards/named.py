@@ -36,7 +36,7 @@ def named(name: str, arguments: Mapping[str, Any] | None = None) -> RewardFuncti
     path = READY.get(name, name)
     module, colon, attribute = path.partition(":")
     if not colon:
-        raise UnknownNameError("reward", name, READY, "or a function of yours as package.module:function")
+        raise UnknownNameError("reward", name, READY, "Or name a function of yours, package.module:function")
     try:
         found: RewardFunction = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
