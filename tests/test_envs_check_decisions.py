@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vertigym.core.types import Split
 from vertigym.envs.check import check
 from vertigym.envs.decision.importer import import_decision
 
@@ -15,7 +16,8 @@ def test_every_decision_model_passes_the_check(data: Path, tmp_path: Path) -> No
     failed: dict[str, list[str]] = {}
     for file in files:
         folder = tmp_path / file.stem
-        import_decision(file, f"jdm/{file.stem}-v0", folder, now="2026-01-31T12:00:00Z")
+        sizes: dict[Split, int] = {"train": 600, "eval": 150, "test": 150}  # the check looks at 60
+        import_decision(file, f"jdm/{file.stem}-v0", folder, now="2026-01-31T12:00:00Z", sizes=sizes)
         report = check(str(folder), tasks=60)
         failures = [finding.message for finding in report.findings if finding.level == "failure"]
         if failures:
