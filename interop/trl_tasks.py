@@ -30,6 +30,7 @@ def to_trl(env: Env, *, eval_split: Split = "eval") -> dict[str, Any]:
         InputError: the environment has several turns, and no tools to take them with.
         MissingDependencyError: `datasets` is not installed.
     """
+    several = {"environment_factory": tool_class(env)} if env.max_turns > 1 else {}
     try:
         from datasets import Dataset
     except ImportError:
@@ -46,12 +47,11 @@ def to_trl(env: Env, *, eval_split: Split = "eval") -> dict[str, Any]:
     def reward_of_episodes(completions: Sequence[Any], environments: Any, **_: Any) -> list[float | None]:
         return [_ended(one.episode, said) for one, said in zip(environments, completions, strict=True)]
 
-    several = env.max_turns > 1
     return {
         "train_dataset": rows("train"),
         "eval_dataset": rows(eval_split),
         "reward_funcs": [reward_of_episodes if several else reward],
-        **({"environment_factory": tool_class(env)} if several else {}),
+        **several,
     }
 
 

@@ -14,7 +14,7 @@ from jsonschema import validate
 from vertigym.core.types import Completion, Decoding, Prompt, Sampling
 from vertigym.policies import tiny
 from vertigym.policies.engine import GenerationResult
-from vertigym.policies.grammars import calls_grammar
+from vertigym.policies.grammars import calls_grammar, can_constrain
 from vertigym.policies.scripted import Scripted
 from vertigym.policies.transformers_engine import TransformersEngine
 
@@ -41,6 +41,9 @@ class Typing:
                     prompt.on_text(text[:end])
             done.append(Completion(text, prompt_tokens=3, completion_tokens=len(text)))
         return done
+
+
+constrained = pytest.mark.skipif(not can_constrain(), reason="llguidance is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,7 @@ def test_logprobs_are_of_the_tokens_of_the_text(port: int, engine: TransformersE
     assert [one.token for one in streamed] == [one.token for one in told]
 
 
+@constrained
 @pytest.mark.parametrize("seed", range(3))
 def test_a_schema_is_followed(seed: int, port: int) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
@@ -155,6 +159,7 @@ def test_a_schema_is_followed(seed: int, port: int) -> None:
         validate(json.loads(message.content[0].text), SCHEMA)
 
 
+@constrained
 def test_a_call_that_must_be_made_is_made(port: int) -> None:
     other = {"type": "function", "function": {"name": "other", "parameters": SCHEMA}}
     named = {"type": "function", "function": {"name": "other"}}
@@ -173,12 +178,14 @@ def test_a_call_that_must_be_made_is_made(port: int) -> None:
             validate(json.loads(call.function.arguments), SCHEMA)
 
 
+@constrained
 def test_a_strict_tool_leaves_text_alone(port: int) -> None:
     said = chat(port, tools=[STRICT], temperature=1, seed=2)
     assert said.choices[0].message.content
     assert said.usage.completion_tokens == 24
 
 
+@constrained
 @pytest.mark.parametrize(
     ("text", "required", "fits"),
     [
@@ -203,6 +210,7 @@ def test_a_grammar_of_calls(text: str, required: bool, fits: bool, engine: Trans
     assert not any(matcher.refused()[token] for token in engine.renderer.stop)
 
 
+@constrained
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
