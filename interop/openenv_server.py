@@ -13,7 +13,6 @@ of OpenEnv 0.10, whose HTTP calls keep no session either: an episode is played o
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio.to_thread
@@ -32,9 +31,9 @@ from vertigym.core.types import SPLITS, Split
 from vertigym.envs import registry
 from vertigym.envs.env import Env
 from vertigym.interop.played_episode import PlayedEpisode
-from vertigym.serving.service import listen
+from vertigym.serving.admission import is_local, is_loopback
+from vertigym.serving.service import listen, url_of
 
-LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _FULL = 1013  # WebSocket: try again later
 
 
@@ -166,8 +165,8 @@ class OpenEnvServer:
     def _ours(self, connection: HTTPConnection) -> bool:
         """Whether the page or program that asks is one of this machine's: its Host is local, and so is the
         Origin that a browser names."""
-        named = [f"//{connection.headers.get('host', '')}", connection.headers.get("origin", "//localhost")]
-        return self._anywhere or all(urlsplit(name).hostname in LOCAL for name in named)
+        named = connection.headers.get("host", ""), connection.headers.get("origin", "http://localhost")
+        return self._anywhere or all(is_local(name.partition("://")[2] or name) for name in named)
 
     async def _reset(self, request: Request) -> Response:
         if not self._ours(request):
@@ -217,10 +216,9 @@ def serve_environment(
         UnknownNameError: no such environment. ConfigError: the port is taken.
     """
     env, name = registry.make(id), registry.spec(id).id
-    server = OpenEnvServer(env, name, sessions=sessions, anywhere=host not in LOCAL)
+    server = OpenEnvServer(env, name, sessions=sessions, anywhere=not is_loopback(host))
     with listen(host, port) as listening:
-        at, bound = listening.getsockname()[:2]
-        on_ready(f"http://{f'[{at}]' if ':' in at else at}:{bound}")
+        on_ready(url_of(listening))
         config = uvicorn.Config(server.app(), log_level="warning", ws="websockets-sansio", loop="asyncio")
         uvicorn.Server(config).run(sockets=[listening])
 

@@ -45,13 +45,22 @@ def dotted(path: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@lru_cache(maxsize=256)
 def places(source: str) -> dict[str, Place]:
     """The functions of a module and the methods of its classes that stand there once.
 
     Raises:
-        SyntaxError, ValueError: it is not Python.
+        SyntaxError, ValueError, RecursionError: it is not Python.
     """
+    return _places(source)[0]
+
+
+def repeated(source: str) -> frozenset[str]:
+    """Those that stand there more than once, as a property and its setter do. Raises as `places`."""
+    return _places(source)[1]
+
+
+@lru_cache(maxsize=256)
+def _places(source: str) -> tuple[dict[str, Place], frozenset[str]]:
     found: dict[str, Place] = {}
     twice: set[str] = set()
     for node in _parsed(source).body:
@@ -61,7 +70,7 @@ def places(source: str) -> dict[str, Place]:
                 name = f"{owner.name}.{one.name}" if owner else one.name
                 twice |= {name} & {*found}
                 found[name] = Place(one, _first(one), one.lineno - 1, one.end_lineno or 0, owner, _first(owner))
-    return {name: place for name, place in found.items() if name not in twice}
+    return {name: place for name, place in found.items() if name not in twice}, frozenset(twice)
 
 
 def original(source: str, name: str) -> str:

@@ -18,7 +18,8 @@ from vertigym.core.errors import ConfigError
 from vertigym.dialects.chat_call import RefusedError
 from vertigym.dialects.registry import sent_key
 
-_LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
+LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")  # of this machine, in a browser's address line
+_HOST = re.compile(r"([\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.IGNORECASE | re.ASCII)
 _CLIENTS = 10_000  # whose rate is remembered
 _WRONG_KEYS = 10  # a minute, from one address
 
@@ -47,6 +48,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_local(host: str) -> bool:
+    """Whether a Host header, name and port, names this machine."""
+    found = _HOST.fullmatch(host)
+    return found is not None and found[1].strip("[]").lower() in LOCAL_NAMES
 
 
 def trusted_networks(proxies: Sequence[str]) -> list[str]:
@@ -99,7 +106,7 @@ class Admission:
         Raises:
             RefusedError: there is no key, and the request is for another host's name.
         """
-        if not self._key and not _LOCAL_HOST.fullmatch(http.headers.get("host", "")):
+        if not self._key and not is_local(http.headers.get("host", "")):
             raise RefusedError(400, "this server answers to localhost only: wrong Host header")
 
     def _check_key(self, client: str, headers: Mapping[str, str]) -> None:

@@ -86,8 +86,7 @@ def serve_policy(
         policy = load()
         limits = ServerLimits(per_minute=per_minute, max_tokens=max_tokens)
         server = ChatServer(policy, Recorder(record), name=name, version=version, key=key, limits=limits)
-        at, bound = listening.getsockname()[:2]
-        on_ready(f"http://{f'[{at}]' if ':' in at else at}:{bound}/v1")
+        on_ready(f"{url_of(listening)}/v1")
         uvicorn.Server(server.config(proxies)).run(sockets=[listening])
 
 
@@ -120,5 +119,13 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(2048)  # clients that connect before the model is loaded wait
     except OSError as error:
         listening.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; --port names another, 0 any that is free"
+        ) from None
     return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    """The address of a server on this socket."""
+    at, port = listening.getsockname()[:2]
+    return f"http://{f'[{at}]' if ':' in at else at}:{port}"

@@ -6,8 +6,6 @@ changed the answer is 304 (RFC 9110, 15.4.5).
 """
 
 import json
-import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -30,7 +28,8 @@ from vertigym.dialects.chat_call import RefusedError
 from vertigym.envs import registry
 from vertigym.evals.report import Report
 from vertigym.reports.page import render, report_data, verdict_of
-from vertigym.serving.admission import Admission
+from vertigym.serving.admission import LOCAL_NAMES, Admission
+from vertigym.serving.service import listen, url_of
 from vertigym.studio.hand_play import HandPlay, environment_data, environment_rows, play
 from vertigym.studio.rule_graph import coverage, rules_data
 from vertigym.studio.run_list import RunList, report_groups
@@ -39,7 +38,6 @@ SCRIPT = Path(__file__).with_name("studio.js")
 Json = dict[str, Any]
 Query = Mapping[str, str]
 _NAV = (("Runs", "runs"), ("Evals", "evals"), ("Environments", "environments"))
-_HOSTS = ("127.0.0.1", "localhost", "::1")
 _LIVE = ("runs", "run")
 # Nothing from elsewhere, nothing sent elsewhere, and no page elsewhere frames it.
 _POLICY = (
@@ -189,25 +187,14 @@ def serve(
     Raises:
         DataError: there is no such folder. ConfigError: others can reach `host`, or the port is taken.
     """
-    if host not in _HOSTS:
-        raise ConfigError(f"host {host!r}: the studio is for this machine only: use one of {', '.join(_HOSTS)}")
+    if host not in LOCAL_NAMES:
+        names = ", ".join(LOCAL_NAMES)
+        raise ConfigError(f"host {host!r}: the studio is for this machine only: use one of {names}")
     runs = RunList(root)
-    with _listen(host, port) as listening:
-        address = f"[{host}]" if ":" in host else host
+    with listen(host, port) as listening:
         page = f"run?{urlencode({'name': run})}" if run else ""
-        on_ready(f"http://{address}:{listening.getsockname()[1]}/{page}")
+        on_ready(f"{url_of(listening)}/{page}")
         uvicorn.Server(uvicorn.Config(Studio(runs).app(), log_level="warning", ws="none")).run([listening])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): name another port with --port, "
-            "or 0 for any"
-        ) from None
 
 
 async def _guard(http: Request, answer: RequestResponseEndpoint) -> Response:

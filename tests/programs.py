@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+import torch
 
 from vertigym import envs
 from vertigym.core.types import Completion, Prompt, Sampling, Trajectory
 from vertigym.envs import Env
+from vertigym.policies import tiny
 from vertigym.policies.scripted import Scripted
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rollouts.rollout import Episode, rollout
+
+CALL = '<tool_call>{"name": "find", "arguments": {"a": 1}}</tool_call>'
 
 # What the scripts begin with: `ask(messages, **parameters)` gives a response's JSON.
 BY_HAND = """
@@ -48,6 +53,14 @@ print(said([question, first, {"role": "user", "content": "again"}])["content"])
 """
 )
 TASKS = [{"id": f"t{n}", "question": f"say {n}", "answer": str(n), "note": f"n{n}"} for n in range(4)]
+
+
+def engine_of_few_words(folder: Path) -> TransformersEngine:
+    """A tiny model that writes anything, and no two texts alike."""
+    torch.set_num_threads(1)
+    size = tiny.TinySize(hidden=16, layers=1, heads=2, key_heads=2, ffn=16, init_std=0.5, context=512)
+    tiny.build(["say again once more find tool"] * 2, folder / "tiny", size=size)
+    return TransformersEngine.load(folder / "tiny")
 
 
 def program(folder: Path, script: str, *, tasks: Sequence[Any] = TASKS, **keys: Any) -> str:

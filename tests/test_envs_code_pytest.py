@@ -14,8 +14,10 @@ from vertigym.envs.code.pytest_files import find_tests, read_project
 from vertigym.envs.code.pytest_import import (
     BROKEN,
     NO_BODY,
+    NO_PYTHON,
     NO_TEST,
     NOT_DATA,
+    TWICE,
     WITHOUT,
     PytestImport,
     import_lines,
@@ -99,6 +101,17 @@ class Basket:
     def __len__(self):
         return len(self.items)
 ''',
+    "shop/old.py": "print 'of another time'\n",
+    "shop/units.py": """
+class Price:
+    @property
+    def cents(self):
+        return self._cents
+
+    @cents.setter
+    def cents(self, cents):
+        self._cents = cents
+""",
 }
 TESTS = {
     "conftest.py": "import pytest\n\n\n@pytest.fixture\ndef prices():\n    return [3, 4, 5]\n",
@@ -235,6 +248,8 @@ def test_what_gives_no_task_is_named_with_the_reason(found: PytestImport) -> Non
         "opened": NOT_DATA,
         "later": NO_BODY,
         "online": BROKEN,
+        "shop.old": NO_PYTHON,
+        "shop.units.Price.cents": TWICE,
     }
     assert "URLError" in next(
         one.seen for one in found.refused if one.reason == BROKEN and "online" in one.function
@@ -243,7 +258,7 @@ def test_what_gives_no_task_is_named_with_the_reason(found: PytestImport) -> Non
     assert "'benchmark' not found" in found.unused["test_prices.py::test_fixture_of_another_plugin"]
     text = "\n".join(import_lines(found))
     assert f"1  {NO_TEST}: shop.prices.unused" in text
-    assert "6 functions" in text
+    assert "8 functions" in text
 
 
 def test_the_reference_scores_1_and_no_body_0(env: CodeEnv) -> None:

@@ -8,27 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from vertigym import envs
 from vertigym.core.errors import ConfigError
 from vertigym.core.types import Sampling, Trajectory
-from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
 
-from .programs import BY_HAND, TWICE, Recording, play, program
+from .programs import BY_HAND, CALL, TWICE, Recording, engine_of_few_words, play, program
 
 TOOL: Any = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
-CALL = '<tool_call>{"name": "find", "arguments": {"a": 1}}</tool_call>'
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("m") / "tiny"
-    size = tiny.TinySize(hidden=16, layers=1, heads=2, key_heads=2, ffn=16, init_std=0.5, context=512)
-    tiny.build(["say again once more find tool"] * 2, folder, size=size)
-    return TransformersEngine.load(folder)
+    return engine_of_few_words(tmp_path_factory.mktemp("m"))
 
 
 def reason(played: Trajectory) -> str:

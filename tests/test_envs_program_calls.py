@@ -4,25 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from vertigym.core.types import Sampling, Trajectory
-from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
 
-from .programs import BY_HAND, Recording, play, program
-
-CALL = '<tool_call>{"name": "find", "arguments": {"a": 1}}</tool_call>'
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("m") / "tiny"
-    size = tiny.TinySize(hidden=16, layers=1, heads=2, key_heads=2, ffn=16, init_std=0.5, context=512)
-    tiny.build(["say again once more find tool"] * 2, folder, size=size)
-    return TransformersEngine.load(folder)
-
+from .programs import BY_HAND, CALL, Recording, engine_of_few_words, play, program
 
 # A main agent, and two that go on from its first answer side by side, each in two calls.
 SIDE_BY_SIDE = (
@@ -40,6 +26,11 @@ with ThreadPoolExecutor(2) as pool:
     print(json.dumps(list(pool.map(agent, range(2)))))
 """
 )
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
+    return engine_of_few_words(tmp_path_factory.mktemp("m"))
 
 
 def side_by_side(folder: Path, delays: str, policy: Any) -> Trajectory:

@@ -254,7 +254,7 @@ def test_what_cannot_be_served_is_refused_in_a_line(root: Path, tmp_path: Path) 
             serve(root, host=host)
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(ConfigError, match="another port with --port"),
+        pytest.raises(ConfigError, match="--port names another"),
     ):
         serve(root, port=taken.getsockname()[1])
 

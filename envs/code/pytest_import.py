@@ -31,7 +31,7 @@ from vertigym.rewards.code import Verifier
 from vertigym.rewards.code_tests import PytestTests
 from vertigym.rewards.code_verdict import Checked
 from vertigym.rewards.pytest_sides import INSIDE, modules
-from vertigym.rewards.removed_body import dotted, hollow, original, places
+from vertigym.rewards.removed_body import dotted, hollow, original, places, repeated
 from vertigym.sandboxes import Job, JobLimits, JobOutcome, call, shared_pool
 
 _MOST_CPU_S = 10.0  # of one verdict
@@ -42,6 +42,8 @@ _NAMED = 6  # of each reason, and of the reasons of tests
 _TOGETHER = 16  # functions that are tried side by side
 _HELD_OUT = 0.2  # for evals, and again for the release
 
+NO_PYTHON = "its file is no Python that can be read here"
+TWICE = "its name stands in the module more than once"
 NO_TEST = "no test enters it"
 NO_BODY = "it has no body to write"
 BROKEN = "the tests that enter it do not pass in the sandbox"
@@ -196,11 +198,17 @@ def _functions(
             by_place.setdefault(place, []).append(test)
     functions, refused = list[_Function](), list[Refusal]()
     for path, source in project.package.items():
-        for name, node in _readable(source):
+        try:
+            found, twice = places(source), repeated(source)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            refused.append(Refusal(dotted(path), NO_PYTHON, str(error)))
+            continue
+        refused += [Refusal(f"{dotted(path)}.{name}", TWICE) for name in sorted(twice)]
+        for name, at in found.items():
             one = _Function(dotted(path), name, source)
             reached = by_place.get(f"{path}:{name}", [])
             one.tests = [test for test in reached if not faults[test]][:_MOST_TESTS]
-            if _is_empty(node):
+            if _is_empty(at.node):
                 refused.append(Refusal(one.id, NO_BODY))
             elif one.tests:
                 functions.append(one)
@@ -208,13 +216,6 @@ def _functions(
                 seen = f"{reached[0]}: {faults[reached[0]]}" if reached else ""
                 refused.append(Refusal(one.id, BROKEN if reached else NO_TEST, seen))
     return functions, refused
-
-
-def _readable(source: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    try:
-        yield from ((name, place.node) for name, place in places(source).items())
-    except (SyntaxError, ValueError, RecursionError):
-        return
 
 
 def _is_empty(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
