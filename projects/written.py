@@ -58,7 +58,7 @@ def recipe_text(name: str, model: str, sizes: Sizes) -> str:
     warm, rl = (f"lr = {rate}, " for rate in sizes.rates) if sizes.rates else ("", "")
     about = "a 0.9 M model made on the spot; any Hugging Face folder or org/name works" if tiny else ""
     context = f"tiny = {{ context = {sizes.context} }}\n" if sizes.context else ""
-    warm_steps, rl_steps, every = (600, 60, 10) if tiny else (120, 20, 10)
+    warm_steps, rl_steps, every = (450, 60, 10) if tiny else (120, 20, 10)
     slow = "" if tiny else ", warmup_steps = 10"
     careful = 'schedule = "cosine"' if tiny else "warmup_steps = 3"
     groups = ", max_groups = 32, entropy = 0.02" if tiny else ", entropy = 0.01"

@@ -9,9 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM
 
 from vertigym.core.types import Prompt, Sampling
+from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
 
 Fault = Callable[
@@ -20,6 +22,18 @@ Fault = Callable[
 
 
 _LOADING = threading.Lock()  # transformers cannot load two models side by side in one process
+
+
+TEXTS = ['{"days": 12, "tier": "gold"}', "approve or reject the return of 40 items"] * 3
+SIZE = tiny.TinySize(hidden=32, layers=2, heads=2, key_heads=1, ffn=48, context=256, init_std=0.3)
+QUICK = {"mode": "server", "start_s": 30.0, "sync_s": 30.0, "request_s": 30.0, "retries": 2, "sequences": 4}
+
+
+def tiny_folder(parent: Path) -> Path:
+    """A small model in a folder there."""
+    torch.set_num_threads(1)
+    tiny.build(TEXTS, parent / "tiny", size=SIZE)
+    return parent / "tiny"
 
 
 class FakeVLLM:

@@ -81,6 +81,6 @@ def test_nothing_is_drawn_between_values_that_are_listed() -> None:
 
 
 def test_sizes_grow_with_the_rules_within_bounds() -> None:
-    assert split_sizes(0) == split_sizes(5) == {"train": 1500, "eval": 600, "test": 600}
-    assert split_sizes(20) == {"train": 2000, "eval": 800, "test": 800}
+    assert split_sizes(0) == split_sizes(5) == {"train": 6000, "eval": 600, "test": 600}
+    assert split_sizes(20) == {"train": 6000, "eval": 800, "test": 800}
     assert split_sizes(900)["eval"] == 2000

@@ -62,7 +62,7 @@ def loans(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_rules_become_a_project_that_a_dry_run_accepts(loans: Project) -> None:
     assert chosen(loans)["read as"] == "a decision model"
-    assert chosen(loans)["tasks"] == "1500 train, 600 eval, 600 test"
+    assert chosen(loans)["tasks"] == "6000 train, 600 eval, 600 test"
     assert loans.check.passed()
     assert not loans.notes
     files = {path.name for path in loans.folder.iterdir()}

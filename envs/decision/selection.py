@@ -30,6 +30,7 @@ _IN_PAIRS = 0.5  # share of the tasks that minimal pairs take at most
 _GUESS = 0.55  # what always giving the most common outcome may earn where the others have enough cases
 _ROUNDS = 12  # the same, at most
 _EACH, _FEWEST, _MOST = 40, 600, 2000  # eval tasks of a rule, and of all rules
+_TRAIN = 6000  # tasks to train on
 
 
 def split_sizes(rules: int) -> dict[Split, int]:
@@ -37,10 +38,11 @@ def split_sizes(rules: int) -> dict[Split, int]:
 
     A change of one rule among few gains about five points; 300 eval tasks show that in two evals of five, 1,000
     in nine of ten (docs/statistics.md). 40 tasks of a rule without a loss show that it lost less than ten
-    points, in the last of six looks of a run: 0.9^40 = 1.5%. The test split is to show as much.
+    points, in the last of six looks of a run: 0.9^40 = 1.5%. The test split is to show as much. Of too few
+    tasks to train on a model learns the cases rather than the rules (docs/log.md).
     """
     shown = min(max(_EACH * rules, _FEWEST), _MOST)
-    return {"train": shown * 5 // 2, "eval": shown, "test": shown}
+    return {"train": _TRAIN, "eval": shown, "test": shown}
 
 
 def select(
