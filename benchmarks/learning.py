@@ -1,11 +1,13 @@
 """What RL adds to a warm start, seed by seed. The slow tests hold one seed of each to a bound.
 
-    python benchmarks/learning.py returns|ask-first|distillation|engines [--seeds 0 1 2]
+    python benchmarks/learning.py returns|ask-first|distillation|preferences|engines [--seeds 0 1 2]
 
 `returns`: the checkpoint that GRPO and PPO promote, less the warm start, as the share of exact decisions on the
 test split. `ask-first`: held-out score of the warm start and after GRPO, PPO and GRPO with adapters.
-`distillation`: reward of the last ten of 100 steps, with rewards alone and with a teacher. `engines`: exact
-decisions after 20 steps of GRPO sampled by transformers and by vLLM (`make setup-vllm`, .venv-vllm/bin/python).
+`distillation`: reward of the last ten of 100 steps, with rewards alone and with a teacher. `preferences`: DPO
+on answers of last year's rules that were put right: held-out pairs told apart, exact decisions gained.
+`engines`: exact decisions after 20 steps of GRPO sampled by transformers and by vLLM (`make setup-vllm`,
+.venv-vllm/bin/python).
 """
 
 import argparse
@@ -22,12 +24,12 @@ import torch
 
 from vertigym import envs
 from vertigym.core.config import load, parse
-from vertigym.core.files import write_jsonl
+from vertigym.core.files import dumps, write_jsonl
 from vertigym.decisions.model import DecisionModel
 from vertigym.envs.decision.builtin import OLD_DECISION, folder_of
 from vertigym.envs.decision.builtin import RETURNS as RETURNS_ENV
 from vertigym.envs.decision.env import DecisionEnv
-from vertigym.envs.decision.stale import stale_logs
+from vertigym.envs.decision.stale import company_logs, old_version, stale_logs
 from vertigym.evals.compare import compare
 from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
@@ -138,6 +140,31 @@ def on_engine(warm: RunOutcome, seed: int, engine: str) -> RunOutcome:
     return tuned(RETURNS, "grpo", warm, seed, f"name={engine}", f"rollout.engine={engine}", *short)
 
 
+def correction_pairs(folder: Path) -> None:
+    """Of returns, what last year's rules say and the right decision, as pairs: `train.jsonl`, `eval.jsonl`."""
+    env = envs.make(RETURNS_ENV)
+    assert isinstance(env, DecisionEnv)
+    logs = company_logs(env, old_version(env))
+    logged = {dumps(row["messages"][:-1]): row["messages"][-1]["content"] for row in logs}
+    pairs: list[dict[str, Any]] = []
+    for task in map(env.tasks.get, env.tasks.ids("train")):
+        chosen, rejected = reference_text(task), logged.get(dumps(task.messages()))
+        if rejected not in (None, chosen):
+            pairs.append({"messages": task.messages(), "chosen": chosen, "rejected": rejected})
+    write_jsonl(folder / "train.jsonl", [pair for place, pair in enumerate(pairs) if place % 5])
+    write_jsonl(folder / "eval.jsonl", pairs[::5])
+
+
+def dpo_table(folder: Path, model: Path, **changes: Any) -> dict[str, Any]:
+    """A run of DPO on the pairs in a folder."""
+    files = {"data": str(folder / "train.jsonl"), "held_out": str(folder / "eval.jsonl")}
+    return {
+        "name": "dpo", "env": RETURNS_ENV, "model": str(model), "algorithm": "dpo", "steps": 20,
+        "output": str(folder), "threads": 1, "dpo": {**files, "batch": 16, "every": 10},
+        "optimizer": {"lr": 1e-3}, "checkpoint": {"every": 4},
+    } | changes  # fmt: skip
+
+
 def exact_scores(outcome: RunOutcome) -> list[float]:
     """The share of exact decisions at each evaluation."""
     means = [one.reports[0].metrics["exact"]["all"].mean for one in outcome.evaluations]
@@ -170,6 +197,19 @@ def distillation(folder: Path, seed: int) -> dict[str, Any]:
     return dict(zip(("rewards alone", "teacher"), distilled(folder, seed), strict=True))
 
 
+def preferences(folder: Path, seed: int) -> dict[str, Any]:
+    """Held-out pairs told apart, with the lower end of the interval; and what decisions gain."""
+    warm = returns_start(folder, seed)
+    correction_pairs(folder)
+    table = dpo_table(folder, warm.last, seed=seed, optimizer={"lr": 1e-4}, steps=60)
+    outcome = train(parse(RunConfig, table, source="benchmark"))
+    last, gain = outcome.run.metrics()[-1], gain_on_the_test_split(warm.last, outcome.last)
+    return {
+        "told apart": [last["held_out_accuracy"], last["held_out_low"]],
+        "exact": [gain.mean, gain.low, gain.high],
+    }
+
+
 def engines(folder: Path, seed: int) -> dict[str, Any]:
     """Exact decisions before and after, with each engine."""
     warm = returns_start(folder, seed)
@@ -180,6 +220,7 @@ EXPERIMENTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "returns": returns,
     "ask-first": ask_first,
     "distillation": distillation,
+    "preferences": preferences,
     "engines": engines,
 }
 

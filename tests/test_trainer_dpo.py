@@ -6,24 +6,21 @@ from typing import Any
 import pytest
 import torch
 
-from vertigym import envs
+from vertigym.benchmarks.learning import correction_pairs, dpo_table
 from vertigym.core.config import parse
 from vertigym.core.errors import InputError
-from vertigym.core.files import dumps, write_jsonl
-from vertigym.envs.decision.env import DecisionEnv
-from vertigym.envs.decision.stale import company_logs, old_version
+from vertigym.core.files import write_jsonl
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner
 from vertigym.learner.samples import TrainingSample
 from vertigym.policies.chat import ChatRenderer
 from vertigym.policies.model_folder import load_model
-from vertigym.policies.scripted import reference_text
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.dpo import PairUpdate, read_pairs
 from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import Progress, train
 
-from .returns import ENV, rows, warm
+from .returns import rows, warm
 
 
 @pytest.fixture(scope="module")
@@ -31,32 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, and pairs in which an agent has put right what last year's rules say."""
     made = tmp_path_factory.mktemp("dpo")
     warm(made, tasks=440, steps=40)
-    env = envs.make(ENV)
-    assert isinstance(env, DecisionEnv)
-    logged = {
-        dumps(row["messages"][:-1]): row["messages"][-1]["content"]
-        for row in company_logs(env, old_version(env))
-    }
-    pairs: list[dict[str, Any]] = []
-    for task in map(env.tasks.get, env.tasks.ids("train")):
-        chosen, rejected = reference_text(task), logged.get(dumps(task.messages()))
-        if rejected not in (None, chosen):
-            pairs.append(
-                {"messages": task.messages(), "chosen": chosen, "rejected": rejected, "evidence": "edit"}
-            )
-    write_jsonl(made / "train.jsonl", [pair for place, pair in enumerate(pairs) if place % 5])
-    write_jsonl(made / "eval.jsonl", pairs[::5])
+    correction_pairs(made)
     return made
 
 
 def table(folder: Path, **changes: Any) -> dict[str, Any]:
-    dpo = {"data": "train.jsonl", "held_out": "eval.jsonl", "batch": 16, "every": 10}
-    named = {key: str(folder / value) if isinstance(value, str) else value for key, value in dpo.items()}
-    return {
-        "name": "dpo", "env": ENV, "model": str(folder / "warm/checkpoints/step-000040"), "algorithm": "dpo",
-        "steps": 20, "output": str(folder), "threads": 1, "dpo": named, "optimizer": {"lr": 1e-3},
-        "checkpoint": {"every": 4},
-    } | changes  # fmt: skip
+    return dpo_table(folder, folder / "warm/checkpoints/step-000040", **changes)
 
 
 def learner(folder: Path) -> tuple[Learner, ChatRenderer]:
