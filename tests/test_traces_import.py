@@ -458,6 +458,3 @@ def test_a_log_of_another_vendor_becomes_an_environment(form: Any, tmp_path: Pat
     env.reset(seed=0, options={"task": first.id})
     *_, info = env.step(first.answer)
     assert info["score"].value == 1
-
-
-# -- topics
