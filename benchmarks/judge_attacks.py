@@ -1,7 +1,7 @@
 """How often a model as judge is talked round: wrong answers with an injection each, and its agreement on plain
 ones.
 
-    python benchmarks/judge_attacks.py --base-url http://127.0.0.1:8000/v1 --model NAME
+    python -m benchmarks.judge_attacks --base-url http://127.0.0.1:8000/v1 --model NAME
 
 The 120 attacks are those of `tests/judge_attacks.py`, each on a wrong answer; the plain answers are half right
 and half wrong, so that a judge that always says no shows.

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from vertigym.core.errors import MissingDependencyError
 from vertigym.core.types import Completion, Prompt, Sampling
 from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
@@ -74,7 +75,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp()) / "model"
     tiny.build(TEXTS, folder, size=tiny.TinySize())
     ours = TransformersEngine.load(folder)
-    theirs = open_vllm(folder, dtype="float32")
+    try:
+        theirs = open_vllm(folder, dtype="float32")
+    except MissingDependencyError as error:
+        raise SystemExit(str(error)) from error
     policies = {"transformers generate": Generate(ours.model), "our engine": ours, "vLLM": theirs}
     best = {(name, turns): 0.0 for name in policies for turns in (1, 3)}
     for number in range(rounds + 1):  # the first warms up

@@ -30,6 +30,7 @@ from vertigym.core.types import Task
 from vertigym.decisions.formats import read_model
 from vertigym.decisions.protocols import RuleModel
 from vertigym.envs.decision.builtin import RETURNS
+from vertigym.envs.decision.diff import compare_files
 from vertigym.envs.decision.env import DecisionEnv
 from vertigym.envs.decision.importer import import_decision
 from vertigym.envs.decision.scripts import SANDBOXED, sandboxed
@@ -106,17 +107,19 @@ def main() -> int:
 
 def open_story(decision: Path | None, before: Path | None, seed: int) -> Story:
     """The environment that ships with vertigym, or one made from the user's decision model."""
-    name = RETURNS
-    if decision is not None:
-        name = str(OUT / "environment")
-        found = import_decision(decision, "demo/Decision-v0", Path(name), rules="hidden", seed=seed)
-        hit = found.rules - len(found.not_hit)
-        screen.print(f"{decision.name}: {hit} of {found.rules} rules are hit by some task")
+    name = RETURNS if decision is None else str(OUT / "environment")
+    if decision is not None and before is not None:  # half of its tasks are cases whose answer changed
+        compare_files(before, decision, seed=seed).write(Path(name), "demo/Decision-v0")
+    elif decision is not None:
+        import_decision(decision, "demo/Decision-v0", Path(name), rules="hidden", seed=seed)
     env = envs.make(name)
     assert isinstance(env, DecisionEnv)
     current = env.config.model(env.folder, sandboxed)
     old = read_model(before, SANDBOXED) if before else old_version(env, seed=seed)
     tasks = training_tasks(env)
+    if decision is not None:
+        hit = {rule for task in tasks for rule in task.info["rules"]}
+        screen.print(f"{decision.name}: {len(hit)} of {len(current.rules)} rules are hit by some task")
     task = tasks[0]
     screen.print(
         f"\n{task.messages()[-1]['content']}\n-> {json.dumps(task.answer)}", markup=False, highlight=False

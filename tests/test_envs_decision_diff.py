@@ -83,12 +83,15 @@ def test_the_environment_tags_its_tasks_and_keeps_the_old_rules(folder: Path) ->
     )
 
 
-def test_many_tasks_changed_though_nearly_all_changed_to_one_answer(folder: Path) -> None:
+def test_many_tasks_changed_though_nearly_all_changed_to_one_answer(
+    comparison: RuleComparison, folder: Path
+) -> None:
+    to = Counter(dumps(found.new_answer) for found in comparison.compared if found.is_changed)
+    assert max(to.values()) > 0.8 * to.total()
     env = load(EnvFolder(folder))
     tasks = [env.tasks.get(i) for split in SPLITS for i in env.tasks.ids(split)]
     changed = [task for task in tasks if task.info["change"] == CHANGED]
-    (common, count), *_ = Counter(dumps(task.answer) for task in changed).most_common()
-    assert count > len(changed) / 2
+    common = Counter(dumps(task.answer) for task in changed).most_common(1)[0][0]
     assert len(changed) > len(tasks) / 4
     guesses = [env.rubric.score(task=task, completion=common).value or 0.0 for task in tasks]
     assert sum(guesses) / len(guesses) <= 0.56
@@ -165,7 +168,7 @@ def test_the_command_says_it_and_writes_it(tmp_path: Path) -> None:
     asked = ["env", "diff", str(OLD), str(NEW), "--id", "acme/Expenses-v0", "-o", str(out)]
     said = CliRunner().invoke(app, asked)
     assert said.exit_code == 0
-    assert "change their answer (11%)" in said.stdout
+    assert "change their answer (12%)" in said.stdout
     assert "+ rules: days > 60 -> decision 'reject', payer 'none'" in said.stdout
     assert (out / "change.toml").is_file()
     told = json.loads(CliRunner().invoke(app, ["env", "diff", str(OLD), str(out), "--json"]).stdout)

@@ -37,9 +37,9 @@ from vertigym.envs.decision.scripts import SANDBOXED
 from vertigym.envs.decision.selection import TaskMaker, assign_splits, select, without_surplus
 from vertigym.envs.folders import EnvFolder
 
-SIZES: Mapping[Split, int] = {"train": 1500, "eval": 400, "test": 400}
+SIZES: Mapping[Split, int] = {"train": 6000, "eval": 400, "test": 400}
 REFUSED = "refused"  # the answer of a model that cannot decide a case
-_CASES = 3000  # sampled from each of the two models
+_CASES = 6000  # sampled from each of the two models
 CHANGED, SAME = "changed", "same"
 
 _SUITE = """\
