@@ -26,7 +26,10 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Open everything, write nothing, say what would run.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Open everything, run some steps, keep nothing, say what it would take."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +42,10 @@ def train(
     _stop_politely()
     with join_ranks() as ranks:
         if dry_run:
-            ranks.on_leader(lambda: _plan(config, overrides or [], resume=resume, as_json=as_json))
+            alone = ranks.size == 1
+            ranks.on_leader(
+                lambda: _plan(config, overrides or [], resume=resume, measure=alone, as_json=as_json)
+            )
             return
         outcome = _train(config, overrides or [], resume=resume, show=ranks.leader)
     promoted = str(outcome.promoted) if outcome.promoted else None
@@ -143,11 +149,17 @@ def _stop_politely() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _plan(config: Path, overrides: Sequence[str], *, resume: bool, as_json: bool) -> None:
-    """Say what would run."""
+def _plan(config: Path, overrides: Sequence[str], *, resume: bool, measure: bool, as_json: bool) -> None:
+    """Say what would run, and what it would take."""
+    from vertigym.trainer.measured_steps import measured_steps
     from vertigym.trainer.recipe import load_stages, plan_stages
 
-    planned = plan_stages(load_stages(config, overrides), resume=resume)
+    stages = load_stages(config, overrides)
+    planned = plan_stages(stages, resume=resume)
+    for stage, found in zip(stages, planned, strict=True):
+        if measure and stage.config.steps:
+            note(f"measuring some steps of {stage.name}")
+            found |= measured_steps(stage.config)
     if as_json:
         print_json(planned[0] if len(planned) == 1 else planned)
         return

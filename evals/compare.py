@@ -113,7 +113,8 @@ def verdict(
         return "cannot tell: no task is scored in both reports"
     if difference.low is None or difference.high is None:
         return "cannot tell: one cluster is too few"
-    points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    mean, low, high = (100 * value for value in (difference.mean, difference.low, difference.high))
+    points = f"{mean:+z.1f} points [{low:+z.1f}, {high:+z.1f}]"
     better = _sign(difference)
     if better is not None:
         return f"{model} is {'better' if better else 'worse'} than {baseline}: {points}"

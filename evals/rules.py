@@ -205,10 +205,10 @@ class Paired(GateRule):
         difference, value, champion = measured.difference, measured.value, measured.champion
         if difference is None or difference.mean is None or value is None or champion is None:
             return "no task is scored in both reports"
-        numbers = f"{value:.3f} against {champion:.3f}, difference {difference.mean:+.3f}"
+        numbers = f"{value:.3f} against {champion:.3f}, difference {difference.mean:+z.3f}"
         if difference.low is None or difference.high is None:
             return f"{numbers}; one cluster is too few to tell"
-        numbers += f" [{difference.low:+.3f}, {difference.high:+.3f}] on {difference.tasks} tasks"
+        numbers += f" [{difference.low:+z.3f}, {difference.high:+z.3f}] on {difference.tasks} tasks"
         if measured.limits is None:
             numbers += ", by Student's t"
         worse = difference.high < 0

@@ -172,16 +172,18 @@ def _of_log(file: Path, id: str, project: Path) -> Source:  # noqa: A002
     lost = {f"{step.name}: {step.said}": step.rows_in - step.rows_out for step in report.steps}
     cleaned = {reason: count for reason, count in lost.items() if count}
     splits: dict[Split, list[Answered]] = {split: [] for split in SPLITS}
-    said = 0
+    said = told = 0
     for split in SPLITS:
         for trace in read_traces(project / "traces" / f"{split}.jsonl"):
             said += verdict(trace) is not None
-            truth = str(at(trace, _TRUTH) or "").strip()
+            told += at(trace, _TRUTH) is not None
+            truth = str(at(trace, (*_TRUTH, "accepted")) or "").strip()
             if truth:
                 cluster = trace.cluster or trace.customer
                 splits[split].append(Answered(trace.id, trace.messages, truth, cluster))
-    if all(splits.values()):
-        return _of_answers("a log", "calls have labels or edits", id, project, splits, cleaned)
+    if told and all(splits.values()):  # what was accepted is right where people also say what is right
+        why = "calls have labels or edits, or people accepted the answer"
+        return _of_answers("a log", why, id, project, splits, cleaned)
     if not said:
         raise ConfigError(
             f"{file}: nothing in it says what is right: a log of calls takes labels, edits, thumbs or "

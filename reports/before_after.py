@@ -31,8 +31,8 @@ def gain_text(before: Report, after: Report) -> str:
         if was is None or now is None or difference.mean is None:
             continue
         known = difference.low is not None and difference.high is not None
-        interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if known else ""
-        change = f"{difference.mean:+.3f}{interval} on {difference.tasks} tasks"
+        interval = f" [{difference.low:+z.3f}, {difference.high:+z.3f}]" if known else ""
+        change = f"{difference.mean:+z.3f}{interval} on {difference.tasks} tasks"
         found.append(f"{metric} {was:.3f} → {now:.3f}: {change}")
     return "; ".join(found)
 

@@ -77,8 +77,8 @@ def difference_cell(difference: Difference | None) -> str:
     if difference is None or difference.mean is None:
         return ""
     if difference.low is None or difference.high is None:
-        return f"{difference.mean:+.3f}"
-    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+        return f"{difference.mean:+z.3f}"
+    return f"{difference.mean:+z.3f} [{difference.low:+z.3f}, {difference.high:+z.3f}]"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -222,6 +222,7 @@ def test_what_is_said_to_go_wrong_is_what_the_code_says() -> None:
 @pytest.mark.slow
 def test_the_site_is_built(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocs_jupyter")
     pytest.importorskip("mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}

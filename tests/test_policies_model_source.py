@@ -189,6 +189,7 @@ def test_every_command_takes_a_model_of_the_hub(model: Path, cache: Path, comman
     assert json.loads(out)["report"]["model"] == f"{NAME}@{COMMIT}"
     Path("run.toml").write_text(
         f'name = "x"\nenv = "vertigym/Arithmetic-v0"\nmodel = "{NAME}"\nalgorithm = "grpo"\nsteps = 1\n'
+        "rollout = { tasks = 2, group_size = 2, max_tokens = 2 }\n"
     )
     code, out, said = command("train", "run.toml", "--dry-run", "--json", f"revision={COMMIT}")
     assert code == 0, said

@@ -227,6 +227,17 @@ def test_a_log_with_thumbs_is_judged_by_what_people_accepted(tmp_path: Path) -> 
     assert any("no reply to their input was accepted" in note for note in found.notes)
 
 
+def test_an_accepted_answer_is_right_beside_edited_ones(tmp_path: Path) -> None:
+    def said(row: dict[str, Any]) -> dict[str, str]:
+        return {"thumb": "up"} if row["answer"] == "shipping" else {"thumb": "down", "edit": row["answer"]}
+
+    write_jsonl(tmp_path / "calls.jsonl", log(300, feedback=said))
+    found = start(tmp_path / "calls.jsonl", tmp_path / "desk")
+    env = envs.make(str(found.folder / "environment"))
+    answers = {env.tasks.get(name).answer for name in env.tasks.ids("train")}
+    assert answers == {row["answer"] for row in questions(300)}
+
+
 def test_a_log_that_leaves_a_split_without_tasks_says_why(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "calls.jsonl", log(300, feedback=lambda row: {"thumb": "down"}))
     with pytest.raises(InputError, match=r"desk/environment: .*no reply to their input was accepted"):

@@ -9,13 +9,14 @@ import tomli_w
 
 from vertigym import envs
 from vertigym.core.config import parse
-from vertigym.core.errors import InputError
+from vertigym.core.errors import ConfigError, InputError
 from vertigym.core.files import write_jsonl
 from vertigym.envs.chat_rows import chat_rows
 from vertigym.policies import tiny
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import train
+from vertigym.trainer.measured_steps import measured_steps
 from vertigym.trainer.recipe import load_stages, plan_stages
 from vertigym.trainer.setup import texts
 
@@ -106,6 +107,21 @@ def test_a_folder_that_holds_a_run_is_refused_unless_it_is_to_go_on(here: Path) 
     with pytest.raises(InputError, match="already holds a run: continue it with --resume"):
         plan_stages(stages)
     assert plan_stages(stages, resume=True)
+
+
+def test_some_steps_and_tasks_of_the_evals_are_measured_and_nothing_stays(here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    config = table(eval={"suites": ["suite.toml"], "every": 1}, rollout={"tasks": 2, "group_size": 2})
+    found = measured_steps(parse(RunConfig, config, source=""))
+    assert set(found) == {"seconds a step", "seconds an eval", "minutes in all", "memory in GB"}
+    assert 0.1 < found["memory in GB"] < 10
+    assert sorted(here.rglob("*")) == before
+
+
+def test_steps_that_cannot_be_run_are_refused(here: Path) -> None:
+    short = {"model": "tiny", "tiny": SIZE | {"context": 64}, "rollout": {"tasks": 2, "group_size": 2}}
+    with pytest.raises(ConfigError, match=r"could not be scored.*the model's context is too short"):
+        measured_steps(parse(RunConfig, table(**short), source=""))
 
 
 def test_rows_beyond_the_context_are_said(here: Path) -> None:
