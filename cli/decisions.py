@@ -48,7 +48,9 @@ def rules_show(
 @app.command("run")
 def rules_run(
     file: File,
-    case: Annotated[Path, typer.Option(help="The case: a JSON record of the inputs.", metavar="CASE")],
+    case: Annotated[
+        str, typer.Option(help="The case: a record of the inputs, as JSON or in a JSON file.", metavar="CASE")
+    ],
     sheet: Sheet = "",
     column: Column = None,
     decision: Decision = None,
@@ -57,12 +59,16 @@ def rules_run(
     as_json: Json = False,
 ) -> None:
     """Decide one case: the answer, the rules hit, and why each other rule was not."""
+    from vertigym.core.bounds import json_value
     from vertigym.core.errors import DataError
     from vertigym.core.files import read_json
     from vertigym.decisions.explanations import explain
     from vertigym.decisions.model import CaseError
 
-    given = read_json(case)
+    try:
+        given = json_value(case) if case.lstrip().startswith("{") else read_json(Path(case))
+    except ValueError as error:
+        raise DataError(f"--case {case}: not JSON ({error})") from None
     if not isinstance(given, dict):
         raise DataError(f"{case}: a case is a JSON record of the inputs")
     model = _model(file, sheet, column, decision, trust, now)

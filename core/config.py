@@ -134,7 +134,9 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if first["type"] == "extra_forbidden":
         *parents, key = first["loc"]
-        return f"unknown key {where!r}{suggest(str(key), _keys_at(model, parents))}{more}"
+        sections = [path for path in _paths_to(model, str(key)) if path != where]
+        hint = f"; did you mean {' or '.join(sections[:3])}?" if sections else ""
+        return f"unknown key {where!r}{hint or suggest(str(key), _keys_at(model, parents))}{more}"
     if first["type"] == "missing":
         return f"key {where!r} is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
@@ -154,6 +156,15 @@ def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
             return []
         model = found
     return list(model.model_fields)
+
+
+def _paths_to(model: type[BaseModel], key: str, above: str = "") -> Iterator[str]:
+    """Every place of a key of this name, `optimizer.lr`, in the sections of a config."""
+    for name, field in model.model_fields.items():
+        if name == key:
+            yield above + name
+        if section := _model_in(field.annotation):
+            yield from _paths_to(section, key, f"{above}{name}.")
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

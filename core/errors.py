@@ -37,7 +37,8 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.name = name
-        super().__init__(f"unknown {kind} {name!r}{suggest(name, known)}{'. ' + hint if hint else ''}")
+        said = f"unknown {kind} {name!r}{suggest(name, known)}"
+        super().__init__(f"{said}{'' if said.endswith('?') else '.'} {hint}" if hint else said)
 
 
 class DataError(InputError):

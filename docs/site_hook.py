@@ -36,7 +36,7 @@ FILES = {
 def on_startup(**_: Any) -> None:
     """Let the package's own modules, and nothing else that lies in its folder (an environment of Python's),
     stand where the reference looks for them."""
-    place = ROOT / ".cache" / "site" / "vertigym"
+    place = ROOT / ".cache" / "reference" / "vertigym"
     place.mkdir(parents=True, exist_ok=True)
     for path in ROOT.iterdir():
         ours = path.suffix == ".py" or (path / "__init__.py").is_file() or path.name == "kernels"

@@ -267,6 +267,8 @@ def _folder_spec(folder: EnvFolder) -> EnvSpec:
     id = folder.table.get("id")  # noqa: A001
     if not isinstance(id, str):
         raise InputError(f"{folder.config_file}: key 'id' is missing (the form is namespace/Name-v0)")
+    if not is_env_id(id):
+        raise InputError(f"{folder.config_file}: id {id!r}: the form is namespace/Name-v0")
     return EnvSpec(id, str(folder.path), str(folder.table.get("description", "")), folder)
 
 

@@ -157,7 +157,10 @@ def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
     Raises:
         DataError: the file is missing. ConfigError: not TOML, an unknown key, a wrong value.
     """
-    suite = config.load(Suite, path, overrides)
+    table = config.read_toml(path)
+    if "algorithm" in table or "stage" in table:
+        raise ConfigError(f"{path}: a run, not a suite: train it with `vertigym train {path}`")
+    suite = config.parse(Suite, table, overrides, source=str(path))
     beside = tuple(
         part.model_copy(update={"id": str(path.parent / part.id)})
         if (path.parent / part.id / "env.toml").is_file()

@@ -1,6 +1,7 @@
 """What a file of a team is (rules, questions and answers, a log, tests), and the environment it becomes."""
 
 import csv
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ def read_source(
     if why := _questions_by(file):
         return _of_questions(file, why, id, project, seed)
     if _is_rules(file):
+        _refuse_sentences(file)
         return _of_rules(file, id, project, seed)
     return _of_log(file, id, project)
 
@@ -96,6 +98,26 @@ def _questions_by(file: Path) -> str:
                 )
             return f"it has the columns {question} and {ANSWER}"
     return ""
+
+
+def _refuse_sentences(file: Path) -> None:
+    """Raise ConfigError for a table of text that may be rules, or questions under other names."""
+    separator = {".csv": ",", ".tsv": "\t"}.get(_suffix(file), "")
+    if not separator or file.suffix == ".gz":
+        return
+    names, *cells = [row for row in csv.reader(read_text(file).splitlines(), delimiter=separator) if row] or [
+        []
+    ]
+    if len(names) != 2 or any("->" in name for name in names):
+        return
+    asked = [row[0] for row in cells]
+    sentences = sum(len(text.split()) > 2 and not re.search(r"[<>=\[\]\"]|\.\.", text) for text in asked)
+    if 2 * sentences > len(asked):
+        question, answer = names
+        raise ConfigError(
+            f"{file}: questions and answers, or rules? For the first add --column 'question={question}' "
+            f"--column 'answer={answer}'; for the second mark what is decided: -> {answer}"
+        )
 
 
 def _header(file: Path, separator: str) -> Sequence[str]:

@@ -28,7 +28,7 @@ def run(path: Path, folder: Path) -> Any:
 
     notebook = nbformat.read(path, as_version=4)
     os.environ |= {
-        "COLUMNS": "110",
+        "COLUMNS": "78",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(sys.path),
         "PYTHONWARNINGS": "ignore",  # of widgets that are not there

@@ -85,6 +85,8 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> list[Stage]:
         DataError: the file is missing. ConfigError: not TOML, an unknown key or stage, a wrong value.
     """
     table = read_toml(path)
+    if isinstance(table.get("env"), list) or "gate" in table:
+        raise ConfigError(f"{path}: a suite, not a run: measure a model with `vertigym eval {path} -m MODEL`")
     if "stage" not in table:
         config = parse(RunConfig, table, overrides, source=str(path))
         return [Stage(config.name, config)]

@@ -289,10 +289,22 @@ class _Layout:
         cells = list(self._cells(0))
         filled = [cell for cell in cells if cell.value is not None]
         numbered = len(filled) in (0, len(cells)) and (not filled or is_numbering(cells))
+        counts = [c.text for c in filled] == [str(n) for n, _ in enumerate(filled, 1)]
+        if (
+            counts
+            and len(filled) > 1
+            and len(head.text) == 1
+            and head.text.isalpha()
+            and head.text not in POLICIES
+        ):
+            raise DecisionError(
+                f"{self.source}: {head.text} in {head.where} counts the rules, and is no hit policy: write "
+                f"{', '.join(POLICIES)}, or # where it has none; or give a condition a longer name"
+            )
         if head.text not in POLICIES or not (numbered or is_numbering(filled)):
             return (int(head.value is None and numbered)), ""
         digits = all(cell.text.isdigit() for cell in filled)
-        if numbered and (not digits or [c.text for c in filled] == [str(n) for n, _ in enumerate(filled, 1)]):
+        if numbered and (not digits or counts):
             return 1, head.text
         raise DecisionError(
             f"{self.source}: is {head.text} in {head.where} a hit policy or a condition? Number each rule 1, "

@@ -70,7 +70,10 @@ def read_pages(file: Path) -> list[Page]:
         DecisionError: it is no such file, or too large. MissingDependencyError: openpyxl is not installed.
     """
     with file.open("rb") as opened:
-        return _workbook(file) if opened.read(4) == b"PK\x03\x04" else [_csv(file)]
+        packed = opened.read(4) == b"PK\x03\x04"
+    if not packed and file.suffix.lower() == ".xlsx":
+        raise DecisionError(f"{file}: not a workbook: save it as .xlsx, or name a table of text .csv")
+    return _workbook(file) if packed else [_csv(file)]
 
 
 def letter(place: int) -> str:
