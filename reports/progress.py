@@ -1,6 +1,9 @@
-"""What a person sees of a run while it goes on: a progress bar, and a line for each eval. Goes to stderr."""
+"""What a person sees of a run while it goes on: a progress bar, and a line for each eval. Goes to stderr; under
+continuous integration (`CI` is set) there is no bar."""
 
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,7 +13,8 @@ from vertigym.reports.run_summary import gated_metrics, mean_and_error
 from vertigym.trainer.gatekeeper import CheckpointEvaluation
 from vertigym.trainer.loop import Progress as Watch
 
-_SHOWN = ("reward", "loss", "entropy", "groups_with_variance")
+_SHOWN = ("loss", "groups_with_variance")
+_HEIGHTS = "▁▂▃▄▅▆▇█"
 
 
 @contextmanager
@@ -23,13 +27,16 @@ def watched(steps: int, stage: str = "") -> Iterator[Watch]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[now]}", markup=False),
     )
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = Progress(*columns, console=Console(stderr=True), disable=bool(os.environ.get("CI")))
     row = bar.add_task("train", total=steps, now="")
+    rewards: deque[float] = deque(maxlen=12)
+    gate = ""
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         bar.start()  # not before: an error in opening the run is to stand alone
-        now = "  ".join(f"{name} {metrics[name]:.3f}" for name in _SHOWN if name in metrics)
-        bar.update(row, completed=step, now=now)
+        if "reward" in metrics:
+            rewards.append(metrics["reward"])
+        bar.update(row, completed=step, now="  ".join([*_parts(metrics, rewards), gate]).rstrip())
 
     def on_eval(found: CheckpointEvaluation) -> None:
         scores = "  ".join(
@@ -37,7 +44,9 @@ def watched(steps: int, stage: str = "") -> Iterator[Watch]:
             for report in found.reports
             for name, score in gated_metrics(report).items()
         )
+        nonlocal gate
         verdict = f"  {found.verdict}: {found.reason}" if found.verdict else ""
+        gate = f"{found.verdict} at {found.step}" if found.verdict else ""
         bar.console.print(
             f"{stage} step {found.step}  {scores}{verdict}".lstrip(), markup=False, highlight=False
         )
@@ -50,3 +59,19 @@ def watched(steps: int, stage: str = "") -> Iterator[Watch]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+def _parts(metrics: Mapping[str, float], rewards: Sequence[float]) -> Iterator[str]:
+    """The figures of a step, the most important first: what does not fit the line is cut off."""
+    if "reward" in metrics:
+        yield f"reward {metrics['reward']:.3f} {sparkline(rewards)}"
+    yield from (f"{name} {metrics[name]:.3f}" for name in _SHOWN if name in metrics)
+    if "tokens_per_second_sampling" in metrics:
+        yield f"{metrics['tokens_per_second_sampling']:,.0f} tokens/s"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A bar a value, from the lowest to the highest of them."""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join(_HEIGHTS[round(7 * (value - low) / span)] for value in values)
