@@ -105,12 +105,11 @@ def _refuse_sentences(file: Path) -> None:
     separator = {".csv": ",", ".tsv": "\t"}.get(_suffix(file), "")
     if not separator or file.suffix == ".gz":
         return
-    names, *cells = [row for row in csv.reader(read_text(file).splitlines(), delimiter=separator) if row] or [
-        []
-    ]
+    table = [row for row in csv.reader(read_text(file).splitlines(), delimiter=separator) if row]
+    names = table[0] if table else []
     if len(names) != 2 or any("->" in name for name in names):
         return
-    asked = [row[0] for row in cells]
+    asked = [row[0] for row in table[1:]]
     sentences = sum(len(text.split()) > 2 and not re.search(r"[<>=\[\]\"]|\.\.", text) for text in asked)
     if 2 * sentences > len(asked):
         question, answer = names
