@@ -15,6 +15,8 @@ from vertigym.trainer.loop import Progress as Watch
 
 _SHOWN = ("loss", "groups_with_variance")
 _HEIGHTS = "▁▂▃▄▅▆▇█"
+_BAR = 20  # its width
+_BESIDE = _BAR + 18  # with the word step, the time left, and the gaps
 
 
 @contextmanager
@@ -23,20 +25,21 @@ def watched(steps: int, stage: str = "") -> Iterator[Watch]:
     columns = (
         TextColumn(f"{stage} step".lstrip(), markup=False),
         MofNCompleteColumn(),
-        BarColumn(),
+        BarColumn(_BAR),
         TimeRemainingColumn(),
         TextColumn("{task.fields[now]}", markup=False),
     )
     bar = Progress(*columns, console=Console(stderr=True), disable=bool(os.environ.get("CI")))
     row = bar.add_task("train", total=steps, now="")
-    rewards: deque[float] = deque(maxlen=12)
+    rewards: deque[float] = deque(maxlen=8)
     gate = ""
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         bar.start()  # not before: an error in opening the run is to stand alone
         if "reward" in metrics:
             rewards.append(metrics["reward"])
-        bar.update(row, completed=step, now="  ".join([*_parts(metrics, rewards), gate]).rstrip())
+        room = bar.console.width - len(f"{stage}{steps}/{steps}") - _BESIDE
+        bar.update(row, completed=step, now=_fitting(_parts(metrics, rewards, gate), room))
 
     def on_eval(found: CheckpointEvaluation) -> None:
         scores = "  ".join(
@@ -61,10 +64,22 @@ def watched(steps: int, stage: str = "") -> Iterator[Watch]:
             bar.stop()
 
 
-def _parts(metrics: Mapping[str, float], rewards: Sequence[float]) -> Iterator[str]:
-    """The figures of a step, the most important first: what does not fit the line is cut off."""
+def _fitting(parts: Iterator[str], room: int) -> str:
+    """The first of the parts, as many as there is room for."""
+    text = ""
+    for part in parts:
+        if len(text) + 2 + len(part) > room:
+            break
+        text += f"  {part}"
+    return text[2:]
+
+
+def _parts(metrics: Mapping[str, float], rewards: Sequence[float], gate: str) -> Iterator[str]:
+    """The figures of a step and the last gate, the most important first."""
     if "reward" in metrics:
         yield f"reward {metrics['reward']:.3f} {sparkline(rewards)}"
+    if gate:
+        yield gate
     yield from (f"{name} {metrics[name]:.3f}" for name in _SHOWN if name in metrics)
     if "tokens_per_second_sampling" in metrics:
         yield f"{metrics['tokens_per_second_sampling']:,.0f} tokens/s"

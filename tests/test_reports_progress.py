@@ -30,6 +30,19 @@ def test_a_step_shows_its_reward_its_way_and_its_speed(
     assert "reward 0.750 ▁█  loss 0.100  1,234 tokens/s" in said
 
 
+def test_what_does_not_fit_is_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("COLUMNS", "72")
+    train_two_steps()
+    said = capsys.readouterr().err
+    assert "grpo step 2/2" in said
+    assert "reward 0.750 ▁█" in said
+    assert "loss" not in said
+    assert "…" not in said
+
+
 def test_there_is_no_bar_in_ci(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     train_two_steps()
