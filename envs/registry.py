@@ -20,6 +20,7 @@ A package that fails to load never hides the others: its error is kept and shown
 
 import os
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class EnvSpec:
 
 _specs: dict[str, EnvSpec] = {}
 _broken: dict[str, str] = {}
+_discovering = threading.RLock()
 _discovered = False
 
 
@@ -195,11 +197,15 @@ def held_out(id: str) -> Iterator[Task]:  # noqa: A002
 
 
 def _discover() -> None:
-    """Register built-in environments and load the entry points, once."""
+    """Register built-in environments and load the entry points, once; other threads wait for it."""
     global _discovered
-    if _discovered:
-        return
-    _discovered = True
+    with _discovering:
+        if not _discovered:
+            _discovered = True  # what is loaded may ask for the ids itself
+            _register_all()
+
+
+def _register_all() -> None:
     for module in BUILT_IN:
         import_module(module)
     for point in entry_points(group=GROUP):

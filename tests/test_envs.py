@@ -1,6 +1,8 @@
 """The environment contract and the registry."""
 
 import math
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -251,3 +253,24 @@ class TestRegistry:
         envs.register("acme/CartPole-v0", "gymnasium.envs.classic_control:CartPoleEnv")
         with pytest.raises(InputError, match=r"not a vertigym\.envs\.Env"):
             envs.make("acme/CartPole-v0")
+
+
+def test_a_thread_that_asks_while_environments_are_found_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.05)
+        found.append("all")
+
+    found: list[str] = []
+    monkeypatch.setattr(registry, "_discovered", False)
+    monkeypatch.setattr(registry, "_register_all", slow)
+    first = threading.Thread(target=registry.ids)
+    first.start()
+    begun.wait()
+    registry.ids()
+    assert found == ["all"]
+    first.join()

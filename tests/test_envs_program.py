@@ -3,6 +3,7 @@ recorded token by token."""
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from vertigym import envs
 from vertigym.core.errors import ConfigError
 from vertigym.core.types import Sampling, Trajectory
+from vertigym.envs.program import call_server
 from vertigym.policies.transformers_engine import TransformersEngine
 
 from .programs import BY_HAND, CALL, TWICE, Recording, engine_of_few_words, play, program
@@ -29,10 +31,25 @@ def reason(played: Trajectory) -> str:
     return str(played.score.evidence["reason"])
 
 
+def test_programs_that_start_at_once_share_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(call_server.ChatCallServer):
+        def __init__(self) -> None:
+            time.sleep(0.05)
+            super().__init__()
+
+    monkeypatch.setattr(call_server, "ChatCallServer", Slow)
+    monkeypatch.setattr(call_server, "_servers", {})
+    with ThreadPoolExecutor(8) as threads:
+        servers = list(threads.map(lambda _: call_server.calls_server(), range(8)))
+    assert len(set(map(id, servers))) == 1
+    servers[0].shutdown()
+    servers[0].server_close()
+
+
 def test_a_program_is_played_and_its_output_is_judged(tmp_path: Path) -> None:
     policy = Recording()
     played = play(program(tmp_path / "e", TWICE), policy, 4)
-    assert [t.score.value for t in played] == [1.0] * 4
+    assert [t.score.value for t in played] == [1.0] * 4, [t.score for t in played]
     assert [t.turns for t in played] == [2] * 4
     assert played[0].score.parts["calls"] == 2.0
     assert [m["content"] for m in played[1].messages] == ["say 1", "1", "again", "1"]

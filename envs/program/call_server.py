@@ -10,7 +10,6 @@ import select
 import socket
 import sys
 import threading
-from functools import cache
 from typing import Any
 
 from vertigym.core.files import dumps
@@ -151,11 +150,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
+_servers: dict[int, ChatCallServer] = {}
+_starting = threading.Lock()
+
+
 def calls_server() -> ChatCallServer:
-    """This process's server."""
-    return _server_of(os.getpid())
-
-
-@cache
-def _server_of(pid: int) -> ChatCallServer:
-    return ChatCallServer()
+    """This process's server. Programs start side by side, and a key is known to one server only."""
+    with _starting:
+        if os.getpid() not in _servers:
+            _servers[os.getpid()] = ChatCallServer()
+        return _servers[os.getpid()]
