@@ -9,7 +9,9 @@ from pathlib import Path
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import read_text, write_text
 from vertigym.core.types import SPLITS, Split
-from vertigym.decisions.formats import FORMATS
+from vertigym.decisions.formats import FORMATS, guess
+from vertigym.decisions.spreadsheets.header_words import POLICIES, is_numbering
+from vertigym.decisions.spreadsheets.sheet_pages import read_pages
 from vertigym.envs.code.pytest_files import find_tests
 from vertigym.envs.code.pytest_import import import_tests
 from vertigym.envs.decision.importer import import_decision
@@ -101,21 +103,24 @@ def _questions_by(file: Path) -> str:
 
 
 def _refuse_sentences(file: Path) -> None:
-    """Raise ConfigError for a table of text that may be rules, or questions under other names."""
-    separator = {".csv": ",", ".tsv": "\t"}.get(_suffix(file), "")
-    if not separator or file.suffix == ".gz":
+    """Raise ConfigError for a table of two columns that may be rules, or questions under other names."""
+    if guess(file) not in ("csv", "xlsx"):
         return
-    table = [row for row in csv.reader(read_text(file).splitlines(), delimiter=separator) if row]
-    names = table[0] if table else []
-    if len(names) != 2 or any("->" in name for name in names):
+    rows = [row for row in read_pages(file)[0].grid if any(cell.text for cell in row)]
+    columns = [column for column in zip(*rows, strict=False) if any(cell.text for cell in column)]
+    if columns and columns[0][0].text not in POLICIES and is_numbering(columns[0][1:]):
+        columns = columns[1:]
+    if len(columns) != 2 or any("->" in column[0].text for column in columns):
         return
-    asked = [row[0] for row in table[1:]]
+    question, answer = (column[0].text for column in columns)
+    asked = [cell.text for cell in columns[0][1:]]
     sentences = sum(len(text.split()) > 2 and not re.search(r"[<>=\[\]\"]|\.\.", text) for text in asked)
     if 2 * sentences > len(asked):
-        question, answer = names
+        csv_first = "" if _suffix(file) in SUFFIXES else "save it as .csv and "
         raise ConfigError(
-            f"{file}: questions and answers, or rules? For the first add --column 'question={question}' "
-            f"--column 'answer={answer}'; for the second mark what is decided: -> {answer}"
+            f"{file}: questions and answers, or rules? For the first {csv_first}add --column "
+            f"'question={question}' --column 'answer={answer}'; for the second mark what is decided: "
+            f"-> {answer}"
         )
 
 

@@ -27,16 +27,17 @@ def run(path: Path, folder: Path) -> Any:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
-    os.environ |= {
+    env = os.environ | {
         "COLUMNS": "78",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(sys.path),
         "PYTHONWARNINGS": "ignore",  # of widgets that are not there
     }
     place = {"metadata": {"path": str(folder)}}
-    NotebookClient(
+    client = NotebookClient(
         notebook, timeout=900, kernel_name="python3", coalesce_streams=True, resources=place
-    ).execute()
+    )
+    client.execute(env=env)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of this run
         for output in cell.get("outputs", []):

@@ -43,6 +43,8 @@ eval = "eval.jsonl"
 [reward]
 name = "exact"
 """
+ASKED = "frage,antwort\nwo ist mein paket,versand\nich will geld zurück,kasse\n"
+NUMBERED = "Nr,frage,antwort\n1,wo ist mein paket,versand\n2,ich will geld zurück,kasse\n"
 FILES = {
     "loans.csv": TABLE,
     "suite.toml": SUITE,
@@ -67,6 +69,7 @@ MISTAKES: list[Mistake] = [
     ("loans.csv", "< 580", "<< 580", START, "cell B2: '<< 580': not a test; write < 5, [5..10]"),
     ("loans.csv", "< 580", "under 580", START, "cell B2: 'under 580': a test in words; write <"),
     ("loans.csv", "F,", "X,", START, "X in A1 counts the rules, and is no hit policy: write U, A, P, F"),
+    ("loans.csv", "F,", "First,", START, "First in A1 counts the rules, and is no hit policy: write U, A, P, F"),
     ("loans.csv", "amount,", "score,", START, "two columns are called 'score'"),
     ("loans.csv", TABLE, "F,score,-> decision\n", START, "a table needs a header row and at least one rule"),
     ("loans.csv", ",,decline", ",decline", START, "row 2 has no outcome"),
@@ -85,10 +88,9 @@ MISTAKES: list[Mistake] = [
     ("case.json", '{"score": 1}', "[1]", "rules run loans.csv --case case.json", "a case is a JSON record"),
     ("", "", "", "rules run loans.csv --case '{score: 1}'", "--case {score: 1}: not JSON"),
     # questions and answers, logs
-    (
-        "qa.csv", "", "frage,antwort\nwo ist mein paket,versand\nich will geld zurück,kasse\n",
-        "start qa.csv -o out", "questions and answers, or rules? For the first add --column 'question=frage'",
-    ),
+    ("qa.csv", "", ASKED, "start qa.csv -o out", "For the first add --column 'question=frage'"),
+    ("qa.csv", "", ASKED.replace(",", ";"), "start qa.csv -o out", "questions and answers, or rules?"),
+    ("qa.csv", "", NUMBERED, "start qa.csv -o out", "questions and answers, or rules?"),
     ("", "", "", "start qa.csv --column question=problem -o out", "no column 'problem'; known: answer, question"),
     ("qa.csv", "", "question;answer\na;b\n", "start qa.csv -o out", "its columns are separated by ';'"),
     ("", "", "", "start qa.csv -o loans.csv", "loans.csv exists: name a new folder"),

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 
 from vertigym import envs
-from vertigym.core.errors import InputError, OutputError
+from vertigym.core.errors import ConfigError, InputError, OutputError
 from vertigym.core.files import read_jsonl, write_jsonl
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS
@@ -225,6 +226,17 @@ def test_a_log_with_thumbs_is_judged_by_what_people_accepted(tmp_path: Path) -> 
     assert "people accepted" in next(choice.why for choice in found.choices)
     assert tomllib.loads((found.folder / "environment/env.toml").read_text())["kind"] == "outcome"
     assert any("no reply to their input was accepted" in note for note in found.notes)
+
+
+def test_a_workbook_of_sentences_may_be_questions_or_rules(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    assert book.active
+    for row in (("frage", "antwort"), ("wo ist mein paket", "versand"), ("ich will geld zurück", "kasse")):
+        book.active.append(row)
+    book.save(tmp_path / "fragen.xlsx")
+    with pytest.raises(ConfigError, match=r"save it as \.csv and add --column 'question=frage'"):
+        start(tmp_path / "fragen.xlsx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_accepted_answer_is_right_beside_edited_ones(tmp_path: Path) -> None:

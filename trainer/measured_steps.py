@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,7 +75,7 @@ def _measures(config: RunConfig) -> dict[str, float]:
         session = TrainingSession(trial, run, envs.make(trial.env), None, ranks, lambda _: None)
         with closing(session.engine), closing(session):
             most = min(STEPS, config.steps)
-            steps = [_seconds(lambda step=step: session.algorithm.step(step)) for step in range(most)]  # type: ignore[misc]
+            steps = [_seconds(partial(session.algorithm.step, step)) for step in range(most)]
             session.engine.refresh(most)
             an_eval = sum(_eval_seconds(suite, session.engine) for suite in open_suites(config.eval))
     a_step = min(steps[1:] or steps)
@@ -94,7 +95,7 @@ def _eval_seconds(suite: Suite, engine: Engine) -> float:
     everything, most = len(task_list(suite).tasks), EVAL_TASKS
     while True:
         some = shortened(suite, tasks=most)
-        took, count = _seconds(lambda some=some: run_suite(some, engine)), len(task_list(some).tasks)  # type: ignore[misc]
+        took, count = _seconds(partial(run_suite, some, engine)), len(task_list(some).tasks)
         if took > 1 or count == everything:
             return took * everything / count
         most *= 4

@@ -75,6 +75,12 @@ def range_end(header: str) -> tuple[str, str]:
     return (subject, ends.pop()) if len(ends) == 1 else ("", "")
 
 
+def is_wrong_policy(text: str) -> bool:
+    """Whether a header may be meant as a hit policy and is none: another letter, or the name of one."""
+    names = {name for name, _ in POLICIES.values()}
+    return text not in POLICIES and ((len(text) == 1 and text.isalpha()) or text.upper() in names)
+
+
 def is_numbering(cells: Sequence[Cell]) -> bool:
     """Whether cells number the rules: `1 2 3`, `R10 R20`, `Rule 1`: one prefix, rising numbers."""
     found = [match for cell in cells if (match := _LABEL.fullmatch(cell.text))]

@@ -30,6 +30,7 @@ from vertigym.decisions.spreadsheets.header_words import (
     is_name,
     is_numbering,
     is_test,
+    is_wrong_policy,
     range_end,
     unmarked,
 )
@@ -290,13 +291,7 @@ class _Layout:
         filled = [cell for cell in cells if cell.value is not None]
         numbered = len(filled) in (0, len(cells)) and (not filled or is_numbering(cells))
         counts = [c.text for c in filled] == [str(n) for n, _ in enumerate(filled, 1)]
-        if (
-            counts
-            and len(filled) > 1
-            and len(head.text) == 1
-            and head.text.isalpha()
-            and head.text not in POLICIES
-        ):
+        if counts and len(filled) > 1 and is_wrong_policy(head.text):
             raise DecisionError(
                 f"{self.source}: {head.text} in {head.where} counts the rules, and is no hit policy: write "
                 f"{', '.join(POLICIES)}, or # where it has none; or give a condition a longer name"
