@@ -107,6 +107,8 @@ class RunPage:
         }
         gates, promoted, explained = run.gates(), run.promotion(), explain(run)
         shipped = promoted["step"] if promoted else None
+        marked = {row["step"] for row in gates if row["verdict"] == "promoted"}
+        marked |= {promoted["step"]} if promoted else set()  # 0: an earlier stage's champion
         last = [self._whole(of[max(of)]) for of in files.values()]
         shown = {name: of.get(max(of) if shipped is None else shipped) for name, of in files.items()}
         ships = {name: self._whole(file) for name, file in shown.items() if file}
@@ -122,8 +124,7 @@ class RunPage:
             "rule_texts": dict(explained.rules),
             "tables": [metric_table(report) | {"title": f"Last eval on {report.suite}"} for report in last],
             "confusions": [table for report in ships.values() for table in class_confusions(report)],
-            "curves": eval_curves(suites, {row["step"] for row in gates if row["verdict"] == "promoted"})
-            + self.metrics.curves(),
+            "curves": eval_curves(suites, marked) + self.metrics.curves(),
             "gates": [
                 gate_row(_decision(decision, run.folder), row["step"], row["verdict"])
                 for row in gates

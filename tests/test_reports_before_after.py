@@ -107,6 +107,11 @@ def test_the_chart_shows_what_the_gate_is_on(folder: Path) -> None:
     (curve,) = [curve for curve in run_data(folder)["curves"] if curve["eval"]]
     assert curve["name"] == "loan: exact"
     assert [point[0] for point in curve["points"]] == [0, 10]
+    assert curve["marked"] == [10]
+    start = {"step": 0, "checkpoint": "checkpoints/step-000000", "reason": "an earlier stage's"}
+    write_json(folder / "promoted.json", start)
+    (curve,) = [curve for curve in run_data(folder)["curves"] if curve["eval"]]
+    assert curve["marked"] == [0]
 
 
 def test_a_wrong_rollout_has_the_right_answer_beside_it_and_stands_once(folder: Path) -> None:
