@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from vertigym.evals.clustered import ClusteredValues, Labels, clustered_se, mean
+from vertigym.evals.clustered import ClusteredValues, clustered_se, mean
 from vertigym.evals.mean_bounds import Range, interval, p_above
 
 
@@ -71,25 +70,10 @@ def estimate(values: ClusteredValues, limits: Range | None = (0.0, 1.0), confide
     return Estimate(mean(values), clustered_se(values), low, high, *counts, confidence, method)
 
 
-def paired_difference(
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    clusters: Labels = None,
-    weights: ArrayLike | None = None,
-    strata: Labels = None,
-    confidence: float = 0.95,
-    limits: Range | None = (-1.0, 1.0),
-) -> Difference:
-    """First minus second, task by task. `limits` is what a difference can be, None where nobody knows."""
-    gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    return difference_of(ClusteredValues.of(gaps, clusters, weights, strata), limits, confidence)
-
-
 def difference_of(
     values: ClusteredValues, limits: Range | None = (-1.0, 1.0), confidence: float = 0.95
 ) -> Difference:
-    """Of the tasks' differences."""
+    """Of the tasks' differences, first minus second. `limits` is what one can be, None where nobody knows."""
     low, high = interval(values, limits, confidence) or (None, None)
     return Difference(
         mean=mean(values),

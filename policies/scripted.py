@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Sequence
 
 from vertigym.core.errors import UnknownNameError
-from vertigym.core.seeds import generator
 from vertigym.core.types import Completion, Message, Prompt, Sampling, StopReason, Task
 from vertigym.policies.registry import EngineKind
 
@@ -65,11 +64,6 @@ def constant(text: str) -> Scripted:
 def echo() -> Scripted:
     """Repeats the last message."""
     return Scripted(lambda prompt: prompt.messages[-1]["content"])
-
-
-def random_answer(answers: Sequence[str]) -> Scripted:
-    """Writes one of `answers`, drawn with the prompt's seed."""
-    return Scripted(lambda prompt: answers[int(generator(prompt.seed, "random policy").integers(len(answers)))])
 
 
 def scripted(name: str) -> Scripted:

@@ -125,12 +125,6 @@ class SandboxPool:
         """`run`, for coroutines."""
         return await asyncio.wrap_future(self.submit(job))
 
-    async def arun_many(self, jobs: Sequence[Job]) -> list[JobOutcome]:
-        """`run_many`, for coroutines."""
-        futures = self._submit(jobs)
-        await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-        return [self._settled(future) for future in futures]
-
     def close(self) -> None:
         """End all workers. What is still waiting fails with SandboxError."""
         with self._lock:

@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 from vertigym.core.errors import InputError, SandboxError, UnknownNameError
-from vertigym.sandboxes import Job, JobLimits, Level, Reply, SandboxPool, Status, call, cgroups, levels, session
+from vertigym.sandboxes import (
+    Job,
+    JobLimits,
+    JobOutcome,
+    Level,
+    Reply,
+    SandboxPool,
+    Status,
+    call,
+    cgroups,
+    levels,
+    session,
+)
 from vertigym.sandboxes.session import Session
 
 pytestmark = pytest.mark.usefixtures("sandbox")
@@ -109,8 +121,11 @@ def test_numpy_is_warm(pool: SandboxPool) -> None:
 def test_jobs_of_a_batch_and_coroutines_come_back_in_order(pool: SandboxPool) -> None:
     jobs = [job("def f(x): return x", call="f", inputs=[call(i)]) for i in range(20)]
     assert [o.result[0].value for o in pool.run_many(jobs)] == list(range(20))
-    outcomes = asyncio.run(pool.arun_many(jobs))
-    assert [o.result[0].value for o in outcomes] == list(range(20))
+
+    async def gathered() -> list[JobOutcome]:
+        return await asyncio.gather(*map(pool.arun, jobs))
+
+    assert [o.result[0].value for o in asyncio.run(gathered())] == list(range(20))
 
 
 def test_files_where_there_is_a_disk(pool: SandboxPool) -> None:
