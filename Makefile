@@ -35,7 +35,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 setup-all: $(VENV)/.done-all
 
 $(VENV)/.done-all: $(VENV)/.done
-	@PYTHON='$(PYTHON)' sh .ci/setup $(VENV) constraints.txt -e '.[all,dev]'
+	@PYTHON='$(PYTHON)' sh .ci/setup $(VENV) constraints.txt -e '.[all,agents,dev]'
 	@touch $(VENV)/.done $@
 
 # vLLM brings CUDA builds that do not load here, and pins of its own: it has an environment of its own.
@@ -50,7 +50,7 @@ $(VLLM)/.done: pyproject.toml constraints-vllm.txt requirements-vllm.txt
 
 # One source of pins, for CPython 3.11 to 3.14 on Linux and macOS, with and without CUDA. What is pinned stays.
 pins: setup
-	$(COMPILE) --extra all --extra dev pyproject.toml -o constraints.txt
+	$(COMPILE) --extra all --extra agents --extra dev pyproject.toml -o constraints.txt
 	echo 'torch==2.13.0' > .cache/overrides.txt
 	echo pytest | $(COMPILE) --overrides .cache/overrides.txt --extra lora \
 		- requirements-vllm.txt pyproject.toml -o constraints-vllm.txt

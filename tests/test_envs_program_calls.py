@@ -8,6 +8,7 @@ import pytest
 from vertigym.core.types import Sampling, Trajectory
 from vertigym.policies.transformers_engine import TransformersEngine
 
+from .faulty_program import ENDING, SCRIPT, KeptCalls, faults_of, task
 from .programs import BY_HAND, CALL, Recording, engine_of_few_words, play, program
 
 # A main agent, and two that go on from its first answer side by side, each in two calls.
@@ -82,42 +83,15 @@ def test_one_idempotency_key_is_one_call(tmp_path: Path) -> None:
     assert "idempotency key 'a' is another request's" in played.score.evidence["reason"]
 
 
-# 40 calls, eight at one time: plain ones, double sends, callers that hang up and try again, retries.
-FAULTY = (
-    BY_HAND
-    + """
-import http.client
-from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
-
-url = urlsplit(os.environ["OPENAI_BASE_URL"])
-
-def call(n):
-    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": f"call {n}"}]}).encode()
-    key = {"Idempotency-Key": f"key {n}"}
-    if n % 4 == 1:
-        connection = http.client.HTTPConnection(url.netloc)
-        connection.request("POST", url.path + "/chat/completions", body, key)
-        connection.close()
-    with ThreadPoolExecutor(2) as both:
-        answers = set(both.map(lambda _: post("/chat/completions", body, key), range(1 + (n % 4 == 2))))
-    answers.add(post("/chat/completions", body, key if n % 4 == 3 else {**key, "x-stainless-retry-count": "1"}))
-    assert len(answers) == 1
-    return answers.pop()
-
-with ThreadPoolExecutor(8) as pool:
-    print(len(set(pool.map(call, range(40)))))
-"""
-)
-
-
-def test_no_call_is_lost_and_none_is_made_twice(tmp_path: Path) -> None:
-    policy = Recording(*("x" for _ in range(40)))
-    tasks = [{"id": "t0", "question": "q", "answer": "40"}]
-    (played,) = play(program(tmp_path / "e", FAULTY, tasks=tasks, max_turns=64, timeout_s=120.0), policy)
-    assert (played.score.value, played.turns) == (1.0, 40), played.score
-    assert len({prompt.seed for prompt in policy.prompts}) == 40
-    assert {str(prompt.messages[0]["content"]) for prompt in policy.prompts} == {f"call {n}" for n in range(40)}
+def test_no_call_is_lost_and_none_is_made_or_trained_twice(
+    engine: TransformersEngine, tmp_path: Path
+) -> None:
+    tasks = [task("t0", 40), *(task(f"t{n}", 16, doom) for n, doom in enumerate(ENDING, 1))]
+    env = program(tmp_path / "e", SCRIPT, tasks=tasks, max_turns=64, timeout_s=60.0, parallel=4)
+    kept = KeptCalls(engine)
+    played = play(env, kept, 4)
+    assert [faults_of(row, one, kept) for row, one in zip(tasks, played, strict=True)] == [[]] * 4
+    assert [one.score.value is None for one in played] == [False, True, True, True]
 
 
 def post_reward(what: str) -> str:

@@ -94,11 +94,11 @@ def test_a_machine_has_one_pin_for_each_package_and_it_is_allowed(
 def test_all_is_every_extra_but_those_for_development_and_vllm() -> None:
     (everything,) = map(Requirement, EXTRAS["all"])
     assert everything.name == PROJECT["name"]
-    assert everything.extras == EXTRAS.keys() - {"all", "dev", "vllm"}
+    assert everything.extras == EXTRAS.keys() - {"all", "agents", "dev", "vllm"}
 
 
 def test_the_pins_resolve_and_every_promised_machine_finds_its_wheels() -> None:
-    asked = ("--extra", "all", "--extra", "dev", "pyproject.toml")
+    asked = (*(f"--extra={extra}" for extra in ("all", "agents", "dev")), "pyproject.toml")
     text = resolved("--format", "pylock.toml", "-c", "constraints.txt", *asked)
     lock = Pylock.from_dict(tomllib.loads(text))
     for python, machine in PROMISED:
@@ -117,7 +117,7 @@ def test_the_pins_of_vllm_resolve(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # a release of somebody else's may break it
-@pytest.mark.parametrize("extras", [["all", "dev"], ["vllm"]])
+@pytest.mark.parametrize("extras", [["all", "agents", "dev"], ["vllm"]])
 @pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
 def test_without_pins_too(extras: list[str], resolution: str) -> None:
     resolved("--resolution", resolution, *(f"--extra={extra}" for extra in extras), "pyproject.toml")
