@@ -330,6 +330,21 @@ def env_serve(
     serve_environment(id, host=host, port=port, sessions=sessions, on_ready=ready)
 
 
+@app.command("mcp")
+def env_mcp(
+    id: EnvId,  # noqa: A002
+    task: Annotated[str, typer.Argument(help="Id of the task to play.", metavar="TASK")],
+    port: Annotated[int | None, typer.Option(help="Streamable HTTP here, at /mcp; else stdio.", min=1)] = None,
+) -> None:
+    """Serve the tools of one task to an MCP client, which plays its episode through them."""
+    try:
+        from vertigym.interop.mcp_server import serve_tools
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "mcp", "mcp", "vertigym env mcp") from None
+
+    serve_tools(id, task, port=port)
+
+
 @app.command("new")
 def env_new(
     name: Annotated[str, typer.Argument(help="namespace/Name-v0, or a plain name.", metavar="NAME")],

@@ -1,0 +1,1 @@
+"""Questions that are answered with the tools of an MCP server."""
