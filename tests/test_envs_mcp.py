@@ -95,7 +95,7 @@ def test_what_is_the_policys_fault_is_told_to_it(tmp_path: Path) -> None:
     ]
     (played,) = play(desk(tmp_path / "e", tools=["add", "fail"]), Recording(*wrong, "5"))
     assert played.score.value == 1.0
-    expected = ["valid integer", "no such customer", "there are add, fail", "not JSON", "2 tool calls"]
+    expected = ["valid integer", "tool fail", "there are add, fail", "not JSON", "2 tool calls"]
     for answer, says in zip(told(played), expected, strict=True):
         assert says in answer
         assert answer.startswith("error:")

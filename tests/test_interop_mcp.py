@@ -12,7 +12,7 @@ from vertigym.core.errors import InputError
 from vertigym.envs.agent.env import AgentEnv, load
 from vertigym.envs.agent.importer import import_agent
 from vertigym.envs.folders import EnvFolder
-from vertigym.envs.tool_calls import is_call, tool_call
+from vertigym.envs.tool_calls import OPEN, is_call, tool_call
 
 from .agent_returns import DECISION, SIZES, asking
 
@@ -36,7 +36,7 @@ async def play(server: Any, actions: list[str]) -> tuple[str, list[Any]]:
         names = {tool.name for tool in (await client.list_tools()).tools}
         results = []
         for action in actions:
-            name, arguments = tool_call(action) if is_call(action) else ("say", {"text": action})
+            name, arguments = tool_call(action) if OPEN in action else ("say", {"text": action})
             assert name in names
             results.append(await client.call_tool(name, arguments))
         return client.instructions or "", results
