@@ -53,6 +53,7 @@ BUILT_IN_KINDS: dict[str, str] = {
     "code": "vertigym.envs.code.env:load_folder",
     "decision": "vertigym.envs.decision.env:load",
     "extract": "vertigym.envs.logged.kinds:load_extract",
+    "harbor": "vertigym.envs.harbor.env:load",
     "mcp": "vertigym.envs.mcp.env:load",
     "outcome": "vertigym.envs.logged.kinds:load_outcome",
     "program": "vertigym.envs.program.env:load",

@@ -234,6 +234,7 @@ def table_for(
             preload=list(kind.packages),
             cgroups=[str(folder) for folder in joined],
             cpu_files=[str(file) for file in cpu_files],
+            links=list(kind.links),
             extra=extra,
         )
     )

@@ -58,6 +58,7 @@ class IsolationConfig:
     preload: list[str]
     cgroups: list[str] = field(default_factory=list)  # to join
     cpu_files: list[str] = field(default_factory=list)  # the first that is there counts the CPU time of all
+    links: list[tuple[str, str]] = field(default_factory=list)  # of the root: where it is, where it leads
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -102,6 +103,9 @@ def build_root(config: IsolationConfig, packages: list[str]) -> None:
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("root", _STAGE, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
     _show(config, packages, lambda path: not _is_below(path, _TMP))
+    for place, target in config.links:
+        os.makedirs(os.path.dirname(_STAGE + place), exist_ok=True)
+        os.symlink(target, _STAGE + place)
     for folder in ("/dev", _TMP):
         os.makedirs(_STAGE + folder, exist_ok=True)
     kernel.read_only(_STAGE)

@@ -29,6 +29,7 @@ class WorkerKind:
     disk_inodes: int = 1024
     tasks: int = 1  # processes and threads of a job, where the container counts them
     backend: str = ""  # a registered one (`backends`)
+    links: tuple[tuple[str, str], ...] = ()  # paths of a namespaced root, and where each leads
 
 
 def kind_of(job: Job, level: Level, packages: tuple[str, ...], backend: str = "") -> WorkerKind:

@@ -12,6 +12,7 @@ Every command is a job of its own in the same sandbox: what it writes stays, and
 import os
 import select
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 from vertigym.core.errors import SandboxError
@@ -28,7 +29,8 @@ LIMITS = JobLimits(
 
 
 class Session:
-    """One worker for one episode, with `files` in its folder. Not thread-safe.
+    """One worker for one episode, with `files` in its folder. `links`: further paths of the root, by the part of
+    the folder that each leads to (`{"/app": "app"}`). Not thread-safe.
 
     Raises:
         SandboxError: the level is not available, or cannot hold files.
@@ -40,15 +42,19 @@ class Session:
         *,
         level: Level | str | None = None,
         limits: JobLimits = LIMITS,
+        links: Mapping[str, str] | None = None,
     ) -> None:
         name = best_level() if level is None else level
         if name not in (Level.NAMESPACED, Level.DOCKER):
             raise SandboxError(f"a session needs namespaced or docker: {name} has no folder to work in")
+        if links and name != Level.NAMESPACED:
+            raise SandboxError(f"links need a root of the sandbox's own, which {name} has not: use namespaced")
         self.level = Level(name)
         self.limits = limits
         self._numbers = count(1)
         self._closed = False
-        self._worker = start_worker(kind_of(Job(limits=limits), self.level, ()))
+        leads = tuple((place, f"{FOLDER}/{part}") for place, part in (links or {}).items())
+        self._worker = start_worker(replace(kind_of(Job(limits=limits), self.level, ()), links=leads))
         try:
             while not self._worker.ready:
                 self._receive()
@@ -57,15 +63,22 @@ class Session:
             self.close()
             raise
 
-    def run(self, argv: Sequence[str], *, files: Mapping[str, str | bytes] | None = None) -> JobOutcome:
-        """Run a command in the folder, after writing `files`.
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: JobLimits | None = None,
+    ) -> JobOutcome:
+        """Run a command in the folder, after writing `files`; `env` and `limits` are for this one.
 
         Raises:
             SandboxError: the sandbox was lost.
         """
         path = f"{os.path.dirname(interpreter())}:/usr/local/bin:/usr/bin:/bin"
-        env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        job = Job(argv=argv, files=files or {}, limits=self.limits, env=env)
+        variables = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+        job = Job(argv=argv, files=files or {}, limits=limits or self.limits, env=variables)
         return codec.outcome(job, self._send(codec.payloads(job, FOLDER), job), self.level)
 
     def write(self, path: str, content: str | bytes) -> None:

@@ -67,7 +67,7 @@ class RepositoryEnv(Env):
         self._end()
         self._fault = ""
         try:
-            self._session = Session(task.info["files"], limits=self.limits)
+            self._session = self._open(task)
             self._close_session = weakref.finalize(self, self._session.close)
         except VertigymError as error:
             self._fault = f"{type(error).__name__}: {error}"
@@ -112,6 +112,9 @@ class RepositoryEnv(Env):
             return None
         edits = [write_call("edit", path=path, old="", new=text) for path, text in solution.items()]
         return [*edits, write_call("submit")]
+
+    def _open(self, task: Task) -> Session:
+        return Session(task.info["files"], limits=self.limits)
 
     def _use(self, session: Session, name: str, arguments: Mapping[str, Any]) -> str:
         match name, arguments:
