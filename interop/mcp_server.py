@@ -1,9 +1,10 @@
 """An environment's tools as an MCP server: an agent elsewhere plays one episode of a task through them.
 
-The one idea: a call of a tool is written as the model of `vertigym train` would have written it, and played. So the
-episode, its rules and its verdict are the environment's own. Its opening is the server's instructions; `say` is for
-what is no tool call: a question, or an answer. When the episode is over a result has `{"over": true, "score": …}` as its
-structured content; null there means that it could not be scored. One server plays one episode.
+The one idea: a call of a tool is written as the model of `vertigym train` would have written it, and
+played. So the episode, its rules and its verdict are the environment's own. Its opening is the server's
+instructions; `say` is for what is no tool call: a question, or an answer. When the episode is over a result
+has `{"over": true, "score": …}` as its structured content; null there means that it could not be scored.
+One server plays one episode.
 """
 
 import json

@@ -29,8 +29,8 @@ LIMITS = JobLimits(
 
 
 class Session:
-    """One worker for one episode, with `files` in its folder. `links`: further paths of the root, by the part of
-    the folder that each leads to (`{"/app": "app"}`). Not thread-safe.
+    """One worker for one episode, with `files` in its folder. `links`: further paths of the root, and the part
+    of the folder that each leads to (`{"/app": "app"}`). Not thread-safe.
 
     Raises:
         SandboxError: the level is not available, or cannot hold files.

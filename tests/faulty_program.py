@@ -1,8 +1,9 @@
 """A program that asks through OpenAI's client over a line that fails in every way, and what must be true of it.
 
-Calls are made eight at a time. By turns one is: sent; dropped before it leaves; dropped when the answer is there;
-answered 500 before or after the server has it; sent twice; hung up on; slow to come. What the client then does is
-its own affair: it tries again. Every other call has an idempotency key, and only those are sent twice.
+Calls are made eight at a time. By turns one is: sent; dropped before it leaves; dropped when the answer is
+there; answered 500 before or after the server has it; sent twice; hung up on; slow to come. What the client
+then does is its own affair: it tries again. Every other call has an idempotency key, and only those are
+sent twice.
 
 An episode may be doomed: its program gives up on an answer, crashes, is killed, or never ends.
 """
@@ -83,7 +84,7 @@ def fail():
         time.sleep(3600)
     try:
         client.with_options(max_retries=0).chat.completions.create(
-            model="m", messages=[{"role": "user", "content": "call never mind"}], extra_headers={"x-fault": "6"})
+            model="m", messages=[{"role": "user", "content": "never mind"}], extra_headers={"x-fault": "6"})
     except openai.APIConnectionError:
         pass
 

@@ -1,4 +1,5 @@
-"""Environments with the tools of an MCP server: what is called is answered, what fails is told to whom it concerns."""
+"""Environments with the tools of an MCP server: what is called is answered, what fails is told to whom it
+concerns."""
 
 import shutil
 import socket
@@ -45,7 +46,7 @@ def fail(how: str) -> str:
         time.sleep(60)
     raise RuntimeError("no such customer")
 
-server.run(*(["streamable-http"] if sys.argv[1:] else []), **({"port": int(sys.argv[1])} if sys.argv[1:] else {}))
+server.run("streamable-http", port=int(sys.argv[1])) if sys.argv[1:] else server.run()
 """
 
 

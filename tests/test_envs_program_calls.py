@@ -83,9 +83,7 @@ def test_one_idempotency_key_is_one_call(tmp_path: Path) -> None:
     assert "idempotency key 'a' is another request's" in played.score.evidence["reason"]
 
 
-def test_no_call_is_lost_and_none_is_made_or_trained_twice(
-    engine: TransformersEngine, tmp_path: Path
-) -> None:
+def test_no_call_is_lost_and_none_is_made_or_trained_twice(engine: TransformersEngine, tmp_path: Path) -> None:
     tasks = [task("t0", 40), *(task(f"t{n}", 16, doom) for n, doom in enumerate(ENDING, 1))]
     env = program(tmp_path / "e", SCRIPT, tasks=tasks, max_turns=64, timeout_s=60.0, parallel=4)
     kept = KeptCalls(engine)

@@ -77,7 +77,7 @@ def warm_start(name: str, env: str, folder: Path) -> Path:
     return train(parse(RunConfig, table, source="test")).last
 
 
-def _shown(chat: list[dict[str, Any]], question: str, said: str) -> list[dict[str, Any]]:
+def _shown(chat: list[Any], question: str, said: str) -> list[dict[str, Any]]:
     """The chat of `say 0`, and its right answer, as one about another question and any answer."""
     swaps = {"assistant": ("0", said), "user": ("say 0", f"say {question}")}
     return [
@@ -108,7 +108,7 @@ def test_programs_of_others_train_and_a_killed_run_is_the_whole_one(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     keys = {"reward": {"name": "nearness:near"}, "timeout_s": 120.0, "parallel": 2, **foreign.keys}
     env = program(tmp_path / "env", foreign.script, tasks=TASKS, **keys)
-    table = {
+    table: dict[str, Any] = {
         "name": "grpo", "env": env, "algorithm": "grpo", "model": str(warm_start(name, env, tmp_path)),
         "steps": 2, "threads": 1, "optimizer": {"lr": 1e-3}, "checkpoint": {"every": 1},
         "rollout": {"tasks": 1, "group_size": 2, "max_tokens": 48, "save_every": 1},
@@ -119,7 +119,8 @@ def test_programs_of_others_train_and_a_killed_run_is_the_whole_one(
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     resumed = train(load(RunConfig, config), resume=True)
 
-    wrote, generate = [], TransformersEngine.generate
+    wrote: list[str] = []
+    generate = TransformersEngine.generate
 
     def watched(self: Any, prompts: Any, sampling: Sampling) -> Any:
         done = generate(self, prompts, sampling)

@@ -17,10 +17,10 @@ from vertigym.envs.tool_calls import OPEN, is_call, tool_call
 from .agent_returns import DECISION, SIZES, asking
 
 pytest.importorskip("mcp")
-import anyio  # noqa: E402
-from mcp import Client, StdioServerParameters, stdio_client  # noqa: E402
+import anyio
+from mcp import Client, StdioServerParameters, stdio_client
 
-from vertigym.interop.mcp_server import EpisodeTools  # noqa: E402
+from vertigym.interop.mcp_server import EpisodeTools
 
 
 @pytest.fixture(scope="module")

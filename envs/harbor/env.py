@@ -1,15 +1,15 @@
 """Task folders in Harbor's form as an environment: tools over a sandbox, and the task's own verifier.
 
     terminal-v0/
-      env.toml           files = { train = "tasks/train", eval = "tasks/eval" }: task folders, or a folder of them
+      env.toml           files = { train = "tasks/train", eval = "tasks/eval" }: tasks, or folders of them
       tasks/train/hello/ instruction.md, task.toml, environment/, solution/, tests/
 
-The policy works in the task's folder with `bash`, `read`, `edit` and `submit`. Then `tests/test.sh` runs in the same
-sandbox, in which no process of the policy lives any more, and writes its reward.
+The policy works in the task's folder with `bash`, `read`, `edit` and `submit`. Then `tests/test.sh` runs in
+the same sandbox, in which no process of the policy lives any more, and writes its reward.
 
-The one idea: a reward that is missing or no number is an error of the verifier, and so is a 0 where the task's own
-solution gets none here either: what the machine lacks is not the policy's fault. Such an episode is not scored.
-Tasks that need more than a sandbox are left out, and `notes` say why.
+The one idea: a reward that is missing or no number is an error of the verifier, and so is a 0 where the
+task's own solution gets none here either: what the machine lacks is not the policy's fault. Such an episode
+is not scored. Tasks that need more than a sandbox are left out, and `notes` say why.
 """
 
 import json
@@ -141,7 +141,9 @@ class HarborEnv(RepositoryEnv):
             return next(iter(rewards.values()))
         if self.config.reward not in rewards:
             names = ", ".join(rewards) or "none"
-            raise InfrastructureError(f"there is no reward {self.config.reward!r} among {names}: name one in env.toml")
+            raise InfrastructureError(
+                f"there is no reward {self.config.reward!r} among {names}: name one in env.toml"
+            )
         return rewards[self.config.reward]
 
     def _unsolvable(self, task: Task) -> str:
@@ -150,7 +152,9 @@ class HarborEnv(RepositoryEnv):
         if task.id not in self._solvable and "solve.sh" in known.solution:
             files = {f"solution/{name}": text for name, text in known.solution.items()}
             with self._open(task) as session:
-                done = session.run(["bash", "-c", _in_place(known, _SOLVE)], files=files, env=known.solution_env)
+                done = session.run(
+                    ["bash", "-c", _in_place(known, _SOLVE)], files=files, env=known.solution_env
+                )
                 try:
                     earned = self._chosen(self._verify(session, task))
                     said = (done.stderr or done.stdout).strip()[-300:].rpartition("\n")[2]

@@ -6,9 +6,9 @@
     solution/solve.sh
     tests/test.sh                 writes /logs/verifier/reward.json or reward.txt
 
-The one idea: what is not known to be met here is a reason to leave the task out. A sandbox has this machine's
-programs, no network and one user, so a Dockerfile may name a base, a working directory, variables and files of the
-folder, and nothing that has to be built.
+The one idea: what is not known to be met here is a reason to leave the task out. A sandbox has this
+machine's programs, no network and one user, so a Dockerfile may name a base, a working directory, variables
+and files of the folder, and nothing that has to be built.
 """
 
 import shlex
@@ -34,7 +34,7 @@ _TABLES: Mapping[str, Sequence[str] | None] = {
     ),
 }  # fmt: skip
 _PLAIN = ("schema_version", "version", "source", "artifacts")
-_PLACES = ("/tests", "/logs", "/solution")
+_PLACES = ("/tests", "/logs", "/solution", "/tmp")  # noqa: S108 (a sandbox's own)
 _LARGEST = 64 * MIB  # of a task's files
 
 
@@ -101,10 +101,12 @@ def _read(folder: EnvFolder, path: Path, offline: bool) -> HarborTask:
     _refuse_unknown(table)
     said = {name: dict(table.get(name, {})) for name in _TABLES}
     if not offline and said["environment"].get("network_mode", "public") != "no-network":
-        raise TaskLeftOutError("it may use the network, and a sandbox has none (offline = true says it needs none)")
+        raise TaskLeftOutError(
+            "it may use the network, and a sandbox has none (offline = true says it needs none)"
+        )
     image = _read_dockerfile(folder, path / "environment")
     workdir = said["environment"].get("workdir") or image.workdir
-    if workdir == "/" or workdir.startswith(("/tmp", *_PLACES)):
+    if workdir == "/" or workdir.startswith(_PLACES):
         raise TaskLeftOutError(f"it works in {workdir}: a folder of its own is needed, such as /app")
     elsewhere = [place for place in image.copied if not PurePosixPath(place).is_relative_to(workdir)]
     if elsewhere:
@@ -187,7 +189,9 @@ def _copy(folder: EnvFolder, context: Path, image: _Image, *paths: str) -> None:
     for source in sources:
         found = context / source
         if not found.exists():
-            raise TaskLeftOutError(f"its Dockerfile copies {source}, which is no file or folder of environment/")
+            raise TaskLeftOutError(
+                f"its Dockerfile copies {source}, which is no file or folder of environment/"
+            )
         if found.is_dir():
             image.copied |= {str(place / name): found / name for name in _names(folder, found)}
         else:

@@ -4,9 +4,9 @@
       env.toml
       train.jsonl      {"question": "…", "answer": "…"} a line, as in every environment of rows
 
-The one idea: a message with a tool call is answered by the server, and the first without one is the answer. A
-command is started anew for each episode, so that none sees what another has done; what stands behind an address is
-shared. A server that is lost or late leaves the episode unscored.
+The one idea: a message with a tool call is answered by the server, and the first without one is the answer.
+A command is started anew for each episode, so that none sees what another has done; what stands behind an
+address is shared. A server that is lost or late leaves the episode unscored.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,10 @@ class McpEnv(Env):
         config, root = self.config, str(self.folder.path.resolve())
         command = [part.replace("{folder}", root) for part in config.command]
         self._session = ToolSession(
-            config.url or command, variables=config.environment, cwd=self.folder.path, timeout_s=config.timeout_s
+            config.url or command,
+            variables=config.environment,
+            cwd=self.folder.path,
+            timeout_s=config.timeout_s,
         )
         found = {tool["function"]["name"]: tool for tool in self._session.tools}
         if missing := [name for name in config.tools if name not in found]:

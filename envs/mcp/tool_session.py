@@ -4,8 +4,8 @@
         session.tools                             # as chat templates want them described
         session.call("get_current_time", {"timezone": "Europe/Paris"})
 
-The server is a command, which then lives as long as the session, or an address (streamable HTTP). The protocol is
-the package `mcp`'s; its event loop runs on a thread of the session.
+The server is a command, which then lives as long as the session, or an address (streamable HTTP). The
+protocol is the package `mcp`'s; its event loop runs on a thread of the session.
 """
 
 import os
@@ -50,15 +50,15 @@ class ToolSession:
 
         self._name = server if isinstance(server, str) else " ".join(server)
         stack = ExitStack()
-        errors = stack.enter_context(TemporaryFile("w+"))
         self.close = weakref.finalize(self, stack.close)
+        errors = TemporaryFile("w+")  # noqa: SIM115 (the stack closes it)
+        stack.enter_context(errors)
         try:
             transport: Any = server
             if not isinstance(server, str):
-                command = StdioServerParameters(
-                    command=server[0], args=list(server[1:]), env={**os.environ, **(variables or {})}, cwd=cwd
-                )
-                transport = stdio_client(command, errlog=errors)
+                (command, *arguments), known = server, {**os.environ, **(variables or {})}
+                started = StdioServerParameters(command=command, args=arguments, env=known, cwd=cwd)
+                transport = stdio_client(started, errlog=errors)
             self._portal = stack.enter_context(start_blocking_portal())
             client = Client(transport, read_timeout_seconds=timeout_s)
             self._client = stack.enter_context(self._portal.wrap_async_context_manager(client))
@@ -96,15 +96,11 @@ async def _listed(client: Any) -> list[dict[str, Any]]:
         page = await client.list_tools(cursor=cursor)
         tools += page.tools
         if not (cursor := page.next_cursor):
-            return [
-                {
-                    "type": "function",
-                    "function": {
-                        "name": tool.name, "description": tool.description or "", "parameters": tool.input_schema
-                    },
-                }
-                for tool in tools
-            ]  # fmt: skip
+            return [{"type": "function", "function": _described(tool)} for tool in tools]
+
+
+def _described(tool: Any) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
 
 
 def _said(error: BaseException) -> str:
