@@ -27,12 +27,14 @@ def examples() -> dict[str, dict[str, str]]:
 
 def written(kind: str, folder: Path) -> str:
     """The example as an environment."""
+    if kind == "mcp":
+        pytest.importorskip("mcp")
     files = examples()[kind]
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     if RULES not in files:
-        return f"{folder}?trust=true" if kind == "program" else str(folder)
+        return f"{folder}?trust=true" if kind in ("program", "mcp") else str(folder)
     make = import_agent if kind == "agent" else import_decision
     make(folder / RULES, "acme/Fee-v0", folder / "made")
     return str(folder / "made")
