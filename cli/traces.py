@@ -174,6 +174,6 @@ def traces_unmask(
 ) -> None:
     """Print a file with the values of an import's key file in the place of their placeholders."""
     from vertigym.core.files import read_text
-    from vertigym.traces.pii.masker import unmasked
+    from vertigym.traces.pii.key_file import unmasked
 
     print(unmasked(read_text(file), key), end="")

@@ -14,7 +14,8 @@ from vertigym.cli import app
 from vertigym.core.errors import ConfigError, MissingDependencyError, OutputError
 from vertigym.tests.trace_personal_data import REGIONS, measured
 from vertigym.traces.pii import numbers
-from vertigym.traces.pii.masker import Masker, unmasked
+from vertigym.traces.pii.key_file import claim_key, unmasked, write_key
+from vertigym.traces.pii.masker import Masker
 from vertigym.traces.pii.numbers import iban_valid, luhn_valid
 
 NAMES = ("Anna Berg", "Will", "Jean-Luc Picard")
@@ -214,14 +215,17 @@ def test_one_value_has_one_placeholder_in_a_session_and_its_tool_calls() -> None
 
 
 def test_a_key_file_undoes_it_and_is_its_owners_alone(tmp_path: Path) -> None:
-    key = tmp_path / "key.jsonl"
+    key, masker = tmp_path / "key.jsonl", Masker()
     text = "Mail anna@example.com or ANNA@example.com, 4111 1111 1111 1111"
-    masked = Masker(key=key).mask(text)
+    masked = masker.mask(text)
     assert masked == "Mail [EMAIL_1] or [EMAIL_1], [CARD_1]"
+    write_key(key, [(f"[{kind.upper()}_{number}]", value) for kind, _, number, value in masker.fresh()])
     assert unmasked(masked, key) == text.replace("ANNA", "anna")  # as it was first written
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    with pytest.raises(OutputError, match="name a new file"):
-        Masker(key=key)
+    for claim in (claim_key, lambda path: write_key(path, [])):
+        with pytest.raises(OutputError, match="name a new file"):
+            claim(key)
+    assert not masker.fresh()
 
 
 def test_an_import_keeps_its_key_apart(tmp_path: Path) -> None:

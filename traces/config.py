@@ -137,4 +137,4 @@ class ImportConfig(Config):
     conflicts: Conflicts = Conflicts()
     split: Splits = Splits()
     balance: Balance = Balance()
-    memory_mb: int = Field(512, ge=128, description="what the sorting engine may hold before it spills to disk")
+    memory_mb: int = Field(256, ge=128, description="what the sorting engine may hold before it spills to disk")

@@ -5,7 +5,7 @@ of `cleaning` say which rows leave. At last the rest is streamed into the splits
 not grow with the rows, but for hashes of the values that were masked and the pairs of near-duplicates.
 """
 
-import tempfile
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -35,6 +35,7 @@ from vertigym.traces.import_report import (
 )
 from vertigym.traces.ingest import Progress, Reader
 from vertigym.traces.near_duplicates import minhash
+from vertigym.traces.pii.key_file import claim_key, write_key
 from vertigym.traces.reading import log_files
 from vertigym.traces.records import IMPORTED, Trace
 from vertigym.traces.store import Store
@@ -54,7 +55,8 @@ def import_traces(
     tasks_of: TasksOf = only_files,
     force: bool = False,
 ) -> TraceImportReport:
-    """Import logs into the folder `out` (see `records.py` for what lies there), whole or not at all. `tasks_of`
+    """Import logs into the folder `out` (see `records.py` for what lies there), whole or not at all. What was
+    read before a kill lies in a hidden folder beside it, and the same import goes on from there. `tasks_of`
     gives the held-out tasks of the environments that `decontaminate.against` names.
 
     Raises:
@@ -65,24 +67,26 @@ def import_traces(
     files = log_files(paths)
     if config.duplicates.near:
         minhash()  # what is missing is said before hours of reading, not after
-    if config.pii.key and Path(config.pii.key).resolve().is_relative_to(out.resolve()):
-        raise OutputError(
-            f"{config.pii.key}: the key lies apart from what it opens; name a file outside of {out}"
-        )
+    key = Path(config.pii.key) if config.pii.key else None
+    if key and key.resolve().is_relative_to(out.resolve()):
+        raise OutputError(f"{key}: the key lies apart from what it opens; name a file outside of {out}")
+    if key:
+        claim_key(key)
     claim_folder(out, IMPORTED, force=force)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    work = out.resolve().with_name(f".{out.resolve().name}.work")
     with (
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.work.") as work,
+        Store(work, config.memory_mb) as store,
         sealed_folder(out, IMPORTED, force=force) as folder,
-        Store(Path(work), config.memory_mb) as store,
     ):
-        with (folder / "rejected.jsonl").open("w", encoding="utf-8", newline="\n") as rejects:
-            reader = Reader(store, rejects, config, tasks_of)
-            reader.read(files, on_progress)
+        reader = Reader(files, store, config, tasks_of)
+        reader.read(on_progress)
         if not store.rows:
-            reasons = "; ".join(f"{reason} ({n} times)" for reason, n in reader.rejected.most_common(3))
+            reasons = "; ".join(f"{reason} ({n} times)" for reason, n in reader.tally.rejected.most_common(3))
             raise DataError(f"{files[0]}: no call in what was given: {reasons or 'it is empty'}")
-        return _Import(store, folder, config, files, reader).run()
+        report = _Import(store, folder, config, files, reader).run()
+        if key:
+            write_key(key, store.placeholders())
+        return report
 
 
 class _Import:
@@ -120,6 +124,7 @@ class _Import:
         self._name()
         self._write_dropped()
         self._write_splits()
+        shutil.copyfile(self._reader.rejects, self._folder / "rejected.jsonl")
         report = self._report(conflicts, notes, topics)
         write_json(self._folder / "report.json", report.model_dump(mode="json"))
         spans = {split: (part.first, part.last) for split, part in report.splits.items()}
@@ -128,18 +133,18 @@ class _Import:
         return report
 
     def _steps_of_reading(self) -> None:
-        reader, rows = self._reader, self._store.rows
-        rejected = reader.rejected.total()
-        others = (reader.rejected + reader.skipped).most_common(3)
+        tally, rows = self._reader.tally, self._store.rows
+        rejected = tally.rejected.total()
+        others = (tally.rejected + tally.skipped).most_common(3)
         reasons = "; ".join(f"{what}: {n:,}" for what, n in others)
-        self._add("read", rows + rejected, rows, reasons, reader.examples["rejected"])
-        if reader.feedback:
-            self._add("feedback joined", rows, rows, f"{reader.feedback:,} calls")
-        sources = ", ".join(f"{n:,} with {source}" for source, n in reader.contaminated.most_common(3))
-        self._step("contaminated", sources, reader.examples["contaminated"])
-        found = ", ".join(f"{n:,} {kind}" for kind, n in sorted(reader.masker.values.items()))
-        said = f"{reader.masked_rows:,} calls; {found}" if found else ""
-        self._add("masked", self._left, self._left, said, reader.examples["masked"])
+        self._add("read", rows + rejected, rows, reasons, tally.examples["rejected"])
+        if tally.feedback:
+            self._add("feedback joined", rows, rows, f"{tally.feedback:,} calls")
+        sources = ", ".join(f"{n:,} with {source}" for source, n in tally.contaminated.most_common(3))
+        self._step("contaminated", sources, tally.examples["contaminated"])
+        found = ", ".join(f"{n:,} {kind}" for kind, n in sorted(self._reader.masker.values.items()))
+        said = f"{tally.masked_rows:,} calls; {found}" if found else ""
+        self._add("masked", self._left, self._left, said, tally.examples["masked"])
 
     def _add(self, name: str, rows_in: int, rows_out: int, said: str, examples: Sequence[str] = ()) -> None:
         self._left = rows_out
@@ -235,8 +240,8 @@ class _Import:
             files={str(file): self._source(file) for file in self._files},
             said={field: self._said[field] for field in _SAID},
             steps=tuple(self._steps),
-            rejected=dict(self._reader.rejected.most_common()),
-            skipped=dict(self._reader.skipped.most_common()),
+            rejected=dict(self._reader.tally.rejected.most_common()),
+            skipped=dict(self._reader.tally.skipped.most_common()),
             masked={k: Masked(values=n, replaced=masker.replaced[k]) for k, n in masker.values.items()},
             conflicts=conflicts,
             splits={split: self._split(split) for split in SPLITS},
@@ -247,7 +252,9 @@ class _Import:
         )
 
     def _source(self, file: Path) -> SourceReport:
-        counts, forms = self._reader.counts[str(file)], self._reader.forms[str(file)]
+        counts, forms = (
+            of.get(str(file), Counter()) for of in (self._reader.tally.counts, self._reader.tally.forms)
+        )
         return SourceReport(sha256=sha256(file), **counts, forms=dict((+forms).most_common()))
 
     def _split(self, split: str) -> SplitReport:

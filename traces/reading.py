@@ -30,9 +30,8 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _PACKED = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 _KINDS = f"{', '.join(SUFFIXES)}, also with {' or '.join(_PACKED)}"
 
-Rows = Iterator[
-    tuple[int, Any, bytes]
-]  # number of line or row, what it holds (Unreadable where nothing), its start
+Line = tuple[int, Any, bytes]  # number of line or row, what it holds (Unreadable where nothing), its start
+Rows = Iterator[Line]
 
 
 def log_files(paths: Sequence[Path]) -> list[Path]:

@@ -1,11 +1,14 @@
 """The calls of an import, on disk: the rows as lines of a file, and what is known of each in a DuckDB table.
 
-Cleaning never holds the rows in memory. A step is one SQL statement that says which rows leave, why, and for
-which row that stays; DuckDB sorts and joins on disk what does not fit. What a step needs to read again it finds
-by its place in the file.
+Reading saves where it stands, and a store that was left goes on from there (`resuming`). Cleaning never holds
+the rows in memory. A step is one SQL statement that says which rows leave, why, and for which row that stays;
+DuckDB sorts and joins on disk what does not fit. What a step needs to read again it finds by its place in the
+file.
 """
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vertigym.core.errors import DataError, OutputError
 from vertigym.core.files import dumps
 from vertigym.traces.ngrams import plain
 from vertigym.traces.reading import engine
@@ -37,6 +41,14 @@ _COLUMNS = {
     "session": "VARCHAR",
     "cluster": "VARCHAR",
 }
+_TABLES = {
+    "calls": ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()),
+    "fate": "row UINTEGER, step VARCHAR, kept UINTEGER, overlap DOUBLE",
+    "later": "id VARCHAR, file UINTEGER, number UINTEGER, changes VARCHAR",
+    "halves": "key VARCHAR, side VARCHAR, file UINTEGER, number UINTEGER, body VARCHAR",
+    "placeholders": "kind VARCHAR, digest UBIGINT, number UINTEGER, value VARCHAR",
+    "saved": "state VARCHAR, rows UINTEGER",
+}
 _DTYPES = {
     "INTEGER": np.int32,
     "UINTEGER": np.uint32,
@@ -56,29 +68,33 @@ class StoredCall:
 
 
 class Store:
-    """A folder with the rows and the table. A context manager.
+    """A folder with the rows and the table. A context manager, which removes the folder when all went well,
+    when what was given cannot be used, and when there is nothing to go on from.
 
     Raises:
         MissingDependencyError: DuckDB is not installed.
     """
 
-    def __init__(self, folder: Path, memory_mb: int = 512) -> None:
+    def __init__(self, folder: Path, memory_mb: int = 256) -> None:
         duckdb = engine("traces import")
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / "rows.jsonl").open("wb+")
-        self._end = 0
-        self.db: Any = duckdb.connect(str(folder / "calls.duckdb"))
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder = folder
+        self._kept = False  # whether there is something to go on from
+        try:
+            self.db: Any = duckdb.connect(str(folder / "calls.duckdb"))
+        except duckdb.IOException as error:
+            raise OutputError(
+                f"{folder}: another import writes there, or what one left is damaged: wait for it, or remove "
+                f"the folder ({str(error).partition(chr(10))[0][:80]})"
+            ) from None
+        (folder / "rows.jsonl").touch()
+        self._file = (folder / "rows.jsonl").open("rb+")
+        self._end = self._file.seek(0, os.SEEK_END)  # behind what nothing leads to any more
         self.db.execute(f"SET memory_limit='{memory_mb}MB'; SET preserve_insertion_order=false; SET threads=2")
         self.db.execute(f"SET temp_directory='{folder / 'spill'}'")
-        self.db.execute(
-            f"CREATE TABLE calls ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})"
-        )
-        self.db.execute("CREATE TABLE fate (row UINTEGER, step VARCHAR, kept UINTEGER, overlap DOUBLE)")
-        self.db.execute("CREATE TABLE later (id VARCHAR, file UINTEGER, number UINTEGER, changes VARCHAR)")
-        self.db.execute(
-            "CREATE TABLE halves (key VARCHAR, side VARCHAR, file UINTEGER, number UINTEGER, body VARCHAR)"
-        )
-        self.db.execute("CREATE VIEW alive AS SELECT * FROM calls ANTI JOIN fate USING (row)")
+        for name, columns in _TABLES.items():
+            self.db.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+        self.db.execute("CREATE VIEW IF NOT EXISTS alive AS SELECT * FROM calls ANTI JOIN fate USING (row)")
         self.rows = 0
 
     def __enter__(self) -> "Store":
@@ -89,6 +105,43 @@ class Store:
     ) -> None:
         self.db.close()
         self._file.close()
+        if kind is None or issubclass(kind, DataError) or not self._kept:
+            shutil.rmtree(self.folder)
+
+    def state(self) -> str | None:
+        """What was saved last."""
+        found = self.db.execute("SELECT state FROM saved").fetchone()
+        return found[0] if found else None
+
+    def begin(self) -> None:
+        """Let what follows be gone, unless it is saved."""
+        self.db.execute("BEGIN")
+
+    def save(self, state: str) -> None:
+        """Keep all that came since `begin`, with the state."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.db.execute("DELETE FROM saved")
+        self.db.execute("INSERT INTO saved VALUES (?, ?)", [state, self.rows])
+        self.db.execute("COMMIT")
+        self._kept = True
+
+    def rewind(self) -> None:
+        """Drop what came after the state that was saved last."""
+        self._kept = True
+        (self.rows,) = self.db.execute("SELECT rows FROM saved").fetchone()
+        self.db.execute(f"DELETE FROM calls WHERE row >= {self.rows}")
+        self.db.execute(f"DELETE FROM fate WHERE row >= {self.rows} OR step <> 'contaminated'")
+
+    def placeholders(self) -> Iterator[tuple[str, str]]:
+        """What was masked: each placeholder, and its value where values are kept."""
+        for batch in self.select("SELECT kind, number, value FROM placeholders ORDER BY kind, number"):
+            yield from ((f"[{kind.upper()}_{number}]", value) for kind, number, value in batch)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        for name in _TABLES:
+            self.db.execute(f"DELETE FROM {name}")
 
     def add(self, calls: Sequence[tuple[Trace, int, int]]) -> range:
         """Append rows, each with its file and its number there; the numbers they have here."""
@@ -100,10 +153,13 @@ class Store:
     def replace(self, changed: Iterable[tuple[int, Trace, int, int]]) -> None:
         """Put these in the place of the rows with their numbers."""
         rows = [self._row(*row) for row in changed]
+        self._file.flush()
         self.db.execute("CREATE OR REPLACE TEMP TABLE changed AS FROM calls LIMIT 0")
         self.insert("changed", rows)
+        self.db.execute("BEGIN")
         self.db.execute("DELETE FROM calls WHERE row IN (SELECT row FROM changed)")
         self.db.execute("INSERT INTO calls FROM changed")
+        self.db.execute("COMMIT")
 
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows of Python values, a column at a time."""

@@ -2,23 +2,18 @@
 
 `[EMAIL_17]` stands for one address, however it is spelt and wherever it stands: in a message, in the
 arguments of a tool's call, in its result. What is kept is a hash of its normal form, and numbers are given in
-the order of appearance, so nothing of the value is in them. With a key file the values can be put back; it is
-written with mode 0600.
+the order of appearance, so nothing of the value is in them.
 """
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import regex
 
-from vertigym.core.errors import OutputError
-from vertigym.core.files import dumps, read_jsonl
 from vertigym.traces.config import KINDS, PiiKind
 from vertigym.traces.messages import decoded
 from vertigym.traces.pii.normal_text import FOUND, NormalText
@@ -46,15 +41,17 @@ _KIND_OF = {kind.upper(): kind for kind in KINDS}
 _KEEP = frozenset({"id", "time", "model", "version", "role", "type", "tool_call_id", "finish_reason"})
 _LONG_NUMBER = 10**8  # shorter ones in JSON are counts and amounts
 
+Placeholder = tuple[
+    PiiKind, int, int, str
+]  # kind, digest of the value, number, the value as it was first written
+
 
 class Masker:
     """Replaces personal data by placeholders; counts what it replaced. `regions` are the countries (DE, US)
-    whose phone numbers are known without a country's code; with `key`, values are written there as they are
-    met.
+    whose phone numbers are known without a country's code.
 
     Raises:
         MissingDependencyError: phonenumbers or python-stdnum is not installed.
-        OutputError: the key file exists, or cannot be written.
     """
 
     def __init__(
@@ -63,7 +60,6 @@ class Masker:
         names: Iterable[str] = (),
         *,
         regions: Sequence[str] = (),
-        key: Path | None = None,
     ) -> None:
         listed = sorted({name.strip() for name in names if name.strip()})
         metadata()
@@ -84,13 +80,24 @@ class Masker:
         }
         self._finders = [(kind, find) for kind, find in finders.items() if kind in set(kinds)]
         self._numbers: dict[PiiKind, dict[int, int]] = {kind: {} for kind in KINDS}
-        self._key = _new_key(key) if key else None
+        self._fresh: list[Placeholder] = []
         self.replaced: Counter[PiiKind] = Counter()
 
     @property
     def values(self) -> Mapping[PiiKind, int]:
         """How many different values of each kind were met."""
         return {kind: len(numbers) for kind, numbers in self._numbers.items() if numbers}
+
+    def fresh(self) -> list[Placeholder]:
+        """The placeholders given since this was last asked."""
+        given, self._fresh = self._fresh, []
+        return given
+
+    def restore(self, given: Iterable[tuple[PiiKind, int]], replaced: Mapping[PiiKind, int]) -> None:
+        """Go on where another masker stopped: its placeholders (kind, digest) in order, and its counts."""
+        for kind, digest in given:
+            self._numbers[kind][digest] = len(self._numbers[kind]) + 1
+        self.replaced.update(replaced)
 
     def mask(self, text: str, name: str = "") -> str:
         """The text with placeholders; `name` is what the text is called where it stands, for example its
@@ -164,41 +171,10 @@ class Masker:
         digest = int.from_bytes(blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
         numbers = self._numbers[kind]
         self.replaced[kind] += 1
-        new = digest not in numbers
-        placeholder = f"[{kind.upper()}_{numbers.setdefault(digest, len(numbers) + 1)}]"
-        if new and self._key is not None:
-            os.write(
-                self._key,
-                (dumps({"placeholder": placeholder, "value": written}) + "\n").encode("utf-8", "replace"),
-            )
-        return placeholder
-
-
-def unmasked(text: str, key: Path) -> str:
-    """The text with the values of a key file in the place of their placeholders, as each was first written;
-    inside of JSON they are escaped.
-
-    Raises:
-        DataError: the key file is missing, or no key file.
-    """
-    values = {str(row.get("placeholder")): str(row.get("value")) for row in read_jsonl(key)}
-    inside = text.lstrip().startswith(("{", "["))
-
-    def value(match: re.Match[str]) -> str:
-        found = values.get(match[0], match[0])
-        return json.dumps(found, ensure_ascii=False)[1:-1] if inside else found
-
-    return MASKED.sub(value, text)
-
-
-def _new_key(path: Path) -> int:
-    """The key file, open to be written: a new one, of its owner alone."""
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: no key file can be written there ({error.strerror}); name a new file"
-        ) from None
+        if digest not in numbers:
+            numbers[digest] = len(numbers) + 1
+            self._fresh.append((kind, digest, numbers[digest], written))
+        return f"[{kind.upper()}_{numbers[digest]}]"
 
 
 def _name_pattern(names: Sequence[str]) -> "regex.Pattern[str]":
