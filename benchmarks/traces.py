@@ -1,49 +1,83 @@
 """`vertigym traces import` on a made-up log: rows a second, processor seconds and peak memory by size.
 
-    python benchmarks/traces.py [ROWS...]
+    python benchmarks/traces.py [ROWS...] [--policy SENTENCES] [--kill] [--keep FOLDER]
 
-Each size is imported by a process of its own, so that its peak memory is its own; one only starts up. Then the
-two MinHash libraries on the same 2,000 inputs: `rensa`, which the import uses, and `datasketch`.
+Each size is imported by a process of its own, so that its peak memory is its own; one only starts up. `--policy`
+lengthens the shops' system messages: 10^6 rows with 24 sentences are 2 GB. `--kill` kills each import once, half
+way through reading, and starts it again. Then the two MinHash libraries on the same 2,000 inputs: `rensa`, which the
+import uses, and `datasketch`.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from vertigym.tests.trace_log import Log
 from vertigym.traces.ngrams import char_grams, distinct, plain
 from vertigym.traces.records import read_traces
 
+MAKE = """
+import sys
+from pathlib import Path
+from vertigym.tests.trace_log import Log
+planted = Log(Path(sys.argv[1]), int(sys.argv[2]), seed=1, policy=int(sys.argv[3])).planted
+(Path(sys.argv[1]) / "names.txt").write_text("\\n".join(planted.names))
+"""
 PROGRAM = """
-import json, resource, sys
+import json, re, sys, time
 from pathlib import Path
 from vertigym.core.config import parse
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.importer import import_traces
 *files, names, out = sys.argv[1:]
 settings = {"pii": {"names": names}, "split": {"by": "customer"}}
+said = -1
+def progress(rows, done, total):
+    global said
+    if (step := 10 * done // total) != said:
+        said = step
+        print(json.dumps([rows, done / total, time.process_time()]), flush=True)
 if files:
-    import_traces([Path(file) for file in files], Path(out), parse(ImportConfig, settings, source="benchmark"))
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+    import_traces([Path(file) for file in files], Path(out), parse(ImportConfig, settings, source="benchmark"), progress)
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())
+print(json.dumps([time.process_time(), int(peak[1]) / 1024]))
 """
 
 
-def imported(files: list[Path], folder: Path) -> tuple[float, float, float]:
-    """Seconds, processor seconds, peak MiB of one import in its own process."""
+@dataclass
+class Used:
+    """One import: seconds, processor seconds in all and while reading (by tenths), peak MiB."""
+
+    seconds: float
+    processor: float
+    tenths: list[tuple[int, float]]
+    peak: float
+
+
+def imported(files: list[Path], folder: Path, kill: bool = False) -> Used:
+    """One import in its own process; `kill`: in one that dies half way, and in one that goes on."""
     arguments = [*map(str, files), str(folder / "names.txt"), str(folder / "out")]
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True
-    )
-    processor, peak = json.loads(done.stdout)
-    return time.perf_counter() - start, processor, peak
+    start, before, tenths = time.perf_counter(), 0.0, []
+    while True:
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            for line in map(json.loads, process.stdout):
+                if len(line) == 2:
+                    return Used(time.perf_counter() - start, before + line[0], tenths, line[1])
+                tenths.append((line[0], before + line[2]))
+                if kill and line[1] >= 0.5:
+                    kill, before = False, before + line[2]
+                    process.kill()
+        if process.returncode not in (0, -9):
+            raise SystemExit(process.returncode)
 
 
 def minhash(folder: Path, texts: int = 2000) -> None:
@@ -67,22 +101,37 @@ def minhash(folder: Path, texts: int = 2000) -> None:
 
 
 def main() -> None:
-    """Print one line a size."""
-    sizes = [int(size) for size in sys.argv[1:]] or [25_000, 50_000, 100_000, 200_000]
+    """Print one line a size, and where its processor time went."""
+    options = argparse.ArgumentParser()
+    options.add_argument("rows", type=int, nargs="*", default=[25_000, 50_000, 100_000, 200_000])
+    options.add_argument("--policy", type=int, default=0)
+    options.add_argument("--kill", action="store_true")
+    options.add_argument("--keep", type=Path, help="a folder for logs and imports")
+    chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
+        root = chosen.keep or Path(name)
+        root.mkdir(parents=True, exist_ok=True)
         (root / "names.txt").write_text("")
-        print(f"start-up alone: {imported([], root)[2]:.0f} MiB")
-        print("    rows  log MiB  seconds  processor s  rows/processor s  peak MiB")
-        for size in sizes:
+        print(f"start-up alone: {imported([], root).peak:.0f} MiB")
+        print(
+            "     rows  log MiB  seconds  processor s  rows/processor s  peak MiB  by tenths of the log: rows/processor s"
+        )
+        for size in chosen.rows:
             folder = root / str(size)
-            planted = Log(folder, size, seed=1).planted
-            (folder / "names.txt").write_text("\n".join(planted.names))
-            size_mb = sum(file.stat().st_size for file in planted.files) / 2**20
-            wall, processor, peak = imported(planted.files, folder)
-            speed = size / processor
+            made = [sys.executable, "-c", MAKE, str(folder), str(size), str(chosen.policy)]
+            subprocess.run(made, check=True)  # a process of its own: its memory goes with it
+            files = sorted(folder.glob("*.jsonl"))
+            log_mb = sum(file.stat().st_size for file in files) / 2**20
+            used = imported(files, folder, chosen.kill)
+            rates = [
+                f"{(b[0] - a[0]) / (b[1] - a[1]):,.0f}"
+                for a, b in pairwise(used.tenths)
+                if b[0] > a[0] and b[1] > a[1]
+            ]
             print(
-                f"{size:>8,}  {size_mb:>7.0f}  {wall:>7.0f}  {processor:>11.0f}  {speed:>16,.0f}  {peak:>8.0f}"
+                f"{size:>9,}  {log_mb:>7,.0f}  {used.seconds:>7,.0f}  {used.processor:>11,.0f}  "
+                f"{size / used.processor:>16,.0f}  {used.peak:>8.0f}  {' '.join(rates)}",
+                flush=True,
             )
         minhash(folder)
 

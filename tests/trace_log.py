@@ -135,12 +135,23 @@ def shared_runs(left: str, right: str) -> float:
 
 
 class Log:
-    """Writes the log into a folder, `calls` lines of calls in four formats, and keeps what it planted."""
+    """Writes the log into a folder, `calls` lines of calls in four formats, and keeps what it planted. Each shop's
+    system message has `policy` sentences more."""
 
-    def __init__(self, folder: Path, calls: int, seed: int = 0, benchmark: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, calls: int, seed: int = 0, benchmark: Sequence[str] = (), policy: int = 0
+    ) -> None:
         self.random = random.Random(derive(seed, "trace log"))
         self.planted = Planted(calls=calls + len(benchmark))
         self.products = [[self._word(3) for _ in range(12)] for _ in range(20)]
+        said = random.Random(derive(seed, "policies"))
+        self._policies = [
+            "".join(
+                f" When {said.choice(WHO)} {said.choice(DID)} {said.choice(WHAT)}, say so."
+                for _ in range(policy)
+            )
+            for _ in self.products
+        ]
         self._pool: list[Draft] = []
         self._people = [self._person() for _ in range(max(20, calls // 12))]
         self._conflicting: set[int] = set()
@@ -214,7 +225,7 @@ class Log:
         ]
         body = [pick(OPENERS), f"{ask}, order {self._digits(10)}.", *details, pick(CLOSERS)]
         personal, fixed, decoys = self._private()
-        task = f"You work for shop {customer}."
+        task = f"You work for shop {customer}.{self._policies[customer]}"
         if customer % 2:
             completion = intent
             task += f" Sort the message into one of: {', '.join(INTENTS)}."

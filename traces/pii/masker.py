@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -39,6 +40,7 @@ MASKED = re.compile(rf"\[({'|'.join(KINDS).upper()})_\d+\]")
 _NUMBERS, _OF_NUMBERS = re.compile(r"\d(?:\D{0,3}\d){5}"), {"card", "iban", "phone"}
 _KIND_OF = {kind.upper(): kind for kind in KINDS}
 _KEEP = frozenset({"id", "time", "model", "version", "role", "type", "tool_call_id", "finish_reason"})
+_REMEMBERED = 256  # texts
 _LONG_NUMBER = 10**8  # shorter ones in JSON are counts and amounts
 
 Placeholder = tuple[
@@ -78,6 +80,7 @@ class Masker:
             "phone": lambda text: phones(text, regions),
             "name": self._named,
         }
+        self._found = lru_cache(_REMEMBERED)(self.find)  # system messages and tools stand in call after call
         self._finders = [(kind, find) for kind, find in finders.items() if kind in set(kinds)]
         self._numbers: dict[PiiKind, dict[int, int]] = {kind: {} for kind in KINDS}
         self._fresh: list[Placeholder] = []
@@ -104,16 +107,16 @@ class Masker:
         key."""
         if "[" in text and MASKED.search(text):  # of an earlier import: renumbered, so that none is taken twice
             text = MASKED.sub(self._renumbered, text)
-        if not _MAY.search(f"{name}: {text}") and not self._may_name(text):
-            return text
         pieces, at = [], 0
-        for start, end, kind, normal in self.find(text, name):
+        for start, end, kind, normal in self._found(text, name):
             pieces += [text[at:start], self._placeholder(kind, normal, text[start:end])]
             at = end
         return "".join([*pieces, text[at:]])
 
     def find(self, text: str, name: str = "") -> list[tuple[int, int, PiiKind, str]]:
         """What is personal in a text, in order: start, end, kind, and the value in its normal form."""
+        if not _MAY.search(f"{name}: {text}") and not self._may_name(text):
+            return []
         before = f"{name}: " if name else ""
         copy = NormalText.of(before + text)
         found: list[tuple[int, int, PiiKind, str]] = []
