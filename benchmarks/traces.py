@@ -2,10 +2,10 @@
 
     python benchmarks/traces.py [ROWS...] [--policy SENTENCES] [--kill] [--keep FOLDER]
 
-Each size is imported by a process of its own, so that its peak memory is its own; one only starts up. `--policy`
-lengthens the shops' system messages: 10^6 rows with 24 sentences are 2 GB. `--kill` kills each import once, half
-way through reading, and starts it again. Then the two MinHash libraries on the same 2,000 inputs: `rensa`, which the
-import uses, and `datasketch`.
+Each size is imported by a process of its own, so that its peak memory is its own; one only starts up.
+`--policy` lengthens the shops' system messages: 10^6 rows with 24 sentences are 2 GB. `--kill` kills each
+import once, half way through reading, and starts it again. Then the two MinHash libraries on the same 2,000 inputs:
+`rensa`, which the import uses, and `datasketch`.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def progress(rows, done, total):
         said = step
         print(json.dumps([rows, done / total, time.process_time()]), flush=True)
 if files:
-    import_traces([Path(file) for file in files], Path(out), parse(ImportConfig, settings, source="benchmark"), progress)
+    config = parse(ImportConfig, settings, source="benchmark")
+    import_traces([Path(file) for file in files], Path(out), config, progress)
 peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())
 print(json.dumps([time.process_time(), int(peak[1]) / 1024]))
 """
@@ -73,6 +74,7 @@ def imported(files: list[Path], folder: Path, kill: bool = False) -> Used:
                 if len(line) == 2:
                     return Used(time.perf_counter() - start, before + line[0], tenths, line[1])
                 tenths.append((line[0], before + line[2]))
+                print(f"  {time.perf_counter() - start:7,.0f} s  {line}", file=sys.stderr, flush=True)
                 if kill and line[1] >= 0.5:
                     kill, before = False, before + line[2]
                     process.kill()
@@ -114,7 +116,8 @@ def main() -> None:
         (root / "names.txt").write_text("")
         print(f"start-up alone: {imported([], root).peak:.0f} MiB")
         print(
-            "     rows  log MiB  seconds  processor s  rows/processor s  peak MiB  by tenths of the log: rows/processor s"
+            "     rows  log MiB  seconds  processor s  rows/processor s  peak MiB  "
+            "by tenths of the log: rows/processor s"
         )
         for size in chosen.rows:
             folder = root / str(size)

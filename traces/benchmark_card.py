@@ -1,9 +1,10 @@
 """The card of what was held out: what a benchmark built over it can tell, and what it cannot.
 
-`card.md`, beside the rows. Three numbers bound every comparison made on it:
+`card.md`, beside the rows. Four numbers bound every comparison made on it:
 
-    label noise   of calls whose input was logged several times, the share that disagrees with the commonest
+    noise         of calls whose input was logged several times, the share that disagrees with the commonest
                   answer: no model can be seen to be better than 1 - noise
+    label noise   the share of wrong labels by confident learning, repeated inputs or not (`label_noise`)
     drift         total variation distance between the labels of train and of a held-out split, 0 to 1
     smallest gap  the least difference between two models' shares of right answers that a test at 5% finds in
                   80% of cases: (z(0.975) + z(0.8)) · sqrt(2 · 0.25 / n), two independent samples at 0.5, the
@@ -21,6 +22,7 @@ from pydantic import Field
 
 from vertigym.core.config import Config
 from vertigym.traces.config import ImportConfig
+from vertigym.traces.label_noise import LabelNoise
 from vertigym.traces.store import Store
 
 _Z = 1.959964 + 0.841621
@@ -37,11 +39,15 @@ class HeldOut(Config):
 
 
 class BenchmarkCard(Config):
-    """The card. `noise` is None where no input was logged twice; `asked_again` counts the calls behind it."""
+    """The card. `noise` is None where no input was logged twice, `label_noise` where labels are too few or too
+    many; `asked_again` and `judged` count the calls behind them, `suspects` those that others contradict."""
 
     split_by: str
     noise: float | None
     asked_again: int
+    label_noise: float | None
+    judged: int
+    suspects: int
     held_out: dict[str, HeldOut]
 
     def markdown(self, spans: Mapping[str, tuple[float | None, float | None]]) -> str:
@@ -63,14 +69,21 @@ class BenchmarkCard(Config):
                 f"Of {self.asked_again:,} calls whose input was logged several times, {self.noise:.1%} "
                 f"disagree with the commonest answer: above {1 - self.noise:.1%}, models cannot be told apart."
             )
+        wrong = "There are no labels with calls enough to say how many are wrong."
+        if self.label_noise is not None:
+            wrong = (
+                f"By confident learning over {self.judged:,} calls, {self.label_noise:.1%} of the labels are "
+                f"wrong; suspects.jsonl names {self.suspects:,} calls that the others contradict. This is an "
+                "estimate by words: where they do not tell labels apart, it means little."
+            )
         gap = (
             "A difference below the smallest gap says nothing; a paired test on the same calls sees somewhat "
             "smaller ones. The card knows nothing of what users asked outside of this log."
         )
-        return "\n".join([*lines, "", noise, "", gap, ""])
+        return "\n".join([*lines, "", noise, "", wrong, "", gap, ""])
 
 
-def benchmark_card(store: Store, config: ImportConfig) -> BenchmarkCard:
+def benchmark_card(store: Store, config: ImportConfig, judged: LabelNoise | None) -> BenchmarkCard:
     """The card of the splits in the store."""
     total, wrong = store.db.execute("""
         WITH copies AS (
@@ -88,6 +101,9 @@ def benchmark_card(store: Store, config: ImportConfig) -> BenchmarkCard:
         split_by=config.split.by,
         noise=round(int(wrong) / int(total), 6) if total else None,
         asked_again=int(total),
+        label_noise=judged.share if judged else None,
+        judged=judged.calls if judged else 0,
+        suspects=len(judged.suspects) if judged else 0,
         held_out=held,
     )
 

@@ -16,7 +16,7 @@ import tomli_w
 
 from vertigym import __version__
 from vertigym.core.errors import DataError, OutputError
-from vertigym.core.files import dumps, sha256, write_json, write_text
+from vertigym.core.files import dumps, sha256, write_json, write_jsonl, write_text
 from vertigym.core.manifest import claim_folder, sealed_folder
 from vertigym.core.types import SPLITS
 from vertigym.traces import cleaning
@@ -34,6 +34,7 @@ from vertigym.traces.import_report import (
     excerpt,
 )
 from vertigym.traces.ingest import Progress, Reader
+from vertigym.traces.label_noise import LabelNoise, Suspect, label_noise
 from vertigym.traces.near_duplicates import minhash
 from vertigym.traces.pii.key_file import claim_key, write_key
 from vertigym.traces.reading import log_files
@@ -122,10 +123,12 @@ class _Import:
         cleaning.balance(self._store, self._config)
         self._step("balance")
         self._name()
+        judged = label_noise(self._store)
+        self._write_suspects(judged.suspects if judged else ())
         self._write_dropped()
         self._write_splits()
         shutil.copyfile(self._reader.rejects, self._folder / "rejected.jsonl")
-        report = self._report(conflicts, notes, topics)
+        report = self._report(conflicts, notes, topics, judged)
         write_json(self._folder / "report.json", report.model_dump(mode="json"))
         spans = {split: (part.first, part.last) for split, part in report.splits.items()}
         write_text(self._folder / "card.md", report.card.markdown(spans))
@@ -197,6 +200,23 @@ class _Import:
                     examples.append(f"{excerpt(asked)}: {counts}")
         return examples
 
+    def _write_suspects(self, suspects: Sequence[Suspect]) -> None:
+        """The calls whose labels others contradict, the clearest first."""
+        traces = self._store.of(one.row for one in suspects)
+        listed = ",".join(str(row) for row in traces) or "NULL"
+        sql = f"SELECT row, name, split FROM names JOIN splits USING (row) WHERE row IN ({listed})"
+        where = {
+            row: {"id": name, "split": split} for row, name, split in self._store.db.execute(sql).fetchall()
+        }
+        write_jsonl(
+            self._folder / "suspects.jsonl",
+            (
+                {**where[one.row], "label": one.label, "rather": one.rather, "margin": one.margin}
+                | {"input": excerpt(traces[one.row].question, 200)}
+                for one in suspects
+            ),
+        )
+
     def _write_dropped(self) -> None:
         """Every row that left: where it stood, which step, for which row that stayed."""
         sql = (
@@ -233,7 +253,9 @@ class _Import:
                     self._said.update(field for field in _SAID if getattr(trace, field) not in (None, ""))
                     files[split].write(trace.line())
 
-    def _report(self, conflicts: int, notes: Sequence[str], topics: Sequence[str]) -> TraceImportReport:
+    def _report(
+        self, conflicts: int, notes: Sequence[str], topics: Sequence[str], judged: LabelNoise | None
+    ) -> TraceImportReport:
         masker = self._reader.masker
         return TraceImportReport(
             version=__version__,
@@ -247,7 +269,7 @@ class _Import:
             splits={split: self._split(split) for split in SPLITS},
             labels=self._labels(),
             topics=self._topics(topics),
-            card=benchmark_card(self._store, self._config),
+            card=benchmark_card(self._store, self._config, judged),
             notes=tuple(notes),
         )
 

@@ -219,7 +219,7 @@ class Store:
         system = "\n".join(m["content"] for m in trace.messages if m["role"] == "system")
         shown = "\n".join(d.text for d in trace.documents)
         question, answered = plain(input_text(trace)), answer_text(trace)
-        label = trace.label if trace.label is not None else answered
+        label = class_of(trace)
         return (
             row,
             place,
@@ -255,6 +255,11 @@ def answer_text(trace: Trace) -> str:
         return trace.completion
     functions = [tool.get("function", tool) if isinstance(tool, dict) else tool for tool in tools]
     return f"{trace.completion}\n{json.dumps(functions, sort_keys=True)}".strip()
+
+
+def class_of(trace: Trace) -> str:
+    """The label, or what came out where there is none."""
+    return trace.label if trace.label is not None else answer_text(trace)
 
 
 def _hash(text: str) -> int:
