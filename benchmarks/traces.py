@@ -4,7 +4,7 @@
 
 Each size is imported by a process of its own, so that its peak memory is its own; one only starts up.
 `--policy` lengthens the shops' system messages: 10^6 rows with 24 sentences are 2 GB. `--kill` kills each
-import once, half way through reading, and starts it again. Then the two MinHash libraries on the same 2,000 inputs:
+import once, half way through reading, and starts it again. Then the two MinHash libraries on the same inputs:
 `rensa`, which the import uses, and `datasketch`.
 """
 

@@ -9,6 +9,7 @@ from vertigym.evals.gate import Decision
 from vertigym.evals.metrics import less_is_better
 from vertigym.evals.report import Report
 from vertigym.evals.statistics import Difference, Estimate
+from vertigym.evals.trend import WEEK, trend
 
 COLOUR = {True: "green", False: "red", None: ""}
 
@@ -27,6 +28,8 @@ def report_tables(report: Report, *, slices: int = 20) -> RenderableType:
     parts: list[RenderableType] = [table]
     for name, by_value in report.slices.items():
         parts.append(_slice_table(name, by_value, slices))
+        if name == WEEK and (moved := trend(report.rows, report.confidence)):
+            parts.append(Text(f"trend: {moved.text()}"))
     if report.unscored:
         why = "; ".join(f"{reason} ({count})" for reason, count in list(report.reasons.items())[:3])
         share = f"{report.unscored} of {report.samples} samples could not be scored: {why}"
@@ -90,11 +93,14 @@ def _slice_table(name: str, by_value: dict[str, Estimate], limit: int) -> Table:
     table = Table(title=f"score by {name}", title_justify="left")
     for heading in (name, "tasks", "mean", "± se", "interval"):
         table.add_column(heading, justify="left" if heading == name else "right")
-    lowest = sorted(by_value.items(), key=lambda item: (item[1].mean is not None, item[1].mean or 0.0))
-    for value, found in lowest[:limit]:
+    if name == WEEK:  # a line in time, whole
+        shown, limit = sorted(by_value.items()), len(by_value)
+    else:
+        shown = sorted(by_value.items(), key=lambda item: (item[1].mean is not None, item[1].mean or 0.0))
+    for value, found in shown[:limit]:
         table.add_row(value, str(found.tasks), *estimate_cells(found))
-    if len(lowest) > limit:
-        table.caption = f"{len(lowest) - limit} more, with higher scores"
+    if len(shown) > limit:
+        table.caption = f"{len(shown) - limit} more, with higher scores"
     return table
 
 

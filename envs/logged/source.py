@@ -8,6 +8,7 @@ cannot become a task is left out, counted and said (`Env.notes`).
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -23,6 +24,7 @@ from vertigym.envs.tasks import TaskSet
 from vertigym.traces.preferences import accepted_reply
 from vertigym.traces.records import IMPORTED, Trace, read_traces
 
+_YEAR_9999 = 253370764800  # seconds since 1970
 Paths = str | tuple[str, ...]
 
 
@@ -110,12 +112,15 @@ def make_tasks(
 
 
 def task_of(trace: Trace, split: Split, answer: Any, **info: Any) -> Task:
-    """A task with the trace's chat as its prompt."""
+    """A task with the trace's chat as its prompt. Its `info.week` is the ISO week of the call, where it has a
+    time (of our days) and no week of its own."""
+    dated = trace.time is not None and 0 <= trace.time < _YEAR_9999
+    week = {"week": datetime.fromtimestamp(trace.time or 0, UTC).strftime("%G-W%V")} if dated else {}
     return Task(
         id=trace.id,
         prompt=trace.messages,
         answer=answer,
-        info={**trace.meta, **info},
+        info={**week, **trace.meta, **info},
         split=split,
         cluster=trace.cluster or trace.customer or trace.session,
     )

@@ -105,9 +105,19 @@ def recorded(file: Path) -> set[str]:
 
 def next_model(model: str, folder: Path) -> str | None:
     """What was recorded becomes an environment and trains the next model; None where the gate says no."""
-    vertigym("traces", "import", folder / "calls.jsonl", "-o", folder / "traces")
-    environment(OUT / "env", folder / "traces")
+    imported([folder / "calls.jsonl"], folder / "traces")
+    return improved(model)
+
+
+def imported(logs: list[Path], traces: Path) -> None:
+    """Logs become the environment of the next model."""
+    vertigym("traces", "import", *logs, "-o", traces)
+    environment(OUT / "env", traces)
     vertigym("env", "check", OUT / "env")
+
+
+def improved(model: str) -> str | None:
+    """The next model, trained on what people said; None where the gate says no."""
     vertigym("train", HERE / "grpo.toml", f"model={model}", f'eval.suites=["{HERE / "suite.toml"}"]')
     promoted = OUT / "grpo" / "promoted.json"
     return str(OUT / "grpo" / read_json(promoted)["checkpoint"]) if promoted.is_file() else None
