@@ -48,7 +48,7 @@ def anthropic_log(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
              "stop_reason": "end_turn", "usage": usage}
         )  # fmt: skip
         request = {"model": "large", "max_tokens": 9, "metadata": {"user_id": call["customer"]}}
-        request |= {"system": "Sort the message.", "messages": call["messages"]}
+        request |= {"messages": call["messages"]}
         yield {"request": request, "response": told.model_dump(mode="json"), "feedback": call["feedback"]}
 
 
@@ -78,7 +78,7 @@ def otlp_log(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def test_the_log_of_another_vendor_trains_a_model_that_ships(form: Any, tmp_path: Path) -> None:
     pytest.importorskip("anthropic")
     pytest.importorskip("opentelemetry.exporter.otlp.proto.common")
-    program = "import json, desk; print(json.dumps(list(desk.intents(1500))))"
+    program = "import json, desk; print(json.dumps(list(desk.intents(2000))))"
     made = subprocess.run(
         [sys.executable, "-c", program], cwd=EXAMPLES / "desk", capture_output=True, text=True, check=True
     )

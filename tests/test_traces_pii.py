@@ -180,6 +180,26 @@ def test_orders_times_decimals_and_ids_stay(text: str) -> None:
     assert Masker(regions=("US", "DE", "FR")).mask(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [  # networks whose numbers presidio-evaluator draws: JCB old and new, Maestro of 12, 13, 16 and 19 digits
+        ("block 3566002020360505 now", "block [CARD_1] now"),
+        ("it was 3566 0020 2036 0505", "it was [CARD_1]"),
+        ("use 213112345678904", "use [CARD_1]"),
+        ("use 180012345678905", "use [CARD_1]"),
+        ("my card 501800000009 is lost", "my card [CARD_1] is lost"),
+        ("card no. 5020000000003", "card no. [CARD_1]"),
+        ("Karte: 5641820000000005", "Karte: [CARD_1]"),
+        ("order 501800000009 is late", "order 501800000009 is late"),
+        ("it says 501800000009", "it says 501800000009"),
+        ("my card 501800000008 is lost", "my card 501800000008 is lost"),
+        ("order 3566002020360505", "order 3566002020360505"),
+    ],
+)
+def test_cards_of_every_network(text: str, masked: str) -> None:
+    assert Masker().mask(text) == masked
+
+
 def test_a_group_that_begins_with_zeros_is_part_of_a_number_or_opens_the_next() -> None:
     masker = Masker()
     assert masker.mask("+33 96 406 0056, +1-353-092-0019") == "[PHONE_1], [PHONE_2]"

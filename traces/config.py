@@ -68,6 +68,10 @@ class Pii(Config):
 
     mask: tuple[PiiKind, ...] = Field(KINDS, description="kinds of personal data")
     names: str = Field("", description="file of names, or of addresses, one a line")
+    ner: str = Field("", description="spaCy pipeline that finds names in no list (extra ner): en_core_web_sm")
+    ner_labels: tuple[str, ...] = Field(
+        ("PERSON", "PER"), description="its labels that count as names; places are GPE, LOC, FAC"
+    )
     regions: tuple[str, ...] = Field((), description='countries whose phone numbers need no code: ["US", "DE"]')
     key: str = Field("", description="new file for the values behind the placeholders, apart from the import")
 

@@ -14,6 +14,7 @@ from vertigym.traces.contamination import Benchmarks, TasksOf, only_files, read_
 from vertigym.traces.formats import known_formats, read_row
 from vertigym.traces.import_report import EXAMPLES, excerpt
 from vertigym.traces.log_format import Found
+from vertigym.traces.pii.entities import entities
 from vertigym.traces.pii.masker import Masker
 from vertigym.traces.reading import Line, rows
 from vertigym.traces.records import LateFeedback, NotACall, Trace, Unreadable
@@ -39,7 +40,8 @@ class Reader:
         self._files, self._store, self._config = files, store, config
         known_formats(config)  # a form that nobody knows is said before anything is read
         names = read_text(Path(config.pii.names)).splitlines() if config.pii.names else ()
-        self.masker = Masker(config.pii.mask, names, regions=config.pii.regions)
+        ner = entities(config.pii.ner, config.pii.ner_labels) if config.pii.ner else None
+        self.masker = Masker(config.pii.mask, names, regions=config.pii.regions, ner=ner)
         self._benchmarks = Benchmarks(read_items(config.decontaminate.against, tasks_of), config.decontaminate)
         self._state = ReadingState(of=identity(files, config, names, self._benchmarks.items))
         self.rejects = store.folder / "rejected.jsonl"

@@ -50,7 +50,7 @@ Placeholder = tuple[
 
 class Masker:
     """Replaces personal data by placeholders; counts what it replaced. `regions` are the countries (DE, US)
-    whose phone numbers are known without a country's code.
+    whose phone numbers are known without a country's code; `ner` finds names that are in no list (`entities`).
 
     Raises:
         MissingDependencyError: phonenumbers or python-stdnum is not installed.
@@ -62,12 +62,14 @@ class Masker:
         names: Iterable[str] = (),
         *,
         regions: Sequence[str] = (),
+        ner: Callable[[str], Iterator[Span]] | None = None,
     ) -> None:
         listed = sorted({name.strip() for name in names if name.strip()})
         metadata()
         luhn_valid("0")  # what is missing or wrong is said before anything is read
         for region in regions:
             trunk_prefix(region)
+        self._ner = ner
         self._names = _name_pattern(listed) if listed else None
         self._first_words = {_WORD.findall(name.casefold())[0] for name in listed if _WORD.search(name)}
         finders: dict[PiiKind, Callable[[str], Iterator[Span]]] = {
@@ -115,7 +117,7 @@ class Masker:
 
     def find(self, text: str, name: str = "") -> list[tuple[int, int, PiiKind, str]]:
         """What is personal in a text, in order: start, end, kind, and the value in its normal form."""
-        if not _MAY.search(f"{name}: {text}") and not self._may_name(text):
+        if not _MAY.search(f"{name}: {text}") and not self._may_name(text) and self._ner is None:
             return []
         before = f"{name}: " if name else ""
         copy = NormalText.of(before + text)
@@ -162,6 +164,8 @@ class Masker:
         if self._names is not None and self._may_name(text):
             for match in self._names.finditer(text):
                 yield match.start(), match.end(), " ".join(match[0].casefold().split())
+        if self._ner is not None:
+            yield from self._ner(text)
 
     def _may_name(self, text: str) -> bool:
         """Whether a word of the text begins a name: most have none, and the search for all names is slow."""

@@ -19,6 +19,7 @@ _OTHER = (
     "vertrag article artikel artikelnummer part model item product produkt size amount total price "
     "quantity qty count"
 )
+_CARD = "card cc creditcard debitcard karte kreditkarte carte tarjeta carta kaart maestro"
 _ID = {
     "us.ssn": "ssn social security itin",
     "de.idnr": "tax steuer steuerid steueridentifikationsnummer idnr idnummer tin",
@@ -33,6 +34,7 @@ _ID = {
     "in_.aadhaar": "aadhaar",
 }
 _SAYS = dict.fromkeys(_PHONE.split(), "phone") | dict.fromkeys(_OTHER.split(), "other")
+_SAYS |= dict.fromkeys(_CARD.split(), "card")
 _SAYS |= {word: name for name, words in _ID.items() for word in words.split()}
 _EMPTY = frozenset(
     [
@@ -100,8 +102,8 @@ _FAR = 48  # characters
 
 
 def label_before(text: str, at: int) -> str:
-    """What the words before a place say of the number there: "phone", "other" (an order, a time, …), the
-    module of `stdnum` for a national number, or nothing."""
+    """What the words before a place say of the number there: "phone", "card", "other" (an order, a time,
+    …), the module of `stdnum` for a national number, or nothing."""
     before = _END.split(text[max(0, at - _FAR) : at])[-1]
     words = [word for word in reversed(_WORD.findall(_CAMEL.sub(" ", before).casefold())) if word not in _EMPTY]
     if words[:1] == ["id"]:  # of what, the word before says

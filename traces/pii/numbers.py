@@ -25,7 +25,9 @@ _AGAIN = re.compile(r"00[1-9]\d")  # another number begins
 _OPENS = re.compile(r"(?:\(?\+ ?|\()?$")
 _BRANDS = re.compile(  # first digits and lengths that are issued
     r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}|6\d{15,18}"
+    r"|35(?:2[89]|[3-8]\d)\d{12}|(?:2131|1800)\d{11}"
 )
+_LABELLED = re.compile(r"\d{12,19}")  # Maestro, and whatever else a word calls a card
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?=[ -]?[A-Z0-9])", re.IGNORECASE)
 _STRONG = {  # national numbers that show by their shape and their checksum; the others need a label
     "es.dni": r"\d{8}-?[A-Z]",
@@ -78,10 +80,14 @@ def _is_card(text: str, groups: Sequence[re.Match[str]]) -> bool:
     digits = _joined(groups)
     between = {text[a.end() : b.start()] for a, b in pairwise(groups)}
     even = len(between) == 1 and all(2 <= len(group[0]) <= 7 for group in groups)
-    if not (even or len(groups) == 1) or not _BRANDS.fullmatch(digits) or not luhn_valid(digits):
+    issued = _BRANDS.fullmatch(digits)
+    if not (even or len(groups) == 1) or not (issued or _LABELLED.fullmatch(digits)) or not luhn_valid(digits):
         return False
     start = groups[0].start()
-    return _alone(text, start, groups[-1].end()) and (even or label_before(text, start) != "other")
+    label = label_before(text, start)
+    return _alone(text, start, groups[-1].end()) and (
+        label == "card" or (issued and (even or label != "other"))
+    )
 
 
 def ibans(text: str) -> Iterator[Span]:
