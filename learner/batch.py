@@ -208,7 +208,7 @@ def collate(part: Sequence[PackedRow]) -> Batch:
                 places += (b * S + (start + i if i < prompt else at + i - prompt) for i in fed)
                 at = end
     samples = [sample for row in part for sample in row.samples]
-    targets = [t for s in samples for t, trained in zip(s.token_ids, s.loss_mask, strict=True) if trained]
+    targets = [token for sample in samples for token in sample.predicted]
     columns: TokenColumns[Tensor] = TokenColumns()
     for name, _ in samples[0].columns.given():
         values = [value for sample in samples for value in getattr(sample.columns, name)]

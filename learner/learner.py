@@ -18,6 +18,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -48,6 +49,17 @@ _LARGE_VOCABULARY = 8192  # below it the logits of a micro-batch fit into the ke
 
 # (log-probs [T], entropies [T] or None, the batch) -> (sum over tokens, sums to report)
 Loss = Callable[[Tensor, Tensor | None, Batch], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+@dataclass(frozen=True, slots=True)
+class AdamStep:
+    """How AdamW makes one step. `clip_norm` 0: the gradient is taken as it is."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
 
 
 class Learner:
@@ -100,14 +112,7 @@ class Learner:
         self._ranks = ranks
         ranks.shard(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self._optimizer = torch.optim.AdamW(self._parameters, fused=True)  # with what each step says
 
     def logprobs(
         self, batch: Batch, *, entropy: bool = False, fused_loss: Loss | None = None
@@ -244,21 +249,25 @@ class Learner:
             mine = parts[start + ranks.rank :][:1]
             yield (mine[0], 1.0) if mine else (smallest(samples), 0.0)
 
-    def optim_step(self) -> dict[str, float]:
-        """Clip the accumulated gradient, apply it, clear it."""
+    def optim_step(self, step: AdamStep | None = None) -> dict[str, float]:
+        """Clip the accumulated gradient, apply it, clear it: as the config has it, or as `step` says."""
+        config = self.config
+        step = step or AdamStep(
+            self.learning_rate(self.steps), config.betas, config.eps, config.weight_decay, config.clip_norm
+        )
         with self.clock("optimizer"):
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             total = full_tensor(torch.nn.utils.get_total_norm(gradients))
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, total)
+            if step.clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(self._parameters, step.clip_norm, total)
             norm = float(total)
-            lr = self.learning_rate(self.steps)
             for group in self._optimizer.param_groups:
-                group["lr"] = lr
+                group |= {"lr": step.lr, "betas": step.betas, "eps": step.eps, "weight_decay": step.weight_decay}
             if math.isfinite(norm):  # a broken gradient would end the model; the caller sees the norm
                 self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        return {"grad_norm": norm, "lr": lr}
+        return {"grad_norm": norm, "lr": step.lr}
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then constant or a cosine down to `final_lr * lr` at the last step."""
@@ -285,16 +294,20 @@ class Learner:
             with file.open("wb") as opened:  # through a file of our own: a full disk is then said to be one
                 torch.save(state, opened)
 
-    def load_state(self, folder: Path) -> None:
-        """Take over what `save_state` wrote to `folder`."""
+    def load_state(self, folder: Path, *, optimizer: bool = True) -> None:
+        """Take over what `save_state` wrote to `folder`, or of it the adapters alone."""
         state = torch.load(folder / STATE, weights_only=True, map_location=self._device)
+        load_full_state(self.model, state["adapters"], strict=False)
+        self._optimizer.zero_grad(set_to_none=True)
+        if not optimizer:
+            self._optimizer.state.clear()
+            return
         moments = state["optimizer"]["state"]
         for number, parameter in enumerate(self._parameters):
             for name, value in moments.get(number, {}).items():
                 if value.shape == parameter.shape:
                     moments[number][name] = shard_like(value, parameter)
         self._optimizer.load_state_dict(state["optimizer"])
-        load_full_state(self.model, state["adapters"], strict=False)
         self.steps = state["steps"]
 
 

@@ -40,17 +40,20 @@ class TokenColumns(Generic[C]):
 
 @dataclass(slots=True)
 class TrainingSample:
-    """One sequence to learn from; `loss_mask` is 1 where a token is trained."""
+    """One sequence to learn from; `loss_mask` is 1 where a token is trained. `targets`: what is to be predicted
+    in the places of the trained tokens, where that is not these tokens themselves."""
 
     token_ids: Sequence[int]
     loss_mask: Sequence[int]
     columns: TokenColumns[Sequence[float]] = field(default_factory=TokenColumns)
+    targets: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.loss_mask)
         assert any(self.loss_mask), "a sample without trained tokens teaches nothing"
         assert not self.loss_mask[0], "nothing predicts the first token"
         assert all(len(values) == self.trained for _, values in self.columns.given())
+        assert self.targets is None or len(self.targets) == self.trained
 
     @classmethod
     def of(cls, completion: Completion, *, advantage: float | None = None) -> "TrainingSample":
@@ -64,6 +67,13 @@ class TrainingSample:
                 advantage=None if advantage is None else [advantage] * wrote,
             ),
         )
+
+    @property
+    def predicted(self) -> Sequence[int]:
+        """What is to be predicted, a token for each trained one."""
+        if self.targets is not None:
+            return self.targets
+        return [t for t, trained in zip(self.token_ids, self.loss_mask, strict=True) if trained]
 
     @property
     def trained(self) -> int:
