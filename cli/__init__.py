@@ -25,6 +25,7 @@ from vertigym.cli import (
     sandboxes,
     start,
     studio,
+    tinker,
     traces,
     training,
 )
@@ -50,6 +51,7 @@ for command in (
     training.report,
     studio.studio,
     traces.serve,
+    tinker.tinker,
 ):
     app.command(command.__name__.rstrip("_"))(command)
 envs.app.command("export")(interop.env_export)

@@ -262,7 +262,12 @@ class Learner:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters, step.clip_norm, total)
             norm = float(total)
             for group in self._optimizer.param_groups:
-                group |= {"lr": step.lr, "betas": step.betas, "eps": step.eps, "weight_decay": step.weight_decay}
+                group |= {
+                    "lr": step.lr,
+                    "betas": step.betas,
+                    "eps": step.eps,
+                    "weight_decay": step.weight_decay,
+                }
             if math.isfinite(norm):  # a broken gradient would end the model; the caller sees the norm
                 self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
@@ -294,21 +299,23 @@ class Learner:
             with file.open("wb") as opened:  # through a file of our own: a full disk is then said to be one
                 torch.save(state, opened)
 
-    def load_state(self, folder: Path, *, optimizer: bool = True) -> None:
-        """Take over what `save_state` wrote to `folder`, or of it the adapters alone."""
+    def load_state(self, folder: Path) -> None:
+        """Take over what `save_state` wrote to `folder`."""
         state = torch.load(folder / STATE, weights_only=True, map_location=self._device)
-        load_full_state(self.model, state["adapters"], strict=False)
-        self._optimizer.zero_grad(set_to_none=True)
-        if not optimizer:
-            self._optimizer.state.clear()
-            return
         moments = state["optimizer"]["state"]
         for number, parameter in enumerate(self._parameters):
             for name, value in moments.get(number, {}).items():
                 if value.shape == parameter.shape:
                     moments[number][name] = shard_like(value, parameter)
         self._optimizer.load_state_dict(state["optimizer"])
+        load_full_state(self.model, state["adapters"], strict=False)
         self.steps = state["steps"]
+
+    def forget(self, *, moments: bool) -> None:
+        """Drop the accumulated gradient, and with `moments` the optimizer's state."""
+        self._optimizer.zero_grad(set_to_none=True)
+        if moments:
+            self._optimizer.state.clear()
 
 
 def _checkpoint_layers(trunk: Any) -> None:

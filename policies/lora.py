@@ -30,8 +30,9 @@ class LoRAConfig(Config):
     targets: str | tuple[str, ...] = Field("all-linear", description="module names, or all-linear")
 
 
-def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
-    """Put adapters into `model`; only they stay trainable. They start as the identity.
+def add_lora(model: Any, config: LoRAConfig, *, seed: int, own_head: bool = False) -> None:
+    """Put adapters into `model`; only they stay trainable. They start as the identity. `own_head`: an output
+    head that is one weight with the embedding may have one; merged, it is a weight of its own.
 
     Raises:
         MissingDependencyError: peft is not installed. ConfigError: a target that the model does not have.
@@ -59,7 +60,8 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int) -> None:
             raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from None
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if (
-        head is not None
+        not own_head
+        and head is not None
         and head.weight is embedding.weight
         and {id(head), id(embedding)} & _adapted_layers(model)
     ):

@@ -75,7 +75,6 @@ class TransformersEngine(TokenEngine):
         self.device = next(model.parameters()).device
         self.has_copy = copy
         self._weights = weights
-        self._stop_ids = torch.tensor(self._stop, device=self.device)
         self._banned_ids = torch.tensor(self.banned, dtype=torch.long, device=self.device)
         with _evaluating(model):
             self.way = self._choose_way(resolve_dtype(dtype, self.device), on_note)
@@ -136,7 +135,7 @@ class TransformersEngine(TokenEngine):
 
     @torch.inference_mode()
     def run(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-        """One result a request, in order.
+        """One result a request, in order. Temperature, top-p and stop tokens are those of the first.
 
         Raises:
             EngineError: the device is out of memory.
@@ -181,6 +180,7 @@ class TransformersEngine(TokenEngine):
         tokens_BR = torch.zeros(B, R, dtype=torch.long, device=self.device)
         logps_BR = torch.zeros(B, R, device=self.device)
         lengths_B = limits_B.clone()
+        stop_ids = torch.tensor(list(requests[0].stop), dtype=torch.long, device=self.device)
         rows = torch.arange(B, device=self.device)  # the output row of each row still in the batch
         live = torch.ones(B, dtype=torch.bool, device=self.device)
         for t in range(R):
@@ -190,7 +190,7 @@ class TransformersEngine(TokenEngine):
             logits_BV = watched.constrain(logits_BV, places)
             token, logp = sample_tokens(logits_BV, uniform_BR[rows, t], sampling)
             tokens_BR[rows, t], logps_BR[rows, t] = token, logp
-            ended = torch.isin(token, self._stop_ids) | (limits_B[rows] == t + 1)
+            ended = torch.isin(token, stop_ids) | (limits_B[rows] == t + 1)
             ended[watched.note(logits_BV, token, places)] = True
             ended &= live
             lengths_B[rows[ended]] = t + 1

@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "evals": {"core", "envs", "policies", "rollouts"},
     "interop": {"core", "rewards", "serving", "envs", "policies", "rollouts", "evals"},
     "learner": {"core", "kernels", "policies"},
+    "remote": {"core", "dialects", "policies", "learner", "serving"},
     "trainer": {"core", "traces", "envs", "policies", "rollouts", "evals", "learner"},
     "reports": {"core", "evals", "trainer"},
     "projects": {"core", "rewards", "decisions", "traces", "envs", "policies", "trainer"},
