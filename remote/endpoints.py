@@ -1,8 +1,8 @@
 """The HTTP side of `vertigym tinker`: Tinker's API over `ClientSessions`.
 
 A call that takes time is answered at once with the id of its result, which clients wait for with
-`retrieve_future`. A request that has a place in its model's order is refused by its result, not by its status: a
-client that was refused a number would wait for those after it for ever.
+`retrieve_future`. A request that has a place in its model's order is refused by its result, not by its status:
+a client that was refused a number would wait for those after it for ever.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
