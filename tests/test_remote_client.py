@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from vertigym.policies import tiny
+
 tinker = pytest.importorskip("tinker", reason="the client: pip install 'tinker>=0.38,<0.39'")
 pytest.importorskip("peft")
-
-from vertigym.policies import tiny
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,7 +49,7 @@ def service(url: str) -> Any:
 
 @pytest.fixture(scope="module")
 def model(service: Any) -> Any:
-    return service.create_lora_training_client(base_model="tiny", rank=4, seed=1)
+    return service.create_lora_training_client(base_model="tiny", rank=4, seed=1).result()
 
 
 def datum(**inputs: Any) -> Any:
@@ -102,23 +102,23 @@ def test_what_is_refused_says_why(model: Any) -> None:
 def test_save_load_and_sample(service: Any, model: Any) -> None:
     before = loss(model)
     state = model.save_state("state").result().path
-    again = service.create_training_client_from_state_with_optimizer(state)
+    again = service.create_training_client_from_state_with_optimizer(state).result()
     assert loss(again) == before
     path = model.save_weights_for_sampler("for-sampling").result().path
     params = tinker.types.SamplingParams(max_tokens=4, seed=3, stop=[])
     prompt = tinker.types.ModelInput.from_ints([5, 6, 7])
-    saved = service.create_sampling_client(model_path=path).sample(prompt, 2, params).result()
+    saved = service.create_sampling_client(model_path=path).result().sample(prompt, 2, params).result()
     current = model.save_weights_and_get_sampling_client().result()
     now = current.sample(prompt, 2, params).result()
     assert [s.tokens for s in saved.sequences] == [s.tokens for s in now.sequences]
     assert len({s.sequence_id for s in now.sequences}) == 2
     assert current.compute_logprobs(prompt).result()[0] is None
-    base = service.create_sampling_client(base_model="tiny").sample(prompt, 1, params).result()
+    base = service.create_sampling_client(base_model="tiny").result().sample(prompt, 1, params).result()
     assert len(base.sequences[0].logprobs) == 4
 
 
 def test_a_hundred_samples_at_once(service: Any) -> None:
-    client = service.create_sampling_client(base_model="tiny")
+    client = service.create_sampling_client(base_model="tiny").result()
     params = tinker.types.SamplingParams(max_tokens=3, stop=[])
     prompt = tinker.types.ModelInput.from_ints([5, 6])
     futures = [client.sample(prompt, 1, params) for _ in range(100)]
