@@ -12,6 +12,9 @@ An id is known when it comes from one of three places:
    `load(folder: EnvFolder, **changes) -> Env` in the entry-point group `vertigym.kinds`.
 
 A module with `load_environment` that is not installed may be named in place of an id, too: `my_envs.loan`.
+So may an environment of another program be, by the program's name and what it knows it under:
+`gymnasium:FrozenLake-v1`, `openenv:http://localhost:8000`. An installed package adds such a program by naming
+`load(name: str, **kwargs) -> Env` in the entry-point group `vertigym.sources`.
 Arguments follow a question mark, in every command and config: `vertigym/Arithmetic-v0?level=3&digits=true`.
 Every folder takes `trust=true`: it may then name code, files outside, or another machine.
 
@@ -42,6 +45,7 @@ from vertigym.envs.folders import EnvFolder
 
 GROUP = "vertigym.environments"
 KINDS = "vertigym.kinds"
+SOURCES = "vertigym.sources"
 SEARCH_PATH = "VERTIGYM_PATH"
 _HERE = "environments"
 
@@ -61,6 +65,14 @@ BUILT_IN_KINDS: dict[str, str] = {
     "rows": "vertigym.envs.rows:load",
 }
 
+# Another program -> what opens its environments. They are named as a package's are: that room lies above this one.
+BUILT_IN_SOURCES: dict[str, str] = {
+    "gymnasium": "vertigym.interop.gymnasium_text:load",
+    "nemo-gym": "vertigym.interop.nemo_gym_client:load",
+    "openenv": "vertigym.interop.openenv_client:load",
+    "verifiers": "vertigym.interop.verifiers_program:load",
+}
+
 # Modules that register the environments vertigym ships.
 BUILT_IN: tuple[str, ...] = (
     "vertigym.envs.decision.builtin",
@@ -77,7 +89,8 @@ class EnvSpec:
     source: str
     description: str = ""
     folder: EnvFolder | None = None
-    entry_point: str = ""  # of a module that is not registered
+    entry_point: str = ""  # of a module that is not registered, or of what opens another program's
+    foreign: str = ""  # what another program knows it under
 
 
 _specs: dict[str, EnvSpec] = {}
@@ -138,6 +151,9 @@ def spec(id: str) -> EnvSpec:  # noqa: A002
     for found in _folders():
         if found.id == id:
             return found
+    program, colon, name = id.partition(":")
+    if colon and (point := plugins(SOURCES, BUILT_IN_SOURCES).get(program)):
+        return EnvSpec(id, program, entry_point=point.value, foreign=name)
     if "/" not in id and _has_module(id):
         return EnvSpec(id, id.partition(":")[0], entry_point=_with_function(id))
     hints = [places(), *(f"{name} failed to load: {why}" for name, why in _broken.items())]
@@ -180,7 +196,7 @@ def make(id: str, **kwargs: Any) -> Env:  # noqa: A002
         found.folder.trusted = kwargs.pop("trust", False) is True
         env: object = _load_folder(found.folder, **kwargs)
     elif found.entry_point:
-        env = _load_module(found.entry_point, **kwargs)
+        env = _load_module(found.entry_point, *filter(None, [found.foreign]), **kwargs)
     else:
         env = gymnasium.make(found.id, **kwargs).unwrapped
     if not isinstance(env, Env):
@@ -252,12 +268,12 @@ def _has_module(path: str) -> bool:
         return False
 
 
-def _load_module(entry_point: str, **kwargs: Any) -> object:
+def _load_module(entry_point: str, *names: str, **kwargs: Any) -> object:
     module, _, function = entry_point.partition(":")
     load = getattr(import_module(module), function, None)
     if load is None:
         raise InputError(f"module {module} has no function {function}(**kwargs) that returns an environment")
-    return load(**kwargs)
+    return load(*names, **kwargs)
 
 
 def _folders() -> Iterator[EnvSpec]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field
 
@@ -56,19 +56,53 @@ class ProgramConfig(RowFilesConfig):
     environment: dict[str, str] = Field({}, description="variables of its environment")
 
 
-class ProgramEnv(Env):
-    """A program's environment; `folder` is where its files are."""
+class Caller(Protocol):
+    """What makes the calls of one episode: a process (`RunningProgram`), or a part of one."""
 
-    repeatable = False  # the program would have to be run again, and may ask for something else
+    calls: ProgramCalls
+    count: int
 
-    def __init__(self, tasks: Tasks, rubric: Rubric, config: ProgramConfig, folder: EnvFolder) -> None:
+    def next_call(self) -> ProgramCall | None:
+        """Its next call; None: it has ended."""
+        ...
+
+    def stop(self) -> int | None:
+        """End it; its exit code, None where it had not ended by itself."""
+        ...
+
+    def stderr(self) -> str:
+        """What it said of its faults."""
+        ...
+
+    def close(self) -> object:
+        """Clean up behind it."""
+        ...
+
+
+C = TypeVar("C", bound=Caller)
+
+
+class CallerEnv(Env, Generic[C]):
+    """Episodes of a caller: a turn is a call. `parallel`: how many work at one time."""
+
+    repeatable = False  # the caller would have to be run again, and may ask for something else
+    judged_exits: Sequence[int] = (0,)
+
+    def __init__(self, tasks: Tasks, turns: int, parallel: int) -> None:
         super().__init__(tasks)
-        self.rubric, self.config, self.folder = rubric, config, folder
-        self.max_turns, self.parallel_steps = config.max_turns, config.parallel
-        self._program: RunningProgram | None = None
+        self.max_turns, self.parallel_steps = turns, parallel
+        self._program: C | None = None
         self._call: ProgramCall | None = None
         self._replies: dict[bytes, str] = {}
         self._heard: Counter[bytes] = Counter()
+
+    def start(self, task: Task) -> C:
+        """What makes the calls of an episode on the task, at work."""
+        raise NotImplementedError
+
+    def verdict(self, program: C, code: int | None) -> Score:
+        """How well it has done."""
+        raise NotImplementedError
 
     def begin(self, task: Task) -> Sequence[Message]:
         """Start the program; the messages of its first call.
@@ -78,15 +112,7 @@ class ProgramEnv(Env):
         """
         self.close()
         self._replies, self._heard = {}, Counter()
-        config, root = self.config, str(self.folder.path.resolve())
-        self._program = RunningProgram(
-            [part.replace("{folder}", root) for part in config.command],
-            dumps(self._told(task)),
-            ProgramCalls(config.ignored),
-            variables=config.environment,
-            template=Path(self.folder.file(config.workspace)) if config.workspace else None,
-            timeout_s=config.timeout_s,
-        )
+        self._program = self.start(task)
         call = self._program.next_call()
         if call is None:
             ended = self._how_it_ended(self._program, self._program.stop())
@@ -127,21 +153,16 @@ class ProgramEnv(Env):
             self._program.close()
         self._program = self._call = None
 
-    def fresh(self) -> "ProgramEnv":
+    def fresh(self) -> Self:
         """Another instance, with a program of its own."""
         other = super().fresh()
-        assert isinstance(other, ProgramEnv)
+        assert isinstance(other, type(self))
         other._program = other._call = None
         return other
 
     def reference(self, task: Task) -> Sequence[str] | None:
         """Nobody knows what the program will ask."""
         return None
-
-    def _told(self, task: Task) -> dict[str, Any]:
-        """What the program is told of a task: not its answer."""
-        shown = {key: task.info[key] for key in self.config.shown if key in task.info}
-        return {"id": task.id, "prompt": task.prompt, **shown}
 
     def _hear(self, call: ProgramCall) -> list[Message]:
         """Take a call: its messages, with what was sampled in place of replies that come back as they were."""
@@ -166,13 +187,42 @@ class ProgramEnv(Env):
         try:
             if fault := program.calls.fault():
                 return Score.unscored(fault)
-            if not stopped and code not in self.config.judged_exits:
+            if not stopped and code not in self.judged_exits:
                 return Score.unscored(self._how_it_ended(program, code))
-            return self._verdict(program, code)
+            return self.verdict(program, code)
         finally:
             self.close()
 
-    def _verdict(self, program: RunningProgram, code: int | None) -> Score:
+    @staticmethod
+    def _how_it_ended(program: Caller, code: int | None) -> str:
+        said = program.stderr().strip()[-_TAIL:].rpartition("\n")[2]
+        fault = program.calls.fault()
+        return "; ".join(filter(None, [f"the program ended with exit code {code}", fault, said]))
+
+
+class ProgramEnv(CallerEnv[RunningProgram]):
+    """A program's environment; `folder` is where its files are."""
+
+    def __init__(self, tasks: Tasks, rubric: Rubric, config: ProgramConfig, folder: EnvFolder) -> None:
+        super().__init__(tasks, config.max_turns, config.parallel)
+        self.rubric, self.config, self.folder = rubric, config, folder
+        self.judged_exits = config.judged_exits
+
+    def start(self, task: Task) -> RunningProgram:
+        """The program, told of the task but its answer."""
+        config, root = self.config, str(self.folder.path.resolve())
+        shown = {key: task.info[key] for key in config.shown if key in task.info}
+        return RunningProgram(
+            [part.replace("{folder}", root) for part in config.command],
+            dumps({"id": task.id, "prompt": task.prompt, **shown}),
+            ProgramCalls(config.ignored),
+            variables=config.environment,
+            template=Path(self.folder.file(config.workspace)) if config.workspace else None,
+            timeout_s=config.timeout_s,
+        )
+
+    def verdict(self, program: RunningProgram, code: int | None) -> Score:
+        """What the program posted, or the reward's verdict on its output."""
         if self.config.output == "posted":
             return self._posted(program, code)
         stdout, name = program.stdout(), self.config.output
@@ -189,12 +239,6 @@ class ProgramEnv(Env):
         if (value := program.calls.reward) is None:
             return Score.unscored("the program posted no reward", exit_code=code)
         return Score(value, {"calls": float(program.count)}, {"exit_code": code})
-
-    @staticmethod
-    def _how_it_ended(program: RunningProgram, code: int | None) -> str:
-        said = program.stderr().strip()[-_TAIL:].rpartition("\n")[2]
-        fault = program.calls.fault()
-        return "; ".join(filter(None, [f"the program ended with exit code {code}", fault, said]))
 
 
 def load(folder: EnvFolder, **changes: Any) -> ProgramEnv:

@@ -1,0 +1,127 @@
+"""Environments of other programs, played here as they are there: a seed opens an episode, steps earn rewards.
+
+The one idea: a `ForeignSession` is all that differs between programs. A task is a seed; the score is the sum
+of an episode's rewards, as those programs report it. An episode in which no step said a reward, or whose sum
+lies outside the range that the environment was told, is not scored. What the model writes and the program
+cannot read costs a turn, and is answered with what is allowed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from vertigym.core.errors import ConfigError
+from vertigym.core.types import SPLITS, Message, Score, Split, Task
+from vertigym.envs.env import Env, Turn
+from vertigym.envs.tasks import GeneratedTasks
+
+_SPLIT_SEEDS = 1_000_000  # how far the seeds of two splits lie apart
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a program shows next, and what the step earned: `reward` None where it does not say."""
+
+    messages: Sequence[Message]
+    reward: float | None = None
+    done: bool = False
+    tools: Sequence[Mapping[str, Any]] = ()
+
+
+class ForeignSession(Protocol):
+    """One episode at a time of another program's environment."""
+
+    def open(self, seed: int) -> Observed:
+        """Begin an episode.
+
+        Raises:
+            InfrastructureError: the program cannot be reached, or failed.
+        """
+        ...
+
+    def step(self, action: str) -> Observed:
+        """Play what the model wrote.
+
+        Raises:
+            ValueError: it is no action; says what is. InfrastructureError: as `open`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the program go."""
+        ...
+
+
+class ForeignEnv(Env):
+    """Episodes of `connect()`. `sizes`: how many seeds a split has; `low`, `high`: what a score can be."""
+
+    def __init__(
+        self,
+        connect: Callable[[], ForeignSession],
+        *,
+        sizes: Mapping[Split, int],
+        turns: int,
+        low: float = 0.0,
+        high: float = 1.0,
+    ) -> None:
+        if not low < high or turns < 1 or any(size < 0 for size in sizes.values()):
+            raise ConfigError(f"low ({low}) < high ({high}), turns ({turns}) ≥ 1 and sizes ≥ 0, please")
+        super().__init__(GeneratedTasks(lru_cache(maxsize=None)(self._made), sizes))
+        self.max_turns, self.ranges = turns, {"score": (low, high)}
+        self._connect = connect
+        self._session: ForeignSession | None = None
+        self._rewards: list[float] = []
+
+    def begin(self, task: Task) -> Sequence[Message]:
+        """Open the program's episode of the task's seed."""
+        self._session = self._session or self._connect()
+        self._rewards = []
+        seen = self._session.open(task.info["seed"])
+        self.tools = seen.tools
+        return seen.messages
+
+    def respond(self, action: str) -> Turn:
+        """Play the step; the sum of the rewards at the end."""
+        assert self._session
+        try:
+            seen = self._session.step(action)
+        except ValueError as error:
+            return Turn(messages=[{"role": "user", "content": f"That is no action: {error}"}])
+        self._rewards += [] if seen.reward is None else [seen.reward]
+        score = self.close_episode() if seen.done else None
+        return Turn(messages=seen.messages, score=score, reward=seen.reward or 0.0)
+
+    def close_episode(self) -> Score:
+        """The sum of the rewards so far."""
+        total, (low, high) = sum(self._rewards), self.ranges["score"]
+        if not self._rewards:
+            return Score.unscored("no step said a reward")
+        if not low <= total <= high:
+            return Score.unscored(
+                f"the rewards sum to {total:g}, outside [{low:g}, {high:g}]: say low= and high="
+            )
+        return Score(total, {"steps": float(len(self._rewards))})
+
+    def fresh(self) -> "ForeignEnv":
+        """Another instance, with a session of its own."""
+        other = super().fresh()
+        assert isinstance(other, ForeignEnv)
+        other._session = None
+        return other
+
+    def close(self) -> None:
+        """Let the program go."""
+        if self._session:
+            self._session.close()
+        self._session = None
+
+    def _made(self, split: Split, index: int) -> Task:
+        """The task of a seed, its opening as the prompt."""
+        seed = SPLITS.index(split) * _SPLIT_SEEDS + index
+        other = self.fresh()
+        try:
+            opened = other.begin(Task(id="", prompt="", info={"seed": seed}))
+        finally:
+            other.close()
+        return Task(id=f"{split}-{index}", prompt=tuple(opened), info={"seed": seed}, split=split)
