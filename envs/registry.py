@@ -65,7 +65,7 @@ BUILT_IN_KINDS: dict[str, str] = {
     "rows": "vertigym.envs.rows:load",
 }
 
-# Another program -> what opens its environments. They are named as a package's are: that room lies above this one.
+# Another program -> what opens its environments, by name: that room lies above this one.
 BUILT_IN_SOURCES: dict[str, str] = {
     "gymnasium": "vertigym.interop.gymnasium_text:load",
     "nemo-gym": "vertigym.interop.nemo_gym_client:load",

@@ -2,10 +2,12 @@
 
 The one idea: a `ForeignSession` is all that differs between programs. A task is a seed; the score is the sum
 of an episode's rewards, as those programs report it. An episode in which no step said a reward, or whose sum
-lies outside the range that the environment was told, is not scored. What the model writes and the program
-cannot read costs a turn, and is answered with what is allowed.
+lies outside the range that the environment was told, is not scored. What is no action costs a turn, and is
+answered with what is one; an episode that runs out of turns that way earns the least, or nonsense would be
+worth more than steps that cost.
 """
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +32,7 @@ class Observed:
 
 
 class ForeignSession(Protocol):
-    """One episode at a time of another program's environment."""
+    """One episode of another program's environment."""
 
     def open(self, seed: int) -> Observed:
         """Begin an episode.
@@ -54,7 +56,8 @@ class ForeignSession(Protocol):
 
 
 class ForeignEnv(Env):
-    """Episodes of `connect()`. `sizes`: how many seeds a split has; `low`, `high`: what a score can be."""
+    """Episodes of `connect()`, a session each. `sizes`: how many seeds a split has; `low`, `high`: what a score
+    can be; `parallel`: how many sessions step side by side."""
 
     def __init__(
         self,
@@ -64,19 +67,23 @@ class ForeignEnv(Env):
         turns: int,
         low: float = 0.0,
         high: float = 1.0,
+        parallel: int = 1,
     ) -> None:
         if not low < high or turns < 1 or any(size < 0 for size in sizes.values()):
             raise ConfigError(f"low ({low}) < high ({high}), turns ({turns}) ≥ 1 and sizes ≥ 0, please")
         super().__init__(GeneratedTasks(lru_cache(maxsize=None)(self._made), sizes))
-        self.max_turns, self.ranges = turns, {"score": (low, high)}
+        self.max_turns, self.ranges, self.parallel_steps = turns, {"score": (low, high)}, parallel
         self._connect = connect
         self._session: ForeignSession | None = None
+        self._end: Callable[[], object] | None = None
         self._rewards: list[float] = []
+        self._unread = False
 
     def begin(self, task: Task) -> Sequence[Message]:
         """Open the program's episode of the task's seed."""
-        self._session = self._session or self._connect()
-        self._rewards = []
+        self.close()
+        self._session, self._rewards, self._unread = self._connect(), [], False
+        self._end = weakref.finalize(self, self._session.close)
         seen = self._session.open(task.info["seed"])
         self.tools = seen.tools
         return seen.messages
@@ -87,13 +94,23 @@ class ForeignEnv(Env):
         try:
             seen = self._session.step(action)
         except ValueError as error:
+            self._unread = True
             return Turn(messages=[{"role": "user", "content": f"That is no action: {error}"}])
         self._rewards += [] if seen.reward is None else [seen.reward]
-        score = self.close_episode() if seen.done else None
+        score = self._sum() if seen.done else None
         return Turn(messages=seen.messages, score=score, reward=seen.reward or 0.0)
 
     def close_episode(self) -> Score:
-        """The sum of the rewards so far."""
+        """The sum of the rewards so far; the least where turns went to what is no action."""
+        if self._unread:
+            self.close()
+            return Score(
+                self.ranges["score"][0], {}, {"reason": f"no end, and no action, in {self.max_turns} turns"}
+            )
+        return self._sum()
+
+    def _sum(self) -> Score:
+        self.close()
         total, (low, high) = sum(self._rewards), self.ranges["score"]
         if not self._rewards:
             return Score.unscored("no step said a reward")
@@ -107,14 +124,14 @@ class ForeignEnv(Env):
         """Another instance, with a session of its own."""
         other = super().fresh()
         assert isinstance(other, ForeignEnv)
-        other._session = None
+        other._session = other._end = None
         return other
 
     def close(self) -> None:
         """Let the program go."""
-        if self._session:
-            self._session.close()
-        self._session = None
+        if self._end:
+            self._end()
+        self._session = self._end = None
 
     def _made(self, split: Split, index: int) -> Task:
         """The task of a seed, its opening as the prompt."""

@@ -16,14 +16,15 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from vertigym.core.errors import ConfigError, InfrastructureError, UnknownNameError
+from vertigym.core.bounds import json_value
+from vertigym.core.errors import ConfigError, UnknownNameError
 from vertigym.core.files import jsonable
 from vertigym.core.plugins import load_plugin
 from vertigym.core.types import Message
 from vertigym.interop.foreign_env import ForeignEnv, Observed
 
 _TOLD = ("Description", "Action Space", "Rewards")  # headings of an environment's documentation
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?![\w.]*\d)")
+_WORD, _WHOLE = re.compile(r"[\w.+-]+"), re.compile(r"[-+]?\d{1,9}")
 _COLOURED = re.compile(r"\x1b\[([\d;]+)m(.*?)\x1b\[0m", re.DOTALL)
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 _TURNS = 100
@@ -63,7 +64,8 @@ class TextAdapter:
         """
         space, refusal = self.env.action_space, ValueError(f"write {self.allowed()}")
         if isinstance(space, spaces.Discrete):
-            numbers = set(_NUMBER.findall(text))
+            words = {word.strip(".") for word in _WORD.findall(text)}
+            numbers = {int(word) for word in words if _WHOLE.fullmatch(word)}
             if len(numbers) != 1:
                 raise refusal
             found: Any = np.int64(numbers.pop())
@@ -71,7 +73,7 @@ class TextAdapter:
             found = text.strip()
         else:
             try:
-                found = _in_space(space, json.loads(text))
+                found = _in_space(space, json_value(text))
             except (ValueError, TypeError, KeyError, OverflowError):
                 raise refusal from None
         if not space.contains(found):
@@ -128,10 +130,8 @@ def load(
     def connect() -> GymnasiumSession:
         try:
             known = gymnasium.spec(name)
-            ansi = "ansi" in _modes(name)
-            env: gymnasium.Env[Any, Any] = gymnasium.make(
-                known, **({"render_mode": "ansi"} if ansi else {}), **arguments
-            )
+            drawn: dict[str, Any] = {"render_mode": "ansi"} if "ansi" in _modes(name) else {}
+            env: gymnasium.Env[Any, Any] = gymnasium.make(known, **drawn, **arguments)
         except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError):
             raise UnknownNameError("environment of gymnasium", name, gymnasium.registry) from None
         except (gymnasium.error.Error, TypeError, ValueError) as error:

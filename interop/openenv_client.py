@@ -74,7 +74,8 @@ class OpenEnvClientSession:
         return seen
 
     def step(self, action: str) -> Observed:
-        """Send what the model wrote."""
+        """Send what the model wrote; half a character becomes a mark, which JSON can hold."""
+        action = action.encode("utf-8", "replace").decode()
         return self._ask("step", self._actions.action(action))
 
     def close(self) -> None:
@@ -107,6 +108,7 @@ def load(
     test: int = 200,
     low: float = 0.0,
     high: float = 1.0,
+    parallel: int = 8,
     timeout_s: float = 60.0,
 ) -> ForeignEnv:
     """The environment at an address.
@@ -136,6 +138,7 @@ def load(
         turns=turns,
         low=low,
         high=high,
+        parallel=parallel,
     )
 
 

@@ -41,7 +41,7 @@ class VerifiersWorker:
     def __init__(self, python: str, name: str, settings: Mapping[str, Any], limit: int) -> None:
         script = str(Path(__file__).with_name("verifiers_worker.py"))
         asked = json.dumps({"name": name, "settings": dict(settings), "limit": limit})
-        self._said = TemporaryFile()
+        self._said = TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         try:
             self._process = subprocess.Popen(  # noqa: S603 (the user names the Python)
                 [python, script, asked],
@@ -164,7 +164,7 @@ def load(
     test_share: float = 0.1,
     **settings: Any,
 ) -> Env:
-    """The package `name`, its first `tasks`; what is no setting here goes to its taskset, or `load_environment`.
+    """The package `name`, its first `tasks`; what is no setting here goes to its taskset or `load_environment`.
 
     A taskset has no splits: a task's own name and opening say which it belongs to, by the shares.
 

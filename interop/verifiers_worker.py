@@ -1,10 +1,10 @@
-"""Runs environments of verifiers in a process of their own, whose Python has verifiers: a script without imports
-of ours.
+"""Runs environments of verifiers in a process of their own, whose Python has verifiers: a script that imports
+nothing of ours.
 
 Its one argument is JSON (`name`, `limit`, `settings`). It prints a line of all tasks, then reads a line a job
 (`job`, `task`, `url`, `key`) and prints one a result. Jobs run side by side; models are asked at the job's own
-address. Version 1 is an episode of its environment with the `null` harness in this machine's processes; version 0
-a rollout. The rewards are verifiers' own.
+address. Version 1 is an episode of its environment with the `null` harness in processes of this machine;
+version 0 a rollout. The rewards are verifiers' own.
 """
 
 import asyncio
