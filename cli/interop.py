@@ -59,12 +59,18 @@ def gate(
 
 def env_export(
     id: EnvId,  # noqa: A002
-    to: Annotated[str, typer.Option("--to", help="inspect or verifiers.", metavar="PROGRAM")],
+    to: Annotated[
+        str,
+        typer.Option("--to", help="inspect, verifiers, trl, openenv, nemo-gym or harbor.", metavar="PROGRAM"),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the package.", metavar="DIR")],
+    vendored: Annotated[
+        bool, typer.Option("--vendored", help="Put what it needs of vertigym into the package.")
+    ] = False,
 ) -> None:
     """Write an environment as a package of another program, which plays it and takes our score."""
     from vertigym.interop.exporting import export_environment
 
-    module = export_environment(id, to, out)
+    module = export_environment(id, to, out, vendored=vendored)
     print(f"{id} -> {out} ({module})")
-    print(f"next:      pip install -e {out}")
+    print(f"next:      {f'harbor run -p {out}' if to == 'harbor' else f'pip install -e {out}'}")

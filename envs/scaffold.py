@@ -42,6 +42,7 @@ packages = ["{module}"]
 {module} = ["{data}"]
 """
 
+OWN = f"vertigym>={__version__}"  # what a package that needs vertigym requires
 _ENTRY_POINT = """
 # Installing the package registers the environment under this name.
 [project.entry-points."vertigym.environments"]
@@ -150,7 +151,7 @@ def new_environment(name: str, parent: Path = Path()) -> Path:
     with whole_folder(folder) as beside:
         module = beside / words["module"]
         write_text(
-            beside / "pyproject.toml", package_metadata(words, description, "data/*.jsonl", _ENTRY_POINT)
+            beside / "pyproject.toml", package_metadata(words, description, "data/*.jsonl", _ENTRY_POINT, OWN)
         )
         write_text(beside / "README.md", _README.format(**words))
         write_text(beside / "train.toml", _TRAIN.format(**words))
@@ -165,7 +166,7 @@ def package_metadata(
     words: Mapping[str, str], description: str, data: str, entry_point: str, *requirements: str
 ) -> str:
     """The `pyproject.toml` of a package with one environment, whose files match `data`."""
-    dependencies = ", ".join(f'"{name}"' for name in (f"vertigym>={__version__}", *requirements))
+    dependencies = ", ".join(f'"{name}"' for name in requirements)
     return _PYPROJECT.format(
         **words,
         description=description,

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vertigym.core.bounds import json_value
 from vertigym.core.errors import ConfigError, DataError, MissingDependencyError
 from vertigym.core.files import MOST_CHARACTERS, read_json
+from vertigym.interop import OURS
 from vertigym.interop.results import ForeignEval, ForeignSample, Reading, number, text_of
 
 VERSION = 2
-OURS = "vertigym"  # the key of a log's metadata under which our own logs keep what Inspect has no field for
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
 

@@ -30,7 +30,7 @@ from vertigym.core.chat_client import tool_call_text
 from vertigym.core.files import jsonable
 from vertigym.core.types import Message, Split
 from vertigym.envs import registry
-from vertigym.interop.inspect_logs import OURS
+from vertigym.interop import OURS
 from vertigym.interop.played_episode import PlayedEpisode, openings, target_text
 
 KEPT = "vertigym_score"

@@ -21,7 +21,8 @@ from vertigym.evals.metrics import Row
 from vertigym.evals.report import Report
 from vertigym.evals.sample_records import SampleRecord, read_samples
 from vertigym.evals.suite import Suite, task_list
-from vertigym.interop.inspect_logs import OURS, VERSION
+from vertigym.interop import OURS
+from vertigym.interop.inspect_logs import VERSION
 from vertigym.interop.played_episode import target_text
 
 STOPS = {"stop": "stop", "length": "max_tokens"}

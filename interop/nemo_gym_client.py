@@ -73,7 +73,9 @@ class NemoGymEnv(Env):
         if done.get("mask_sample"):
             return Score.unscored(str(done.get("failure_reason") or done.get("failure_kind") or "masked"))
         given = {*self.task.info["row"], "reward", "response", "mask_sample"}
-        parts = {key: float(one) for key, one in done.items() if key not in given and isinstance(one, int | float)}
+        parts = {
+            key: float(one) for key, one in done.items() if key not in given and isinstance(one, int | float)
+        }
         return Score(float(done["reward"]), parts)
 
     def _stepped(self, action: str) -> Turn:

@@ -62,7 +62,9 @@ class NemoGymServer:
             "/step": self._step,
             "/{tool}": self._call,
         }
-        return Starlette(routes=[Route(path, self._answered(do), methods=["POST"]) for path, do in answers.items()])
+        return Starlette(
+            routes=[Route(path, self._answered(do), methods=["POST"]) for path, do in answers.items()]
+        )
 
     def _answered(self, do: Callable[[str, Any, str], Any]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
@@ -182,5 +184,3 @@ def _metrics(_: str, body: Mapping[str, Any], __: str) -> dict[str, Any]:
     rewards = [one["reward"] for one in body["verify_responses"] if not one.get("mask_sample")]
     mean = {"mean/reward": sum(rewards) / len(rewards)} if rewards else {}
     return {"group_level_metrics": [], "agent_metrics": mean, "key_metrics": mean}
-
-

@@ -19,7 +19,8 @@ def opening_messages(asked: Any) -> list[dict[str, Any]]:
         return [{"role": "user", "content": asked}]
     roles = {"developer": "system"}
     return [
-        {"role": roles.get(one["role"], one["role"]), "content": text_of_content(one["content"])} for one in asked
+        {"role": roles.get(one["role"], one["role"]), "content": text_of_content(one["content"])}
+        for one in asked
     ]
 
 
