@@ -67,10 +67,13 @@ def env_export(
     vendored: Annotated[
         bool, typer.Option("--vendored", help="Put what it needs of vertigym into the package.")
     ] = False,
+    tasks: Annotated[
+        int, typer.Option("-n", "--tasks", help="Harbor: at most so many tasks of each split.", min=1)
+    ] = 100,
 ) -> None:
     """Write an environment as a package of another program, which plays it and takes our score."""
     from vertigym.interop.exporting import export_environment
 
-    module = export_environment(id, to, out, vendored=vendored)
+    module = export_environment(id, to, out, vendored=vendored, tasks=tasks)
     print(f"{id} -> {out} ({module})")
     print(f"next:      {f'harbor run -p {out}' if to == 'harbor' else f'pip install -e {out}'}")

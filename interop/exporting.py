@@ -22,10 +22,12 @@ from vertigym.interop.vendoring import FINDS, FOLDER, vendor
 PROGRAMS = (*NEIGHBOURS, "harbor")
 
 
-def export_environment(env_id: str, program: str, out: Path, *, vendored: bool = False) -> str:
+def export_environment(
+    env_id: str, program: str, out: Path, *, vendored: bool = False, tasks: int = 100
+) -> str:
     """Write a package for `program` to the new folder `out`, whole or not at all; its module's name.
 
-    For Harbor that is a folder of tasks, always with what scores them.
+    For Harbor that is a folder a task, at most `tasks` of each split, always with what scores it.
 
     Raises:
         UnknownNameError: no such environment or program. InputError: the folder exists, or the environment
@@ -38,7 +40,7 @@ def export_environment(env_id: str, program: str, out: Path, *, vendored: bool =
     env = registry.make(env_id)  # what cannot be made here cannot be made there
     with whole_folder(out) as beside:
         if program == "harbor":
-            return write_harbor_tasks(env_id, env, beside)
+            return write_harbor_tasks(env_id, env, beside, tasks)
         words = _write(env_id, program, beside, vendored=vendored)
         if program == "nemo-gym":
             for split in SPLITS:

@@ -97,8 +97,8 @@ parts = {name: part for name, part in score.parts.items() if name != "reward"}
 '''
 
 
-def write_harbor_tasks(env_id: str, env: Env, out: Path) -> str:
-    """A folder a task of every split, in `out`; what the folders are called in common.
+def write_harbor_tasks(env_id: str, env: Env, out: Path, tasks: int) -> str:
+    """A folder a task of every split, at most `tasks` of each, in `out`; what the folders are called in common.
 
     Raises:
         InputError: the environment has several turns or cannot be vendored.
@@ -116,7 +116,7 @@ def write_harbor_tasks(env_id: str, env: Env, out: Path) -> str:
             shutil.copytree(found.folder.path, copy / "environment")
         archive = Path(shutil.make_archive(str(Path(folder) / "vendored"), "zip", copy))
         for split in SPLITS:
-            for number, task in enumerate(env.tasks.ids(split)):
+            for number, task in enumerate(list(env.tasks.ids(split))[:tasks]):
                 _write(out / f"{slug}-{split}-{number}", env, task, env_id, archive, requirements)
     return slug
 

@@ -1,8 +1,8 @@
 """Resources servers of NeMo Gym, used here: `nemo-gym:http://localhost:8000?rows=example.jsonl`.
 
-A row of the dataset is a task. What its `simple_agent` does is done here: a session is seeded by the row, a call
-goes to `/NAME`, a turn without a call ends the episode, and `/verify` gives the reward; a masked sample is not
-scored. `?agent=gymnasium` plays `/reset` and `/step`, as its `gymnasium_agent` does, and sums the rewards.
+A row of the dataset is a task. What its `simple_agent` does is done here: a session is seeded by the row, a
+call goes to `/NAME`, a turn without a call ends the episode, and `/verify` gives the reward; a masked sample is
+not scored. `?agent=gymnasium` plays `/reset` and `/step`, as its `gymnasium_agent` does, and sums the rewards.
 """
 
 from collections.abc import Sequence

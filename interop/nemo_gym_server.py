@@ -44,8 +44,8 @@ def nemo_gym_rows(env: Env, split: Split) -> Iterator[dict[str, Any]]:
 
 
 class NemoGymServer:
-    """The application. At most `sessions` episodes are kept; the oldest goes first. `anywhere`: others than this
-    machine may play."""
+    """The application. At most `sessions` episodes are kept, the oldest goes first. `anywhere`: others than
+    this machine may play."""
 
     def __init__(self, env: Env, name: str, *, sessions: int = 4096, anywhere: bool = False) -> None:
         self._env, self._name, self._most, self._anywhere = env, name, sessions, anywhere

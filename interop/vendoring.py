@@ -1,8 +1,8 @@
-"""What an environment needs to be played where vertigym is not installed: our modules that it imports, as files.
+"""What an environment needs to be played where vertigym is not installed: our modules and data, as files.
 
-The one idea: nobody keeps a list. Another process makes the environment and plays it; what it has imported then,
-and whatever those modules import anywhere, is copied, with the data beside them. The copy is tried before it is
-handed out: it has to give the same scores in a Python that does not know vertigym.
+The one idea: nobody keeps a list. Another process makes the environment and plays it. What it has imported
+then, whatever those modules import anywhere, and the folders whose data it has opened are copied. The copy is
+tried before it is handed out: it has to give the same scores in a Python that does not know vertigym.
 """
 
 import ast
@@ -34,6 +34,8 @@ _HOME = Path(__file__).parents[1]
 _PLAYED = 5  # tasks a split
 _PLAY = """\
 import json, sys
+opened = set()
+sys.addaudithook(lambda event, given: opened.add(str(given[0])) if event == "open" else None)
 from vertigym.core.types import SPLITS
 from vertigym.envs import registry
 from vertigym.interop.played_episode import PlayedEpisode
@@ -46,9 +48,10 @@ for split in SPLITS:
                 if not episode.over:
                     episode.step(action)
             score = episode.end()
-            scores.append([task, score.value, dict(score.parts), None if score.value is not None else str(score.evidence)])
+            reason = str(score.evidence) if score.value is None else None
+            scores.append([task, score.value, dict(score.parts), reason])
 files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
-print(json.dumps({"scores": scores, "files": files}))
+print(json.dumps({"scores": scores, "files": files, "opened": sorted(opened)}))
 """
 
 
@@ -70,8 +73,9 @@ def vendor(env_id: str, runtime: Iterable[str], out: Path) -> list[str]:
     for module in modules:
         file = _file(module)
         _copy(file, out / "vertigym" / file.relative_to(_HOME))
-    for folder in {_file(module).parent for module in modules} - {_HOME}:
-        _copy_data(folder, out / "vertigym" / folder.relative_to(_HOME))
+    for file in map(Path, played["opened"]):
+        if file.is_relative_to(_HOME) and file.is_file() and file.suffix not in (".py", ".pyc"):
+            _copy_data(file.parent, out / "vertigym" / file.parent.relative_to(_HOME))
     site = sysconfig.get_path("purelib")
     alone = f"import sys; sys.path[:0] = [{str(out)!r}, {site!r}]\n"
     again = _play([sys.executable, "-I", "-S"], known, alone)
@@ -125,12 +129,9 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def _copy_data(folder: Path, to: Path) -> None:
-    """The files of a package that are no modules, with its folders that hold nothing else."""
+    """The files of a folder that are no modules."""
     for file in folder.iterdir():
-        data = file.is_dir() and not any(file.rglob("*.py")) and file.name != "__pycache__"
-        if data:
-            shutil.copytree(file, to / file.name, dirs_exist_ok=True)
-        elif file.is_file() and file.suffix != ".py":
+        if file.is_file() and file.suffix not in (".py", ".pyc"):
             _copy(file, to / file.name)
 
 
