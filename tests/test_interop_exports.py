@@ -4,92 +4,45 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sysconfig
+import tomllib
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
 
 from vertigym.core.errors import InputError
-from vertigym.core.seeds import derive, generator
-from vertigym.core.types import Prompt, Sampling, Split
+from vertigym.core.types import Prompt
 from vertigym.envs import registry
-from vertigym.envs.agent.importer import import_agent
-from vertigym.envs.decision.builtin import RETURNS, folder_of
 from vertigym.envs.tool_calls import is_call
 from vertigym.interop.exporting import export_environment
 from vertigym.interop.formats import load_results
-from vertigym.interop.openenv_server import OpenEnvServer
 from vertigym.interop.played_episode import PlayedEpisode, openings
-from vertigym.policies.scripted import Scripted, expert
-from vertigym.rollouts.rollout import Episode, rollout
+from vertigym.policies.scripted import Scripted
 
 from .conftest import CommandLine
+from .recorded_episodes import (
+    Recording,
+    dumped,
+    record,
+    scores_by_nemo_gym,
+    scores_by_openenv,
+    write_environments,
+)
 from .served import serving
 from .test_cli import one_line
 
-SIZES: dict[Split, int] = {"train": 8, "eval": 40, "test": 8}
-FLAKY = """
-from vertigym.core.types import Task
-from vertigym.envs import SingleTurnEnv, TaskSet
-from vertigym.rewards.rubric import Rubric
-
-
-def load_environment() -> SingleTurnEnv:
-    def judged(completion: str, answer: str) -> float:
-        if int(answer) % 3 == 0:
-            raise RuntimeError("the judge is away")
-        return float(completion == answer)
-
-    tasks = [Task(id=f"t{i}", prompt=f"say {i}", answer=str(i), split="eval", cluster=f"c{i % 7}") for i in range(30)]
-    return SingleTurnEnv(TaskSet(tasks), Rubric(judged))
-"""
-
-
-@dataclass
-class Recording:
-    """Episodes of an environment as our own runner played them: by task, scores and what was said; what to say when."""
-
-    env: str
-    scores: dict[str, float | None]
-    said: dict[str, list[str]]
-    replies: list[tuple[str, int, str]]
-
-
-def record(env_id: str, limit: int) -> Recording:
-    """The expert's episodes, some with one reply spoilt. A seed is that of a first sample of an eval."""
-    env = registry.make(env_id)
-    best = expert()
-
-    def write(prompt: Prompt) -> str:
-        spoilt = generator("spoilt", prompt.seed).random() < 0.2
-        (reply,) = best.generate([prompt], Sampling())
-        return "nonsense" if spoilt else reply.text
-
-    ids = list(env.tasks.ids("eval"))[:limit]
-    name = registry.spec(env_id).id
-    episodes = [Episode(env.tasks.get(task), derive(0, "eval", name, task, 0)) for task in ids]
-    played = rollout(Scripted(write), env, episodes, Sampling())
-    found = Recording(env_id, {}, {}, [])
-    first: dict[str, str] = {}
-    for one in played:
-        asked = next(message["content"] for message in one.messages if message["role"] == "user")
-        said = [message["content"] for message in one.messages if message["role"] == "assistant"]
-        assert first.setdefault(asked, one.task_id) == one.task_id, "a reply is found by the first question"
-        found.scores[one.task_id], found.said[one.task_id] = one.score.value, said
-        found.replies += [(asked, number, text) for number, text in enumerate(said)]
-    return found
+LIMITS = {"decision": 100, "agent": 40, "code": 4, "math": 50, "trace": 40, "flaky": 30}
+NAMES = list(LIMITS)
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder from which the environments of this test are found, in this process and in others."""
     home = tmp_path_factory.mktemp("home")
-    (home / "flaky_judge.py").write_text(FLAKY)
-    import_agent(folder_of(RETURNS) / "decision.json", "shop/Desk-v0", home / "desk", sizes=SIZES)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(home))
         yield home
@@ -97,14 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def recordings(home: Path) -> dict[str, Recording]:
-    """A decision, sums, a verifier that fails at times, and a desk of several turns and tools."""
-    limits = {
-        "vertigym/Returns-v0": 120,
-        "vertigym/Arithmetic-v0": 60,
-        "flaky_judge": 30,
-        str(home / "desk"): 40,
-    }
-    return {Path(env_id).name: record(env_id, limit) for env_id, limit in limits.items()}
+    return {name: record(env, LIMITS[name]) for name, env in write_environments(home).items()}
 
 
 def run(home: Path, *arguments: object, **variables: str) -> None:
@@ -118,10 +64,10 @@ def test_the_recordings_hold_every_kind_of_verdict(recordings: dict[str, Recordi
     scores = [score for one in recordings.values() for score in one.scores.values()]
     assert len(scores) >= 240
     assert {None, 0.0, 1.0} <= set(scores)
-    assert max(number for _, number, _ in recordings["desk"].replies) >= 2
+    assert max(number for _, number, _ in recordings["agent"].replies) >= 2
 
 
-@pytest.mark.parametrize("name", ["Returns-v0", "Arithmetic-v0", "flaky_judge", "desk", "desk, native calls"])
+@pytest.mark.parametrize("name", [*NAMES, "agent, native calls"])
 def test_inspect_gives_recorded_episodes_the_scores_that_we_gave(
     name: str, home: Path, recordings: dict[str, Recording]
 ) -> None:
@@ -138,10 +84,10 @@ def test_inspect_gives_recorded_episodes_the_scores_that_we_gave(
     report = load_results(logs)
     assert {row.task: row.scores[0] for row in report.rows} == recording.scores
     assert report.unscored == sum(score is None for score in recording.scores.values())
-    assert any(row.parts for row in report.rows) or name == "flaky_judge"
+    assert any(row.parts for row in report.rows) or name in ("flaky", "math")
 
 
-@pytest.mark.parametrize("name", ["Returns-v0", "flaky_judge", "desk"])
+@pytest.mark.parametrize("name", ["decision", "flaky", "agent"])
 def test_verifiers_gives_recorded_episodes_the_scores_that_we_gave(
     name: str, home: Path, recordings: dict[str, Recording], tmp_path: Path
 ) -> None:
@@ -168,7 +114,7 @@ def test_verifiers_gives_recorded_episodes_the_scores_that_we_gave(
     assert {row.task: row.scores[0] for row in report.rows} == expected
 
 
-@pytest.mark.parametrize("name", ["Returns-v0", "flaky_judge", "desk"])
+@pytest.mark.parametrize("name", ["decision", "flaky", "agent"])
 def test_trl_gives_recorded_episodes_the_scores_that_we_gave(
     name: str, recordings: dict[str, Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +125,7 @@ def test_trl_gives_recorded_episodes_the_scores_that_we_gave(
     recording = recordings[name]
     found = scores_by_trl(registry.make(recording.env), recording.replies, len(recording.scores), tmp_path)
     talked = {task for task, said in recording.said.items() if not all(map(is_call, said[:-1]))}
-    assert bool(talked) == (name == "desk")
+    assert bool(talked) == (name == "agent")
     assert {task: found[task] for task in found if task not in talked} == {
         task: score for task, score in recording.scores.items() if task not in talked
     }
@@ -192,28 +138,56 @@ def test_trl_gives_recorded_episodes_the_scores_that_we_gave(
         assert found[task] == episode.end().value
 
 
-@pytest.mark.parametrize("name", ["Returns-v0", "Arithmetic-v0", "flaky_judge", "desk"])
-def test_openenv_gives_recorded_episodes_the_scores_that_we_gave(
-    name: str, recordings: dict[str, Recording]
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("play", [scores_by_openenv, scores_by_nemo_gym])
+def test_a_server_gives_recorded_episodes_the_scores_that_we_gave(
+    name: str, play: Callable[[Recording], dict[str, float | None]], recordings: dict[str, Recording]
 ) -> None:
-    recording = recordings[name]
-    server = OpenEnvServer(registry.make(recording.env), registry.spec(recording.env).id)
-    found: dict[str, float | None] = {}
-    with TestClient(server.app(), base_url="http://localhost").websocket_connect(
-        "ws://localhost/ws"
-    ) as session:
-        for task, said in recording.said.items():
-            session.send_json({"type": "reset", "data": {"task": task}})
-            data = session.receive_json()["data"]
-            assert data["observation"]["messages"]
-            for text in said:
-                assert not data["done"]
-                session.send_json({"type": "step", "data": {"message": text}})
-                data = session.receive_json()["data"]
-            assert data["done"]
-            assert bool(data["observation"]["unscored"]) == (data["reward"] is None)
-            found[task] = data["reward"]
-    assert found == recording.scores
+    assert play(recordings[name]) == recordings[name].scores
+
+
+@pytest.mark.parametrize("name", ["decision", "math", "trace"])
+def test_a_vendored_package_gives_the_same_scores_where_vertigym_is_not_installed(
+    name: str, home: Path, recordings: dict[str, Recording]
+) -> None:
+    package, recording = home / f"{name}_vendored", recordings[name]
+    module = export_environment(recording.env, "openenv", package, vendored=True)
+    (package / "recorded.json").write_text(dumped(recording))
+    site = sysconfig.get_path("purelib")
+    script = HERE / "without_vertigym.py"
+    run(home, sys.executable, "-I", "-S", script, site, package, module, package / "recorded.json")
+    metadata = (package / "pyproject.toml").read_text()
+    assert "vertigym>=" not in metadata
+    assert "pydantic>=" in metadata
+
+
+def test_what_does_not_score_the_same_when_vendored_is_refused(home: Path) -> None:
+    with pytest.raises(InputError, match="only folders and built-in environments"):
+        export_environment("flaky_judge", "openenv", home / "refused", vendored=True)
+    assert not (home / "refused").exists()
+
+
+def test_harbor_scores_what_lies_in_the_answer_file(
+    home: Path, recordings: dict[str, Recording], tmp_path: Path
+) -> None:
+    recording, out, site = recordings["trace"], home / "harbor_tasks", sysconfig.get_path("purelib")
+    export_environment(recording.env, "harbor", out, tasks=3)
+    tasks = sorted(out.glob("*-eval-*"))
+    assert len(tasks) == 3
+    for folder in tasks:
+        asked = tomllib.loads((folder / "task.toml").read_text())
+        assert "/app/answer.txt" in (folder / "instruction.md").read_text()
+        solved = subprocess.run(
+            ["sh", "-c", (folder / "solution" / "solve.sh").read_text().replace("/app", str(tmp_path))]
+        )
+        assert solved.returncode == 0
+        env = os.environ | {"VERTIGYM_ANSWER": str(tmp_path / "answer.txt"), "VERTIGYM_LOGS": str(tmp_path)}
+        alone = f"import runpy, sys; sys.path.append({site!r}); runpy.run_path({str(folder / 'tests' / 'score.py')!r})"
+        subprocess.run([sys.executable, "-I", "-S", "-c", alone], env=env, check=True)
+        assert json.loads((tmp_path / "reward.json").read_text())["reward"] == 1.0
+        assert asked["metadata"]["split"] == "eval"
+    with pytest.raises(InputError, match="several turns"):
+        export_environment(recordings["agent"].env, "harbor", home / "none")
 
 
 def test_an_episode_asks_and_answers_as_the_environment_does(recordings: dict[str, Recording]) -> None:
@@ -250,7 +224,7 @@ def test_an_environment_that_falls_over_is_not_scored() -> None:
 
 def test_what_cannot_be_exported_is_one_line(command: CommandLine, tmp_path: Path) -> None:
     line = ("env", "export", "vertigym/Returns-v0", "-o", "out", "--to")
-    assert "known: inspect, verifiers" in one_line(command(*line, "trl"))
+    assert "known: harbor, inspect, nemo-gym, openenv, trl, verifiers" in one_line(command(*line, "x"))
     assert "did you mean" in one_line(
         command("env", "export", "vertigym/Retruns-v0", "-o", "out", "--to", "inspect")
     )
