@@ -3,8 +3,8 @@
     python benchmarks/interop_scores.py [--vf-eval PATH/TO/vf-eval] [--only openenv,inspect] [--share 1.0]
 
 Each program's own runner plays them where it is installed (Inspect, TRL; verifiers by the `vf-eval` named),
-its protocol else (OpenEnv, NeMo Gym). A score that differs in one bit is printed, and the exit code is 1. TRL ends an
-episode at a turn without a call: episodes that talk are not compared there.
+its protocol else (OpenEnv, NeMo Gym). A score that differs in one bit is printed, and the exit code is 1. TRL
+ends an episode at a turn without a call: episodes that talk are not compared there.
 """
 
 import argparse
@@ -111,9 +111,8 @@ def main() -> None:
         envs = write_environments(home, eval_tasks=SIZES["agent"])
         recordings = {name: record(env, sizes[name]) for name, env in envs.items()}
         for name, one in recordings.items():
-            print(
-                f"{name}: {len(one.scores)} episodes, {sum(s is None for s in one.scores.values())} without a score"
-            )
+            unscored = sum(score is None for score in one.scores.values())
+            print(f"{name}: {len(one.scores)} episodes, {unscored} without a score")
         players = {
             "openenv": scores_by_openenv,
             "nemo-gym": scores_by_nemo_gym,

@@ -317,9 +317,13 @@ def env_serve(
     host: Annotated[str, typer.Option(help="Where others may reach it, whoever they are.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 8000,
     sessions: Annotated[int, typer.Option(help="How many clients play at once.", min=1)] = 64,
+    protocol: Annotated[
+        Literal["openenv", "nemo-gym"], typer.Option(help="Whose clients are answered.")
+    ] = "openenv",
 ) -> None:
-    """Serve an environment to OpenEnv clients: a session a WebSocket, one episode at a time in it."""
+    """Serve an environment to OpenEnv clients (a session a WebSocket), or as a resources server of NeMo Gym."""
     try:
+        from vertigym.interop.nemo_gym_server import serve_nemo_gym
         from vertigym.interop.openenv_server import serve_environment
     except ImportError as error:
         raise MissingDependencyError(error.name or "websockets", "serve", "vertigym env serve") from None
@@ -327,7 +331,8 @@ def env_serve(
     def ready(url: str) -> None:
         note(f"serving {id} on {url} (Ctrl-C ends it)")
 
-    serve_environment(id, host=host, port=port, sessions=sessions, on_ready=ready)
+    serve = serve_environment if protocol == "openenv" else serve_nemo_gym
+    serve(id, host=host, port=port, sessions=sessions, on_ready=ready)
 
 
 @app.command("mcp")

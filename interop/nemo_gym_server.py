@@ -164,6 +164,7 @@ def serve_nemo_gym(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    sessions: int = 64,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve an environment until SIGINT or SIGTERM.
@@ -172,7 +173,7 @@ def serve_nemo_gym(
         UnknownNameError: no such environment. ConfigError: the port is taken.
     """
     env, name = registry.make(id), registry.spec(id).id
-    server = NemoGymServer(env, name, anywhere=not is_loopback(host))
+    server = NemoGymServer(env, name, sessions=sessions, anywhere=not is_loopback(host))
     with listen(host, port) as listening:
         on_ready(url_of(listening))
         config = uvicorn.Config(server.app(), log_level="warning", loop="asyncio")
