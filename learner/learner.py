@@ -106,7 +106,7 @@ class Learner:
         self.fuses_head = True
         model.eval()  # no dropout: what is trained is the distribution that was sampled from
         if checkpointing:
-            _checkpoint_layers(self._trunk)
+            checkpoint_layers(self._trunk)
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self.share_rows = getattr(model.config, "_attn_implementation", "") == "sdpa"
         self._ranks = ranks
@@ -318,9 +318,9 @@ class Learner:
             self._optimizer.state.clear()
 
 
-def _checkpoint_layers(trunk: Any) -> None:
-    """Let the trunk's layers keep no activations. transformers' own switch works in training mode only, where
-    dropout is on.
+def checkpoint_layers(trunk: Any) -> list[Any]:
+    """Let the trunk's layers keep no activations; the layers. transformers' own switch works in training mode
+    only, where dropout is on.
 
     Raises:
         InputError: there are no such layers.
@@ -330,6 +330,18 @@ def _checkpoint_layers(trunk: Any) -> None:
         raise InputError(f"gradient_checkpointing: {type(trunk).__name__} has no layers for it: leave it out")
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    return layers
+
+
+@contextmanager
+def checkpointed(trunk: Any) -> Iterator[None]:
+    """The same for as long as the context lasts."""
+    layers = checkpoint_layers(trunk)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
