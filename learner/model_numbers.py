@@ -1,8 +1,8 @@
 """What a model is in numbers: parameters, operations, and the bytes that a pass keeps for its backward pass.
 
-The one idea: all of them are read off the model's own code, run on tensors without data (torch's fake tensors). So
-an architecture, its adapters, the passes' dtype, checkpointing and shared rows count as they are; there is no
-formula for any of them. What a pass takes is a polynomial of the row's length S, of second degree where it
+The one idea: all of them are read off the model's own code, run on tensors without data (torch's fake tensors).
+So an architecture, its adapters, the passes' dtype, checkpointing and shared rows count as they are; there is
+no formula for any of them. What a pass takes is a polynomial of the row's length S, of second degree where it
 attends to everything or keeps a mask, and three lengths settle it.
 
 Shapes: B rows, S row length.

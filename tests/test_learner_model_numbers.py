@@ -11,8 +11,8 @@ from vertigym.learner.logit_head import trunk_of
 from vertigym.learner.model_numbers import ModelNumbers
 from vertigym.policies.lora import LoRAConfig
 
-# Qwen3's sizes: hidden, MLP, heads; and bytes a token and layer, float32 and bfloat16, as they were measured on real
-# passes before this arithmetic was written.
+# Qwen3's sizes: hidden, MLP, heads; and bytes a token and layer, float32 and bfloat16, as they were measured on
+# real passes before this arithmetic was written.
 QWEN3 = {
     "0.6B": ((1024, 3072, 16), (123_048, 82_088)),
     "1.7B": ((2048, 6144, 16), (196_776, 133_288)),
