@@ -31,20 +31,31 @@ def train(
             "--dry-run", help="Open everything, run some steps, keep nothing, say what it would take."
         ),
     ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="With --dry-run: compute for such a GPU, run nothing: h100, h100x8, …", metavar="NAME"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model in an environment; evals along the way decide which checkpoint is promoted. Exit 1: none.
 
     On several GPUs: torchrun --nproc-per-node 8 -m vertigym train CONFIG.toml
     """
+    from vertigym.core.errors import ConfigError
     from vertigym.learner.ranks import join_ranks
 
+    if gpu and not dry_run:
+        raise ConfigError(
+            f"--gpu {gpu} is a GPU to plan for, and a run takes those that are here: add --dry-run"
+        )
     _stop_politely()
     with join_ranks() as ranks:
         if dry_run:
-            alone = ranks.size == 1
+            measure = ranks.size == 1 and not gpu
             ranks.on_leader(
-                lambda: _plan(config, overrides or [], resume=resume, measure=alone, as_json=as_json)
+                lambda: _plan(config, overrides or [], resume=resume, measure=measure, gpu=gpu, as_json=as_json)
             )
             return
         outcome = _train(config, overrides or [], resume=resume, show=ranks.leader)
@@ -149,13 +160,18 @@ def _stop_politely() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _plan(config: Path, overrides: Sequence[str], *, resume: bool, measure: bool, as_json: bool) -> None:
+def _plan(
+    config: Path, overrides: Sequence[str], *, resume: bool, measure: bool, gpu: str | None, as_json: bool
+) -> None:
     """Say what would run, and what it would take."""
+    from vertigym.trainer.devices import find_device
     from vertigym.trainer.measured_steps import measured_steps
     from vertigym.trainer.recipe import load_stages, plan_stages
+    from vertigym.trainer.resource_plan import plan_rows
 
+    device = find_device(gpu) if gpu else None
     stages = load_stages(config, overrides)
-    planned = plan_stages(stages, resume=resume)
+    planned = plan_stages(stages, resume=resume, device=device)
     for stage, found in zip(stages, planned, strict=True):
         if measure and stage.config.steps:
             note(f"measuring some steps of {stage.name}")
@@ -164,7 +180,13 @@ def _plan(config: Path, overrides: Sequence[str], *, resume: bool, measure: bool
         print_json(planned[0] if len(planned) == 1 else planned)
         return
     for number, one in enumerate(planned):
+        computed = one.pop("computed")
         table("\nthen" if number else "would run", ("", ""), [(key, str(value)) for key, value in one.items()])
+        if isinstance(computed, str):
+            note(computed)
+        else:
+            title = f"\nmemory and time, {computed['for']}"
+            table(title, ("", "computed", "measured"), plan_rows(computed, one))
 
 
 def _train(config: Path, overrides: Sequence[str], *, resume: bool = False, show: bool = True) -> Any:

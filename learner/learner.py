@@ -10,8 +10,8 @@ the learner divides by the normaliser of the whole accumulated batch, so the res
 samples were split into micro-batches, nor over ranks. Every rank is given the same samples, works on its part
 of the micro-batches, and gets the result of all; model and optimizer are sharded over the ranks.
 
-Only the passes through the trunk may be in bfloat16: the weights that the optimizer changes are the model's own
-and stay in float32, and so does the head, where rounding would move probability ratios by several percent.
+Only the passes may be in bfloat16: the weights that the optimizer changes are the model's own and stay in
+float32. So does the head unless told otherwise: rounding moves probability ratios by several percent there.
 """
 
 import math
@@ -69,6 +69,7 @@ class Learner:
         temperature: log-probs are of the distribution at this temperature, which must be the sampler's.
         microbatch_tokens: tokens in one forward and backward pass.
         dtype: of the passes through the trunk.
+        head_precision: of the head's products: `float32`, `bfloat16`, or (with a trunk in bfloat16) `tf32`.
         checkpointing: keep no activations within a layer, and compute them again for the backward pass.
         banned: token ids that are never sampled, and so are no part of the distribution.
         ranks: who shares the work; all call the same methods in the same order.
@@ -88,6 +89,7 @@ class Learner:
         temperature: float = 1.0,
         microbatch_tokens: int = 16384,
         dtype: torch.dtype = torch.float32,
+        head_precision: str = "float32",
         checkpointing: bool = False,
         banned: Sequence[int] = (),
         ranks: Ranks = SINGLE_RANK,
@@ -100,7 +102,7 @@ class Learner:
         self.steps = 0
         self.clock = Clock()
         self._device = next(model.parameters()).device
-        self.dtype = dtype
+        self.dtype, self._head_precision = dtype, head_precision
         self._trunk, self._head = trunk_of(model), self._find_head()
         self.banned = torch.tensor(banned, dtype=torch.long, device=self._device)
         self.fuses_head = True
@@ -131,20 +133,22 @@ class Learner:
         if len(self.banned):
             zero_V = head.weight.new_zeros(len(head.weight)) if bias is None else bias
             bias = zero_V.index_fill(0, self.banned, -math.inf)
-        logp_T, entropy_T = linear_logprob(
-            self.hidden(batch) if known.scale == 1 else known.scale * self.hidden(batch),
-            head.weight,
-            batch.targets_T,
-            bias=bias,
-            temperature=self.temperature,
-            softcap=known.softcap,
-            lora=None if adapter is None else Lora(*adapter),
-            entropy=entropy,
-            upstream=_upstream(fused_loss, batch)
-            if fused_loss and len(head.weight) >= _LARGE_VOCABULARY
-            else None,
-        )
-        return logp_T, entropy_T
+        hidden_TH = self.hidden(batch)
+        rounded = self._head_precision == "bfloat16"
+        products = torch.bfloat16 if rounded else hidden_TH.dtype
+        eager = fused_loss and len(head.weight) >= _LARGE_VOCABULARY
+        with self._tf32():
+            return linear_logprob(
+                (hidden_TH if known.scale == 1 else known.scale * hidden_TH).to(products),
+                head.weight.to(products) if rounded else head.weight,
+                batch.targets_T,
+                bias=bias,
+                temperature=self.temperature,
+                softcap=known.softcap,
+                lora=None if adapter is None else Lora(*adapter),
+                entropy=entropy,
+                upstream=_upstream(fused_loss, batch) if fused_loss and eager else None,
+            )
 
     def hidden(self, batch: Batch) -> Tensor:
         """The hidden states that predict the batch's trained tokens, `[T, H]`."""
@@ -174,6 +178,17 @@ class Learner:
                 use_cache=False,
             )
 
+    @contextmanager
+    def _tf32(self) -> Iterator[None]:
+        """float32 products inside are tf32, where the head's are to be: the trunk's are bfloat16 then."""
+        matmul = torch.backends.cuda.matmul
+        before = matmul.allow_tf32
+        matmul.allow_tf32 = before or self._head_precision == "tf32"
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = before
+
     def pass_through(self, passes: Callable[[Batch], T], rows: Sequence[PackedRow]) -> T:
         """`passes` of these rows as one batch. Collective."""
         result = self._ranks.run_forward(self.model, passes, collate(rows).to(self._device))
@@ -183,11 +198,12 @@ class Learner:
     @contextmanager
     def in_float32(self) -> Iterator[None]:
         """Passes inside are in float32, whatever the learner's own are in."""
-        dtype, self.dtype = self.dtype, torch.float32
+        before = self.dtype, self._head_precision
+        self.dtype, self._head_precision = torch.float32, "float32"
         try:
             yield
         finally:
-            self.dtype = dtype
+            self.dtype, self._head_precision = before
 
     def _find_head(self) -> LogitHead | None:
         return find_head(self.model)
@@ -224,7 +240,7 @@ class Learner:
         `normalizer` defaults to the number of trained tokens in `samples`.
         """
         total = normalizer or float(sum(sample.trained for sample in samples))
-        sums: dict[str, float] = defaultdict(float)
+        sums: dict[str, Any] = defaultdict(float)
         fused_loss = loss if getattr(loss, "tokenwise", False) else None
         for part, weight in self._rounds(samples):
             batch = collate(part).to(self._device)
@@ -233,11 +249,13 @@ class Learner:
                     self.model, self.logprobs, batch, entropy=entropy, fused_loss=fused_loss
                 )
                 value, reported = loss(*found, batch)
-            with self.clock("backward"):
+            with self.clock("backward"), self._tf32():
                 (value * weight / total).backward()
-            for name, number in {"loss": value, **reported}.items():
-                sums[name] += weight * float(number.detach())
-        summed = self._ranks.all_reduce(torch.tensor(list(sums.values()), dtype=torch.float64))
+            for name, number in {"loss": value, **reported}.items():  # on the device: a GPU is not waited for
+                sums[name] += weight * number.detach().double()
+        summed = self._ranks.all_reduce(
+            torch.tensor([float(number) for number in sums.values()], dtype=torch.float64)
+        )
         return {name: number / total for name, number in zip(sums, summed.tolist(), strict=True)}
 
     def _rounds(self, samples: Sequence[TrainingSample]) -> Iterator[tuple[list[PackedRow], float]]:

@@ -57,7 +57,7 @@ class ModelNumbers:
 
     Attributes:
         parameters: all, tied ones once; `trained` of them have gradients.
-        head: those of the output head.
+        trunk, head: those of each; a tied embedding is in both.
         block: those of the largest layer, which several ranks hold whole while it is used.
         adapted: those that an export or an engine without adapters needs merged.
         fused: those that our own decoder keeps a copy of.
@@ -86,12 +86,13 @@ class ModelNumbers:
             weights = [m.base_layer.weight for m in model.modules() if hasattr(m, "get_delta_weight")]
             fused = [m for name, m in model.named_modules() if name.endswith(_FUSED)] if supports(model) else []
             self.parameters = _size(model.parameters())
+            self.trunk = _size(self._trunk.parameters())
             self.trained = _size(p for p in model.parameters() if p.requires_grad)
             self.block = max((_size(block.parameters()) for block in blocks), default=0)
             self.adapted = _size(weights)
             self.fused = _size(p for module in fused for p in module.parameters())
             self.layers = len(blocks) or int(config.get_text_config().num_hidden_layers)
-            self.vocabulary, self.hidden = model.get_output_embeddings().weight.shape
+            self.vocabulary, self.hidden = (int(n) for n in model.get_output_embeddings().weight.shape)
             self.head = self.vocabulary * self.hidden
             self.operations = _cost(lambda length: _operations(self._trunk, length))
             self.cache = _cached(self._trunk)

@@ -45,13 +45,25 @@ class TinySize(Config):
 def build(texts: Iterable[str], folder: Path, *, size: TinySize | None = None, seed: int = 0) -> None:
     """Write a freshly initialised model with a tokenizer for `texts` to `folder`, whole or not at all."""
     import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen3ForCausalLM
 
     from vertigym.policies.model_folder import quiet
 
     size = size or TinySize()
     tokenizer = make_tokenizer(texts, size)
-    config = Qwen3Config(
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(model_config(tokenizer, size))
+    with quiet(), whole_folder(folder) as beside:
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+
+
+def model_config(tokenizer: Any, size: TinySize) -> Any:
+    """The transformers config of a tiny model."""
+    from transformers import Qwen3Config
+
+    return Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=size.hidden,
         num_hidden_layers=size.layers,
@@ -66,12 +78,6 @@ def build(texts: Iterable[str], folder: Path, *, size: TinySize | None = None, s
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(config)
-    with quiet(), whole_folder(folder) as beside:
-        model.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
 
 
 def make_tokenizer(texts: Iterable[str], size: TinySize) -> Any:

@@ -188,7 +188,10 @@ class RunConfig(Config):
     threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
     microbatch_tokens: int = Field(16384, ge=1, description="tokens in one forward and backward pass")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of forward and backward passes; weights and output head stay float32"
+        "float32", description="of the trunk's forward and backward passes; weights stay float32"
+    )
+    head_precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32", description="of the output head's products, whose sums stay float32; tf32: on GPUs"
     )
     gradient_checkpointing: bool = Field(
         False, description="keep fewer activations and compute them again: less memory, a third slower"
@@ -250,6 +253,15 @@ class RunConfig(Config):
     def _a_revision_of_the_hub(self) -> Self:
         if self.revision and "/" not in self.model:
             raise ValueError(f"revision is of a model on the hub, org/name, and model is {self.model!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _tf32_for_the_head_alone(self) -> Self:
+        if self.head_precision == "tf32" and self.dtype == "float32":
+            raise ValueError(
+                'head_precision "tf32" is set for all float32 products, those of the trunk too: '
+                'dtype = "bfloat16", or head_precision = "float32"'
+            )
         return self
 
     @property

@@ -69,6 +69,7 @@ def _trial(config: RunConfig) -> dict[str, float] | str:
 def _measures(config: RunConfig) -> dict[str, float]:
     if config.threads:
         torch.set_num_threads(config.threads)
+    before = _resident()
     with TemporaryDirectory() as folder, join_ranks() as ranks:
         trial = config.model_copy(update={"output": Path(folder)})
         run = Run.start(trial, setup.models_of(trial))
@@ -84,7 +85,8 @@ def _measures(config: RunConfig) -> dict[str, float]:
     if evals:
         found["seconds an eval"] = round(an_eval, 1)
     found["minutes in all"] = round((config.steps * a_step + evals * an_eval) / 60, 1)
-    found["memory in GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILO / 1e9, 2)
+    found["memory in GB"] = _resident()
+    found["libraries in GB"] = before
     if torch.cuda.is_available():
         found["GPU memory in GB"] = round(torch.cuda.max_memory_reserved() / 1e9, 2)
     return found
@@ -99,6 +101,11 @@ def _eval_seconds(suite: Suite, engine: Engine) -> float:
         if took > 1 or count == everything:
             return took * everything / count
         most *= 4
+
+
+def _resident() -> float:
+    """The most that this process has been resident, in GB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILO / 1e9, 2)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -113,17 +113,12 @@ class MemoryPlan:
         numbers, ranks = self.numbers, self.ranks
         found = {"weights": 4 * numbers.parameters / ranks, "Adam": 8 * numbers.trained / ranks}
         if self.config.algorithm == "ppo":
-            found["critic, its Adam"] = 12 * self._trunk / ranks
+            found["critic, its Adam"] = 12 * self.numbers.trunk / ranks
         if self.extra:
             found["reference, teacher"] = 4 * self.extra / ranks
         if self.device:
             found["CUDA"] = CUDA_BYTES
         return found | self._engine
-
-    @cached_property
-    def _trunk(self) -> int:
-        """Parameters without the head, which may be tied to the embedding."""
-        return self.numbers.parameters - self.numbers.head
 
     @cached_property
     def _engine(self) -> dict[str, float]:
@@ -178,7 +173,7 @@ class MemoryPlan:
             "weights in bfloat16": whole.constant / (self.ranks if not self.device else 1),
         }
         if config.algorithm == "ppo":
-            found["critic's gradients"] = 4 * self._trunk / self.ranks
+            found["critic's gradients"] = 4 * self.numbers.trunk / self.ranks
         if self.ranks > 1:  # the head, and two layers: one is fetched while another is used
             found["whole layers"] = 4 * (numbers.head + 2 * numbers.block)
         return found

@@ -1,7 +1,7 @@
 """The smallest change of a config that makes a run fit, where its plan does not.
 
-The one idea: every key that trades memory for something else has a list of values to try, and a change is smaller
-the fewer keys it takes; among as few, the one that costs least comes first.
+The one idea: every key that trades memory for something else has a list of values to try, and a change is
+smaller the fewer keys it takes; among as few, the one that costs least comes first.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def fitting(plan: MemoryPlan, model_config: Any) -> tuple[dict[str, Any], Memory
     for keys in (some for few in range(1, _MOST_KEYS + 1) for some in combinations(levers, few)):
         values = [levers[key] for key in keys]
         tries = product(*values)
-        # The last value of a key takes least memory, but for the engine's share: where it does not do, none does.
+        # The last value of a key takes least memory, but for the engine's share: if it does not do, none does.
         if not any(key.endswith(".memory") for key in keys):
             last = dict(zip(keys, (some[-1] for some in values), strict=True))
             if _changed(plan, last, count_with).misfits():

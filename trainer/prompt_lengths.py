@@ -32,6 +32,11 @@ def long_prompts(
     return [sentence for sentence in found if sentence]
 
 
+def train_prompts(env: Env, renderer: ChatRenderer) -> list[int]:
+    """The lengths of the training tasks' first prompts."""
+    return [prompt_length(env, env.tasks.get(i), renderer) for i in env.tasks.ids("train")]
+
+
 def long_rows(samples: Sequence[TrainingSample], context: int) -> list[str]:
     """The same for rows to imitate."""
     long = sorted((length for one in samples if (length := len(one.token_ids)) > context), reverse=True)

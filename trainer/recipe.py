@@ -37,6 +37,7 @@ from vertigym.learner.ranks import Ranks, join_ranks
 from vertigym.policies.model_source import is_run
 from vertigym.traces.table_rows import on_hub
 from vertigym.trainer.config import RunConfig
+from vertigym.trainer.devices import Device
 from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import Progress, RunOutcome, train
 from vertigym.trainer.run import Run
@@ -130,14 +131,16 @@ def train_stages(
         return outcome
 
 
-def plan_stages(stages: Sequence[Stage], *, resume: bool = False) -> list[dict[str, Any]]:
-    """Open everything that the stages need and describe them; writes nothing.
+def plan_stages(
+    stages: Sequence[Stage], *, resume: bool = False, device: Device | None = None
+) -> list[dict[str, Any]]:
+    """Open everything that the stages need and describe them, for a GPU where one is named; writes nothing.
 
     Raises:
         InputError: as in `train`.
     """
     _where_to_begin(stages, resume=resume)
-    found = [plan(stage.config, stages[0].config) for stage in stages]
+    found = [plan(stage.config, stages[0].config, device) for stage in stages]
     for before, stage, planned in zip(stages, stages[1:], found[1:], strict=False):
         planned["model"] = f"{stage.takes} of stage {before.name}"
     return found

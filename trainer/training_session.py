@@ -168,6 +168,7 @@ class TrainingSession:
         return {
             "microbatch_tokens": config.microbatch_tokens,
             "dtype": getattr(torch, config.dtype),
+            "head_precision": config.head_precision,
             "checkpointing": config.gradient_checkpointing,
             "ranks": self.ranks,
         }
