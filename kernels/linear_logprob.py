@@ -29,6 +29,7 @@ __all__ = ["IGNORE", "Impl", "Lora", "Shard", "Upstream", "linear_logprob"]
 
 IGNORE = -100
 Impl = Literal["auto", "torch", "triton", "fused"]
+Rows = Tensor | Literal["all"]
 
 
 def linear_logprob(
@@ -42,8 +43,8 @@ def linear_logprob(
     lora: Lora | None = None,
     entropy: bool = True,
     entropy_grad: bool = True,
-    rows: Tensor | None = None,
-    grad_rows: Tensor | None = None,
+    rows: Rows | None = None,
+    grad_rows: Rows | None = None,
     upstream: Upstream | None = None,
     shard: Shard | None = None,
     budget_bytes: int | None = None,
@@ -69,9 +70,10 @@ def linear_logprob(
         entropy: False leaves it out (the second result is None), and its cost.
         entropy_grad: False for an entropy that is only reported; cheaper where the head is frozen.
         rows: indices of the tokens to score (the others get 0); default: those whose target is not -100. An
-            index tensor on the CPU saves a GPU the wait for the count.
+            index tensor on the CPU saves a GPU the wait for the count, and "all", where no target is -100, the
+            copy of the hidden states too.
         grad_rows: those of `rows` that gradients may flow to, the others count as constants; default: all. Also
-            saves a GPU the search for rows without gradient.
+            saves a GPU the search for rows without gradient, and so does "all".
         upstream: predicts the upstream gradients, so that the gradients are taken in the forward pass and
             nothing is computed twice: `upstream(logp_N, entropy_N, tokens_N)` gives dL/dlogp and dL/dentropy
             (or None) for the tokens with those indices. Up to one common factor it must be what the loss
@@ -107,6 +109,10 @@ def linear_logprob(
         shard=shard,
     )
     head = (weight_VH, bias, None if lora is None else lora.a_RH, None if lora is None else lora.b_VR)
+    if isinstance(rows, str):
+        _require((target_T != IGNORE).all(), f'rows is "all", and a target is {IGNORE}: leave rows out')
+        rows, all_scored = None, True
+    grad_rows = None if isinstance(grad_rows, str) else grad_rows
     if rows is None and grad_rows is None and all_scored:
         logp_T, entropy_T = LinearLogprob.apply(hidden_TH, *head, call)  # type: ignore[no-untyped-call]
         return logp_T, entropy_T

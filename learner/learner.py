@@ -147,6 +147,8 @@ class Learner:
                 softcap=known.softcap,
                 lora=None if adapter is None else Lora(*adapter),
                 entropy=entropy,
+                rows="all",
+                grad_rows="all",
                 upstream=_upstream(fused_loss, batch) if fused_loss and eager else None,
             )
 

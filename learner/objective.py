@@ -67,8 +67,9 @@ def policy_loss(config: PolicyConfig) -> Loss:
         assert columns.advantage is not None
         assert columns.weight is not None
         sampler_T = columns.sampler_logp
-        old_T = sampler_T if columns.trainer_logp is None else columns.trainer_logp
+        # Not scored beforehand: this pass is the first with the weights before the step.
         before_T = logp_T.detach() if columns.trainer_logp is None else columns.trainer_logp
+        old_T = sampler_T if config.ratio_to == "sampler" else before_T
         term_T, clipped_T = policy.function(
             LossInputs(logp_T, old_T, sampler_T, columns.advantage, batch.sequences_T), config
         )

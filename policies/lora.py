@@ -6,7 +6,8 @@ with the adapters merged into the weights, as an ordinary model folder.
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,6 +72,24 @@ def add_lora(model: Any, config: LoRAConfig, *, seed: int, own_head: bool = Fals
         )
 
 
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """The model computes inside what it would without its adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for layer in layers:
+        layer.enable_adapters(False)  # also freezes them
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 @torch.no_grad()
 def _routers(model: Any) -> list[str]:
     """Linear layers that give more than one tensor, which an adapter cannot add to: those of some experts."""
@@ -98,8 +117,8 @@ def weight_of(linear: Any) -> Tensor:
 
 
 def adapter_of(linear: Any) -> tuple[Tensor, Tensor, float] | None:
-    """`(A [R, in], B [out, R], scale)` of a linear layer's adapter, where it has one."""
-    if not hasattr(linear, "get_delta_weight"):
+    """`(A [R, in], B [out, R], scale)` of a linear layer's adapter, where it has one that is not switched off."""
+    if not hasattr(linear, "get_delta_weight") or linear.disable_adapters:
         return None
     return linear.lora_A[_NAME].weight, linear.lora_B[_NAME].weight, float(linear.scaling[_NAME])
 

@@ -185,3 +185,21 @@ def test_a_vocabulary_split_over_two_ranks_is_the_whole_one(tmp_path: Path) -> N
                 torch.testing.assert_close(
                     ours, expected, atol=2e-6, rtol=2e-5, msg=f"{mode}, rank {rank}: {name}"
                 )
+
+
+@pytest.mark.parametrize("named", [{"rows": "all"}, {"grad_rows": "all"}, {"rows": "all", "grad_rows": "all"}])
+def test_all_rows_by_name_are_all_rows(named: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    found = []
+    for more in ({}, named):
+        hidden_TH = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        weight_VH = torch.randn(7, 4, generator=torch.Generator().manual_seed(2))
+        logp_T, _ = linear_logprob(hidden_TH, weight_VH, torch.arange(5), **more)  # type: ignore[arg-type]
+        logp_T.sum().backward()
+        found.append((logp_T, hidden_TH.grad))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_skipped_target_is_not_among_all_rows() -> None:
+    with pytest.raises(ValueError, match='rows is "all", and a target is -100'):
+        linear_logprob(torch.zeros(2, 4), torch.zeros(3, 4), torch.tensor([1, -100]), rows="all")

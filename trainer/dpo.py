@@ -18,6 +18,7 @@ from torch import Tensor
 from vertigym.core.errors import DataError, InputError
 from vertigym.evals.clustered import ClusteredValues
 from vertigym.evals.statistics import estimate
+from vertigym.learner.adapters_off import AdaptersOff
 from vertigym.learner.batch import Batch
 from vertigym.learner.learner import Learner, tokenwise
 from vertigym.learner.samples import TrainingSample
@@ -38,7 +39,7 @@ class PairUpdate:
         reference: the starting model.
     """
 
-    def __init__(self, learner: Learner, reference: Learner, beta: float) -> None:
+    def __init__(self, learner: Learner, reference: Learner | AdaptersOff, beta: float) -> None:
         self._learner, self._reference, self._beta = learner, reference, beta
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, float]:

@@ -54,6 +54,7 @@ class Gatekeeper:
         self.suites = suites
         self._steps = steps
         self._config, self._run, self._policy, self._seed = config, run, policy, seed
+        self._verdicts = {row["step"]: row["verdict"] for row in run.gates()}  # in the order of decisions
 
     def evaluate(
         self, step: int, on_eval: Callable[[CheckpointEvaluation], None]
@@ -74,12 +75,12 @@ class Gatekeeper:
 
     def was_rejected(self, step: int) -> bool:
         """Whether the challenger of this step was."""
-        return any(row["step"] == step and row["verdict"] == "rejected" for row in self._run.gates())
+        return self._verdicts.get(step) == "rejected"
 
     def is_hopeless(self) -> bool:
         """Whether the last `eval.patience` challengers were all rejected."""
         patience = self._config.patience
-        last = [row["verdict"] for row in self._run.gates()][-patience:]
+        last = list(self._verdicts.values())[-patience:]
         return patience > 0 and last == ["rejected"] * patience
 
     def _decide(self, step: int, reports: Sequence[Report]) -> tuple[str, str]:
@@ -97,6 +98,7 @@ class Gatekeeper:
         passed, reason = combine(decisions)
         verdict = "promoted" if passed else "rejected"
         row = {"step": step, "verdict": verdict, "reason": reason}
+        self._verdicts[step] = verdict
         self._run.record_gate(row | {"decisions": [d.model_dump(mode="json") for d in decisions]})
         if passed:
             self._run.promote(step, reason)
@@ -116,7 +118,7 @@ class Gatekeeper:
     def _is_complete(self, step: int) -> bool:
         if not all(self._run.eval_file(suite.name, step).exists() for suite in self.suites):
             return False
-        return step == 0 or any(row["step"] == step for row in self._run.gates())
+        return step == 0 or step in self._verdicts
 
 
 def error_of_a_look(suite: Suite, config: EvalConfig, steps: int, step: int) -> float:

@@ -21,6 +21,7 @@ from vertigym.core.seeds import generator
 from vertigym.core.types import Prompt, Sampling
 from vertigym.envs.env import Env
 from vertigym.learner import losses
+from vertigym.learner.adapters_off import AdaptersOff
 from vertigym.learner.clock import peak_memory, phases
 from vertigym.learner.config import CriticConfig, DistillConfig, PolicyConfig
 from vertigym.learner.critic import Critic, critic_loss
@@ -66,7 +67,7 @@ class PolicyGradient:
         steps: int,
         ranks: Ranks = SINGLE_RANK,
         critic: tuple[Critic, CriticConfig] | None = None,
-        reference: Learner | None = None,
+        reference: Learner | AdaptersOff | None = None,
         teacher: tuple[Learner, DistillConfig] | None = None,
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -120,7 +121,8 @@ class PolicyGradient:
     def _learners(self) -> Iterator[Learner]:
         """Every model that a step runs."""
         yield self._learner
-        yield from filter(None, (self._critic, self._reference, self._teacher and self._teacher[0]))
+        others = (self._critic, self._reference, self._teacher and self._teacher[0])
+        yield from (other for other in others if isinstance(other, Learner))
 
     def _settle(self, samples: Sequence[TrainingSample]) -> None:
         """Before the first step: let no learner compute anything but its model.
@@ -217,12 +219,13 @@ class PolicyGradient:
         samples = samples_of(episode for group in groups for episode in group)
         if self._reference and config.kl_in == "loss":
             _score(self._reference, samples, "reference_logp")
-        if config.ratio_to == "trainer":
+        parts = [groups[part :: config.minibatches] for part in range(min(config.minibatches, len(groups)))]
+        if config.ratio_to == "trainer" and config.epochs * len(parts) > 1:  # else the update's pass says it
             _score(self._learner, samples, "trainer_logp")
         rows = [
-            self._update(step, [episode for group in groups[part :: config.minibatches] for episode in group])
+            self._update(step, [episode for group in part for episode in group])
             for _ in range(config.epochs)
-            for part in range(min(config.minibatches, len(groups)))
+            for part in parts
         ]
         if any(not math.isfinite(value) for row in rows for name, value in row.items() if "grad_norm" in name):
             raise RunError(f"step {step}: the gradient is not finite; lower optimizer.lr")
@@ -249,7 +252,7 @@ class PolicyGradient:
         return metrics
 
 
-def _score(learner: Learner, samples: Sequence[TrainingSample], name: str) -> None:
+def _score(learner: Learner | AdaptersOff, samples: Sequence[TrainingSample], name: str) -> None:
     """Set a column to a learner's score of each trained token."""
     for sample, values in zip(samples, learner.score(samples), strict=True):
         setattr(sample.columns, name, values)

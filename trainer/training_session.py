@@ -11,6 +11,7 @@ import torch
 
 from vertigym import envs
 from vertigym.core.errors import RunError
+from vertigym.learner.adapters_off import AdaptersOff
 from vertigym.learner.critic import Critic
 from vertigym.learner.leader_engine import LeaderEngine
 from vertigym.learner.learner import Learner
@@ -221,8 +222,10 @@ class TrainingSession:
             return training
         return DPO(training, dpo, held_out, every=rows.every, steps=self.config.steps)
 
-    def _reference(self) -> Learner:
+    def _reference(self) -> Learner | AdaptersOff:
         """The starting model, which only scores."""
+        if self.config.lora:
+            return AdaptersOff(self.learner)
         return self._learner(setup.load(self._starting_model())[0])
 
     def _teacher(self) -> Learner:
