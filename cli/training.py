@@ -170,7 +170,7 @@ def _plan(
     from vertigym.trainer.resource_plan import plan_rows
 
     device = find_device(gpu) if gpu else None
-    stages = load_stages(config, overrides)
+    stages = load_stages(config, overrides, "cuda" if device else "")
     planned = plan_stages(stages, resume=resume, device=device)
     for stage, found in zip(stages, planned, strict=True):
         if measure and stage.config.steps:

@@ -94,6 +94,18 @@ def parse(model: type[C], table: Mapping[str, Any], overrides: Sequence[str] = (
         raise ConfigError(f"{source}: {_one_line(error, model)}") from None
 
 
+def has_key(config: Config, key: str) -> bool:
+    """Whether a dotted key was given, not left to its default."""
+    first, _, rest = key.partition(".")
+    return first in config.model_fields_set and (not rest or has_key(getattr(config, first), rest))
+
+
+def with_key(config: C, key: str, value: Any) -> C:
+    """The config with another value at a dotted key, unchecked."""
+    first, _, rest = key.partition(".")
+    return config.model_copy(update={first: with_key(getattr(config, first), rest, value) if rest else value})
+
+
 def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}
 

@@ -25,8 +25,8 @@ MOST_SPLITS = 8
 
 
 def fits(x_NH: Tensor, head: Head) -> bool:
-    """Whether the kernel can take these inputs. Blocks of float32 would need 393,248 bytes of shared memory, and
-    no GPU gives a program more than 232,448."""
+    """Whether the kernel can take these inputs. Blocks of float32 would need 393,248 bytes of shared memory: no
+    GPU gives a program more than 232,448."""
     weight_VH = head.weight_VH
     return (
         head.lora is None

@@ -347,7 +347,9 @@ def checkpoint_layers(trunk: Any) -> list[Any]:
     """
     layers = [module for module in trunk.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise InputError(f"gradient_checkpointing: {type(trunk).__name__} has no layers for it: leave it out")
+        raise InputError(
+            f"gradient_checkpointing: {type(trunk).__name__} has no layers for it: set it to false"
+        )
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     return layers

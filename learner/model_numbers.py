@@ -20,6 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vertigym.core.errors import InputError
+from vertigym.kernels.plan import default_budget, make_plan
 from vertigym.learner.batch import Batch
 from vertigym.learner.learner import checkpointed
 from vertigym.learner.logit_head import MODEL_ERRORS, trunk_of
@@ -108,6 +109,22 @@ class ModelNumbers:
                 cost = replace(cost, square=max(cost.square, dtype.itemsize) + 1)
             self._known[key] = cost
         return self._known[key]
+
+    def head_cost(self, trained: int, *, cuda: bool) -> tuple[float, int]:
+        """Of the log-probs of so many tokens: bytes of logits kept for the backward pass, and how often hidden
+        states and head are multiplied, both passes together."""
+        device = torch.device("cuda" if cuda else "cpu")
+        plan = make_plan(
+            trained,
+            self.vocabulary,
+            backward=True,
+            eager=True,
+            device=device,
+            budget=default_budget(4 * self.head, device),
+        )
+        kept = plan.kept * plan.columns * trained or plan.eager_rows * self.vocabulary
+        again = not plan.eager_rows and plan.kept < plan.tiles(self.vocabulary)
+        return 4.0 * kept, 3 + again
 
     @contextmanager
     def _fake(self, config: Any) -> Iterator[None]:

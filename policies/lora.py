@@ -117,7 +117,7 @@ def weight_of(linear: Any) -> Tensor:
 
 
 def adapter_of(linear: Any) -> tuple[Tensor, Tensor, float] | None:
-    """`(A [R, in], B [out, R], scale)` of a linear layer's adapter, where it has one that is not switched off."""
+    """`(A [R, in], B [out, R], scale)` of a linear layer's adapter; None without one, or switched off."""
     if not hasattr(linear, "get_delta_weight") or linear.disable_adapters:
         return None
     return linear.lora_A[_NAME].weight, linear.lora_B[_NAME].weight, float(linear.scaling[_NAME])

@@ -31,6 +31,12 @@ class VLLMConfig(ProbedConfig):
     )
     memory: float = Field(0.3, gt=0, lt=1, description="share of the device's memory; on a CPU: see cache_gib")
     cache_gib: float = Field(1.0, gt=0, description="on a CPU: the KV cache")
+    context: int = Field(
+        0,
+        ge=0,
+        description="the most tokens of a prompt and its answer; 0: the run's longest prompt and max_tokens, "
+        "or, where episodes have several turns, the model's own",
+    )
     sequences: int = Field(256, ge=1, description="decoded at once")
     eager: bool = Field(True, description="false: compile; pays off in long runs")
     start_s: float = Field(600, gt=0, description="until a server answers, at first and after a failure")

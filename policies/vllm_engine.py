@@ -103,6 +103,7 @@ def open_vllm(
     config = config or VLLMConfig()
     tokenizer, model_config, generation = load_tokenizer(folder)
     context, vocabulary = context_of(model_config), int(model_config.get_text_config().vocab_size)
+    context = min(config.context or context, context)
     dtype = ("bfloat16" if torch.cuda.is_available() else "float32") if dtype == "auto" else dtype
     backend: VLLMBackend
     if config.mode == "server":

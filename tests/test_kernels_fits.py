@@ -6,7 +6,9 @@ import torch
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize(("dtype", "fits"), [(torch.float32, False), (torch.bfloat16, True), (torch.float16, True)])
+@pytest.mark.parametrize(
+    ("dtype", "fits"), [(torch.float32, False), (torch.bfloat16, True), (torch.float16, True)]
+)
 def test_float32_is_refused_outside_the_interpreter(
     dtype: torch.dtype, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

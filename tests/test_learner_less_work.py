@@ -1,6 +1,7 @@
 """What is not computed, held or waited for twice, and is the same all the same."""
 
 import copy
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ from vertigym.trainer.config import EvalConfig
 from vertigym.trainer.gatekeeper import Gatekeeper
 from vertigym.trainer.run import Run
 
-SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+SHAPE: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 
 
 def model() -> Any:
@@ -61,7 +67,9 @@ def test_without_its_adapters_a_trained_model_is_the_one_it_started_from() -> No
     assert [name for name, p in trained.named_parameters() if p.requires_grad] == before
 
 
-@pytest.mark.parametrize("more", [{}, {"correction": "token"}, {"loss": "gspo"}, {"correction": "sequence-sum"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"correction": "token"}, {"loss": "gspo"}, {"correction": "sequence-sum"}]
+)
 def test_the_first_pass_after_sampling_says_what_a_pass_before_it_would(more: dict[str, Any]) -> None:
     loss = policy_loss(PolicyConfig(ratio_to="trainer", **more))
     found = []
@@ -82,9 +90,9 @@ def test_a_shared_row_has_one_mask_for_all_layers() -> None:
     some, seen = learner(model()), []
     attend = torch.nn.functional.scaled_dot_product_attention
 
-    def note(*inputs: Any, attn_mask: Any = None, **more: Any) -> Any:
-        seen.append(attn_mask)
-        return attend(*inputs, attn_mask=attn_mask, **more)
+    def note(query: Any, key: Any, value: Any, **more: Any) -> Any:
+        seen.append(more["attn_mask"])
+        return attend(query, key, value, **more)
 
     (part,) = microbatches(samples(), 64, share=True)
     with pytest.MonkeyPatch.context() as patched:
@@ -98,11 +106,11 @@ def test_a_shared_row_has_one_mask_for_all_layers() -> None:
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_the_heads_precision_is_the_heads_alone(precision: str) -> None:
     exact, rounded = (learner(model(), head_precision=one) for one in ("float32", precision))
-    expected, found = (torch.tensor(sum(some.score(samples()), [])) for some in (exact, rounded))
+    expected, found = (torch.tensor([*chain(*some.score(samples()))]) for some in (exact, rounded))
     assert torch.allclose(found, expected, atol=2e-2)
     assert torch.equal(found, expected) is (precision == "tf32"), "a CPU has no tf32"
     with rounded.in_float32():
-        assert torch.equal(torch.tensor(sum(rounded.score(samples()), [])), expected)
+        assert torch.equal(torch.tensor([*chain(*rounded.score(samples()))]), expected)
     assert not torch.backends.cuda.matmul.allow_tf32
 
 

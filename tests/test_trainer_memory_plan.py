@@ -61,7 +61,11 @@ def taken(size: str, **more: Any) -> float:
 def computed(size: str, tokens: int, checkpointing: bool) -> float:
     """Bytes of the training phase, computed."""
     table = {"name": "x", "env": "vertigym/Returns-v0", "model": "tiny", "algorithm": "sft", "steps": 2}
-    table |= {"sft": {"data": "rows.jsonl"}, "microbatch_tokens": tokens, "gradient_checkpointing": checkpointing}
+    table |= {
+        "sft": {"data": "rows.jsonl"},
+        "microbatch_tokens": tokens,
+        "gradient_checkpointing": checkpointing,
+    }
     config = parse(RunConfig, table, source="test")
     numbers = ModelNumbers(Qwen3Config(**shape_of(size)))
     found = MemoryPlan(numbers, config, sampled_step(PROMPTS, GROUP, ANSWER))

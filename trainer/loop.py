@@ -25,6 +25,7 @@ from vertigym.learner.ranks import Ranks, join_ranks
 from vertigym.trainer import logprob_mismatch, setup
 from vertigym.trainer.alarms import Alarms, Knobs
 from vertigym.trainer.config import RunConfig
+from vertigym.trainer.device_defaults import device_type, for_device
 from vertigym.trainer.gatekeeper import CheckpointEvaluation, Gatekeeper, evidence, open_suites
 from vertigym.trainer.rollout_samples import pick_samples
 from vertigym.trainer.run import Rollout, Run
@@ -63,6 +64,7 @@ def train(config: RunConfig, *, resume: bool = False, progress: Progress | None 
         InputError: something the config names is missing or does not fit. RunError: the run cannot go on.
     """
     with join_ranks() as ranks:
+        config = for_device(config, device_type())
         return _train(config, ranks, resume=resume, progress=progress or Progress())
 
 

@@ -14,7 +14,6 @@ from functools import cached_property
 
 import torch
 
-from vertigym.kernels.plan import default_budget, make_plan
 from vertigym.learner.batch import balanced
 from vertigym.learner.model_numbers import ModelNumbers
 from vertigym.learner.samples import TrainingSample
@@ -182,13 +181,9 @@ class MemoryPlan:
         """Hidden states that reach the head, their gradient, logits that are kept, and a gradient of the head
         that is added to what there is."""
         numbers = self.numbers
-        device = torch.device("cuda" if self.device else "cpu")
-        frozen = self.config.lora is not None
-        budget = default_budget(4 * numbers.head, device)
-        plan = make_plan(trained, numbers.vocabulary, backward=True, eager=True, device=device, budget=budget)
-        logits = plan.kept * plan.columns * trained or plan.eager_rows * numbers.vocabulary
-        again = len(self.parts) > self.ranks and not frozen
-        return 4 * (2 * trained * numbers.hidden + logits + again * numbers.head)
+        logits, _ = numbers.head_cost(trained, cuda=self.device is not None)
+        added = len(self.parts) > self.ranks and self.config.lora is None
+        return logits + 4 * (2 * trained * numbers.hidden + added * numbers.head)
 
     @cached_property
     def _sync(self) -> dict[str, float]:

@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
-from typing import Any, TypeVar
+from typing import Any
 
-from vertigym.core.config import Config
+from vertigym.core.config import with_key
 from vertigym.learner.model_numbers import ModelNumbers
 from vertigym.policies.lora import LoRAConfig
 from vertigym.policies.registry import find_engine
 from vertigym.trainer.devices import find_device
 from vertigym.trainer.memory_plan import MemoryPlan
-
-C = TypeVar("C", bound=Config)
 
 _MOST_KEYS = 3
 _MOST_DEVICES = 64
@@ -97,9 +95,3 @@ def _changed(
         else:
             config = with_key(config, key, value)
     return replace(plan, config=config, numbers=numbers, device=device)
-
-
-def with_key(config: C, key: str, value: Any) -> C:
-    """A config with another value at a dotted key."""
-    first, _, rest = key.partition(".")
-    return config.model_copy(update={first: with_key(getattr(config, first), rest, value) if rest else value})

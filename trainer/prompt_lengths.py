@@ -37,6 +37,21 @@ def train_prompts(env: Env, renderer: ChatRenderer) -> list[int]:
     return [prompt_length(env, env.tasks.get(i), renderer) for i in env.tasks.ids("train")]
 
 
+def context_needed(config: RunConfig, env: Env, suites: Sequence[Suite], renderer: ChatRenderer) -> int:
+    """The most tokens of a first prompt and its answer, in training and in the suites; 0 where it is not known
+    beforehand, because episodes have several turns."""
+    longest = [max(train_prompts(env, renderer), default=0) + config.rollout.max_tokens]
+    envs = [env]
+    for suite in suites:
+        listed = task_list(suite)
+        envs += listed.envs.values()
+        longest += (
+            prompt_length(listed.envs[one.env], one.task, renderer) + suite.sampling.max_tokens
+            for one in listed.tasks
+        )
+    return max(longest) if all(one.max_turns == 1 for one in envs) else 0
+
+
 def long_rows(samples: Sequence[TrainingSample], context: int) -> list[str]:
     """The same for rows to imitate."""
     long = sorted((length for one in samples if (length := len(one.token_ids)) > context), reverse=True)

@@ -37,6 +37,7 @@ from vertigym.learner.ranks import Ranks, join_ranks
 from vertigym.policies.model_source import is_run
 from vertigym.traces.table_rows import on_hub
 from vertigym.trainer.config import RunConfig
+from vertigym.trainer.device_defaults import device_type, for_device
 from vertigym.trainer.devices import Device
 from vertigym.trainer.dry_run import plan
 from vertigym.trainer.loop import Progress, RunOutcome, train
@@ -78,18 +79,18 @@ class Stage:
         return self.config.output / self.config.name
 
 
-def load_stages(path: Path, overrides: Sequence[str] = ()) -> list[Stage]:
+def load_stages(path: Path, overrides: Sequence[str] = (), device: str = "") -> list[Stage]:
     """The stages of a recipe, or the one that a plain config is. `stage.NAME.key=value` overrides
-    a key of one stage.
+    a key of one stage. Defaults are those of `device`; "": of this machine's.
 
     Raises:
         DataError: the file is missing. ConfigError: not TOML, an unknown key or stage, a wrong value.
     """
-    table = read_toml(path)
+    table, device = read_toml(path), device or device_type()
     if isinstance(table.get("env"), list) or "gate" in table:
         raise ConfigError(f"{path}: a suite, not a run: measure a model with `vertigym eval {path} -m MODEL`")
     if "stage" not in table:
-        config = parse(RunConfig, table, overrides, source=str(path))
+        config = for_device(parse(RunConfig, table, overrides, source=str(path)), device)
         return [Stage(config.name, config)]
     folder = Path(os.path.abspath(path.parent))
     named = {name: _beside(folder, stage) for name, stage in _by_name(table["stage"], str(path)).items()}
@@ -100,7 +101,7 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> list[Stage]:
     for name in head.stage:
         if name not in named:
             raise UnknownNameError("stage", name, list(named))
-    return list(_stages(head, str(path)))
+    return [replace(stage, config=for_device(stage.config, device)) for stage in _stages(head, str(path))]
 
 
 def train_stages(

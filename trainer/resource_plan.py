@@ -1,7 +1,7 @@
 """What a run will take of memory and time, as `train --dry-run` says it: computed, beside what is measured.
 
-The one idea: numbers that were computed and numbers that were measured never share a column. What a GPU needs can
-only be computed without one; `--gpu h100x8` names one that is not here.
+The one idea: numbers that were computed and numbers that were measured never share a column. What a GPU needs
+can only be computed without one; `--gpu h100x8` names one that is not here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ def plan_rows(plan: Mapping[str, Any], measured: Mapping[str, Any]) -> list[tupl
         (f"{measured[key]:g} GB" for key in ("GPU memory in GB", "memory in GB") if key in measured), ""
     )
     if peak and "libraries in GB" in measured and "GPU memory in GB" not in measured:
-        peak += f", {measured['libraries in GB']:g} GB of it before anything was loaded"
+        peak += f", {measured['libraries in GB']:g} of it libraries"
     rows.append((f"peak, in {plan['peak in']}", gb(plan["peak"] * 1e9), peak))
     rows += [
         (f"seconds: {phase}", f"{seconds:g}", "") for phase, seconds in plan.get("seconds a step", {}).items()

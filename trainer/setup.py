@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vertigym import envs
+from vertigym.core.config import with_key
 from vertigym.core.errors import ConfigError
 from vertigym.policies.chat import ChatRenderer
-from vertigym.policies.engine import Engine
+from vertigym.policies.engine import Engine, stop_ids
 from vertigym.policies.lora import merged_state
 from vertigym.policies.model_folder import load_model
 from vertigym.policies.model_source import find_model
@@ -20,6 +21,8 @@ from vertigym.rollouts.rollout_worker import WorkerSpec, skeleton
 from vertigym.traces.table_rows import read_table
 from vertigym.trainer.config import DPOConfig, RunConfig, SFTConfig
 from vertigym.trainer.dpo import pair_texts, read_pairs
+from vertigym.trainer.gatekeeper import open_suites
+from vertigym.trainer.prompt_lengths import context_needed
 from vertigym.trainer.sft import Row, chat_texts, read_samples
 
 
@@ -77,6 +80,20 @@ def refuse_other_tokens(teacher: str, tokenizer: Any, policys: Any) -> None:
     """
     if tokenizer.get_vocab() != policys.get_vocab():
         raise ConfigError(f"distill.teacher {teacher}: its tokenizer is not the policy's")
+
+
+def with_engine_context(config: RunConfig, env: envs.Env, model: Any, tokenizer: Any) -> RunConfig:
+    """The config with as much context for its engine as the run will ask of it, where the engine takes such a
+    number and none was given: the model's own may ask for more cache than a device has."""
+    rows = config.rollout
+    given = getattr(rows.engine_config, "context", 1)
+    if config.rows or given:
+        return config
+    renderer = ChatRenderer(
+        tokenizer, stop=stop_ids(model.generation_config), rows=model.get_input_embeddings().weight.shape[0]
+    )
+    needed = context_needed(config, env, open_suites(config.eval), renderer)
+    return with_key(config, f"rollout.{find_engine(rows.engine).name}.context", needed)
 
 
 def engine_elsewhere(

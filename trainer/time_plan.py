@@ -7,9 +7,6 @@ costs. A plan is of the largest step: the longest prompts, all answers `max_toke
 
 import math
 
-import torch
-
-from vertigym.kernels.plan import default_budget, make_plan
 from vertigym.policies.registry import find_engine
 from vertigym.trainer.devices import Device
 from vertigym.trainer.memory_plan import VLLM_BYTES, MemoryPlan
@@ -59,22 +56,11 @@ def _passes(plan: MemoryPlan, device: Device, trunk: float, head: float) -> floa
 
 def _training(plan: MemoryPlan, device: Device) -> float:
     trunk = 3 + plan.config.gradient_checkpointing
+    _, head = plan.numbers.head_cost(max(part.trained for part in plan.parts), cuda=True)
     if plan.config.lora:  # no gradients of frozen weights
-        trunk -= 1
-    largest, cuda = max(part.trained for part in plan.parts), torch.device("cuda")
-    tiles = make_plan(
-        largest,
-        plan.numbers.vocabulary,
-        backward=True,
-        eager=True,
-        device=cuda,
-        budget=default_budget(0, cuda),
-    )
-    again = not tiles.eager_rows and tiles.kept < tiles.tiles(plan.numbers.vocabulary)
+        trunk, head = trunk - 1, head - 1
     twice = 2 if plan.config.algorithm == "ppo" else 1
-    return twice * _passes(plan, device, trunk, (2 if plan.config.lora else 3) + again) + _gathered(
-        plan, device
-    )
+    return twice * _passes(plan, device, trunk, head) + _gathered(plan, device)
 
 
 def _gathered(plan: MemoryPlan, device: Device) -> float:

@@ -138,7 +138,8 @@ class TrainingSession:
     def _engine(self, folder: Path, model: Any, tokenizer: Any) -> Engine:
         """What samples, by weights that follow `model`, which is as the folder has it."""
         rows = self.config.rollout
-        opened = setup.engine_elsewhere(self.config, folder, model, self._on_note)
+        config = setup.with_engine_context(self.config, self.env, model, tokenizer)
+        opened = setup.engine_elsewhere(config, folder, model, self._on_note)
         if opened:
             return opened() if self.ranks.size == 1 else LeaderEngine(self.ranks, model, tokenizer, opened)
         copy = rows.staleness > 0 or self.ranks.size > 1
