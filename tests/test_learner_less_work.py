@@ -20,17 +20,14 @@ from vertigym.trainer.config import EvalConfig
 from vertigym.trainer.gatekeeper import Gatekeeper
 from vertigym.trainer.run import Run
 
-SHAPE: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
+LAYERS = 2
+SIZES = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
 
 
 def model() -> Any:
     torch.manual_seed(0)
-    config = Qwen3Config(**SHAPE, head_dim=8, intermediate_size=24, vocab_size=64, tie_word_embeddings=False)
+    sizes: dict[str, Any] = {**SIZES, "num_hidden_layers": LAYERS, "intermediate_size": 24, "vocab_size": 64}
+    config = Qwen3Config(**sizes, tie_word_embeddings=False)
     return Qwen3ForCausalLM(config)
 
 
@@ -98,7 +95,7 @@ def test_a_shared_row_has_one_mask_for_all_layers() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch.nn.functional, "scaled_dot_product_attention", note)
         some.logprobs(collate(part))
-    assert len(seen) == SHAPE["num_hidden_layers"]
+    assert len(seen) == LAYERS
     assert seen[0].dtype is torch.float32
     assert {mask.data_ptr() for mask in seen} == {seen[0].data_ptr()}
 

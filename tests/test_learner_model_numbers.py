@@ -1,5 +1,7 @@
 """What is counted of a model on tensors without data is what its real passes hold."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -81,7 +83,7 @@ def test_a_model_whose_code_asks_for_data_is_said_to_be_only_measurable(
 ) -> None:
     from transformers.models.qwen3 import modeling_qwen3
 
-    inner = modeling_qwen3.Qwen3MLP.forward
+    inner: Any = modeling_qwen3.Qwen3MLP.forward
     monkeypatch.setattr(modeling_qwen3.Qwen3MLP, "forward", lambda self, x: inner(self, x[x.abs().sum(-1) > 0]))
     with pytest.raises(InputError, match="cannot be computed, only measured"):
         ModelNumbers(qwen3("0.6B", 1))

@@ -50,8 +50,9 @@ def find_device(name: str) -> Device:
     Raises:
         UnknownNameError: not in the table. ConfigError: a count of 0.
     """
-    found = re.fullmatch(r"(.+?)(?:x(\d+))?", name.strip().lower())
-    known, count = (found[1], int(found[2] or 1)) if found else (name, 1)
+    known, count = name.strip().lower(), 1
+    if known not in DEVICES and (several := re.fullmatch(r"(.+)x(\d+)", known)):
+        known, count = several[1], int(several[2])
     if known not in DEVICES:
         raise UnknownNameError("gpu", name, sorted(DEVICES), "Several of them: h100x8")
     if not count:
