@@ -114,7 +114,7 @@ def region(explorer: Explorer, rows: Sequence[RuleRegion], place: int) -> list[B
     row = rows[place]
     if row.box is None:
         return []
-    earlier = [r.box for r in rows[:place] if r.exact and r.box is not None]
+    earlier = [r.asks for r in rows[:place] if r.exact and r.box is not None]
     pieces = without(row.box, earlier, explorer.classes.all)
     return [row.box] if pieces is None else pieces
 
@@ -138,10 +138,10 @@ def _covering(explorer: Explorer, row: RuleRegion, rows: list[RuleRegion]) -> li
     something, or that is not known."""
     pieces, found = [row.box or {}], list[RuleRegion]()
     for other in rows:
-        if not other.exact or other.box is None or not meet(row.box or {}, other.box):
+        if not other.exact or other.box is None or not meet(row.box or {}, other.asks):
             continue
         found.append(other)
-        pieces = [piece for old in pieces for piece in minus(old, other.box, explorer.classes.all)]
+        pieces = [piece for old in pieces for piece in minus(old, other.asks, explorer.classes.all)]
         if not pieces:
             return found
         if len(pieces) > MOST_PIECES:
@@ -150,7 +150,7 @@ def _covering(explorer: Explorer, row: RuleRegion, rows: list[RuleRegion]) -> li
 
 
 def _left(explorer: Explorer, row: RuleRegion, earlier: list[RuleRegion]) -> bool:
-    boxes = [other.box for other in earlier if other.box is not None]
+    boxes = [other.asks for other in earlier if other.box is not None]
     return row.box is None or without(row.box, boxes, explorer.classes.all) != []
 
 
@@ -162,8 +162,9 @@ def _overlaps(explorer: Explorer, rows: list[RuleRegion]) -> Iterator[RuleFindin
         for other in rows[:place]:
             if row.box is None or other.box is None or not (row.exact and other.exact):
                 continue
-            if (common := both(row.box, other.box)) is None:
+            if not meet(row.box, other.asks):
                 continue
+            common = both(row.box, other.box) or {}
             asked = {name for r in (row, other) for name in (r.box or {}) if name not in explorer.domains}
             names = sorted(asked | {n for n in common if n in explorer.domains and n in _columns(row)})
             free = not any(name in written or " with " in name for name in names)
@@ -182,7 +183,7 @@ def _never_alone(explorer: Explorer, rows: list[RuleRegion], reached: Reachable)
     for row in rows:
         others = [other for other in rows if other is not row and other.exact and other.box is not None]
         if row.rule.id in reached.rules and not _left(explorer, row, others):
-            near = [r for r in others if r.box and row.box and both(r.box, row.box) is not None]
+            near = [r for r in others if row.box is not None and meet(row.box, r.asks)]
             yield RuleFinding("shadowed", row.rule.id, row.rule.text, tuple(other.rule.id for other in near))
 
 
@@ -192,7 +193,7 @@ def compatible(model: RuleModel, node: Node) -> list[tuple[int, int]]:
     return [
         (a, b)
         for (a, one), (b, other) in combinations(enumerate(rows), 2)
-        if one.box is not None and other.box is not None and both(one.box, other.box) is not None
+        if one.box is not None and other.box is not None and meet(one.box, other.asks)
     ]
 
 

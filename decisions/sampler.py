@@ -198,8 +198,8 @@ class Sampler:
                     box = outside(row.box, earlier, explorer.classes.all)
                     pieces = [box] if box else without(row.box, earlier, explorer.classes.all)
                     self.add(self._case_in((pieces or [row.box])[0], explorer))
-                if row.exact and row.box is not None:  # what the schema says of all cases tells none apart
-                    earlier.append({n: m for n, m in row.box.items() if m != explorer.domains.get(n)})
+                if row.exact and row.box is not None:
+                    earlier.append(row.asks)
 
     def _case_in(self, box: Box, explorer: Explorer) -> Case:
         """A case whose fields lie in the box."""

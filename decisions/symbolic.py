@@ -56,11 +56,13 @@ class Reachable:
 
 @dataclass(slots=True)
 class RuleRegion:
-    """A rule in one state: the box its conditions make. `exact`: the box is all there is to it."""
+    """A rule in one state: the box its conditions make. `exact`: the box is all there is to it. `asks` is the
+    part of the box that the rule itself makes: what is known before tells none of a table's rules apart."""
 
     rule: Rule
     box: Box | None
     exact: bool
+    asks: Box = field(default_factory=dict)
 
 
 class Explorer:
@@ -151,7 +153,7 @@ class Explorer:
                     RuleRegion(row.rule, pieces[0] if pieces and len(pieces) == 1 else row.box, row.exact)
                 )
             if row.exact:
-                earlier.append(row.box)
+                earlier.append(row.asks)
         rest = without(state.box, earlier, self.classes.all)
         return deciding, rest is None or bool(rest)
 
@@ -246,7 +248,10 @@ class Explorer:
                 if not mask:
                     return RuleRegion(rule, None, exact)
         computable = self._computable(rule, node, env)
-        return RuleRegion(rule, found if computable is not False else None, exact and computable is True)
+        if computable is False:
+            return RuleRegion(rule, None, False)
+        asks = {name: mask for name, mask in found.items() if box.get(name) != mask}
+        return RuleRegion(rule, found, exact and computable is True, asks)
 
     def _computable(self, rule: Rule, node: Node, env: Env) -> bool | None:
         """Whether the row's outcome can be computed (the engine passes over a row where it cannot); None: in
