@@ -14,6 +14,7 @@ values, no sample.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, floor, inf
 from typing import Any
@@ -97,7 +98,15 @@ class Classes:
 
 def meet(one: Box, other: Box) -> bool:
     """Whether something lies in both boxes."""
-    return all(one.get(name, mask) & mask for name, mask in other.items())
+    for name, mask in other.items():  # a loop: large tables ask this of each two of their rules
+        if not one.get(name, mask) & mask:
+            return False
+    return True
+
+
+def within(one: Box, other: Box, everything: Mask) -> bool:
+    """Whether all of `one` lies in `other`."""
+    return not any(one.get(name, everything) & ~mask for name, mask in other.items())
 
 
 def both(one: Box, other: Box) -> Box | None:
@@ -121,6 +130,25 @@ def minus(box: Box, other: Box, everything: Mask) -> list[Box]:
             pieces.append({**rest, name: outside})
         rest[name] = inside & mask
     return pieces
+
+
+class Cover(list[Box]):
+    """Boxes that cover something together. One that lies inside a later one over the same names gives its place
+    to it, so that rising limits (`<= 1`, `<= 2`, …) stay one box."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+
+    def add(self, box: Box) -> None:
+        """Cover `box`, too."""
+        places = self._places[tuple(box)]
+        for place in places:
+            if within(self[place], box, 0):
+                self[place] = box
+                return
+        places.append(len(self))
+        self.append(box)
 
 
 def outside(box: Box, others: Sequence[Box], everything: Mask) -> Box | None:
@@ -147,7 +175,7 @@ def without(box: Box, others: Sequence[Box], everything: Mask) -> list[Box] | No
         if len(pieces) > most:
             most = MOST_PIECES if outside(box, others, everything) is None else 0
         if len(pieces) > most:
-            return None
+            return [] if most and any(within(box, other, everything) for other in others) else None
         if not pieces:
             break
     return pieces

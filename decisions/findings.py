@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 from vertigym.decisions.bindings import Env, Symbol
-from vertigym.decisions.boxes import MOST_PIECES, Box, both, meet, minus, without
+from vertigym.decisions.boxes import MOST_PIECES, Box, both, meet, minus, within, without
 from vertigym.decisions.model import Node
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.symbolic import AS, Explorer, Reachable, RuleRegion
@@ -134,18 +134,17 @@ def _explained(explorer: Explorer, node: Node, rows: list[RuleRegion], place: in
 
 
 def _covering(explorer: Explorer, row: RuleRegion, rows: list[RuleRegion]) -> list[RuleRegion]:
-    """The first rows that match wherever `row` does, but for those that meet it nowhere; none, where they leave
-    something, or that is not known."""
-    pieces, found = [row.box or {}], list[RuleRegion]()
-    for other in rows:
-        if not other.exact or other.box is None or not meet(row.box or {}, other.asks):
-            continue
-        found.append(other)
-        pieces = [piece for old in pieces for piece in minus(old, other.asks, explorer.classes.all)]
+    """The first rows that match wherever `row` does, but for those that meet it nowhere; one that does so alone,
+    where the difference falls into too many pieces; none, where they leave something, or that is not known."""
+    box, everything = row.box or {}, explorer.classes.all
+    near = [other for other in rows if other.exact and other.box is not None and meet(box, other.asks)]
+    pieces = [box]
+    for count, other in enumerate(near, 1):
+        pieces = [piece for old in pieces for piece in minus(old, other.asks, everything)]
         if not pieces:
-            return found
+            return near[:count]
         if len(pieces) > MOST_PIECES:
-            break
+            return [other for other in near if within(box, other.asks, everything)][:1]
     return []
 
 

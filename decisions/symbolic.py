@@ -28,7 +28,7 @@ from vertigym.decisions.bindings import (
     named,
     written,
 )
-from vertigym.decisions.boxes import Box, Classes, Mask, hull, schema_mask, without
+from vertigym.decisions.boxes import Box, Classes, Cover, Mask, hull, schema_mask, without
 from vertigym.decisions.model import TABLES, Node, Rule
 from vertigym.decisions.protocols import RuleModel
 
@@ -143,7 +143,7 @@ class Explorer:
 
     def _decides(self, rows: Sequence[RuleRegion], state: State) -> tuple[list[RuleRegion], bool]:
         """The rows that can be the first to match, each with a box around where it is; and whether none may."""
-        earlier, deciding = list[Box](), list[RuleRegion]()
+        earlier, deciding = Cover(), list[RuleRegion]()
         for row in rows:
             if row.box is None:
                 continue
@@ -152,8 +152,8 @@ class Explorer:
                 deciding.append(
                     RuleRegion(row.rule, pieces[0] if pieces and len(pieces) == 1 else row.box, row.exact)
                 )
-            if row.exact:
-                earlier.append(row.asks)
+                if row.exact:  # what the earlier ones cover needs no more covering
+                    earlier.add(row.asks)
         rest = without(state.box, earlier, self.classes.all)
         return deciding, rest is None or bool(rest)
 

@@ -16,9 +16,10 @@ from tests.test_envs_decision_import import expression, graph, table
 from vertigym.benchmarks.large_tables import KINDS, costs
 from vertigym.benchmarks.large_tables import table as large_table
 from vertigym.decisions import symbolic
-from vertigym.decisions.boxes import Classes, both, minus, outside, without
+from vertigym.decisions.boxes import Classes, Cover, both, minus, outside, within, without
 from vertigym.decisions.fair_shares import Outcomes
 from vertigym.decisions.findings import RuleFinding, analyse
+from vertigym.decisions.formats import read_model
 from vertigym.decisions.minimal_pairs import adjacent, find_pairs
 from vertigym.decisions.model import DecisionModel, Evaluation
 from vertigym.decisions.sampler import DecidedCase, Sampler
@@ -115,6 +116,11 @@ def test_box_algebra_is_that_of_sets(box: dict[str, int], others: list[dict[str,
         common = both(box, other)
         assert (points(common) if common is not None else set()) == points(box) & points(other)
         assert set().union(*map(points, minus(box, other, 7))) == points(box) - points(other)
+        assert within(box, other, 7) == (points(box) <= points(other))
+    cover = Cover()
+    for other in others:
+        cover.add(other)
+    assert set().union(*map(points, cover)) == set().union(*map(points, others))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,6 +129,21 @@ def test_a_large_table_is_sampled_into_every_corner(kind: str, tmp_path: Path) -
     (tmp_path / "t.csv").write_text(large_table(kind, 150, 40))
     found = dict(costs(tmp_path / "t.csv"))
     assert found["hit of possible"] == 1
+
+
+def test_a_rule_that_one_earlier_rule_covers_is_proven_however_many_cross_it(tmp_path: Path) -> None:
+    rows = [line.split(";") for line in large_table("mixed", 150, 10).splitlines()[1:-1]]
+    rules = [{column: cell for column, cell in enumerate(row[:-1]) if cell} for row in rows]
+
+    def covers(one: dict[int, str], other: dict[int, str]) -> bool:
+        return one.keys() == other.keys() and all(
+            float(other[c][1:]) >= float(one[c][1:]) if one[c][0] == ">" else one[c] == other[c] for c in one
+        )
+
+    (tmp_path / "t.csv").write_text(large_table("mixed", 150, 10))
+    covered = {f"rules:{i + 1}" for i, r in enumerate(rules) if any(covers(e, r) for e in rules[:i])}
+    assert len(covered) > 20
+    assert covered <= analyse(read_model(tmp_path / "t.csv")).unreachable
 
 
 # Findings against exhaustive enumeration.
