@@ -134,8 +134,8 @@ def _explained(explorer: Explorer, node: Node, rows: list[RuleRegion], place: in
 
 
 def _covering(explorer: Explorer, row: RuleRegion, rows: list[RuleRegion]) -> list[RuleRegion]:
-    """The first rows that match wherever `row` does, but for those that meet it nowhere; one that does so alone,
-    where the difference falls into too many pieces; none, where they leave something, or that is not known."""
+    """The first rows that match wherever `row` does, but for those that meet it nowhere; where the difference
+    falls into too many pieces, one that does so alone; none, where they leave something or that is not known."""
     box, everything = row.box or {}, explorer.classes.all
     near = [other for other in rows if other.exact and other.box is not None and meet(box, other.asks)]
     pieces = [box]
