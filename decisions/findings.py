@@ -135,7 +135,7 @@ def _explained(explorer: Explorer, node: Node, rows: list[RuleRegion], place: in
 
 def _covering(explorer: Explorer, row: RuleRegion, rows: list[RuleRegion]) -> list[RuleRegion]:
     """The first rows that match wherever `row` does, but for those that meet it nowhere; where the difference
-    falls into too many pieces, one that does so alone; none, where they leave something or that is not known."""
+    falls into too many pieces, one that does so alone; none, where they leave something, or that is unknown."""
     box, everything = row.box or {}, explorer.classes.all
     near = [other for other in rows if other.exact and other.box is not None and meet(box, other.asks)]
     pieces = [box]
