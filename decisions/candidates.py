@@ -19,6 +19,7 @@ from vertigym.decisions.text_candidates import TextHints
 _DAY = 86_400
 _YEAR = 365.2425 * _DAY
 _MOST_YEARS = 150
+_ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
 _WEEKDAYS = {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
 _ANCHORS = ("2024-01-01", "2000-06-15")  # dates to begin with where none is named
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
@@ -271,7 +272,9 @@ def _dates(hints: Hints, seen: Sequence[Any]) -> list[Any]:
     shifts += [offset + around for offset in sorted(hints.offsets) for around in (-3600, 0, 3600)]
     moments = [_moved(t, sign * s) for t in anchors for s in shifts for sign in (-1, 1)]
     form = seen[0] if seen else "2000-01-01"
-    return [_formatted(moment, form) for moment in moments if moment is not None]
+    timed = [text for text in (*hints.dates, *seen) if isinstance(text, str) and "T" in text]
+    zone = "Z" if not timed or any(_ZONE.search(text) for text in timed) else ""
+    return [_formatted(moment, form, zone) for moment in moments if moment is not None]
 
 
 def _moved(moment: datetime, seconds: float) -> datetime | None:
@@ -292,7 +295,7 @@ def _instant(value: Any) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _formatted(moment: datetime, form: Any) -> str | int:
+def _formatted(moment: datetime, form: Any, zone: str) -> str | int:
     if isinstance(form, int | float):
         return int(moment.timestamp())
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ" if len(form) > 10 else "%Y-%m-%d")
+    return moment.strftime(f"%Y-%m-%dT%H:%M:%S{zone}" if len(form) > 10 else "%Y-%m-%d")

@@ -12,7 +12,6 @@ large.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +23,7 @@ from vertigym.decisions.candidates import OTHER, free_text
 from vertigym.decisions.cases import value_key, whole_numbers
 from vertigym.decisions.conditions import Field, get, put
 from vertigym.decisions.model import Case
+from vertigym.decisions.moments import MomentLine
 from vertigym.decisions.outputs import leaves, project
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 
@@ -106,15 +106,13 @@ def add_fair_shares(
 
 
 class _Scale:
-    """A field's numbers, or dates, as whole places: `limits` are those of its near candidates, `ends` the least
-    and the greatest of all; `unit` is 0 where it has none, or where its values are listed."""
+    """A field's numbers, or moments, as whole places: `limits` are those of its near candidates, `ends` the
+    least and the greatest of all; `unit` is 0 where it has none, or where its values are listed."""
 
     def __init__(self, field_: Field) -> None:
-        self.field, self.unit, self._dates = field_, 0.0, False
-        if field_.span:
-            self.unit = field_.span[2]
-        elif not field_.closed and any(_ordinal(value) for value in field_.near):
-            self.unit, self._dates = 1.0, True
+        self.field = field_
+        self._moments = None if field_.span or field_.closed else MomentLine.of(field_.near)
+        self.unit = field_.span[2] if field_.span else float(self._moments is not None)
         self.limits = sorted({p for p in map(self.place, field_.near) if p is not None})
         more = map(self.place, (*field_.wide, *field_.far))
         placed = [*self.limits, *(p for p in more if p is not None)]
@@ -122,31 +120,21 @@ class _Scale:
         self._names = [n for n in field_.near if isinstance(n, str) and n and n != OTHER]
 
     def place(self, value: Any) -> int | None:
-        """Where a value lies; None where it is no number (no date)."""
-        if self._dates:
-            return _ordinal(value)
+        """Where a value lies; None where it is no number (no moment)."""
+        if self._moments:
+            return self._moments.place(value)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return round(value / self.unit) if self.unit and number else None
 
     def value(self, place: int) -> Any:
         """What lies at a place; beyond an end, what lies there."""
         place = min(max(place, self.ends[0]), self.ends[1])
-        return (
-            date.fromordinal(place).isoformat() if self._dates else whole_numbers(round(place * self.unit, 3))
-        )
+        return self._moments.value(place) if self._moments else whole_numbers(round(place * self.unit, 3))
 
     def named(self, value: Any) -> bool:
         """Whether a value is not just any text."""
         free = self.field.free and isinstance(value, str)
         return not free or any(name in value for name in self._names)
-
-
-def _ordinal(value: Any) -> int | None:
-    """The day of a date as it is written, None where a value is no date."""
-    try:
-        return date.fromisoformat(value).toordinal() if isinstance(value, str) and len(value) == 10 else None
-    except ValueError:
-        return None
 
 
 class _Draw:

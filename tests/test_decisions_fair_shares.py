@@ -1,6 +1,7 @@
 """Every rule and every answer gets its share of the cases, drawn over whole regions; splits share no case."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from vertigym.decisions.cases import case_key
 from vertigym.decisions.conditions import Field
 from vertigym.decisions.fair_shares import add_fair_shares
 from vertigym.decisions.formats import read_model
+from vertigym.decisions.moments import MomentLine
 from vertigym.decisions.sampler import DecidedCase, Sampler
 from vertigym.envs.decision.env import DecisionEnv, load
 from vertigym.envs.decision.importer import import_decision
 from vertigym.envs.decision.selection import split_sizes
 from vertigym.envs.folders import EnvFolder
+
+from .test_decisions_dmn import document, table
 
 LOANS = "U,score,amount,-> decision\n1,< 580,,decline\n2,>= 640,<= 25,approve\n3,>= 640,> 25,refer\n"
 LOANS += '4,"[580..640)",<= 10,refer\n5,"[580..640)",> 10,decline\n'
@@ -72,6 +76,44 @@ def test_values_lie_all_over_a_region_and_limits_stay(tmp_path: Path, kind: str)
         assert len(values) > 4 * len(field.near)
         assert sum(values[limit] for limit in field.near) < 0.5 * count
         assert {*field.near} <= {sample.case[field.name] for sample in samples}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"),
+    [
+        ('date and time("2024-03-01T12:00:00")', 'date and time("2024-06-08T12:00:00")', "2024-03-04T08:30:00"),
+        (
+            'date and time("2024-03-01T12:00:00Z")',
+            'date and time("2024-06-08T12:00:00Z")',
+            "2024-03-04T08:30:00Z",
+        ),
+        ('time("08:00:00")', 'time("17:30:00")', "12:15:00"),
+        ('date("2024-03-01")', 'date("2024-06-08")', "2024-03-04"),
+    ],
+)
+def test_moments_are_drawn_in_the_form_of_their_limits(tmp_path: Path, low: str, high: str, kind: str) -> None:
+    rows = [[f"< {low}", '"early"'], [f"[{low}..{high}]", '"in time"'], [f"> {high}", '"late"']]
+    (tmp_path / "r.dmn").write_text(
+        document(("D", table([("at", "Any")], rows), ["at"]), inputs=[("at", "Any")])
+    )
+    sampler = Sampler(read_model(tmp_path / "r.dmn"), 0)
+    found = sampler.run(100)
+    add_fair_shares(sampler, found, ["D"], 0, 120)
+    drawn = {s.case["at"] for s in found.samples if s.drawn and s.evaluation.output["D"] == "in time"}
+    shape = re.sub(r"\d", "0", kind)
+    assert len(drawn) >= 30
+    assert {re.sub(r"\d", "0", value) for value in drawn} == {shape}
+
+
+def test_a_place_on_a_line_of_moments_is_found_again() -> None:
+    for values in (["2024-02-29"], ["2024-02-29T23:59:00", "x"], ["00:00:00Z"], [None, "2024-01-01T00:00:07Z"]):
+        line, last = MomentLine.of(values), next(v for v in values if v and v != "x")
+        assert line is not None
+        assert line.value(line.place(last) or 0) == last
+    assert MomentLine.of(["2024-02-30", "25:00:00", "", 3, "12"]) is None
+    days = MomentLine.of(["2024-02-29"])
+    assert days is not None
+    assert days.place("2024-02-29T00:00:00") is None
 
 
 def test_nothing_is_drawn_between_values_that_are_listed() -> None:

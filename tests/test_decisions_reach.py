@@ -14,7 +14,8 @@ from vertigym.decisions.pattern_examples import examples
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import Sampler
 
-from .test_decisions_dmn_graph import file_of
+from .test_decisions_dmn import document, table
+from .test_decisions_dmn_graph import entry, file_of, item_definition, knowledge, literal, uses
 from .test_envs_decision_dmn import CAMUNDA, column, rule
 from .test_envs_decision_import import expression, graph
 from .test_envs_decision_import import table as jdm_table
@@ -94,6 +95,36 @@ def test_a_rule_behind_a_feel_function_is_reached(kind: str, tmp_path: Path) -> 
         "</decisionTable></decision></definitions>"
     )
     assert not missed(read_model(file_of(tmp_path, text)))
+
+
+LIMITED = table([("x", "number")], [["> 150", '"a"'], ["> 105", '"b"'], ["-", '"c"']], 'hitPolicy="FIRST"')
+SHADOWED = document(
+    ("D", f"<context>{entry('x', literal('x + 100'))}{entry('', LIMITED)}</context>", ["x"]),
+    inputs=[("x", "lim")],
+    more=item_definition("lim", "number", "[0..60]"),
+)
+X_OF_A = (
+    f'{column("n", "number", "[0..5]")}<output name="x" typeRef="number"/>{rule("> 3", "50")}{rule("-", "7")}'
+)
+X_GIVEN = f'{column("x", "number")}<output name="y"/>{rule("> 40", "1")}{rule("-", "2")}'
+X_INPUT = f'{column("x", "number", "[0..20]")}<output name="z"/>{rule("> 15", "1")}{rule("-", "2")}'
+FIRST = '<decisionTable hitPolicy="FIRST">'
+HANDED_ON = f"""{CAMUNDA} id="x" name="x"><decision id="a" name="A">{FIRST}{X_OF_A}</decisionTable></decision>
+<decision id="b" name="B"><informationRequirement><requiredDecision href="#a"/></informationRequirement>
+{FIRST}{X_GIVEN}</decisionTable></decision>
+<decision id="c" name="C">{FIRST}{X_INPUT}</decisionTable></decision></definitions>"""
+ARGUMENT = document(
+    ("D", literal("f(x + 100)"), ["x"]),
+    inputs=[("x", "lim")],
+    more=item_definition("lim", "number", "[0..60]") + knowledge("f", "x", LIMITED),
+).replace("<literalExpression", f"{uses('f')}<literalExpression", 1)
+
+
+@pytest.mark.parametrize("content", [SHADOWED, HANDED_ON, ARGUMENT], ids=["entry", "output", "parameter"])
+def test_a_name_that_is_also_an_inputs_is_not_taken_for_it(content: str, tmp_path: Path) -> None:
+    model = read_model(file_of(tmp_path, content))
+    assert not analyse(model).findings
+    assert Sampler(model, 0).run(1000).hit == model.rules.keys()
 
 
 def test_a_number_computed_through_several_nodes_meets_narrow_limits() -> None:

@@ -123,10 +123,12 @@ class DmnModel:
 
     def _language(self) -> FeelLanguage:
         tables = [table for e in self._needed for table in e.tables]
+        names = {*self.inputs, *(e.name for e in self._needed if e.kind == "decision")}
+        aliases, ambiguous = local_aliases(self._needed, self.graph, self.inputs)
         return FeelLanguage(
             names_known=frozenset(self.graph.words | {e.name for e in self._needed} | set(self.inputs)),
-            roots=frozenset({*self.inputs, *(e.name for e in self._needed if e.kind == "decision")}),
-            aliases=local_aliases(self._needed, self.graph, self.inputs),
+            roots=frozenset(names - ambiguous),
+            aliases=aliases,
             columns={
                 column.text: self._kind_of(column.text, column.type) for t in tables for column in t.columns
             },

@@ -1,6 +1,7 @@
 """A decision as a node of rules: what the analysis walks, the sampler aims at, and a prompt shows."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from vertigym.decisions.dmn.atoms import AtomReader
 from vertigym.decisions.dmn.decision_tables import DecisionTable
@@ -140,30 +141,31 @@ def _headed(head: str, lines: Iterator[str]) -> Iterator[str]:
 
 def local_aliases(
     elements: Sequence[DrgElement], graph: DecisionGraph, roots: Mapping[str, str]
-) -> dict[str, list[str]]:
-    """What local names stand for: a context's entries for what their expressions name, a parameter for the
-    arguments that it is ever given. Read in two rounds, so that what is passed on is followed."""
+) -> tuple[dict[str, list[str]], set[str]]:
+    """What local names stand for: an output's name for its decision, a context's entry for what its expression
+    names, a parameter for the arguments that it is ever given; and the inputs and decisions whose name means
+    something else somewhere. Read in two rounds, so that what is passed on is followed."""
     known = {*roots, *(e.name for e in elements if e.kind == "decision")}
     aliases: dict[str, list[str]] = {}
+    ambiguous = set[str]()
+
+    def stands_for(name: str, names: Sequence[str]) -> None:
+        own = [name] if name in known else []
+        aliases[name] = list(dict.fromkeys([*own, *aliases.get(name, ()), *names]))
+        ambiguous.update(own)
+
     for element in elements:
         for name, (key, output) in element.aliases.items():
-            parts = (graph.elements[key].name, output)
-            aliases[name] = [".".join(part for part in parts if part)]
+            stands_for(name, [".".join(part for part in (graph.elements[key].name, output) if part)])
     invoked = {e.name: e for e in elements if e.parameters}
     for _ in range(2):
         reader = AtomReader(known, dict(aliases))
         for element in elements:
-            for name, text in _local_texts(element.element):
-                try:
-                    tree = parse(text, graph.words)
-                except FeelError:
-                    continue
-                if name and name not in known:
-                    aliases[name] = list(dict.fromkeys([*aliases.get(name, ()), *reader.names(tree)]))
-            for name, argument in _arguments(element, invoked, graph.words):
-                if name not in known:
-                    aliases[name] = list(dict.fromkeys([*aliases.get(name, ()), *reader.names(argument)]))
-    return aliases
+            found = [(name, tree) for name, tree in _local_trees(element.element, graph.words) if name]
+            for name, tree in [*found, *_arguments(element, invoked, graph.words)]:
+                if tree != Variable(name):
+                    stands_for(name, reader.names(tree))
+    return aliases, ambiguous
 
 
 def _arguments(
@@ -183,8 +185,8 @@ def _arguments(
                 yield from zip(names, part.arguments, strict=False)
 
 
-def _local_texts(element: Element) -> Iterator[tuple[str, str]]:
-    """Names that an element gives to parts of its own, and the texts they stand for."""
+def _local_trees(element: Element, words: Collection[str]) -> Iterator[tuple[str, Expr]]:
+    """Names that an element gives to parts of its own, and the expressions they stand for."""
     for part in element.iter():
         if local(part) == "contextEntry" and child(part, "variable") is not None:
             name = child(part, "variable").get("name") or ""  # type: ignore[union-attr]
@@ -194,4 +196,5 @@ def _local_texts(element: Element) -> Iterator[tuple[str, str]]:
             continue
         for inner in part.iter():
             if local(inner) == "text":
-                yield " ".join(name.split()), (inner.text or "").strip()
+                with suppress(FeelError):
+                    yield " ".join(name.split()), parse((inner.text or "").strip(), words)
