@@ -27,7 +27,7 @@ class MomentLine:
 
     @classmethod
     def of(cls, values: Iterable[Any]) -> Self | None:
-        """The line of the moments among values, with places of a day, a minute or a second; None without any."""
+        """The line of the moments among values, with places of a day, a minute or a second, if any."""
         read = [found for found in map(_read, values) if found]
         if not read:
             return None

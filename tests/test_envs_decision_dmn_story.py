@@ -1,4 +1,5 @@
-"""A DMN model through the whole story: an environment, a warm start, a few steps of RL, a gate's verdict."""
+"""A DMN model through the whole story: an environment, a warm start, a few steps of RL, a gate's verdict;
+of ours, and of a public one (from the examples of Kogito, Apache License 2.0) where the shared data is there."""
 
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,21 @@ from vertigym.envs.decision.importer import import_decision
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
 
+from .conftest import SHARED_DATA
 from .returns import IMPROVES, SHORT, SIZE, suite, warm
 
 LOAN = Path(__file__).parent / "dmn" / "loan.dmn"
+PUBLIC = sorted(SHARED_DATA.glob("dmn/found/apache+incubator-kie-kogito-examples/*~habitability.dmn"))[:1]
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_dmn_model_is_trained_on_and_a_gate_decides(tmp_path: Path) -> None:
-    env = tmp_path / "loan"
-    import_decision(LOAN, "acme/Loan-v0", env, sizes={"train": 120, "eval": 60, "test": 20})
+@pytest.mark.parametrize("files", [[LOAN], PUBLIC], ids=["ours", "public"])
+def test_a_dmn_model_is_trained_on_and_a_gate_decides(files: list[Path], tmp_path: Path) -> None:
+    if not files:
+        pytest.skip("the public models are not beside this checkout")
+    env = tmp_path / "rules"
+    import_decision(files[0], "acme/Rules-v0", env, sizes={"train": 120, "eval": 60, "test": 20})
     start = warm(tmp_path / "warm", env=str(env), tasks=60, steps=60)
     (tmp_path / "suite.toml").write_text(
         suite(40, SHORT, IMPROVES).replace('id = "vertigym/Returns-v0"', f'id = "{env}"')
