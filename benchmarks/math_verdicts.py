@@ -36,6 +36,11 @@ NOT_RIGHT: list[tuple[str, str, str]] = [
     (r"\boxed{14{,}916}", "", "the reply ends in a remark"),
     ("10/9", r"\frac{1}{2} \$", "the reply says that 1/2 is 10/9"),
 ]
+# Rows whose verdict is right and ours is not.
+OURS: list[tuple[str, str, str]] = [
+    ("(3, 3), (1, 1)", "for part (a)", "words between two boxes: only the last one counts"),
+    ("papers and", "1,2", "the box of the reference is read, not the words between two of them"),
+]
 
 
 def rows(folder: Path) -> Iterator[tuple[str, str, bool]]:
@@ -71,12 +76,14 @@ def main() -> None:
     for gold, reply, expected in rows(folder):
         compared = equivalent(boxed(gold) or gold, boxed(reply) or last_line(reply) or "", 20.0, False)
         same = (compared.verdict == "right") == expected
-        reason = next((why for g, r, why in NOT_RIGHT if g in gold and r in reply and not same), None)
-        agreed, counted = agreed + same, counted + (reason is None)
+        theirs, ours = (
+            next((why for g, r, why in listed if g in gold and r in reply and not same), None)
+            for listed in (NOT_RIGHT, OURS)
+        )
+        agreed, counted = agreed + same, counted + (theirs is None)
         if not same:
-            print(
-                f"{reason or 'DISAGREE'} (not {expected}, {compared.verdict}): {gold[-60:]!r} {reply[-60:]!r}"
-            )
+            reason = theirs or f"OURS IS WRONG: {ours}"
+            print(f"{reason} (not {expected}, {compared.verdict}): {gold[-60:]!r} {reply[-60:]!r}")
     print(f"{agreed} of {counted} rows agree where their verdict is right")
 
 

@@ -4,6 +4,7 @@ fields(schema, rules={"total": "number", "tags": "set", "due": {"as": "date", "f
                       "summary": {"as": "text", "least": 0.8}})
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from typing import Any, Literal
@@ -16,12 +17,14 @@ from vertigym.rewards.decision import DecisionVerifier
 from vertigym.rewards.text import close, number
 from vertigym.rewards.words import overlap, words
 
+_IN_WORDS = ("%d %B %Y", "%B %d %Y", "%d %b %Y", "%b %d %Y", "%Y/%m/%d")  # of one reading each
+_ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b|,")
 Equal = Callable[[Any, Any], bool]
 
 
 class FieldRule(Config):
     """`as`: how. `relative`, `absolute`: tolerances of `number`, which also reads `"1,250.50"` and `"$7"`.
-    `formats`: of `date` (strptime's), tried in turn after ISO 8601. `least`: the F1 of shared words (Rajpurkar
+    `formats`: of `date` (strptime's), tried in turn after ISO 8601 and English words (`5 March 2024`). `least`: the F1 of shared words (Rajpurkar
     et al. 2016) that `text` asks for."""
 
     how: Literal["exact", "number", "set", "date", "text"] = Field(alias="as")
@@ -77,10 +80,12 @@ def _same_number(found: Any, wanted: Any, rule: FieldRule) -> bool:
 
 
 def _day(value: Any, rule: FieldRule) -> date | None:
-    for form in ("", *rule.formats):
+    text = str(value).strip()
+    for form in ("", *_IN_WORDS, *rule.formats):
         try:
-            text = str(value).strip()
-            return (datetime.strptime(text, form) if form else datetime.fromisoformat(text)).date()
+            if not form:
+                return datetime.fromisoformat(text).date()
+            return datetime.strptime(_ORDINAL.sub("", text) if form in _IN_WORDS else text, form).date()
         except ValueError:
             continue
     return None

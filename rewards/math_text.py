@@ -9,7 +9,7 @@ it holds, `plain` is what makes two texts the same. The rules are numbered in do
 import re
 from typing import NamedTuple
 
-_THIN = re.compile(r"(?<=\d)\\!\s*|(?<=,)\s*\\!\s*")
+_THIN = re.compile(r"(?<=\d)\\!\s*|(?<=,)\s*\\!\s*|(?<=\d)(?:\\,|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
 _SPACES = re.compile(r"(?<!\\)\\[,;:! ]|~|\\q?quad|[\s\u00a0\u2009\u202f]+")
 _MARKDOWN = re.compile(
     r"(?<![\w)\]}])\*\*|\*\*(?![\w(\[{\\-])|(?<!\w)__|__(?!\w)|`+|</?(?:b|i|em|strong|u|code|p)>|^\s*(?:#{1,6}|>)\s+"
@@ -21,7 +21,7 @@ _STYLES = re.compile(
 _SYMBOLS = {
     "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "±": r"\pm ", "∓": r"\mp ", "≤": r"\le ",
     "≥": r"\ge ", "≠": r"\ne ", "∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ",
-    "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "°": r"^\circ ", "²": "^2", "³": "^3", "‘": "'",
+    "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "°": r"^\circ ", "²": "^2", "³": "^3", "‘": "'",
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "’": "'", "“": '"', "”": '"',
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\varnothing": r"\emptyset",
     r"\geqslant": r"\ge ", r"\leqslant": r"\le ", r"\geq": r"\ge ", r"\leq": r"\le ", r"\neq": r"\ne ",
@@ -58,7 +58,10 @@ _SEGMENT = re.compile(
 _ANSWER_IS = re.compile(
     r".*\b(?:answers?|solutions?|results?)\b[^.]*?(?:\b(?:is|are)\b|:)", re.IGNORECASE | re.DOTALL
 )
-_IS = re.compile(r".*(?:\b(?:is|are|equals|of|be|by|has|have)\b|:\s)", re.IGNORECASE | re.DOTALL)
+_IS = re.compile(
+    r".*(?:\b(?:is|are|equals|of|be|by|has|have|costs?|takes?|makes?|gives?|gets?|pays?|earns?|totals?|weighs?)\b|:\s)",
+    re.IGNORECASE | re.DOTALL,
+)
 _ENDS_WITH = re.compile(r"\b(?:is|are|equals)(?:\s+\S+){1,4}\s*$")
 _SENTENCES = re.compile(r"(?<=[.!?])\$*\s+(?=[A-Z<])")
 _BOUND = re.compile(
@@ -77,25 +80,46 @@ _CANDIDATE = re.compile(
     r"[$€£]?\s?[-+]?(?<![\w.])(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?[/:]\s?\d+)?"
     r"(?:\s?(?:%|\^\\circ|[€£$¢])|(?:\s?(?:[kcm]?m|[mk]?g|m?[lL]|km/h|m/s|s)\b(?:\^\d)?))?"
 )
-_TO_TWENTY = (
-    *(
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-    ),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+_BELOW_TWENTY = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_NUMERALS = {word: at for at, word in enumerate(_BELOW_TWENTY)} | {
+    word: 10 * at for at, word in enumerate(_TENS, 2)
+}
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
+_NUMERAL = re.compile(
+    rf"\b(?:(minus|negative) )?((?:{'|'.join([*_NUMERALS, 'a(?= (?:hundred|thousand|million))'])})"
+    rf"(?:(?: and|,)?[ -](?:{'|'.join([*_NUMERALS, *_SCALES])}))*)\b",
+    re.IGNORECASE,
 )
-_NUMERALS = {word: value for value, word in enumerate(_TO_TWENTY)}
+_OUT_OF = re.compile(r"(\d+) (?:out of|in) (?:every )?(\d+)")
+_EXCLAIMED = re.compile(r"(?<=[\w)}%])\s*!+[\s*]*$")
+_TURNED = re.compile(
+    r"(?:[(\[]([^()\[\]]*,[^()\[\]]*)[)\]]|(\\begin\{.*\\end\{\w+\}))\s*\^\s*\{?\s*(?:T|\\(?:top|intercal))\s*\}?",
+    re.DOTALL,
+)
+_TRIGONOMETRIC = re.compile(r"(?<!arc)(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _UNKNOWN = re.compile(
     r"(?:n/?a|none|unknown|undetermined|unclear|not sure|\?+|\.+|-+|…|no (?:idea|answer)"
     r"|i (?:do not|don't|cannot|can't|am not|could not)\b.*"
@@ -107,6 +131,8 @@ _UNKNOWN = re.compile(
 def tidy(text: str) -> str:
     r"""Without Markdown, delimiters, ticks and quotes; symbols as LaTeX writes them; single spaces."""
     text = _MARKDOWN.sub(" ", _THIN.sub("", text).strip()).strip()
+    if sentence(text):
+        text = _EXCLAIMED.sub("", text)
     if not text.startswith("$") or text.startswith("$$") or text.count("$") % 2 == 0:
         text = _wrapped(text)
     text = _SYMBOL.sub(lambda found: _SYMBOLS[found[0]], _MARKS.sub("", text))
@@ -115,6 +141,10 @@ def tidy(text: str) -> str:
     for _ in range(3):
         text = _STYLES.sub(lambda found: found[1] if len(found[1]) == 1 else f" {found[1]} ", text)
     text = re.sub(r"(?<=[\w)}!%\]])\s*\.$", "", _MARKS.sub("", text.strip().strip("*\"'").strip()))
+    if (turned := _TURNED.fullmatch(text)) and turned[1]:
+        text = f"({turned[1]})"  # a column written as a row
+    if _TRIGONOMETRIC.search(text):
+        text = _DEGREES.sub(r"(\1\\pi/180)", text)
     return _balanced(re.sub(r"\\{ *\\}", r"\\emptyset", " ".join(text.split())))
 
 
@@ -163,7 +193,24 @@ def stripped_lead(text: str) -> str:
     text = _NOT.sub("", text)
     while (shorter := _LEAD.sub("", text, count=1).strip()) != text:
         text = shorter
-    return text
+    out_of = _OUT_OF.fullmatch(text)
+    return f"{out_of[1]}/{out_of[2]}" if out_of else text
+
+
+def numeral(words: str) -> int | None:
+    """`forty-two`, `a hundred and five` as a number; None where two numbers follow each other."""
+    total, group, last = 0, 0, 100
+    for word in re.findall(r"(?!and\b)\b[a-z]+", words.lower()):
+        if word in _SCALES:
+            scale, group = _SCALES[word], group or 1
+            total, group = (total, 100 * group) if scale == 100 else (total + scale * group, 0)
+            last = 100
+        elif word != "a":
+            value = _NUMERALS[word]
+            if (value >= 10 and last < 100) or (value < 10 and last < 20):
+                return None
+            group, last = group + value, value
+    return total + group
 
 
 def stated(text: str) -> list[str]:
@@ -171,7 +218,7 @@ def stated(text: str) -> list[str]:
     the answer is, then in the last sentence of all; in each what follows `is` or a colon, its last formula, its
     last number.
 
-    Numerals up to twenty are numbers. In a long sentence there is always some number, so that repeating a
+    Numbers in words are numbers. In a long sentence there is always some number, so that repeating a
     question would pay: past `LONGEST_CLAIM` words only what follows `is` counts, past `LONGEST_SENTENCE` only a
     sentence that ends there.
     """
@@ -195,7 +242,7 @@ def chosen(text: str) -> str | None:
 
 
 def _places(text: str) -> list[str]:
-    text = _BOUND.sub(" ", text)
+    text = _EXCLAIMED.sub("", _BOUND.sub(" ", text))
     found, length = list[str](), len(re.findall(r"[A-Za-z']+|\d+", _SEGMENT.sub(" ", text)))
     cues = [cue for pattern in (_ANSWER_IS, _IS) if (cue := pattern.match(text))]
     if length <= LONGEST_SENTENCE or _ENDS_WITH.search(text) or _ANSWER_IS.match(text):
@@ -204,7 +251,9 @@ def _places(text: str) -> list[str]:
         bare = tidy(text)
         found += ["".join(one) for one in _SEGMENT.findall(text)][-1:]
         found += [one[0] for one in _CANDIDATE.finditer(bare)][-1:]
-        found += [str(_NUMERALS[word]) for word in re.findall("[a-z]+", bare.lower()) if word in _NUMERALS][-1:]
+        for sign, words in _NUMERAL.findall(bare)[-1:]:
+            value = numeral(words)
+            found += [] if value is None else [f"{'-' if sign else ''}{value}"]
     return [place for one in found if (place := stripped_lead(tidy(one)))]
 
 
@@ -227,6 +276,9 @@ _TUPLE_NAME = re.compile(r"^\(?\s*[A-Za-z]\w*(?:\s*,\s*[A-Za-z]\w*)+\s*\)?\s*(?:
 def parts(text: str) -> Parts:
     r"""`3, 5 and 9` -> 3, 5, 9; `\{1, 2\}`, `(1, 2)`, a matrix (rows, or cells of a single row or column), `a
     \pm b`."""
+    turned = _TURNED.fullmatch(text)
+    if turned and turned[2] and not parts(turned[2]).items[0].startswith("("):
+        text = turned[2]  # a row and a column are the same list
     matrix = _ENVIRONMENT.fullmatch(text)
     if matrix and "\\begin" not in matrix[2]:
         rows = [

@@ -50,7 +50,7 @@ def compare(request: list[object]) -> list[str]:
     """`[reference, reply, worked out, decimal comma]` -> `[verdict, reason]`; the verdicts are those of
     `math.MathVerdict`."""
     reference, reply, worked_out, comma = str(request[0]), str(request[1]), bool(request[2]), bool(request[3])
-    gold, answer = (_localised(stripped_lead(tidy(one)), comma) for one in (reference, reply))
+    gold, answer = _one_counter(*(_localised(stripped_lead(tidy(one)), comma) for one in (reference, reply)))
     places = [answer]
     if sentence(answer):
         letter = chosen(answer) if _option(gold)[0] else None
@@ -87,7 +87,9 @@ def _judged(gold: str, places: list[str], worked_out: bool) -> tuple[str, str]:
 
 
 def _in_words(text: str) -> bool:
-    return sentence(text) and quantity(text) is None and not _option(text)[0] and clock(text) is None
+    measured = quantity(text)
+    read = measured is not None and not sentence(measured.value)
+    return sentence(text) and not read and not _option(text)[0] and clock(text) is None
 
 
 def _unread(gold: str, why: str) -> tuple[str, str]:
@@ -114,7 +116,7 @@ def _singular(text: str) -> list[str]:
 def _same(gold: str, answer: str, worked_out: bool) -> bool:
     if plain(gold) == plain(answer):
         return True
-    for rule in (_choice, _clock, _number, _quantity, _set, _parts, _equation):
+    for rule in (_choice, _clock, _number, _based, _quantity, _set, _parts, _equation):
         verdict = rule(gold, answer, worked_out)
         if verdict is not None:
             return verdict
@@ -150,6 +152,18 @@ def _clock(gold: str, answer: str, worked_out: bool) -> bool | None:
 def _number(gold: str, answer: str, worked_out: bool) -> bool | None:
     same = same_number(gold, answer)
     return same or (None if "," in gold + answer else same)  # `1,200` may be a list, too
+
+
+_BASE = re.compile(r"([0-9A-Za-z]+)_\s*\{?\s*(\d+)\s*\}?")
+
+
+def _based(gold: str, answer: str, worked_out: bool) -> bool | None:
+    """`101_2`: the digits and, where both name it, the base."""
+    wanted, found = _BASE.fullmatch(gold), _BASE.fullmatch(answer)
+    if wanted is None or not wanted[1][0].isdigit():
+        return None
+    digits, base = found.groups() if found else (answer.replace(" ", ""), wanted[2])
+    return (digits.casefold(), base) == (wanted[1].casefold(), wanted[2])
 
 
 def _quantity(gold: str, answer: str, worked_out: bool) -> bool | None:
@@ -295,6 +309,21 @@ def _index(name: str) -> str:
 
 
 _EQUALS = re.compile("=")
+
+
+_COUNTED = re.compile(
+    r"(.*?)[,;.]?\s*(?:\b(?:for|where|with)\b\s*)?(?:\b(?:all|any|some|an|integers?)\b\s*)*"
+    r"\(?\s*([a-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|Z)|is (?:an|any) integer)\s*\)?",
+    re.DOTALL,
+)
+
+
+def _one_counter(gold: str, answer: str) -> tuple[str, str]:
+    r"""`\pi k, k \in \mathbb{Z}` and `\pi n, n \in \mathbb{Z}` as `\pi k` twice: the name of a counter is free."""
+    wanted, found = _COUNTED.fullmatch(gold), _COUNTED.fullmatch(answer)
+    if not (wanted and wanted[1] and found and found[1]):
+        return gold, answer
+    return wanted[1], re.sub(rf"(?<![A-Za-z\\]){found[2]}(?![A-Za-z])", wanted[2], found[1])
 
 
 def _sides(text: str) -> list[str]:

@@ -7,9 +7,11 @@ limit. Agreement on one database may be luck (`SELECT 5`): a task can name sever
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, Literal
 
 from vertigym.core.errors import ConfigError, MissingDependencyError
@@ -24,6 +26,7 @@ _LONGEST_QUERY = 20_000  # characters
 _STRINGS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _INNER = re.compile(r"\([^()]*\)")
 _ORDER = re.compile(r"\border\s+by\b", re.IGNORECASE)
+_LIMIT = re.compile(r"\b(?:limit|offset|fetch)\b", re.IGNORECASE)
 
 
 def sql_result(
@@ -38,7 +41,7 @@ def sql_result(
 
     The task's `info` has `database` (a file), `schema` (statements that make one in memory), or `databases`, a
     list of tables with either; all must agree. Rows are compared in order where the reference has an ORDER BY
-    of its own (`order="asked"`), columns by position, whole numbers exactly, others to 1e-6. `limit_s`: seconds
+    of its own (`order="asked"`), tied ones in any order, columns by position, whole numbers exactly, others to 1e-6. `limit_s`: seconds
     of processor time for one query.
 
     A reference that fails, or that finds nothing on any database (each empty query would do), is not scored.
@@ -71,7 +74,8 @@ def sql_result(
                 return Score.unscored(str(found))
             if kind != "rows":
                 return Score(0.0, {"runs": 0.0}, {"query": query, "why": found})
-            if not same_rows(rows, found, in_order):
+            cuts = _cuts(engine, place, reference, rows, limit_s, most_rows) if in_order else (0, len(rows))
+            if not same_rows(rows, found, cuts):
                 return Score(0.0, {"runs": 1.0}, {"query": query, "why": _apart(rows, found)})
         return Score(1.0, {"runs": 1.0}, {"query": query})
 
@@ -87,18 +91,62 @@ def query_in(reply: str) -> str:
 
 def ordered(query: str) -> bool:
     """Whether the outermost query has an ORDER BY."""
-    text = _STRINGS.sub(" ", query)
-    while (inner := _INNER.sub(" ", text)) != text:
+    return _ORDER.search(_outermost(query)) is not None
+
+
+def _outermost(query: str) -> str:
+    """The query with spaces in place of texts, comments and brackets."""
+    text = _STRINGS.sub(_blank, query)
+    while (inner := _INNER.sub(_blank, text)) != text:
         text = inner
-    return _ORDER.search(text) is not None
+    return text
 
 
-def same_rows(wanted: list[list[Any]], found: list[list[Any]], in_order: bool) -> bool:
-    """Whether two results hold the same rows, each as often."""
+def _blank(found: re.Match[str]) -> str:
+    return " " * len(found[0])
+
+
+def same_rows(wanted: list[list[Any]], found: list[list[Any]], cuts: Sequence[int]) -> bool:
+    """Whether two results hold the same rows, each as often, between each two of the `cuts`."""
     if len(wanted) != len(found) or any(len(a) != len(b) for a, b in zip(wanted, found, strict=True)):
         return False
-    pairs = (wanted, found) if in_order else (sorted(wanted, key=_key), sorted(found, key=_key))
+    pairs = [
+        [row for a, b in pairwise(cuts) for row in sorted(rows[a:b], key=_key)] for rows in (wanted, found)
+    ]
     return all(_same(a, b) for rows in zip(*pairs, strict=True) for a, b in zip(*rows, strict=True))
+
+
+def _cuts(
+    engine: str, place: Mapping[str, Any], query: str, rows: list[list[Any]], limit_s: float, most: int
+) -> Sequence[int]:
+    """Where the query's own ORDER BY decides which rows come first: numbers of rows, from 0 to all.
+
+    The columns are added to its keys, once rising and once falling. Where both results agree on which rows have
+    come so far, the query's own keys have decided it; elsewhere rows are tied.
+    """
+    text = _outermost(query)
+    asked = list(_ORDER.finditer(text))
+    every = range(len(rows) + 1)
+    if not asked or len(rows) < 2:
+        return every
+    tail = _LIMIT.search(text, asked[-1].end())
+    end = len(text[: tail.start()].rstrip() if tail else text.rstrip().rstrip(";").rstrip())
+    both = list[list[list[Any]]]()
+    for way in ("ASC", "DESC"):
+        keys = "".join(f", {at} {way}" for at in range(1, len(rows[0]) + 1))
+        kind, found = _rows(engine, dumps(place), f"{query[:end]}{keys}\n{query[end:]}", limit_s, most)
+        if kind != "rows" or len(found) != len(rows):
+            return every
+        both.append(found)
+    surplus, cuts = Counter[str](), [0]
+    for at, (first, second) in enumerate(zip(*both, strict=True), 1):
+        for row, change in ((dumps(first), 1), (dumps(second), -1)):
+            surplus[row] += change
+            if not surplus[row]:
+                del surplus[row]
+        if not surplus:
+            cuts.append(at)
+    return cuts if cuts[-1] == len(rows) else every  # tied rows were cut off: as the reference has it
 
 
 def _same(wanted: Any, found: Any) -> bool:

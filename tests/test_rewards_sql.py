@@ -137,12 +137,12 @@ def test_the_query_of_a_reply_and_the_order_of_a_reference() -> None:
 
 
 def test_rows_are_a_bag_of_values_with_types() -> None:
-    assert same_rows([[1, None], [2, "a"]], [[2, "a"], [1, None]], in_order=False)
-    assert not same_rows([[1], [1], [2]], [[1], [2], [2]], in_order=False)
-    assert not same_rows([["1"]], [[1]], in_order=False)
-    assert same_rows([[1]], [[1.0]], in_order=False)
-    assert not same_rows([[10**18]], [[10**18 + 1]], in_order=False)
-    assert not same_rows([[None]], [[0]], in_order=False)
+    assert same_rows([[1, None], [2, "a"]], [[2, "a"], [1, None]], (0, 2))
+    assert not same_rows([[1], [1], [2]], [[1], [2], [2]], (0, 3))
+    assert not same_rows([["1"]], [[1]], (0, 1))
+    assert same_rows([[1]], [[1.0]], (0, 1))
+    assert not same_rows([[10**18]], [[10**18 + 1]], (0, 1))
+    assert not same_rows([[None]], [[0]], (0, 1))
 
 
 def test_settings_are_checked() -> None:
