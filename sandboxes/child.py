@@ -22,7 +22,8 @@ from typing import Any
 
 from vertigym.sandboxes import tagged_json
 from vertigym.sandboxes.cross_calls import ModuleProxies, RemoteCaller
-from vertigym.sandboxes.served_calls import CallServer, Described, settled
+from vertigym.sandboxes.remote_objects import settled
+from vertigym.sandboxes.served_calls import CallServer, Described
 
 PAYLOAD, RESULT, CHANNEL = 3, 4, 5
 OUT_OF_MEMORY = 86

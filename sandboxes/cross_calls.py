@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from vertigym.sandboxes import tagged_json
-from vertigym.sandboxes.remote_objects import RemoteClass, RemoteObject, changed_in_place, finished, iterating
+from vertigym.sandboxes.remote_objects import RemoteClass, RemoteObject, changed_in_place, finished, iterating, settled
 
 MAX_MESSAGE = 1 << 20
 _IMPORT = "import"  # what is asked for in place of a function's name: a keyword names no function
@@ -96,13 +96,17 @@ class RemoteCaller:
                     return answer
 
     def _call_back(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        coroutine = False
         try:
-            answer: Any = ("value", self._callbacks[number](*arguments, **keywords))
+            value = self._callbacks[number](*arguments, **keywords)
+            coroutine = isinstance(value, types.CoroutineType)
+            answer: Any = ("value", settled(value))
         except AssertionError as error:
             self._failed = error
             answer = ("raised", "AssertionError", str(error))
         except Exception as error:
             answer = ("raised", type(error).__name__, str(error)[:2000])
+        answer = ("coroutine", answer) if coroutine else answer
         send(self._descriptor, tagged_json.dumps(("answered", answer), self._refer).encode())
 
     def _outcome(self, answer: Any) -> Any:

@@ -8,6 +8,8 @@ operators and all names on. One that a call returned, the same one too, has name
 library only.
 """
 
+import opcode
+import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -99,10 +101,31 @@ _STATEMENTS = ("enter", "iadd", "isub", "imul")  # `with` and `+=` ask for an ob
 ASKED = """
 len iter next contains getitem setitem delitem lt le gt ge add sub mul matmul truediv floordiv mod pow and or
 xor lshift rshift radd rsub rmul rtruediv rfloordiv rmod rpow neg pos abs invert int float index round enter
-exit aenter aexit iadd isub imul
+aenter iadd isub imul
 """
 for _name in ASKED.split():
     setattr(RemoteObject, f"__{_name}__", _operation(_name))
+
+
+def _raised_there(error: BaseException | None) -> bool:
+    """Whether a `raise` of the test's own, in the very block, raised it."""
+    trace = error.__traceback__ if error is not None else None
+    if trace is None or trace.tb_next is not None or isinstance(error, AssertionError):
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == opcode.opmap["RAISE_VARARGS"]
+
+
+def _exit(self: RemoteObject, kind: Any, error: BaseException | None, trace: Any) -> bool:
+    """An object can end only what the test raises for it to end: else it could end a failed test."""
+    return bool(self._operate("exit", kind, error, trace)) and _raised_there(error)
+
+
+async def _aexit(self: RemoteObject, kind: Any, error: BaseException | None, trace: Any) -> bool:
+    return bool(await self._operate("aexit", kind, error, trace)) and _raised_there(error)
+
+
+setattr(RemoteObject, "__exit__", _exit)
+setattr(RemoteObject, "__aexit__", _aexit)
 
 
 class RemoteClass:
@@ -144,6 +167,21 @@ def iterating(following: Callable[[], Any]) -> Iterator[Any]:
 async def finished(outcome: Callable[[], Any]) -> Any:
     """A coroutine that has already ended over there."""
     return outcome()
+
+
+def settled(value: Any) -> Any:
+    """`value`, or what it returns where it is a coroutine, run to its end in an event loop of its own."""
+    if not isinstance(value, types.CoroutineType):
+        return value
+    import asyncio  # rarely needed, and dozens of modules
+    from asyncio import events
+
+    outer = events._get_running_loop()  # the one that waits for this very call
+    events._set_running_loop(None)
+    try:
+        return asyncio.run(value)
+    finally:
+        events._set_running_loop(outer)
 
 
 def changed_in_place(before: Sequence[Any], after: Sequence[Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from vertigym.sandboxes import tagged_json
 from vertigym.sandboxes.cross_calls import receive, send
 from vertigym.sandboxes.data_forms import form_of
+from vertigym.sandboxes.remote_objects import finished, settled
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 _BUILTINS: dict[str, Callable[..., Any]] = {
@@ -129,16 +130,21 @@ class CallServer:
         send(self._descriptor, tagged_json.dumps(request, self._refer).encode())
         while (message := receive(self._descriptor)) is not None:
             match tagged_json.loads(message, self._known):
-                case ("answered", ("value", value)):
-                    return value
-                case ("answered", ("raised", kind, text)):
-                    found = getattr(builtins, kind, RuntimeError)
-                    raise (found if isinstance(found, type) and issubclass(found, Exception) else RuntimeError)(
-                        text
-                    )
+                case ("answered", ("coroutine", outcome)):
+                    return finished(partial(_outcome, outcome))
+                case ("answered", outcome):
+                    return _outcome(outcome)
                 case nested:
                     self._answer(nested)
         raise EOFError("the tests have stopped")
+
+
+def _outcome(outcome: tuple[Any, ...]) -> Any:
+    """What a function of the test's returned, or raised."""
+    if outcome[0] == "value":
+        return outcome[1]
+    found = getattr(builtins, outcome[1], RuntimeError)
+    raise (found if isinstance(found, type) and issubclass(found, Exception) else RuntimeError)(outcome[2])
 
 
 class _TestFunction:
@@ -162,12 +168,3 @@ def _look_into(module: str, name: str = "") -> Any:
         for name, value in found.items()
         if not (name.startswith("__") or isinstance(value, types.ModuleType))
     ]
-
-
-def settled(value: Any) -> Any:
-    """`value`, or what it returns where it is a coroutine, run to its end in an event loop of its own."""
-    if not isinstance(value, types.CoroutineType):
-        return value
-    import asyncio  # rarely needed, and dozens of modules
-
-    return asyncio.run(value)

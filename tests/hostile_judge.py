@@ -51,7 +51,7 @@ PROTOCOLS: Mapping[str, Any] = {
     "objects": {
         "kind": "asserts",
         "exports": {
-            **{name: name for name in ("solve", "each", "yields", "later", "refuse")},
+            **{name: name for name in ("solve", "each", "yields", "later", "awaits", "refuse")},
             "Box": "class Box",
             "Refused": "exception Refused",
             "into": "changes into",
@@ -72,6 +72,9 @@ PROTOCOLS: Mapping[str, Any] = {
             "seen = []\neach(seen.append, [3, 10])\nassert seen == [7, 21]",
             "def check(x):\n    assert x == 7\n    return x\nassert each(check, [3]) == [7]",
             "assert list(yields(3)) == [7]",
+            "with Box(3) as box:\n    assert box.value() == 7",
+            "async def go():\n    async with Box(3) as box:\n        assert box.value() == 7\nasyncio.run(go())",
+            "async def same(x):\n    return x\nassert asyncio.run(awaits(same, [3])) == [7]",
             "assert next(yields(10)) == 21",
             "assert asyncio.run(later(3)) == 7",
             "try:\n    refuse(3)\n    assert False\nexcept Refused as error:\n    assert error.args == (7,)",

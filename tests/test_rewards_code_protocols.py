@@ -98,6 +98,32 @@ def test_a_failed_assertion_in_a_callback_fails_the_test_whatever_the_program_do
     assert verifier.check(program, tests).notes[0].endswith("AssertionError")
 
 
+@pytest.mark.parametrize(
+    ("body", "ok"),
+    [
+        ("raise ValueError('asked for')", True),
+        ("assert box.value == 2", False),
+        ("raise AssertionError", False),
+        ("assert wrong()[0] == 2", False),
+        ("10 / wrong()", False),
+        ("box.fails()", False),
+    ],
+)
+def test_a_context_under_test_ends_only_what_the_test_raises_in_it(
+    body: str, ok: bool, verifier: Verifier
+) -> None:
+    program = (
+        "class Box:\n    value = 1\n    def __enter__(self): return self\n    def __exit__(self, *error): return True\n"
+        "    def fails(self): raise ValueError\ndef wrong(): return 0"
+    )
+    for source in (f"with Box() as box:\n    {body}", f"def inside(box):\n    {body}\nwith Box() as box:\n    inside(box)"):
+        tests = parse_tests(
+            {"kind": "asserts", "tests": [source], "exports": {"Box": "class Box", "wrong": "wrong"}}
+        )
+        checked = verifier.check(program, tests)
+        assert checked.all_pass == (ok and "inside" not in source), checked.notes
+
+
 def test_changes_are_seen_only_where_the_tests_ask_for_them(verifier: Verifier) -> None:
     program = "def f(xs):\n    xs.clear()\n    return []"
     for target, ok in (("f", False), ("changes f", True)):
