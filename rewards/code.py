@@ -22,14 +22,23 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Literal
 
-from vertigym.core.errors import VertigymError
+from vertigym.core.errors import SandboxError, VertigymError
 from vertigym.core.files import dumps
 from vertigym.core.types import Score
-from vertigym.rewards.code_tests import Asserts, Cases, ExitStatus, Programs, PytestTests, Tests, arguments_of
+from vertigym.rewards.code_tests import (
+    Asserts,
+    Cases,
+    ExitStatus,
+    ImageTests,
+    Programs,
+    PytestTests,
+    Tests,
+    arguments_of,
+)
 from vertigym.rewards.code_verdict import Checked, evidence, judge
 from vertigym.rewards.pytest_sides import REMOTE, exported, two_sides
 from vertigym.rewards.replies import fences
-from vertigym.sandboxes import Job, JobLimits, SandboxPool, Status, shared_pool
+from vertigym.sandboxes import Job, JobLimits, JobOutcome, SandboxPool, Status, call, shared_pool
 
 Parts = Mapping[Literal["all_pass", "share", "compiles"], float]
 _PYTHON = {"", "python", "python3", "py", "py3"}
@@ -108,10 +117,23 @@ class Verifier:
                 spans[i] = slice(len(jobs), len(jobs) + len(made))
                 jobs += made
         outcomes = self.pool.run_many(jobs)
+        ruled = self._ruled({i: pairs[i][1] for i in spans}, {i: outcomes[span] for i, span in spans.items()})
         for i, span in spans.items():
-            found[i] = judge(pairs[i][1], outcomes[span])
+            found[i] = judge(pairs[i][1], outcomes[span], ruled.get(i))
             self.cache.put(keys[i], found[i])
         return [found[i] for i in range(len(pairs))]
+
+    def _ruled(
+        self, tests: Mapping[int, Tests], outcomes: Mapping[int, Sequence[JobOutcome]]
+    ) -> dict[int, JobOutcome]:
+        """What the checkers of programs say of what was printed, each in a sandbox of its own."""
+        jobs = dict[int, Job]()
+        for i, one in tests.items():
+            if isinstance(one, Programs) and one.checker:
+                printed = zip(one.runs, outcomes[i], strict=True)
+                inputs = [call(run.stdin, outcome.stdout, run.stdout) for run, outcome in printed]
+                jobs[i] = self._job(one.checker, {}, call="check", inputs=inputs)
+        return dict(zip(jobs, self.pool.run_many([*jobs.values()]), strict=True))
 
     def _jobs(self, program: str, tests: Tests, files: Mapping[str, str | bytes]) -> list[Job]:
         match tests:
@@ -128,6 +150,11 @@ class Verifier:
                 sources = [theirs, *(f"assert_passed({test!r})" for test in tests.tests)]
                 job = self._job(ours, {}, tests=sources, exports={REMOTE: exported(tests.name)})
                 return [replace(job, profile="pytest")]
+            case ImageTests():
+                raise SandboxError(
+                    f"these tests run in the container image {tests.image}, and no sandbox here runs another "
+                    "image: use the benchmark's own harness"
+                )
             case ExitStatus():
                 return [self._job(program, {**files, **tests.files}, argv=tests.argv)]
 

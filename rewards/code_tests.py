@@ -4,6 +4,7 @@
 - `asserts`: test code, each source passing when it raises nothing;
 - `programs`: what goes in on stdin and what must come out on stdout;
 - `pytest`: a project's own tests, of one function of a package;
+- `image`: a repository's tests, in a container image of its own (read and listed only);
 - `exit-status`: a command that exits with 0 when all is well.
 """
 
@@ -27,6 +28,7 @@ PROTOCOLS = {
     "asserts": "tests in a second sandbox",
     "programs": "outputs compared outside",
     "pytest": "tests in a second sandbox",
+    "image": "tests in the project's image",
     "exit-status": "exit status (forgeable)",
 }
 
@@ -95,11 +97,14 @@ class InOut(Config):
 
 
 class Programs(Config):
-    """Runs of the whole program. `numbers`: words that are numbers are compared by value (`1.50` is `1.5`)."""
+    """Runs of the whole program. `numbers`: words that are numbers are compared by value (`1.50` is `1.5`).
+    `checker`: where more than one answer is right, a program whose `check(stdin, printed, stdout)` returns
+    whether what was printed is; it runs in a sandbox of its own."""
 
     kind: Literal["programs"] = "programs"
     runs: list[InOut] = Field(min_length=1)
     numbers: bool = False
+    checker: str = ""
 
 
 class PytestTests(Config):
@@ -116,6 +121,19 @@ class PytestTests(Config):
     hidden: dict[str, str]
 
 
+class ImageTests(Config):
+    """A project's own tests in a container image of its own: `fail_to_pass` must pass after the change, and
+    `pass_to_pass` still. Read and listed only: no sandbox here runs another image."""
+
+    kind: Literal["image"] = "image"
+    image: str
+    repository: str
+    commit: str
+    test_patch: str
+    fail_to_pass: list[str] = Field(min_length=1)
+    pass_to_pass: list[str] = Field(default_factory=list)
+
+
 class ExitStatus(Config):
     """A command that exits with 0 when all is well. Forgeable by what it tests, and said so in the Score."""
 
@@ -124,7 +142,7 @@ class ExitStatus(Config):
     files: dict[str, str] = Field(default_factory=dict)
 
 
-Tests = Cases | Asserts | Programs | PytestTests | ExitStatus
+Tests = Cases | Asserts | Programs | PytestTests | ImageTests | ExitStatus
 _TESTS: TypeAdapter[Tests] = TypeAdapter(Annotated[Tests, Field(discriminator="kind")])
 
 

@@ -18,6 +18,7 @@ from vertigym.rewards.code_tests import (
     Case,
     Cases,
     ExitStatus,
+    ImageTests,
     InOut,
     Programs,
     PytestTests,
@@ -59,13 +60,13 @@ class Checked:
         return all(self.passed) and self.status is Status.OK
 
 
-def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
-    """Compare what came out with what was expected.
+def judge(tests: Tests, outcomes: Sequence[JobOutcome], ruled: JobOutcome | None = None) -> Checked:
+    """Compare what came out with what was expected; `ruled`: what the programs' checker says of each run.
 
     Raises:
-        SandboxError: an outcome is INFRA.
+        SandboxError: an outcome is INFRA, or the checker does not load.
     """
-    lost = next((o for o in outcomes if o.status is Status.INFRA), None)
+    lost = next((o for o in [*outcomes, *filter(None, [ruled])] if o.status is Status.INFRA), None)
     if lost is not None:
         raise SandboxError(lost.stderr or "the sandbox was lost")
     match tests:
@@ -74,7 +75,13 @@ def judge(tests: Tests, outcomes: Sequence[JobOutcome]) -> Checked:
         case Asserts() | PytestTests():
             notes = _judge_asserts(tests, outcomes[0])
         case Programs():
-            notes = [_judge_run(tests, run, o) for run, o in zip(tests.runs, outcomes, strict=True)]
+            if ruled is not None and ruled.failure is not None:
+                raise SandboxError(f"the checker does not load: {_came(None, ruled)}")
+            said = [_ruling(ruled, at) for at in range(len(tests.runs))] if ruled else [None] * len(tests.runs)
+            rows = zip(tests.runs, outcomes, said, strict=True)
+            notes = [_judge_run(tests, run, o, right) for run, o, right in rows]
+        case ImageTests():
+            raise SandboxError(f"no sandbox here runs {tests.image}")
         case ExitStatus():
             ok = outcomes[0].status is Status.OK
             notes = ["" if ok else (outcomes[0].stdout + outcomes[0].stderr)[-2000:] or "failed"]
@@ -196,12 +203,17 @@ def _judge_asserts(tests: Asserts | PytestTests, outcome: JobOutcome) -> list[st
     return notes
 
 
-def _judge_run(tests: Programs, run: InOut, outcome: JobOutcome) -> str:
-    printed_lines, wanted_lines = _lines(outcome.stdout), _lines(safe_text(run.stdout))
-    if outcome.status is Status.OK and (
-        printed_lines == wanted_lines
-        or (tests.numbers and [*map(_words, printed_lines)] == [*map(_words, wanted_lines)])
-    ):
+def _ruling(ruled: JobOutcome, at: int) -> bool:
+    """Whether the checker took a run's output; one that stops at it does not."""
+    return at < len(ruled.result) and not ruled.result[at].error and ruled.result[at].value is True
+
+
+def _judge_run(tests: Programs, run: InOut, outcome: JobOutcome, right: bool | None) -> str:
+    if right is None:
+        printed_lines, wanted_lines = _lines(outcome.stdout), _lines(safe_text(run.stdout))
+        as_numbers = tests.numbers and [*map(_words, printed_lines)] == [*map(_words, wanted_lines)]
+        right = printed_lines == wanted_lines or as_numbers
+    if outcome.status is Status.OK and right:
         return ""
     ended = "" if outcome.status is Status.OK else f" ({_came(None, outcome)})"
     given, wanted, printed = map(shown, (run.stdin, run.stdout, outcome.stdout))

@@ -24,8 +24,8 @@ Equal = Callable[[Any, Any], bool]
 
 class FieldRule(Config):
     """`as`: how. `relative`, `absolute`: tolerances of `number`, which also reads `"1,250.50"` and `"$7"`.
-    `formats`: of `date` (strptime's), tried in turn after ISO 8601 and English words (`5 March 2024`). `least`: the F1 of shared words (Rajpurkar
-    et al. 2016) that `text` asks for."""
+    `formats`: of `date` (strptime's), tried in turn after ISO 8601 and English words (`5 March
+    2024`). `least`: the F1 of shared words (Rajpurkar et al. 2016) that `text` asks for."""
 
     how: Literal["exact", "number", "set", "date", "text"] = Field(alias="as")
     relative: float = Field(1e-6, ge=0)

@@ -319,7 +319,7 @@ _COUNTED = re.compile(
 
 
 def _one_counter(gold: str, answer: str) -> tuple[str, str]:
-    r"""`\pi k, k \in \mathbb{Z}` and `\pi n, n \in \mathbb{Z}` as `\pi k` twice: the name of a counter is free."""
+    r"""`\pi k, k \in \mathbb{Z}` and `\pi n, n \in \mathbb{Z}` as `\pi k` twice: a counter's name is free."""
     wanted, found = _COUNTED.fullmatch(gold), _COUNTED.fullmatch(answer)
     if not (wanted and wanted[1] and found and found[1]):
         return gold, answer

@@ -41,8 +41,8 @@ def sql_result(
 
     The task's `info` has `database` (a file), `schema` (statements that make one in memory), or `databases`, a
     list of tables with either; all must agree. Rows are compared in order where the reference has an ORDER BY
-    of its own (`order="asked"`), tied ones in any order, columns by position, whole numbers exactly, others to 1e-6. `limit_s`: seconds
-    of processor time for one query.
+    of its own (`order="asked"`), tied ones in any order, columns by position,
+    whole numbers exactly, others to 1e-6. `limit_s`: seconds of processor time for one query.
 
     A reference that fails, or that finds nothing on any database (each empty query would do), is not scored.
 

@@ -20,7 +20,14 @@ from functools import partial
 from typing import Any
 
 from vertigym.sandboxes import tagged_json
-from vertigym.sandboxes.remote_objects import RemoteClass, RemoteObject, changed_in_place, finished, iterating, settled
+from vertigym.sandboxes.remote_objects import (
+    RemoteClass,
+    RemoteObject,
+    changed_in_place,
+    finished,
+    iterating,
+    settled,
+)
 
 MAX_MESSAGE = 1 << 20
 _IMPORT = "import"  # what is asked for in place of a function's name: a keyword names no function

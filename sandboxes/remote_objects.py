@@ -124,8 +124,8 @@ async def _aexit(self: RemoteObject, kind: Any, error: BaseException | None, tra
     return bool(await self._operate("aexit", kind, error, trace)) and _raised_there(error)
 
 
-setattr(RemoteObject, "__exit__", _exit)
-setattr(RemoteObject, "__aexit__", _aexit)
+for _name, _leave in (("__exit__", _exit), ("__aexit__", _aexit)):
+    setattr(RemoteObject, _name, _leave)
 
 
 class RemoteClass:

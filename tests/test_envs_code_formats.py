@@ -16,9 +16,10 @@ from vertigym.envs.check import check
 from vertigym.envs.code.contests import leetcode, stdin_programs
 from vertigym.envs.code.env import CodeEnv, program_of
 from vertigym.envs.code.formats import humaneval, mbpp
+from vertigym.envs.code.swe_bench import swe_bench
 from vertigym.envs.tasks import TaskSet
 from vertigym.rewards.code import Verifier
-from vertigym.rewards.code_tests import parse_tests
+from vertigym.rewards.code_tests import ImageTests, parse_tests
 from vertigym.rewards.code_verdict import Checked
 from vertigym.sandboxes import JobLimits, SandboxPool
 
@@ -252,3 +253,57 @@ def test_a_check_runs_every_reference_and_says_why_one_fails() -> None:
     assert "long " * 200 in finding.message
     shorter = check(lambda: env, tasks=2, sample=3)
     assert any(result.summary.endswith("of 3 tasks") for result in shorter.results)
+
+
+SWE_BENCH = {
+    "instance_id": "psf__requests-1142",
+    "repo": "psf/requests",
+    "base_commit": "22623bd8c265b78b161542663ee980738441c307",
+    "problem_statement": "requests.get is ALWAYS sending content length",
+    "patch": "diff --git a/requests/models.py b/requests/models.py\n",
+    "test_patch": "diff --git a/test_requests.py b/test_requests.py\n",
+    "FAIL_TO_PASS": '["test_requests.py::RequestsTestCase::test_no_content_length"]',
+    "PASS_TO_PASS": ["test_requests.py::RequestsTestCase::test_basic_building"],
+    "version": "1.1",
+    "hints_text": "",
+}
+
+
+def test_a_row_of_swe_bench_is_read_and_names_its_image(read: Any, pool: SandboxPool) -> None:
+    task = read(swe_bench, SWE_BENCH)
+    tests = parse_tests(task.info["tests"])
+    assert isinstance(tests, ImageTests)
+    assert tests.image == "swebench/sweb.eval.x86_64.psf_1776_requests-1142:latest"
+    assert tests.fail_to_pass == ["test_requests.py::RequestsTestCase::test_no_content_length"]
+    assert task.cluster == "psf/requests"
+    score = CodeEnv(TaskSet([task]), verifier=Verifier(pool, cache=0)).verifier.score("", tests)
+    assert score.value is None
+    assert tests.image in str(score.evidence)
+    with pytest.raises(DataError, match="FAIL_TO_PASS"):
+        read(swe_bench, {**SWE_BENCH, "FAIL_TO_PASS": "{}"})
+
+
+CHECKER = (
+    "def check(stdin, printed, stdout):\n    a, b = map(int, printed.split())\n    return a + b == int(stdin)"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "checker", "value"),
+    [
+        ("n = int(input())\nprint(n - 1, 1)", CHECKER, 1.0),
+        ("n = int(input())\nprint(1, n - 1)", CHECKER, 1.0),
+        ("n = int(input())\nprint(n, n)", CHECKER, 0.0),
+        ("print('a b')", CHECKER, 0.0),
+        ("n = int(input())\nprint(n - 1, 1)\nraise SystemExit(1)", CHECKER, 0.0),
+        ("import sys\nsys.modules['builtins'].int = lambda *_: 0\nprint(0, 0)", CHECKER, 0.0),
+        ("n = int(input())\nprint(n, n)", "def check(stdin, printed, stdout): return 'yes'", 0.0),
+        ("print(1)", "def check(:", None),
+    ],
+)
+def test_any_valid_answer_is_for_a_checker_to_say(
+    program: str, checker: str, value: float | None, pool: SandboxPool
+) -> None:
+    runs = [{"stdin": f"{n}\n", "stdout": f"0 {n}\n"} for n in (5, 8)]
+    tests = parse_tests({"kind": "programs", "runs": runs, "checker": checker})
+    assert Verifier(pool, cache=0).score(program, tests).value == value

@@ -116,7 +116,10 @@ def test_a_context_under_test_ends_only_what_the_test_raises_in_it(
         "class Box:\n    value = 1\n    def __enter__(self): return self\n    def __exit__(self, *error): return True\n"
         "    def fails(self): raise ValueError\ndef wrong(): return 0"
     )
-    for source in (f"with Box() as box:\n    {body}", f"def inside(box):\n    {body}\nwith Box() as box:\n    inside(box)"):
+    for source in (
+        f"with Box() as box:\n    {body}",
+        f"def inside(box):\n    {body}\nwith Box() as box:\n    inside(box)",
+    ):
         tests = parse_tests(
             {"kind": "asserts", "tests": [source], "exports": {"Box": "class Box", "wrong": "wrong"}}
         )

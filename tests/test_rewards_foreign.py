@@ -95,8 +95,21 @@ def verifier() -> Iterator[Verifier]:
         yield Verifier(pool, cache=0, limits=JobLimits(cpu_s=5, wall_s=60))
 
 
+NOT_CARRIED = {
+    "operators on a class under test": "what an operator returns is asked for names, not for items: it could be anything",
+    "a context manager": "what a function returns is no context, and its argument changes after the call",
+}
+
+
 @pytest.mark.usefixtures("sandbox")
-@cases("code")
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(one, id=one["why"], marks=[pytest.mark.xfail(strict=True, reason=why)] if why else [])
+        for one in KINDS["code"]
+        for why in [NOT_CARRIED.get(one["why"], "")]
+    ],
+)
 def test_programs(case: dict[str, Any], verifier: Verifier, tmp_path: Path) -> None:
     row = {"task_id": 1, "text": "?", "code": case["program"], "test_list": ["\n".join(case["tests"])]}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row), "utf-8")

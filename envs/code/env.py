@@ -16,6 +16,7 @@ from vertigym.core.config import Config
 from vertigym.core.types import SPLITS, Score, Task
 from vertigym.envs.code import contests, formats
 from vertigym.envs.code.pytest_files import FORMAT, pytest_tasks
+from vertigym.envs.code.swe_bench import swe_bench
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.folders import EnvFolder
 from vertigym.envs.tasks import Tasks, TaskSet
@@ -30,6 +31,7 @@ _FORMATS: dict[str, Callable[[Path], list[Task]]] = {
     "mbpp": formats.mbpp,
     "stdin": contests.stdin_programs,
     "leetcode": contests.leetcode,
+    "swe-bench": swe_bench,
     FORMAT: pytest_tasks,
 }
 
@@ -105,7 +107,7 @@ class FolderConfig(Config):
     kind: Literal["code"]
     description: str = Field("", description="one line about it")
     files: list[str] = Field(description="of tasks")
-    format: str = Field("tasks", description="tasks, humaneval, mbpp, stdin or leetcode")
+    format: str = Field("tasks", description="tasks, humaneval, mbpp, stdin, leetcode, swe-bench")
     turns: int = Field(1, description="more than 1: repair after public tests")
     parts: dict[Literal["all_pass", "share", "compiles"], float] = Field(
         {"all_pass": 1.0}, description="weights of the score"
