@@ -1,10 +1,11 @@
-"""What a program of others gains on tasks that nobody has seen: a raw httpx script, trained by GRPO, three seeds.
+"""What a program of others gains on tasks that nobody has seen: a raw httpx script, trained by GRPO, three
+seeds.
 
     python benchmarks/program_learning.py
 
-The script (`tests/foreign_programs.py`) asks which desk a mail belongs to, asks whether that is sure, and prints
-the second answer. A tiny model has imitated a log of which half names any desk. Half of the mails are for training;
-the other half is played before and after, and the runs are compared task by task.
+The script (`tests/foreign_programs.py`) asks which desk a mail belongs to, asks whether that is sure, and
+prints the second answer. A tiny model has imitated a log of which half names any desk. Half of the mails
+are for training; the other half is played before and after, and the runs are compared task by task.
 """
 
 import argparse
@@ -89,7 +90,9 @@ def remembered(row: dict[str, Any], draw: random.Random) -> dict[str, Any]:
     """The script's chat on a mail; half of them name any desk."""
     desk = row["answer"] if draw.random() < 0.5 else draw.choice(list(MAILS))
     said = [row["question"], desk, "Are you sure?", desk]
-    return {"messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]}
+    return {
+        "messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+    }
 
 
 def run(table: dict[str, Any]) -> Path:
