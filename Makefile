@@ -50,7 +50,7 @@ $(VLLM)/.done: pyproject.toml constraints-vllm.txt requirements-vllm.txt
 
 # One source of pins, for CPython 3.11 to 3.14 on Linux and macOS, with and without CUDA. What is pinned stays.
 pins: setup
-	$(COMPILE) --extra all --extra agents --extra ner --extra dev pyproject.toml -o constraints.txt
+	$(COMPILE) --extra all --extra agents --extra dev pyproject.toml -o constraints.txt
 	echo 'torch==2.13.0' > .cache/overrides.txt
 	echo pytest | $(COMPILE) --overrides .cache/overrides.txt --extra lora \
 		- requirements-vllm.txt pyproject.toml -o constraints-vllm.txt

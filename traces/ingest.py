@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,15 @@ class Reader:
             def progress(at: int, before: int = sum(sizes[:file])) -> None:
                 on_progress(self._store.rows, before + at, sum(sizes))
 
-            place = [0]  # bytes read of this file
+            place = list[int]()  # the last one: bytes read of this file
             calls = list[Located]()
-            found = rows(self._files[file], lambda at, place=place: place.__setitem__(0, at))
+            found = rows(self._files[file], partial(_put, place))
             for done, line in enumerate(islice(found, state.done, None), state.done + 1):
                 for call in self._calls(line, file):
                     calls.append(call)
                     if len(calls) == _BATCH:
                         self._take(calls)
-                        progress(place[0])
+                        progress(place[-1])
                         calls.clear()
                 if self._since >= _SAVED:
                     self._take(calls)
@@ -248,6 +249,10 @@ class Reader:
                 start = dumps({"id": name, **json.loads(changes)}).encode("utf-8", "replace")
                 self._count(file, feedback=-1)
                 self._reject(file, number, "feedback for a call that is not here", start)
+
+
+def _put(place: list[int], at: int) -> None:
+    place[:] = [at]
 
 
 def _changed(trace: Trace, changes: Sequence[str]) -> Trace:

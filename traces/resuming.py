@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from vertigym import __version__
 from vertigym.core.files import dumps
-from vertigym.traces.config import ImportConfig
+from vertigym.traces.config import ImportConfig, PiiKind
 from vertigym.traces.contamination import Item
 
 
@@ -25,12 +25,10 @@ class Tally(BaseModel):
     rejected: Counter[str] = Field(default_factory=Counter)
     skipped: Counter[str] = Field(default_factory=Counter)
     contaminated: Counter[str] = Field(default_factory=Counter)
-    replaced: Counter[str] = Field(default_factory=Counter)
+    replaced: Counter[PiiKind] = Field(default_factory=Counter)
     masked_rows: int = 0
     feedback: int = 0
-    examples: dict[str, list[str]] = Field(
-        default_factory=lambda: {"rejected": [], "contaminated": [], "masked": []}
-    )
+    examples: dict[str, list[str]] = {"rejected": [], "contaminated": [], "masked": []}
     counts: dict[str, Counter[str]] = Field(default_factory=dict)
     forms: dict[str, Counter[str]] = Field(default_factory=dict)
 
