@@ -80,7 +80,7 @@ def _is_card(text: str, groups: Sequence[re.Match[str]]) -> bool:
     digits = _joined(groups)
     between = {text[a.end() : b.start()] for a, b in pairwise(groups)}
     even = len(between) == 1 and all(2 <= len(group[0]) <= 7 for group in groups)
-    issued = _BRANDS.fullmatch(digits)
+    issued = _BRANDS.fullmatch(digits) is not None
     if not (even or len(groups) == 1) or not (issued or _LABELLED.fullmatch(digits)) or not luhn_valid(digits):
         return False
     start = groups[0].start()
