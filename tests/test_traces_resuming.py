@@ -148,6 +148,7 @@ def test_two_imports_into_one_folder_do_not_meet_and_a_kill_is_survived(log: Pat
         with pytest.raises(OutputError, match="another import writes there"):
             run(log, tmp_path / "out")
         os.kill(other.pid, signal.SIGKILL)
+    assert [path.name for path in tmp_path.iterdir()] == [".out.work"]
     seen: list[int] = []
     run(log, tmp_path / "out", seen=seen)
     run(log, tmp_path / "whole")

@@ -75,18 +75,16 @@ def import_traces(
         claim_key(key)
     claim_folder(out, IMPORTED, force=force)
     work = out.resolve().with_name(f".{out.resolve().name}.work")
-    with (
-        Store(work, config.memory_mb) as store,
-        sealed_folder(out, IMPORTED, force=force) as folder,
-    ):
+    with Store(work, config.memory_mb) as store:
         reader = Reader(files, store, config, tasks_of)
         reader.read(on_progress)
         if not store.rows:
             reasons = "; ".join(f"{reason} ({n} times)" for reason, n in reader.tally.rejected.most_common(3))
             raise DataError(f"{files[0]}: no call in what was given: {reasons or 'it is empty'}")
-        report = _Import(store, folder, config, files, reader).run()
-        if key:
-            write_key(key, store.placeholders())
+        with sealed_folder(out, IMPORTED, force=force) as folder:
+            report = _Import(store, folder, config, files, reader).run()
+            if key:
+                write_key(key, store.placeholders())
         return report
 
 
