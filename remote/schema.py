@@ -119,7 +119,7 @@ def parsed(name: str, body: bytes) -> Any:
 
 def _refuse_unknown(message: ProtoMessage, path: str) -> None:
     """Name what a newer client says and this table does not have."""
-    for field in UnknownFieldSet(message):  # type: ignore[no-untyped-call]
+    for field in UnknownFieldSet(message):
         raise RefusedError(
             400, f"{path}: field {field.field_number} is not known here: it is of a newer client"
         )
