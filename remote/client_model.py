@@ -8,6 +8,7 @@ again from its snapshot and its journal when somebody asks for it.
 import base64
 import json
 import shutil
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from vertigym.remote.trained_model import TrainedModel
 
 MODEL_FILE = "model.json"
 _OUTCOMES = "outcomes.json"
-_STEPS, _JOURNAL_BYTES = 25, 64_000_000  # between two snapshots, at most
+# Between two snapshots, at most: what is done again after a kill takes about as long as it took.
+_STEPS, _SECONDS, _JOURNAL_BYTES = 25, 30.0, 64_000_000
 _KEPT = 32  # outcomes that a snapshot holds, for clients that had not fetched them
 _EPHEMERAL = 16  # weights of sampling sessions without a name that are kept, of a model
 
@@ -59,7 +61,7 @@ class ClientModel:
         self._journal = Journal(folder / "journal")
         self._waiting: dict[int, Recorded] = {}
         self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
-        self._steps = 0  # since the last snapshot
+        self._steps, self._seconds = 0, 0.0  # since the last snapshot
         self._snapshot = max((int(f.name.partition("-")[2]) for f in folder.glob("state-*")), default=-1)
         self._last_done = self._snapshot
         self._next = self._snapshot + 1
@@ -103,6 +105,7 @@ class ClientModel:
     # From here on, on the worker's thread.
 
     def _done(self, record: Recorded) -> Outcome:
+        began = time.monotonic()
         try:
             outcome = self._DO[record.kind](self, record)
         except RefusedError as error:
@@ -110,6 +113,7 @@ class ClientModel:
         self._outcomes[record.seq_id], self._last_done = outcome, record.seq_id
         while len(self._outcomes) > _KEPT:
             self._outcomes.popitem(last=False)
+        self._seconds += time.monotonic() - began
         self._keep_state(record)
         return outcome
 
@@ -124,10 +128,12 @@ class ClientModel:
     def _keep_state(self, record: Recorded) -> None:
         """Write a snapshot where it is time for one and no gradient has come together."""
         self._steps += record.kind == "optim_step"
-        due = self._steps >= _STEPS or record.kind == "load_weights" or self._journal.size > _JOURNAL_BYTES
+        much = self._steps >= _STEPS or self._seconds > _SECONDS or self._journal.size > _JOURNAL_BYTES
+        due = record.kind == "load_weights" or (much and record.kind == "optim_step")
         if not due or self._model.has_gradient:
             return
-        old, self._snapshot, self._steps = self._state(), record.seq_id, 0
+        old, self._snapshot = self._state(), record.seq_id
+        self._steps, self._seconds = 0, 0.0
         with whole_folder(self._state()) as beside:
             self._model.save(beside)
             write_json(beside / _OUTCOMES, [(seq, _encoded(one)) for seq, one in self._outcomes.items()])
