@@ -20,7 +20,7 @@ def tinker(
     port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 8010,
 ) -> None:
     """Train and sample for programs of the Tinker client: set TINKER_BASE_URL to the address shown."""
-    from vertigym.remote.running import serve_tinker
+    from vertigym.remote.serve_tinker import serve_tinker
 
     def ready(url: str) -> None:
         note(f"TINKER_BASE_URL={url}, keeping what is saved in {store} (Ctrl-C ends it)")

@@ -20,8 +20,8 @@ from vertigym.policies.full_tensors import load_full_state
 from vertigym.policies.lora import LoRAConfig, add_lora
 from vertigym.policies.model_folder import context_of, load_model, unreadable_ids
 from vertigym.policies.model_source import find_model
+from vertigym.remote.call_models import AdapterShape
 from vertigym.remote.datums import TokenRules
-from vertigym.remote.requests import AdapterShape
 
 ALPHA = 32  # whatever the rank, as Tinker has it: an adapter counts ALPHA / rank times
 _FILE = "adapter_model.safetensors"

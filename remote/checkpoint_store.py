@@ -16,7 +16,7 @@ from typing import Any
 
 from vertigym.core.files import read_json, whole_folder, write_json
 from vertigym.dialects.chat_call import RefusedError
-from vertigym.remote.requests import NAME, AdapterShape
+from vertigym.remote.call_models import NAME, AdapterShape
 
 TRAINING, SAMPLER = "weights", "sampler_weights"
 _PATH = re.compile(rf"tinker://([a-z0-9]+:train:\d+)/({TRAINING}|{SAMPLER})/({NAME[1:-1]})")

@@ -21,11 +21,18 @@ from vertigym.core.seeds import derive
 from vertigym.dialects.chat_call import RefusedError
 from vertigym.remote import schema
 from vertigym.remote.adapted_base import AdaptedBase
+from vertigym.remote.call_models import (
+    AdapterShape,
+    LoadWeights,
+    OptimStep,
+    SaveForSampler,
+    SaveWeights,
+    checked,
+)
 from vertigym.remote.checkpoint_store import SAMPLER, TRAINING, CheckpointStore, write_saved
 from vertigym.remote.datums import read_forward_backward
 from vertigym.remote.futures import Futures, Outcome
 from vertigym.remote.journal import Journal, Recorded
-from vertigym.remote.requests import AdapterShape, LoadWeights, OptimStep, SaveForSampler, SaveWeights, checked
 from vertigym.remote.samplers import SamplingEngines
 from vertigym.remote.trained_model import TrainedModel
 

@@ -22,17 +22,17 @@ from vertigym.core.errors import suggest
 from vertigym.core.files import dumps, read_json, write_json
 from vertigym.dialects.chat_call import RefusedError
 from vertigym.remote.adapted_base import AdaptedBase
-from vertigym.remote.checkpoint_store import CheckpointStore, SavedWeights, read_saved
-from vertigym.remote.client_model import MODEL_FILE, ClientModel, Surroundings
-from vertigym.remote.futures import Futures, Outcome
-from vertigym.remote.journal import Recorded
-from vertigym.remote.requests import (
+from vertigym.remote.call_models import (
     CreateModel,
     CreateSampler,
     CreateSession,
     LoadWeights,
     SampleCall,
 )
+from vertigym.remote.checkpoint_store import CheckpointStore, SavedWeights, read_saved
+from vertigym.remote.client_model import MODEL_FILE, ClientModel, Surroundings
+from vertigym.remote.futures import Futures, Outcome
+from vertigym.remote.journal import Recorded
 from vertigym.remote.samplers import SamplingEngines
 
 _ID = re.compile(r"([a-z0-9]+):(train|sample):(\d+)")

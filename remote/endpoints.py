@@ -17,11 +17,11 @@ from starlette.routing import Route
 
 from vertigym.dialects.chat_call import RefusedError
 from vertigym.dialects.wire_models import request_json
-from vertigym.remote import requests as wire
+from vertigym.remote import call_models as wire
 from vertigym.remote import schema
+from vertigym.remote.call_models import check_version, checked
 from vertigym.remote.client_sessions import ClientSessions
 from vertigym.remote.journal import Recorded
-from vertigym.remote.requests import check_version, checked
 from vertigym.serving.admission import Admission
 from vertigym.serving.refusals import HANDLERS
 

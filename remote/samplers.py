@@ -20,9 +20,9 @@ from vertigym.policies.engine import GenerationRequest, GenerationResult
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.remote import schema
 from vertigym.remote.adapted_base import AdaptedBase, read_adapter
+from vertigym.remote.call_models import SampleCall
 from vertigym.remote.checkpoint_store import SavedWeights
 from vertigym.remote.datums import likely_message
-from vertigym.remote.requests import SampleCall
 
 _ENGINES = 4  # shapes of adapters whose merged weights are kept
 

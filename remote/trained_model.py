@@ -18,8 +18,8 @@ from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import AdamStep, Learner, tokenwise
 from vertigym.learner.samples import TrainingSample
 from vertigym.remote.adapted_base import AdaptedBase
+from vertigym.remote.call_models import AdamRequest, AdapterShape
 from vertigym.remote.datums import ForwardBackward, loss_message
-from vertigym.remote.requests import AdamRequest, AdapterShape
 
 
 class TrainedModel:

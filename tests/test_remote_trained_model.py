@@ -14,8 +14,8 @@ from vertigym.dialects.chat_call import RefusedError
 from vertigym.policies import tiny
 from vertigym.remote import schema
 from vertigym.remote.adapted_base import AdaptedBase, read_adapter
+from vertigym.remote.call_models import AdamRequest, AdapterShape
 from vertigym.remote.datums import read_forward_backward
-from vertigym.remote.requests import AdamRequest, AdapterShape
 from vertigym.remote.trained_model import TrainedModel
 
 SHAPE = AdapterShape(rank=4, seed=1)
