@@ -7,6 +7,7 @@ is played as it is, messages and tools.
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from vertigym.core.errors import InfrastructureError, MissingDependencyError
@@ -59,8 +60,11 @@ class OpenEnvClientSession:
 
         self._actions, self._told, self._timeout_s = actions, told, timeout_s
         address = url.replace("http", "ws", 1).rstrip("/") + "/ws"
+        self._held = ExitStack()
         try:
-            self._socket = connect(address, open_timeout=timeout_s, proxy=None, max_size=None)
+            self._socket = self._held.enter_context(
+                connect(address, open_timeout=timeout_s, proxy=None, max_size=None)
+            )
         except OSError as error:
             raise InfrastructureError(f"{address} does not answer: {error}") from None
 
@@ -80,7 +84,7 @@ class OpenEnvClientSession:
 
     def close(self) -> None:
         """End the session."""
-        self._socket.close()
+        self._held.close()
 
     def _ask(self, kind: str, data: Mapping[str, Any]) -> Observed:
         from websockets.exceptions import WebSocketException

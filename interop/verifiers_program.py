@@ -14,10 +14,9 @@ import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 from vertigym.core.errors import ConfigError, InfrastructureError
 from vertigym.core.seeds import derive
@@ -49,7 +48,7 @@ class VerifiersWorker:
             )  # fmt: skip
         except OSError as error:
             raise ConfigError(f"verifiers:{name}: {python} cannot be started: {error}") from None
-        self.close = weakref.finalize(self, _end, self._process)
+        self.close = weakref.finalize(self, _end, self._process, self._said)
         assert self._process.stdout
         first = json.loads(self._process.stdout.readline() or "{}")
         if "tasks" not in first:
@@ -189,7 +188,7 @@ def _task(row: Mapping[str, Any], place: int, eval_share: float, test_share: flo
 def _listen(process: "subprocess.Popen[str]", jobs: Mapping[int, "Future[dict[str, Any]]"]) -> None:
     """Hand each result to who waits for it; where the process ends, all are told."""
     assert process.stdout
-    with suppress(ValueError):
+    with suppress(ValueError), process.stdout:
         for line in process.stdout:
             done = json.loads(line)
             jobs[done["job"]].set_result(done)
@@ -198,4 +197,10 @@ def _listen(process: "subprocess.Popen[str]", jobs: Mapping[int, "Future[dict[st
             waiting.set_result({"reward": None, "reason": "the process of verifiers has ended"})
 
 
-_end = partial(lambda process: (process.kill(), process.wait()))
+def _end(process: "subprocess.Popen[str]", said: IO[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for file in (process.stdin, said):
+        if file:
+            with suppress(OSError):
+                file.close()

@@ -237,6 +237,7 @@ def test_an_environment_of_verifiers_asks_our_policy_and_its_reward_is_the_score
 
     played = rollout(Scripted(write), env, [Episode(task) for task in tasks], Sampling())
     scores = {one.task_id: one.score for one in played}
+    assert not [s.evidence for t, s in scores.items() if s.value is None and t != "3"]
     assert {task: score.value for task, score in scores.items()} == {
         "0": 0.0, "1": 0.0, "2": 1.0, "3": None, "4": 0.0, "5": 0.0,
     }  # fmt: skip
