@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' recorder
@@ -113,7 +114,7 @@ def main() -> None:
         for name, one in recordings.items():
             unscored = sum(score is None for score in one.scores.values())
             print(f"{name}: {len(one.scores)} episodes, {unscored} without a score")
-        players = {
+        players: dict[str, Callable[[Recording], Scores]] = {
             "openenv": scores_by_openenv,
             "nemo-gym": scores_by_nemo_gym,
             "inspect": lambda one: by_inspect(one, home),
