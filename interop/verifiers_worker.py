@@ -13,11 +13,12 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
 
-_MODEL = "policy"
+_MODEL, _THREADS = "policy", 1024
 
 
 class VersionOne:
@@ -98,6 +99,8 @@ class VersionZero:
 
 async def work(environment: "VersionOne | VersionZero", say: Any) -> None:
     """Do jobs until standard input ends."""
+    # All episodes of a batch wait for answers at once: with fewer threads some would never ask.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     running: set[asyncio.Task[None]] = set()
 
     async def do(job: Mapping[str, Any]) -> None:
