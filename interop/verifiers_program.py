@@ -53,9 +53,10 @@ class VerifiersWorker:
         first = json.loads(self._process.stdout.readline() or "{}")
         if "tasks" not in first:
             self._process.wait()
-            raise ConfigError(
-                f"verifiers:{name} cannot be loaded by {python}: {first.get('error') or self.said()}"
-            )
+            why = first.get("error") or self.said()
+            self._process.stdout.close()
+            self.close()
+            raise ConfigError(f"verifiers:{name} cannot be loaded by {python}: {why}")
         self.tasks: list[dict[str, Any]] = first["tasks"]
         self._jobs: dict[int, Future[dict[str, Any]]] = {}
         self._lock = threading.Lock()
