@@ -47,6 +47,7 @@ class VerifiersWorker:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
             )  # fmt: skip
         except OSError as error:
+            self._said.close()
             raise ConfigError(f"verifiers:{name}: {python} cannot be started: {error}") from None
         self.close = weakref.finalize(self, _end, self._process, self._said)
         assert self._process.stdout

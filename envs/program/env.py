@@ -56,7 +56,7 @@ class ProgramConfig(RowFilesConfig):
     environment: dict[str, str] = Field({}, description="variables of its environment")
 
 
-class Caller(Protocol):
+class CallSource(Protocol):
     """What makes the calls of one episode: a process (`RunningProgram`), or a part of one."""
 
     calls: ProgramCalls
@@ -79,7 +79,7 @@ class Caller(Protocol):
         ...
 
 
-C = TypeVar("C", bound=Caller)
+C = TypeVar("C", bound=CallSource)
 
 
 class CallerEnv(Env, Generic[C]):
@@ -194,7 +194,7 @@ class CallerEnv(Env, Generic[C]):
             self.close()
 
     @staticmethod
-    def _how_it_ended(program: Caller, code: int | None) -> str:
+    def _how_it_ended(program: CallSource, code: int | None) -> str:
         said = program.stderr().strip()[-_TAIL:].rpartition("\n")[2]
         fault = program.calls.fault()
         return "; ".join(filter(None, [f"the program ended with exit code {code}", fault, said]))
