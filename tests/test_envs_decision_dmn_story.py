@@ -1,5 +1,5 @@
 """A DMN model through the whole story: an environment, a warm start, a few steps of RL, a gate's verdict;
-of ours, and of a public one (from the examples of Kogito, Apache License 2.0) where the shared data is there."""
+of ours, and of a public one (of the examples of Kogito, Apache License 2.0) where the shared data is there."""
 
 from pathlib import Path
 from typing import Any
