@@ -73,7 +73,7 @@ PROTOCOLS: Mapping[str, Any] = {
             "def check(x):\n    assert x == 7\n    return x\nassert each(check, [3]) == [7]",
             "assert list(yields(3)) == [7]",
             "with Box(3) as box:\n    assert box.value() == 7",
-            "async def go():\n    async with Box(3) as box:\n        assert box.value() == 7\nasyncio.run(go())",
+            "async def go():\n    async with Box(3) as b:\n        assert b.value() == 7\nasyncio.run(go())",
             "async def same(x):\n    return x\nassert asyncio.run(awaits(same, [3])) == [7]",
             "assert next(yields(10)) == 21",
             "assert asyncio.run(later(3)) == 7",

@@ -113,7 +113,8 @@ def test_a_context_under_test_ends_only_what_the_test_raises_in_it(
     body: str, ok: bool, verifier: Verifier
 ) -> None:
     program = (
-        "class Box:\n    value = 1\n    def __enter__(self): return self\n    def __exit__(self, *error): return True\n"
+        "class Box:\n    value = 1\n    def __enter__(self): return self\n"
+        "    def __exit__(self, *error): return True\n"
         "    def fails(self): raise ValueError\ndef wrong(): return 0"
     )
     for source in (

@@ -50,7 +50,10 @@ def test_queries(case: dict[str, Any], engine: Any) -> None:
     assert found == case["right"]
 
 
-TIED = "CREATE TABLE t(name TEXT, score INT); INSERT INTO t VALUES ('a', 2), ('b', 2), ('c', 1), ('d', 1), ('e', 0);"
+TIED = (
+    "CREATE TABLE t(name TEXT, score INT); "
+    "INSERT INTO t VALUES ('a', 2), ('b', 2), ('c', 1), ('d', 1), ('e', 0);"
+)
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "duckdb"])
@@ -96,7 +99,7 @@ def verifier() -> Iterator[Verifier]:
 
 
 NOT_CARRIED = {
-    "operators on a class under test": "what an operator returns is asked for names, not for items: it could be anything",
+    "operators on a class under test": "what an operator returns is asked for names only: it could be anything",
     "a context manager": "what a function returns is no context, and its argument changes after the call",
 }
 
