@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_attention.py [--prompt 4096] [--answer 2048] [--group 16] [--layers 4]
 
-Layers of Qwen3-0.6B's shape, random weights. On a CPU the peak is that of the process and both ways share it, so
-that it says little; take small numbers there, to see that it runs.
+Layers of Qwen3-0.6B's shape, random weights. On a CPU the peak is that of the process and both ways share it,
+so that it says little; take small numbers there, to see that it runs.
 """
 
 import argparse
@@ -30,11 +30,13 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     given = parser.parse_args()
     sizes: dict[str, Any] = {
+        "attn_implementation": "sdpa",
         "vocab_size": 8192, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": given.layers,
         "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
     }  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Qwen3ForCausalLM(Qwen3Config(**sizes, attn_implementation="sdpa")).to(device)
+    model: Any = Qwen3ForCausalLM(Qwen3Config(**sizes))
+    model.to(device)
     learner = Learner(model, OptimizerConfig(), total_steps=1, dtype=getattr(torch, given.dtype))
     samples = sampled_step([given.prompt], given.group, given.answer).samples
     loss = tokenwise(lambda logp_T, entropy_T, batch: (-logp_T.sum(), {}))

@@ -18,6 +18,7 @@ def local_rows(path: str, *_: Any, **__: Any) -> Any:
     import datasets
 
     rng = random.Random(0)
+    rows: list[dict[str, Any]]
     if "gsm8k" in path:
         sums = [(a, b) for a in range(3) for b in range(3)]
         drawn = [rng.choice(sums) for _ in range(2000)]

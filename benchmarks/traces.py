@@ -65,7 +65,8 @@ class Used:
 def imported(files: list[Path], folder: Path, kill: bool = False) -> Used:
     """One import in its own process; `kill`: in one that dies half way, and in one that goes on."""
     arguments = [*map(str, files), str(folder / "names.txt"), str(folder / "out")]
-    start, before, tenths = time.perf_counter(), 0.0, []
+    tenths: list[tuple[int, float]] = []
+    start, before = time.perf_counter(), 0.0
     while True:
         command = [sys.executable, "-c", PROGRAM, *arguments]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -215,7 +215,7 @@ def test_a_name_is_not_overwritten_unless_asked_and_a_replay_finds_its_own(
 def test_samples_repeat_by_seed_stop_and_tell_log_probs(http: TestClient) -> None:
     caller = Caller(http).begin()
     sampler = caller.sampler()
-    asked = {"num_samples": 2, "sampling_params": {"seed": 5, "stop": []}, "sampler": sampler}
+    asked: dict[str, Any] = {"num_samples": 2, "sampling_params": {"seed": 5, "stop": []}, "sampler": sampler}
     first = caller.sample(seq=0, topk_sample_logprobs=2, **asked)
     assert first.sequences[0].tokens == caller.sample(seq=1, **asked).sequences[0].tokens
     assert first.sequences[0].tokens != first.sequences[1].tokens

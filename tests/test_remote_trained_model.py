@@ -36,7 +36,7 @@ def tensor(values: list[float], kind: str = "f") -> Any:
     return schema.new("Tensor", dense=array.tobytes(), dtype=dtype, shape=[len(values)])
 
 
-def call(base: AdaptedBase, loss: str, *data: dict[str, Any], only: bool = False, **config: float) -> Any:
+def call(base: AdaptedBase, loss: str, *data: dict[str, Any], only: bool = False, **config: Any) -> Any:
     message = schema.new("ForwardBackwardRequest", model_id="m", seq_id=1, loss_fn=loss, forward_only=only)
     for name, value in config.items():
         message.loss_fn_config[name] = value
@@ -105,7 +105,7 @@ def test_value_and_gradient_are_those_of_the_written_equation(base: AdaptedBase,
 def test_gspo_takes_one_ratio_a_sequence(base: AdaptedBase) -> None:
     model = TrainedModel(base, SHAPE, seed=0)
     inputs = policy() | {"sequence_ratio_mask": [0.0, 1.0, 1.0, 1.0]}
-    bounds = {"clip_low_threshold": 0.0, "clip_high_threshold": 1e9}
+    bounds: dict[str, Any] = {"clip_low_threshold": 0.0, "clip_high_threshold": 1e9}
     loss, logps = output(model.forward_backward(call(base, "gspo", inputs, **bounds)))
     ratio = np.exp(np.mean(np.array(logps[1:]) - np.array(OLD[1:])))
     assert loss == pytest.approx(-ratio * sum(ADVANTAGES[1:]), rel=1e-5)
@@ -218,7 +218,7 @@ def test_saved_adapters_are_a_folder_that_peft_loads(base: AdaptedBase, tmp_path
 
 def test_targets_of_adapters_are_told_apart(base: AdaptedBase) -> None:
     def adapted(**kinds: bool) -> set[str]:
-        none = {"train_attn": False, "train_mlp": False, "train_unembed": False}
+        none: dict[str, Any] = {"train_attn": False, "train_mlp": False, "train_unembed": False}
         model = base.with_adapters(AdapterShape(rank=2, **(none | kinds)), seed=0)
         return {name.split(".")[-4] for name in model.state_dict() if ".lora_A" in name}
 
@@ -244,7 +244,7 @@ def test_targets_of_adapters_are_told_apart(base: AdaptedBase) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(
-    base: AdaptedBase, loss: str, data: dict[str, Any], config: dict[str, float], said: str
+    base: AdaptedBase, loss: str, data: dict[str, Any], config: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(RefusedError, match=said):
         call(base, loss, dict(data), **config)
