@@ -30,7 +30,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "auto": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MicroBatch:
     """One micro-batch: rows padded to one length, and tokens that carry a loss."""
 
     rows: int
@@ -45,23 +45,23 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlannedStep:
     """The samples of a step, and what they are sampled from. `answer` is 0 where nothing is sampled."""
 
     samples: Sequence[TrainingSample]
     prompt: int
     answer: int
-    _parts: dict[tuple[int, int], list[Part]] = field(default_factory=dict)
+    _parts: dict[tuple[int, int], list[MicroBatch]] = field(default_factory=dict)
 
-    def parts(self, tokens: int, ranks: int) -> list[Part]:
+    def parts(self, tokens: int, ranks: int) -> list[MicroBatch]:
         """Its micro-batches, as the learner makes them."""
         if (tokens, ranks) not in self._parts:
             self._parts[tokens, ranks] = self._laid_out(tokens, ranks)
         return self._parts[tokens, ranks]
 
-    def _laid_out(self, tokens: int, ranks: int) -> list[Part]:
+    def _laid_out(self, tokens: int, ranks: int) -> list[MicroBatch]:
         return [
-            Part(
+            MicroBatch(
                 len(rows),
                 max(row.length for row in rows),
                 sum(sample.trained for row in rows for sample in row.samples),
@@ -71,14 +71,14 @@ class Step:
         ]
 
 
-def sampled_step(prompts: Sequence[int], group_size: int, answer: int) -> Step:
+def sampled_step(prompts: Sequence[int], group_size: int, answer: int) -> PlannedStep:
     """A step of groups: a sample for each member, after prompts of these lengths."""
     samples = []
     for number, length in enumerate(prompts):
         mask = [0] * length + [1] * answer
         ids = [number] * len(mask)  # one number a group: samples of one prompt share rows
         samples += [TrainingSample(ids, mask) for _ in range(group_size)]
-    return Step(samples, max(prompts), answer)
+    return PlannedStep(samples, max(prompts), answer)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class MemoryPlan:
 
     numbers: ModelNumbers
     config: RunConfig
-    step: Step
+    step: PlannedStep
     device: Device | None = None
     extra: int = 0
 
@@ -102,7 +102,7 @@ class MemoryPlan:
         return self.device.count if self.device else 1
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[MicroBatch]:
         """The micro-batches of a step."""
         return self.step.parts(self.config.microbatch_tokens, self.ranks)
 

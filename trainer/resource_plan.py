@@ -13,7 +13,7 @@ from vertigym.learner.model_numbers import ModelNumbers
 from vertigym.learner.samples import TrainingSample
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.devices import DEVICES, Device
-from vertigym.trainer.memory_plan import MemoryPlan, Step, gb, sampled_step
+from vertigym.trainer.memory_plan import MemoryPlan, PlannedStep, gb, sampled_step
 from vertigym.trainer.memory_remedies import fitting
 from vertigym.trainer.time_plan import seconds_by_phase
 
@@ -34,7 +34,7 @@ def largest_step(
     prompts: Sequence[int],
     turns: int,
     context: int,
-) -> Step:
+) -> PlannedStep:
     """A step of the longest rows to learn from, or of the longest prompts and whole answers.
 
     Args:
@@ -43,7 +43,7 @@ def largest_step(
     """
     if config.rows:
         rows = sorted(taught, key=lambda row: -max(len(sample.token_ids) for sample in row))
-        return Step([sample for row in rows[: config.rows.batch] for sample in row], 0, 0)
+        return PlannedStep([sample for row in rows[: config.rows.batch] for sample in row], 0, 0)
     rollout = config.rollout
     longest = sorted(prompts, reverse=True)[: rollout.tasks] or [1]
     longest += longest[:1] * (rollout.tasks - len(longest))  # fewer tasks than a step takes: some come twice
@@ -52,7 +52,7 @@ def largest_step(
 
 
 def resource_plan(
-    config: RunConfig, model_config: Any, step: Step, device: Device | None, scorers: Sequence[Any] = ()
+    config: RunConfig, model_config: Any, step: PlannedStep, device: Device | None, scorers: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """The plan in words and numbers. Memory is in GB, on each device.
 
