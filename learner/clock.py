@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -56,5 +57,12 @@ def peak_memory() -> float:
     """MiB: the most that tensors held on the GPU, or without one the most this process has been resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / 2**20 if sys.platform == "darwin" else kib / 2**10  # bytes on macOS
+    return peak_resident() / 2**20
+
+
+def peak_resident() -> float:
+    """Bytes: the most that this process has been resident. Linux's `ru_maxrss` would begin with its parent's."""
+    if sys.platform == "darwin":
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    status = Path("/proc/self/status").read_text()
+    return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])

@@ -19,26 +19,26 @@ SIZES = {"small": (192, 4), "middle": (320, 6), "large": (512, 8)}  # hidden, la
 PROMPTS, GROUP, ANSWER = (64, 64, 64, 64), 4, 96
 # Two steps of a learner, in a process of its own; what it took beside its libraries, in bytes.
 CHILD = """
-import json, resource, sys, torch
+import json, sys, torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from vertigym.learner.clock import peak_resident
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import Learner, tokenwise
 from vertigym.trainer.memory_plan import sampled_step
 
 shape, more, prompts, group, answer = json.loads(sys.argv[1])
-resident = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 torch.set_num_threads(1)
 warm = torch.nn.Linear(8, 8)  # libraries load at first use
 warm(torch.zeros(1, 8)).sum().backward()
 torch.optim.AdamW(warm.parameters(), fused=True).step()
-before = resident()
+before = peak_resident()
 learner = Learner(Qwen3ForCausalLM(Qwen3Config(**shape)), OptimizerConfig(), total_steps=2, **more)
 samples = sampled_step(prompts, group, answer).samples
 loss = tokenwise(lambda logp_T, entropy_T, batch: (-logp_T.sum(), {}))
 for _ in range(2):
     learner.forward_backward(samples, loss)
     learner.optim_step()
-print(resident() - before)
+print(peak_resident() - before)
 """
 
 

@@ -4,8 +4,6 @@ They run in a process of their own, so that its peak of memory is the run's, and
 away. An untrained model writes until its tokens are up: a measure of a warm start's successor is an upper one.
 """
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +20,7 @@ from vertigym import envs
 from vertigym.core.errors import ConfigError, VertigymError
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite, shortened, task_list
+from vertigym.learner.clock import peak_resident
 from vertigym.learner.ranks import join_ranks
 from vertigym.policies.engine import Engine
 from vertigym.policies.model_source import find_model
@@ -33,7 +32,6 @@ from vertigym.trainer.training_session import TrainingSession
 
 STEPS = 3  # the first is not counted: it sets up what the others find
 EVAL_TASKS = 8  # of each environment of a suite, and four times as many while they take under a second
-_KILO = 1 if sys.platform == "darwin" else 1024  # the unit of a process's peak, in bytes
 
 
 def measured_steps(config: RunConfig) -> dict[str, float]:
@@ -69,7 +67,7 @@ def _trial(config: RunConfig) -> dict[str, float] | str:
 def _measures(config: RunConfig) -> dict[str, float]:
     if config.threads:
         torch.set_num_threads(config.threads)
-    before = _resident()
+    before = round(peak_resident() / 1e9, 2)
     with TemporaryDirectory() as folder, join_ranks() as ranks:
         trial = config.model_copy(update={"output": Path(folder)})
         run = Run.start(trial, setup.models_of(trial))
@@ -85,7 +83,7 @@ def _measures(config: RunConfig) -> dict[str, float]:
     if evals:
         found["seconds an eval"] = round(an_eval, 1)
     found["minutes in all"] = round((config.steps * a_step + evals * an_eval) / 60, 1)
-    found["memory in GB"] = _resident()
+    found["memory in GB"] = round(peak_resident() / 1e9, 2)
     found["libraries in GB"] = before
     if torch.cuda.is_available():
         found["GPU memory in GB"] = round(torch.cuda.max_memory_reserved() / 1e9, 2)
@@ -101,11 +99,6 @@ def _eval_seconds(suite: Suite, engine: Engine) -> float:
         if took > 1 or count == everything:
             return took * everything / count
         most *= 4
-
-
-def _resident() -> float:
-    """The most that this process has been resident, in GB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILO / 1e9, 2)
 
 
 def _seconds(work: Callable[[], object]) -> float:
