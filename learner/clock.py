@@ -61,7 +61,7 @@ def peak_memory() -> float:
 
 
 def peak_resident() -> float:
-    """Bytes: the most that this process has been resident. Linux's `ru_maxrss` would begin with its parent's."""
+    """Bytes: the most that this process has been resident. Linux's `ru_maxrss` begins with the parent's."""
     if sys.platform == "darwin":
         return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     status = Path("/proc/self/status").read_text()
