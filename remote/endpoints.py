@@ -21,6 +21,7 @@ from vertigym.remote import call_models as wire
 from vertigym.remote import schema
 from vertigym.remote.call_models import check_version, checked
 from vertigym.remote.client_sessions import ClientSessions
+from vertigym.remote.futures import Outcome
 from vertigym.remote.journal import Recorded
 from vertigym.serving.admission import Admission
 from vertigym.serving.refusals import HANDLERS
@@ -163,8 +164,9 @@ class TinkerServer:
 
     async def _unload(self, http: Request) -> Any:
         model_id = checked(wire.OfModel, await _json(http)).model_id
-        request_id = f"unload:{model_id}"
         self._sessions.model_facts(model_id)
+        request_id = f"unload:{model_id}"  # it goes with its session
+        self._sessions.futures.finish(request_id, Outcome({"type": "unload_model", "model_id": model_id}))
         return {"request_id": request_id, "model_id": model_id}
 
     async def _forward_backward(self, http: Request) -> Any:

@@ -276,6 +276,14 @@ def test_unknown_fields_newer_clients_and_strangers_are_refused(http: TestClient
     assert "field 99 is not known here" in caller.done(sent.json())["error"]
 
 
+def test_a_model_that_is_let_go_is_answered_and_stays_until_its_session_ends(http: TestClient) -> None:
+    caller = Caller(http).begin()
+    caller.train(1)
+    answer = caller.done(caller.post("unload_model", model_id=caller.model))
+    assert answer == {"type": "unload_model", "model_id": caller.model}
+    caller.train(1)
+
+
 def test_a_finished_session_frees_what_only_it_could_use(http: TestClient, tmp_path: Path) -> None:
     caller = Caller(http).begin()
     caller.train(1)
