@@ -54,8 +54,9 @@ def serve_tinker(
     if key and not key.startswith(KEY_START):
         raise ConfigError(f"{KEY_VARIABLE} must begin with {KEY_START!r}: the client sends no other key")
     check_address(host, key)
-    with locked(store), listen(host, port) as listening:
+    with listen(host, port) as listening:
         loaded = {name: AdaptedBase(name, source) for name, source in named.items()}
-        server = TinkerServer(ClientSessions(loaded, store), key=key)
-        on_ready(url_of(listening))
-        uvicorn.Server(server.config()).run(sockets=[listening])
+        with locked(store):  # last: what cannot be served leaves no folder
+            server = TinkerServer(ClientSessions(loaded, store), key=key)
+            on_ready(url_of(listening))
+            uvicorn.Server(server.config()).run(sockets=[listening])

@@ -1,6 +1,8 @@
 """Every example of docs/tasks.md is complete: it loads, and passes `env check`."""
 
+import os
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +40,12 @@ def written(kind: str, folder: Path) -> str:
     make = import_agent if kind == "agent" else import_decision
     make(folder / RULES, "acme/Fee-v0", folder / "made")
     return str(folder / "made")
+
+
+@pytest.fixture(autouse=True)
+def activated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an example calls python3 is the Python of the tests."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 def test_every_kind_has_an_example() -> None:
