@@ -133,7 +133,7 @@ class Verifier:
                 printed = zip(one.runs, outcomes[i], strict=True)
                 inputs = [call(run.stdin, outcome.stdout, run.stdout) for run, outcome in printed]
                 jobs[i] = self._job(one.checker, {}, call="check", inputs=inputs)
-        return dict(zip(jobs, self.pool.run_many([*jobs.values()]), strict=True))
+        return dict(zip(jobs, self.pool.run_many([*jobs.values()]) if jobs else (), strict=True))
 
     def _jobs(self, program: str, tests: Tests, files: Mapping[str, str | bytes]) -> list[Job]:
         match tests:

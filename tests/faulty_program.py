@@ -52,16 +52,18 @@ class FailingLine(httpx2.HTTPTransport):
                 assert one.read() == other.read()
                 return other
             case 6:
-                self.hang_up(request)
+                self.hang_up(request, after=0.05)
+            case 9:  # before any answer can come
+                self.hang_up(request, after=0)
             case 7:
                 time.sleep(0.05)
         return send(request)
 
-    def hang_up(self, request):
+    def hang_up(self, request, after):
         head = "".join(f"{name}: {value}\\r\\n" for name, value in request.headers.items())
         with socket.create_connection((request.url.host, request.url.port)) as line:
             line.sendall(f"POST {request.url.path} HTTP/1.1\\r\\n{head}\\r\\n".encode() + request.content)
-            time.sleep(0.05)
+            time.sleep(after)
         raise httpx2.ReadError("hung up")
 
 
@@ -84,9 +86,9 @@ def fail():
         time.sleep(3600)
     try:
         client.with_options(max_retries=0).chat.completions.create(
-            model="m", messages=[{"role": "user", "content": "never mind"}], extra_headers={"x-fault": "6"})
+            model="m", messages=[{"role": "user", "content": "never mind"}], extra_headers={"x-fault": "9"})
     except openai.APIConnectionError:
-        pass
+        time.sleep(1)  # on a busy machine the server meets the call late
 
 
 client = openai.OpenAI(max_retries=3, http_client=httpx2.Client(transport=FailingLine(), timeout=600))

@@ -146,8 +146,9 @@ class Listening:
 
     def run_many(self, jobs: Sequence[Job]) -> list[JobOutcome]:
         """The pool's, whatever its level."""
-        self.outcomes = self._pool.run_many([replace(job, min_level=self.level) for job in jobs])
-        return self.outcomes
+        came = self._pool.run_many([replace(job, min_level=self.level) for job in jobs])
+        self.outcomes += came
+        return came
 
 
 def tests_for(level: Level) -> dict[str, tuple[Tests, JobLimits]]:

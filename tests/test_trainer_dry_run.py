@@ -113,7 +113,13 @@ def test_some_steps_and_tasks_of_the_evals_are_measured_and_nothing_stays(here: 
     before = sorted(here.rglob("*"))
     config = table(eval={"suites": ["suite.toml"], "every": 1}, rollout={"tasks": 2, "group_size": 2})
     found = measured_steps(parse(RunConfig, config, source=""))
-    assert set(found) == {"seconds a step", "seconds an eval", "minutes in all", "memory in GB", "libraries in GB"}
+    assert set(found) == {
+        "seconds a step",
+        "seconds an eval",
+        "minutes in all",
+        "memory in GB",
+        "libraries in GB",
+    }
     assert 0.1 < found["libraries in GB"] <= found["memory in GB"] < 10
     assert sorted(here.rglob("*")) == before
 
