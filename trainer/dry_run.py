@@ -23,7 +23,7 @@ from vertigym.trainer import setup
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.devices import Device
 from vertigym.trainer.gatekeeper import evidence, open_suites
-from vertigym.trainer.prompt_lengths import long_prompts, long_rows, train_prompts
+from vertigym.trainer.prompt_lengths import FirstPrompts, first_prompts, long_prompts, long_rows
 from vertigym.trainer.resource_plan import device_here, largest_step, resource_plan
 from vertigym.trainer.sft import Row
 from vertigym.trainer.trackers import services
@@ -48,7 +48,7 @@ def plan(config: RunConfig, first: RunConfig | None = None, device: Device | Non
     names = setup.models_of(config)
     opened = _opened(config, first or config, names, weights=device is None)
     renderer, context = opened.renderer, context_of(opened.configs["model"])
-    rows = config.rollout
+    rows, prompts = config.rollout, first_prompts(config, env, suites, renderer)
     taught = list(chain.from_iterable(setup.taught_rows(config.rows, renderer))) if config.rows else []
     return {
         "run": str(config.output / config.name),
@@ -62,18 +62,23 @@ def plan(config: RunConfig, first: RunConfig | None = None, device: Device | Non
         "gates": evidence(config, suites),
         "long prompts": [
             *long_rows(list(chain.from_iterable(taught)), context),
-            *long_prompts(config, env, suites, renderer, context),
+            *long_prompts(prompts, context),
         ],
-        "computed": _computed(config, env, opened, taught, device or device_here()),
+        "computed": _computed(config, env, opened, taught, prompts[0], device or device_here()),
     }
 
 
 def _computed(
-    config: RunConfig, env: envs.Env, opened: "_Opened", taught: list[Row], device: Device | None
+    config: RunConfig,
+    env: envs.Env,
+    opened: "_Opened",
+    taught: list[Row],
+    prompts: FirstPrompts,
+    device: Device | None,
 ) -> dict[str, Any] | str:
     """Memory and time; or why they cannot be computed."""
-    prompts = [] if config.rows else train_prompts(env, opened.renderer)
-    step = largest_step(config, taught, prompts, env.max_turns, context_of(opened.configs["model"]))
+    lengths = [length for length, _ in prompts.lengths]
+    step = largest_step(config, taught, lengths, env.max_turns, context_of(opened.configs["model"]))
     scorers = [opened.configs["teacher"]] if "teacher" in opened.configs else []
     if (config.policy.kl or config.dpo) and not config.lora:  # adapters are switched off instead
         scorers.append(opened.configs["model"])

@@ -65,9 +65,7 @@ def _levers(plan: MemoryPlan) -> dict[str, list[Any]]:
             )
     levers["lora.rank"] = [LoRAConfig().rank] * (config.lora is None and config.algorithm != "ppo")
     assert plan.device
-    levers["--gpu"] = [
-        f"{plan.device.name}x{count}" for count in _doubles(plan.device.count) if count <= _MOST_DEVICES
-    ]
+    levers["--gpu"] = [f"{plan.device.name}x{count}" for count in _doubles(plan.device.count)]
     return {key: values for key, values in levers.items() if values}
 
 
@@ -77,7 +75,7 @@ def _halves(value: int, least: int) -> Iterator[int]:
 
 
 def _doubles(value: int) -> Iterator[int]:
-    while value < _MOST_DEVICES:
+    while value * 2 <= _MOST_DEVICES:
         yield (value := value * 2)
 
 
@@ -88,7 +86,8 @@ def _changed(
     config, numbers, device = plan.config, plan.numbers, plan.device
     for key, value in change.items():
         if key == "--gpu":
-            device = find_device(value)
+            assert device
+            device = replace(device, count=find_device(value).count)
         elif key == "lora.rank":
             lora = LoRAConfig(rank=value)
             config, numbers = config.model_copy(update={"lora": lora}), count_with(lora)

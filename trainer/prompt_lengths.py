@@ -4,7 +4,8 @@ The one idea: every first prompt is opened and rendered as the run will do it. W
 is not known beforehand; one that outgrows the context in the run is not scored, either.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from vertigym.core.types import Task
 from vertigym.envs.env import Env
@@ -17,39 +18,47 @@ from vertigym.trainer.config import RunConfig
 _NAMED = 3
 
 
-def long_prompts(
-    config: RunConfig, env: Env, suites: Sequence[Suite], renderer: ChatRenderer, context: int
-) -> list[str]:
-    """A sentence for the training tasks, and for each suite, where some leave less than an answer may need."""
-    found = []
-    if not config.rows:
-        tasks = [(env, env.tasks.get(i)) for i in env.tasks.ids("train")]
-        found.append(_sentence("training", tasks, renderer, context, config.rollout.max_tokens))
+@dataclass(frozen=True, slots=True)
+class FirstPrompts:
+    """Of the tasks of `what`: each first prompt's tokens, and its task; the most tokens of an answer."""
+
+    what: str
+    lengths: Sequence[tuple[int, str]]
+    answer: int
+
+
+def first_prompts(
+    config: RunConfig, env: Env, suites: Sequence[Suite], renderer: ChatRenderer
+) -> list[FirstPrompts]:
+    """Those of the suites, and before them those of training, where it samples."""
+
+    def opened(what: str, tasks: Iterable[tuple[Env, Task]], answer: int) -> FirstPrompts:
+        return FirstPrompts(
+            what, [(prompt_length(one, task, renderer), task.id) for one, task in tasks], answer
+        )
+
+    trained = () if config.rows else ((env, env.tasks.get(i)) for i in env.tasks.ids("train"))
+    found = [opened("training", trained, config.rollout.max_tokens)]
     for suite in suites:
         listed = task_list(suite)
-        tasks = [(listed.envs[one.env], one.task) for one in listed.tasks]
-        found.append(_sentence(f"suite {suite.name}", tasks, renderer, context, suite.sampling.max_tokens))
-    return [sentence for sentence in found if sentence]
+        tasks = ((listed.envs[one.env], one.task) for one in listed.tasks)
+        found.append(opened(f"suite {suite.name}", tasks, suite.sampling.max_tokens))
+    return found
 
 
-def train_prompts(env: Env, renderer: ChatRenderer) -> list[int]:
-    """The lengths of the training tasks' first prompts."""
-    return [prompt_length(env, env.tasks.get(i), renderer) for i in env.tasks.ids("train")]
+def long_prompts(prompts: Sequence[FirstPrompts], context: int) -> list[str]:
+    """A sentence for training, and for each suite, where some leave less than an answer may need."""
+    return [sentence for one in prompts if (sentence := _sentence(one, context))]
 
 
 def context_needed(config: RunConfig, env: Env, suites: Sequence[Suite], renderer: ChatRenderer) -> int:
     """The most tokens of a first prompt and its answer, in training and in the suites; 0 where it is not known
     beforehand, because episodes have several turns."""
-    longest = [max(train_prompts(env, renderer), default=0) + config.rollout.max_tokens]
-    envs = [env]
-    for suite in suites:
-        listed = task_list(suite)
-        envs += listed.envs.values()
-        longest += (
-            prompt_length(listed.envs[one.env], one.task, renderer) + suite.sampling.max_tokens
-            for one in listed.tasks
-        )
-    return max(longest) if all(one.max_turns == 1 for one in envs) else 0
+    played = [env, *(one for suite in suites for one in task_list(suite).envs.values())]
+    if any(one.max_turns != 1 for one in played):
+        return 0
+    prompts = first_prompts(config, env, suites, renderer)
+    return max(max(one.lengths, default=(0, ""))[0] + one.answer for one in prompts)
 
 
 def long_rows(samples: Sequence[TrainingSample], context: int) -> list[str]:
@@ -61,15 +70,14 @@ def long_rows(samples: Sequence[TrainingSample], context: int) -> list[str]:
     return [f"rows to learn from: {of} are longer than the context of {context}, up to {long[0]}"]
 
 
-def _sentence(
-    what: str, tasks: Sequence[tuple[Env, Task]], renderer: ChatRenderer, context: int, answer: int
-) -> str:
-    lengths = [(prompt_length(env, task, renderer), task.id) for env, task in tasks]
-    long = sorted((one for one in lengths if one[0] + answer > context), reverse=True)
+def _sentence(prompts: FirstPrompts, context: int) -> str:
+    answer = prompts.answer
+    long = sorted((one for one in prompts.lengths if one[0] + answer > context), reverse=True)
     if not long:
         return ""
     named = ", ".join(f"{name} ({length} tokens)" for length, name in long[:_NAMED])
     return (
-        f"{what}: {len(long)} of {len(lengths)} prompts leave less than max_tokens = {answer} of the context "
-        f"of {context}, and an answer that is cut there is not scored: {named}{', …' if long[_NAMED:] else ''}"
+        f"{prompts.what}: {len(long)} of {len(prompts.lengths)} prompts leave less than max_tokens = {answer} of "
+        f"the context of {context}, and an answer that is cut there is not scored: {named}"
+        f"{', …' if long[_NAMED:] else ''}"
     )

@@ -5,6 +5,7 @@ can only be computed without one; `--gpu h100x8` names one that is not here.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,15 +18,14 @@ from vertigym.trainer.memory_plan import MemoryPlan, PlannedStep, gb, sampled_st
 from vertigym.trainer.memory_remedies import fitting
 from vertigym.trainer.time_plan import seconds_by_phase
 
-_MOST_PROMPTS = 1024
-
 
 def device_here() -> Device | None:
-    """This machine's GPUs, with the rates of the table; None where there are none, or none that it knows."""
+    """This machine's GPU: its own memory, the rates of the table; None where there is none that it knows."""
     if not torch.cuda.is_available():
         return None
     words = torch.cuda.get_device_name().lower().replace(" ", "")
-    return next((one for name, one in DEVICES.items() if name.split("-")[0] in words), None)
+    known = next((one for name, one in DEVICES.items() if name.split("-")[0] in words), None)
+    return known and replace(known, memory=float(torch.cuda.get_device_properties(0).total_memory))
 
 
 def largest_step(

@@ -42,7 +42,9 @@ def _scored(plan: MemoryPlan) -> int:
     config = plan.config
     if config.rows:
         return int(bool(plan.extra))
-    return (config.policy.ratio_to == "trainer") + (config.algorithm == "ppo") + bool(plan.extra)
+    policy = config.policy
+    before = policy.ratio_to == "trainer" and policy.epochs * policy.minibatches > 1
+    return before + (config.algorithm == "ppo") + bool(plan.extra)
 
 
 def _passes(plan: MemoryPlan, device: Device, trunk: float, head: float) -> float:
