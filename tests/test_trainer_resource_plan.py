@@ -108,7 +108,12 @@ def test_time_follows_the_device_and_the_config(numbers: ModelNumbers) -> None:
         for on in (False, True)
     )
     assert again > plain
-    assert seconds_by_phase(plan_for(numbers, "h100", policy={"ratio_to": "trainer"}))["logprobs"] > 0
+    one, two = (
+        seconds_by_phase(plan_for(numbers, "h100", policy={"ratio_to": "trainer", "minibatches": count}))
+        for count in (1, 2)
+    )
+    assert not one["logprobs"], "the only update's own pass says them"
+    assert two["logprobs"] > 0
     half = seconds_by_phase(MemoryPlan(numbers, for_device(config_of(), "cuda"), STEP, find_device("h100")))
     assert half["training"] < plain / 2, "bfloat16 and tf32"
 

@@ -33,9 +33,8 @@ def first_prompts(
     """Those of the suites, and before them those of training, where it samples."""
 
     def opened(what: str, tasks: Iterable[tuple[Env, Task]], answer: int) -> FirstPrompts:
-        return FirstPrompts(
-            what, [(prompt_length(one, task, renderer), task.id) for one, task in tasks], answer
-        )
+        lengths = [(prompt_length(one, task, renderer), task.id) for one, task in tasks]
+        return FirstPrompts(what, lengths, answer)
 
     trained = () if config.rows else ((env, env.tasks.get(i)) for i in env.tasks.ids("train"))
     found = [opened("training", trained, config.rollout.max_tokens)]
@@ -77,7 +76,7 @@ def _sentence(prompts: FirstPrompts, context: int) -> str:
         return ""
     named = ", ".join(f"{name} ({length} tokens)" for length, name in long[:_NAMED])
     return (
-        f"{prompts.what}: {len(long)} of {len(prompts.lengths)} prompts leave less than max_tokens = {answer} of "
-        f"the context of {context}, and an answer that is cut there is not scored: {named}"
+        f"{prompts.what}: {len(long)} of {len(prompts.lengths)} prompts leave less than max_tokens = {answer} "
+        f"of the context of {context}, and an answer that is cut there is not scored: {named}"
         f"{', …' if long[_NAMED:] else ''}"
     )
