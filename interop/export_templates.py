@@ -65,7 +65,7 @@ OPENENV = '''\
 from vertigym.interop.openenv_server import OpenEnvServer
 {imports}
 ENVIRONMENT = {environment}
-app = OpenEnvServer(registry.make(ENVIRONMENT), "{id}").app()
+app = OpenEnvServer(registry.make(ENVIRONMENT), "{id}", anywhere=True).app()
 '''
 _OPENENV_YAML = """\
 spec_version: 1
@@ -84,7 +84,7 @@ NEMO_GYM = '''\
 from vertigym.interop.nemo_gym_server import NemoGymServer
 {imports}
 ENVIRONMENT = {environment}
-app = NemoGymServer(registry.make(ENVIRONMENT), "{id}").app()
+app = NemoGymServer(registry.make(ENVIRONMENT), "{id}", anywhere=True).app()
 '''
 _NEMO_GYM_APP = """\
 import os

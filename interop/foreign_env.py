@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from vertigym.core.errors import ConfigError
+from vertigym.core.seeds import derive
 from vertigym.core.types import SPLITS, Message, Score, Split, Task
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import GeneratedTasks
@@ -53,6 +54,20 @@ class ForeignSession(Protocol):
     def close(self) -> None:
         """Let the program go."""
         ...
+
+
+def drawn_split(key: str, eval_share: float, test_share: float) -> Split:
+    """The split of a task whose source has none, by the task's own words."""
+    drawn = derive("split", key) / 2**63
+    return "eval" if drawn < eval_share else "test" if drawn < eval_share + test_share else "train"
+
+
+def score_within(value: float, limits: tuple[float, float], parts: Mapping[str, float]) -> Score:
+    """The score that a program gives; none where it is outside of what the environment was told."""
+    low, high = limits
+    if not low <= value <= high:
+        return Score.unscored(f"the reward is {value:g}, outside [{low:g}, {high:g}]: say low= and high=")
+    return Score(value, parts)
 
 
 class ForeignEnv(Env):
@@ -111,14 +126,9 @@ class ForeignEnv(Env):
 
     def _sum(self) -> Score:
         self.close()
-        total, (low, high) = sum(self._rewards), self.ranges["score"]
         if not self._rewards:
             return Score.unscored("no step said a reward")
-        if not low <= total <= high:
-            return Score.unscored(
-                f"the rewards sum to {total:g}, outside [{low:g}, {high:g}]: say low= and high="
-            )
-        return Score(total, {"steps": float(len(self._rewards))})
+        return score_within(sum(self._rewards), self.ranges["score"], {"steps": float(len(self._rewards))})
 
     def fresh(self) -> "ForeignEnv":
         """Another instance, with a session of its own."""

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from vertigym.core.errors import ConfigError, DataError
 from vertigym.core.files import dumps, read_jsonl
-from vertigym.core.seeds import derive
 from vertigym.core.types import Message, Score, Task
 from vertigym.envs.env import Env, Turn
 from vertigym.envs.tasks import TaskSet
 from vertigym.envs.tool_calls import is_call, tool_call
+from vertigym.interop.foreign_env import drawn_split, score_within
 from vertigym.interop.json_client import JsonClient, RefusedRequestError
 from vertigym.interop.responses_items import call_items, message_item, nested_tool, opening_messages, response
 
@@ -66,7 +66,7 @@ class NemoGymEnv(Env):
 
     def close_episode(self) -> Score:
         """Out of turns: what was done is judged."""
-        return Score(self._earned) if self._agent == "gymnasium" else self._verified()
+        return self._sum() if self._agent == "gymnasium" else self._verified()
 
     def _verified(self) -> Score:
         done = self._client.ask("/verify", {**self.task.info["row"], "response": response(self._items)})
@@ -76,7 +76,10 @@ class NemoGymEnv(Env):
         parts = {
             key: float(one) for key, one in done.items() if key not in given and isinstance(one, int | float)
         }
-        return Score(float(done["reward"]), parts)
+        return score_within(float(done["reward"]), self.ranges["score"], parts)
+
+    def _sum(self) -> Score:
+        return score_within(self._earned, self.ranges["score"], {})
 
     def _stepped(self, action: str) -> Turn:
         item = message_item(action)
@@ -93,7 +96,7 @@ class NemoGymEnv(Env):
         messages: list[Message] = [{"role": "tool", "content": text} for text in told]
         messages += [_user(seen["observation"])] if seen.get("observation") else []
         over = seen.get("terminated") or seen.get("truncated")
-        return Turn(messages=messages, score=Score(self._earned) if over else None)
+        return Turn(messages=messages, score=self._sum() if over else None)
 
 
 def load(
@@ -125,8 +128,7 @@ def load(
 def _task(row: Any, where: str, number: int, eval_share: float, test_share: float) -> Task:
     if not isinstance(row, dict) or "input" not in (row.get(_PARAMETERS) or {}):
         raise DataError(f"{where}: no row of NeMo Gym: it needs {_PARAMETERS} with an input")
-    drawn = derive("nemo gym", dumps(row)) / 2**63
-    split = "eval" if drawn < eval_share else "test" if drawn < eval_share + test_share else "train"
+    split = drawn_split(dumps(row), eval_share, test_share)
     prompt = opening_messages(row[_PARAMETERS]["input"])
     return Task.model_validate({"id": f"row-{number}", "prompt": prompt, "info": {"row": row}, "split": split})
 

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import uuid4
 
 import anyio.to_thread
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -23,12 +22,11 @@ from vertigym.core.chat_client import tool_call_text
 from vertigym.core.errors import InputError
 from vertigym.core.files import dumps, jsonable
 from vertigym.core.types import Split
-from vertigym.envs import registry
 from vertigym.envs.env import Env
 from vertigym.interop.played_episode import PlayedEpisode
 from vertigym.interop.responses_items import flat_tool, input_items, said
-from vertigym.serving.admission import is_local, is_loopback
-from vertigym.serving.service import listen, url_of
+from vertigym.interop.served_env import serve_env
+from vertigym.serving.admission import asks_from_here
 
 _COOKIE = "session"
 _OURS = "verifier_metadata"  # where a row names its task
@@ -68,8 +66,7 @@ class NemoGymServer:
 
     def _answered(self, do: Callable[[str, Any, str], Any]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
-            named = request.headers.get("host", ""), request.headers.get("origin", "http://localhost")
-            if not self._anywhere and not all(is_local(one.partition("://")[2] or one) for one in named):
+            if not self._anywhere and not asks_from_here(request.headers):
                 return JSONResponse({"detail": "this server answers to localhost only"}, 403)
             session = request.cookies.get(_COOKIE) or str(uuid4())
             try:
@@ -167,17 +164,12 @@ def serve_nemo_gym(
     sessions: int = 64,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve an environment until SIGINT or SIGTERM.
+    """Serve an environment: see `serve_env`."""
 
-    Raises:
-        UnknownNameError: no such environment. ConfigError: the port is taken.
-    """
-    env, name = registry.make(id), registry.spec(id).id
-    server = NemoGymServer(env, name, sessions=sessions, anywhere=not is_loopback(host))
-    with listen(host, port) as listening:
-        on_ready(url_of(listening))
-        config = uvicorn.Config(server.app(), log_level="warning", loop="asyncio")
-        uvicorn.Server(config).run(sockets=[listening])
+    def app(env: Env, name: str, anywhere: bool) -> Starlette:
+        return NemoGymServer(env, name, sessions=sessions, anywhere=anywhere).app()
+
+    serve_env(id, app, host=host, port=port, on_ready=on_ready)
 
 
 def _metrics(_: str, body: Mapping[str, Any], __: str) -> dict[str, Any]:

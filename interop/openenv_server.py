@@ -16,7 +16,6 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import anyio.to_thread
-import uvicorn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
@@ -28,11 +27,10 @@ from vertigym.core.errors import InputError
 from vertigym.core.files import jsonable
 from vertigym.core.seeds import generator
 from vertigym.core.types import SPLITS, Split
-from vertigym.envs import registry
 from vertigym.envs.env import Env
 from vertigym.interop.played_episode import PlayedEpisode
-from vertigym.serving.admission import is_local, is_loopback
-from vertigym.serving.service import listen, url_of
+from vertigym.interop.served_env import serve_env
+from vertigym.serving.admission import asks_from_here
 
 _FULL = 1013  # WebSocket: try again later
 
@@ -163,10 +161,7 @@ class OpenEnvServer:
         return f"{self._name}: {tasks} tasks, at most {self._env.max_turns} turns"
 
     def _ours(self, connection: HTTPConnection) -> bool:
-        """Whether the page or program that asks is one of this machine's: its Host is local, and so is the
-        Origin that a browser names."""
-        named = connection.headers.get("host", ""), connection.headers.get("origin", "http://localhost")
-        return self._anywhere or all(is_local(name.partition("://")[2] or name) for name in named)
+        return self._anywhere or asks_from_here(connection.headers)
 
     async def _reset(self, request: Request) -> Response:
         if not self._ours(request):
@@ -210,17 +205,12 @@ def serve_environment(
     sessions: int = 64,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve an environment until SIGINT or SIGTERM. `port` 0 takes a free one; `on_ready` is told the address.
+    """Serve an environment: see `serve_env`."""
 
-    Raises:
-        UnknownNameError: no such environment. ConfigError: the port is taken.
-    """
-    env, name = registry.make(id), registry.spec(id).id
-    server = OpenEnvServer(env, name, sessions=sessions, anywhere=not is_loopback(host))
-    with listen(host, port) as listening:
-        on_ready(url_of(listening))
-        config = uvicorn.Config(server.app(), log_level="warning", ws="websockets-sansio", loop="asyncio")
-        uvicorn.Server(config).run(sockets=[listening])
+    def app(env: Env, name: str, anywhere: bool) -> Starlette:
+        return OpenEnvServer(env, name, sessions=sessions, anywhere=anywhere).app()
+
+    serve_env(id, app, host=host, port=port, on_ready=on_ready, ws="websockets-sansio")
 
 
 async def _play(socket: WebSocket, session: OpenEnvSession) -> None:

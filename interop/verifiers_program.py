@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -18,14 +17,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from vertigym.core.errors import ConfigError, InfrastructureError
-from vertigym.core.seeds import derive
+from vertigym.core.errors import ConfigError
 from vertigym.core.types import Score, Task
 from vertigym.envs.env import Env
 from vertigym.envs.program.call_server import calls_server
 from vertigym.envs.program.env import CallerEnv
-from vertigym.envs.program.program_calls import SAMPLING, ProgramCall, ProgramCalls
+from vertigym.envs.program.program_calls import SAMPLING, ProgramCalls, TimedCalls
 from vertigym.envs.tasks import TaskSet
+from vertigym.interop.foreign_env import drawn_split, score_within
 
 _IGNORED = (*SAMPLING, "n", "logprobs", "max_tokens", "max_completion_tokens")
 
@@ -85,31 +84,15 @@ class VerifiersWorker:
         return self._said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
 
 
-class VerifiersEpisode:
+class VerifiersEpisode(TimedCalls):
     """One episode at work in the process: what `ProgramEnv` knows a program by."""
 
     def __init__(self, worker: VerifiersWorker, task: int, timeout_s: float) -> None:
-        self.calls, self.count = ProgramCalls(_IGNORED), 0
-        self._left_s, self._timeout_s = timeout_s, timeout_s
+        super().__init__(ProgramCalls(_IGNORED), timeout_s)
         key = calls_server().open(self.calls)
         self.close = weakref.finalize(self, calls_server().close, key)
         self._done = worker.play(task, f"{calls_server().url(key)}/v1", key)
         self._done.add_done_callback(lambda _: self.calls.ended())
-
-    def next_call(self) -> ProgramCall | None:
-        """Its next call; None: it has ended.
-
-        Raises:
-            InfrastructureError: its time is over.
-        """
-        began = time.monotonic()
-        try:
-            call = self.calls.next(self._left_s)
-        except TimeoutError:
-            raise InfrastructureError(f"the episode took more than {self._timeout_s:g} s") from None
-        self._left_s -= time.monotonic() - began
-        self.count += call is not None
-        return call
 
     def stop(self) -> int | None:
         """0 where it has ended; no call of it is answered any more."""
@@ -143,12 +126,7 @@ class VerifiersEnv(CallerEnv[VerifiersEpisode]):
         parts = {**done.get("parts", {}), "calls": float(program.count)}
         if done["reward"] is None:
             return Score.unscored(str(done["reason"]))
-        low, high = self.ranges["score"]
-        if not low <= done["reward"] <= high:
-            return Score.unscored(
-                f"the reward is {done['reward']:g}, outside [{low:g}, {high:g}]: say low= and high="
-            )
-        return Score(done["reward"], parts)
+        return score_within(done["reward"], self.ranges["score"], parts)
 
 
 def load(
@@ -181,8 +159,7 @@ def load(
 
 def _task(row: Mapping[str, Any], place: int, eval_share: float, test_share: float) -> Task:
     messages = [{"role": one["role"], "content": str(one.get("content") or "")} for one in row["messages"]]
-    drawn = derive("verifiers", row["name"] or "", json.dumps(messages)) / 2**63
-    split = "eval" if drawn < eval_share else "test" if drawn < eval_share + test_share else "train"
+    split = drawn_split(json.dumps([row["name"], messages]), eval_share, test_share)
     name = str(row["name"] or place)
     return Task.model_validate({"id": name, "prompt": messages, "info": {"place": place}, "split": split})
 

@@ -171,11 +171,7 @@ class TinkerServer:
 
     async def _forward_backward(self, http: Request) -> Any:
         body = await _body(http)
-        message = schema.new("ForwardBackwardRequest")
-        try:
-            message.ParseFromString(body)
-        except Exception as error:  # protobuf's DecodeError
-            raise RefusedError(400, f"the body is no ForwardBackwardRequest: {error}"[:200]) from None
+        message = schema.read("ForwardBackwardRequest", body)
         return self._accept(message.model_id, message.seq_id, "forward_backward", body)
 
     def _ordered(self, kind: str) -> Handler:

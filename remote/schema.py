@@ -102,17 +102,27 @@ def new(name: str, **values: Any) -> Any:
     return _CLASSES[name](**values)
 
 
-def parsed(name: str, body: bytes) -> Any:
-    """A message from its bytes.
+def read(name: str, body: bytes) -> Any:
+    """A message from its bytes, with whatever fields.
 
     Raises:
-        RefusedError: they are none, or hold a field that is not known here.
+        RefusedError: they are none.
     """
     message = new(name)
     try:
         message.ParseFromString(body)
     except Exception as error:  # protobuf's DecodeError; its class depends on how protobuf was built
         raise RefusedError(400, f"the body is no {name}: {error}"[:200]) from None
+    return message
+
+
+def parsed(name: str, body: bytes) -> Any:
+    """The same.
+
+    Raises:
+        RefusedError: also where it holds a field that is not known here.
+    """
+    message = read(name, body)
     _refuse_unknown(message, name)
     return message
 

@@ -56,6 +56,13 @@ def is_local(host: str) -> bool:
     return found is not None and found[1].strip("[]").lower() in LOCAL_NAMES
 
 
+def asks_from_here(headers: Mapping[str, str]) -> bool:
+    """Whether the page or program that asks is one of this machine's: its Host is local, and so is the Origin
+    that a browser names."""
+    named = headers.get("host", ""), headers.get("origin", "http://localhost")
+    return all(is_local(name.partition("://")[2] or name) for name in named)
+
+
 def trusted_networks(proxies: Sequence[str]) -> list[str]:
     """The addresses and networks of proxies, as networks; those of IPv4 also as IPv6 sockets see them.
 

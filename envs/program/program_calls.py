@@ -9,6 +9,7 @@ the error it got.
 """
 
 import threading
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from queue import Empty, Queue
@@ -16,6 +17,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from vertigym.core.errors import InfrastructureError
 from vertigym.dialects.chat_call import ChatCall, RefusedError, unsupported
 from vertigym.dialects.dialect import Dialect
 from vertigym.dialects.wire_models import WireModel, request_json, validated
@@ -189,3 +191,26 @@ def _loose(tool: Any) -> Any:
     return {
         key: _loose(value) if key == "function" else value for key, value in tool.items() if key != "strict"
     }
+
+
+class TimedCalls:
+    """The calls of one program, within `timeout_s` of its own time; `count` have come."""
+
+    def __init__(self, calls: ProgramCalls, timeout_s: float) -> None:
+        self.calls, self.count = calls, 0
+        self._timeout_s = self._left_s = timeout_s
+
+    def next_call(self) -> ProgramCall | None:
+        """Its next call; None: it has ended.
+
+        Raises:
+            InfrastructureError: its time is over.
+        """
+        began = time.monotonic()
+        try:
+            call = self.calls.next(self._left_s)
+        except TimeoutError:
+            raise InfrastructureError(f"the program ran for more than {self._timeout_s:g} s") from None
+        self._left_s -= time.monotonic() - began
+        self.count += call is not None
+        return call

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,12 +16,12 @@ from pathlib import Path
 
 from vertigym.core.errors import InfrastructureError
 from vertigym.envs.program.call_server import calls_server
-from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
+from vertigym.envs.program.program_calls import ProgramCalls, TimedCalls
 
 _READ = 1 << 20  # bytes of its output, and of its answer
 
 
-class RunningProgram:
+class RunningProgram(TimedCalls):
     """A started program.
 
     Args:
@@ -45,8 +44,7 @@ class RunningProgram:
         template: Path | None,
         timeout_s: float,
     ) -> None:
-        self.calls, self.count = calls, 0
-        self._timeout_s = self._left_s = timeout_s
+        super().__init__(calls, timeout_s)
         self._folder = Path(tempfile.mkdtemp(prefix="vertigym-program-"))
         self.workspace = self._folder / "workspace"
         key = calls_server().open(calls)
@@ -89,21 +87,6 @@ class RunningProgram:
                 env=variables,
                 start_new_session=True,
             )
-
-    def next_call(self) -> ProgramCall | None:
-        """Its next call; None: it has ended.
-
-        Raises:
-            InfrastructureError: its time is over.
-        """
-        began = time.monotonic()
-        try:
-            call = self.calls.next(self._left_s)
-        except TimeoutError:
-            raise InfrastructureError(f"the program ran for more than {self._timeout_s:g} s") from None
-        self._left_s -= time.monotonic() - began
-        self.count += call is not None
-        return call
 
     def stop(self) -> int | None:
         """End it with all its processes; its exit code, None where it had not ended by itself."""
