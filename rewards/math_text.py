@@ -82,27 +82,9 @@ _CANDIDATE = re.compile(
     r"(?:\s?(?:%|\^\\circ|[€£$¢])|(?:\s?(?:[kcm]?m|[mk]?g|m?[lL]|km/h|m/s|s)\b(?:\^\d)?))?"
 )
 _BELOW_TWENTY = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _NUMERALS = {word: at for at, word in enumerate(_BELOW_TWENTY)} | {
     word: 10 * at for at, word in enumerate(_TENS, 2)
