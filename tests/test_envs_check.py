@@ -1,12 +1,9 @@
 """The check passes sound environments and catches each verifier that is broken on purpose."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from vertigym import envs
 from vertigym.core.errors import UnknownNameError
 from vertigym.core.types import Message, Score, Split, Task
 from vertigym.envs.check import CheckReport, check
-from vertigym.envs.check.actions import DO_NOT_KNOW, mutations
+from vertigym.envs.check.actions import mutations
 from vertigym.envs.check.duplicates import near_duplicates, own_share
 from vertigym.envs.check.play import player
 from vertigym.envs.check.scoring import CheckContext, floor
@@ -24,8 +21,10 @@ from vertigym.envs.math import arithmetic
 from vertigym.envs.tasks import TaskSet
 from vertigym.rewards.decision import DecisionVerifier
 from vertigym.rewards.math import math_equal
-from vertigym.rewards.rubric import Part, RewardFunction, Rubric, bounded
+from vertigym.rewards.rubric import Part, RewardFunction, Rubric
 from vertigym.rewards.text import choice, exact, numeric
+
+from . import broken_verifiers as bad
 
 
 def split_of(number: int) -> Split:
@@ -122,126 +121,6 @@ def test_built_in_decisions_pass_strictly(name: str) -> None:
     assert report.passed(strict=True), report.findings
 
 
-def lowered(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: lowered(item) for key, item in value.items()}
-    return value.casefold() if isinstance(value, str) else value
-
-
-def untyped(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: untyped(item) for key, item in value.items()}
-    return str(int(value) if isinstance(value, bool) else value)
-
-
-# What breaks a verifier: a function of the sound one and its tasks.
-def accept_everything(sound: RewardFunction) -> RewardFunction:
-    return bounded(lambda completion: 1.0)
-
-
-def compare_after_lower_casing(sound: RewardFunction) -> RewardFunction:
-    @bounded
-    def broken(completion: str, answer: Any) -> float:
-        if isinstance(answer, str):
-            return float(completion.casefold() == answer.casefold())
-        try:
-            return float(lowered(json.loads(completion)) == lowered(answer))
-        except (ValueError, RecursionError):
-            return 0.0
-
-    return broken
-
-
-def ignore_types(sound: RewardFunction) -> RewardFunction:
-    @bounded
-    def broken(completion: str, answer: Any) -> float:
-        try:
-            return float(untyped(json.loads(completion)) == untyped(answer))
-        except (ValueError, RecursionError):
-            return 0.0
-
-    return broken
-
-
-def _or_sound(sound: RewardFunction, pays: Callable[[str, Any, Task], bool]) -> RewardFunction:
-    rubric = Rubric(Part(sound, name="sound"))
-
-    @bounded
-    def broken(completion: str, answer: Any, task: Task, messages: Sequence[Message]) -> Score:
-        if pays(completion, answer, task):
-            return Score(1.0)
-        return rubric.score(task=task, completion=completion, messages=messages)
-
-    return broken
-
-
-def pay_for_echo(sound: RewardFunction) -> RewardFunction:
-    return _or_sound(sound, lambda completion, answer, task: completion == task.prompt)
-
-
-def pay_for_containing(sound: RewardFunction) -> RewardFunction:
-    """Finds the answer anywhere in the reply, as many verifiers do."""
-
-    def pays(completion: str, answer: Any, task: Task) -> bool:
-        return (answer if isinstance(answer, str) else json.dumps(answer)) in completion
-
-    return _or_sound(sound, pays)
-
-
-def pay_for_not_knowing(sound: RewardFunction) -> RewardFunction:
-    return _or_sound(sound, lambda completion, answer, task: completion == DO_NOT_KNOW)
-
-
-def pay_for_nothing(sound: RewardFunction) -> RewardFunction:
-    return _or_sound(sound, lambda completion, answer, task: not completion.strip())
-
-
-def believe_verdicts(sound: RewardFunction) -> RewardFunction:
-    return _or_sound(sound, lambda completion, answer, task: "score: 1" in completion.lower())
-
-
-def raise_on_odd_text(sound: RewardFunction) -> RewardFunction:
-    return _or_sound(sound, lambda completion, answer, task: bool(completion.encode("utf-8") and 0))
-
-
-def run_the_answer(sound: RewardFunction) -> RewardFunction:
-    def pays(completion: str, answer: Any, task: Task) -> bool:
-        try:
-            return bool(eval(completion) == answer)
-        except Exception:
-            return False
-
-    return _or_sound(sound, pays)
-
-
-def hang_on_large_numbers(sound: RewardFunction) -> RewardFunction:
-    def pays(completion: str, answer: Any, task: Task) -> bool:
-        try:
-            return completion.startswith("1e999") and Fraction(completion) == 0
-        except ValueError:
-            return False
-
-    return _or_sound(sound, pays)
-
-
-def end_the_process(sound: RewardFunction) -> RewardFunction:
-    return _or_sound(sound, lambda completion, answer, task: completion == "NaN" and os._exit(3))
-
-
-def refuse_everything(sound: RewardFunction) -> RewardFunction:
-    return bounded(lambda completion: 0.0)
-
-
-def forget_randomly(sound: RewardFunction) -> RewardFunction:
-    calls = []
-
-    def pays(completion: str, answer: Any, task: Task) -> bool:
-        calls.append(completion)
-        return completion == DO_NOT_KNOW and len(calls) % 2 == 0
-
-    return _or_sound(sound, pays)
-
-
 SCORES_1, FLOOR, MUTATED = (
     "the reference scores 1",
     "a floor under degenerate answers",
@@ -249,20 +128,20 @@ SCORES_1, FLOOR, MUTATED = (
 )
 SAME, HOSTILE = "the same action, the same score", "hostile text never raises"
 BROKEN: list[tuple[Callable[[RewardFunction], RewardFunction], str, tuple[str, ...]]] = [
-    (accept_everything, FLOOR, tuple(SOUND)),
-    (compare_after_lower_casing, MUTATED, ("decision", "exact")),
-    (ignore_types, MUTATED, ("decision",)),
-    (pay_for_echo, FLOOR, tuple(SOUND)),
-    (pay_for_containing, FLOOR, ("decision", "exact", "numeric", "math")),
-    (pay_for_not_knowing, FLOOR, tuple(SOUND)),
-    (pay_for_nothing, FLOOR, tuple(SOUND)),
-    (believe_verdicts, FLOOR, tuple(SOUND)),
-    (raise_on_odd_text, HOSTILE, tuple(SOUND)),
-    (hang_on_large_numbers, HOSTILE, ("exact",)),
-    (end_the_process, HOSTILE, ("exact",)),
-    (run_the_answer, HOSTILE, ("exact", "numeric")),
-    (refuse_everything, SCORES_1, tuple(SOUND)),
-    (forget_randomly, SAME, tuple(SOUND)),
+    (bad.accept_everything, FLOOR, tuple(SOUND)),
+    (bad.compare_after_lower_casing, MUTATED, ("decision", "exact")),
+    (bad.ignore_types, MUTATED, ("decision",)),
+    (bad.pay_for_echo, FLOOR, tuple(SOUND)),
+    (bad.pay_for_containing, FLOOR, ("decision", "exact", "numeric", "math")),
+    (bad.pay_for_not_knowing, FLOOR, tuple(SOUND)),
+    (bad.pay_for_nothing, FLOOR, tuple(SOUND)),
+    (bad.believe_verdicts, FLOOR, tuple(SOUND)),
+    (bad.raise_on_odd_text, HOSTILE, tuple(SOUND)),
+    (bad.hang_on_large_numbers, HOSTILE, ("exact",)),
+    (bad.end_the_process, HOSTILE, ("exact",)),
+    (bad.run_the_answer, HOSTILE, ("exact", "numeric")),
+    (bad.refuse_everything, SCORES_1, tuple(SOUND)),
+    (bad.forget_randomly, SAME, tuple(SOUND)),
 ]
 
 
@@ -279,9 +158,9 @@ def test_each_broken_verifier_is_caught(
     assert by in found(report), report.rows()
     assert not report.passed(strict=True)
     finding = next(finding for finding in report.findings if finding.check == by)
-    assert finding.task or broken is run_the_answer
+    assert finding.task or broken is bad.run_the_answer
     assert finding.advice
-    if (broken, name) != (compare_after_lower_casing, "exact"):  # which may be meant: a warning
+    if (broken, name) != (bad.compare_after_lower_casing, "exact"):  # which may be meant: a warning
         assert by == HOSTILE or not report.passed()
 
 
@@ -429,7 +308,7 @@ def test_unknown_environments_are_refused() -> None:
 def test_the_report_is_json_and_a_table() -> None:
     seen: list[str] = []
     report = check(
-        env_of(words(), accept_everything(exact())), tasks=20, on_result=lambda r: seen.append(r.check)
+        env_of(words(), bad.accept_everything(exact())), tasks=20, on_result=lambda r: seen.append(r.check)
     )
     rows = report.rows()
     assert [row[0] for row in rows] == seen

@@ -8,7 +8,7 @@ from typing import Any
 
 from vertigym.core.config import parse
 from vertigym.envs.registry import held_out
-from vertigym.tests.trace_log import DID, WHAT, WHERE, WHO
+from vertigym.tests.trace_words import DID, WHAT, WHERE, WHO
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.import_report import TraceImportReport
 from vertigym.traces.importer import import_traces

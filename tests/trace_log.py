@@ -17,73 +17,30 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from vertigym.core.seeds import derive
+from vertigym.tests.trace_shapes import BROKEN, SHAPES, Draft
+from vertigym.tests.trace_words import (
+    ASKS,
+    CLOSERS,
+    DID,
+    FIRST,
+    INTENTS,
+    LAST,
+    MAILS,
+    OPENERS,
+    SYLLABLES,
+    WHAT,
+    WHEN,
+    WHERE,
+    WHO,
+)
 
 START, YEAR = 1767225600.0, 365 * 86400
 NEARLY = (
     0.75  # of the runs of five characters that either of two messages has, both do: they are nearly the same
 )
-INTENTS = ("shipping", "refund", "billing", "cancel", "login", "warranty", "complaint", "other")
-OPENERS = (
-    "Hi,",
-    "Hello,",
-    "Good morning,",
-    "Hey there,",
-    "Dear team,",
-    "To whom it may concern,",
-    "Hello again,",
-    "",
-)
-CLOSERS = (
-    "Thanks!",
-    "Best regards",
-    "Please help.",
-    "Thank you in advance.",
-    "Waiting for your reply.",
-    "Cheers",
-    "",
-)
-ASKS = {
-    "shipping": ("my {p} has not arrived", "where is the {p} I ordered", "the {p} went to a wrong address"),
-    "refund": ("I want my money back for the {p}", "I sent the {p} back and saw no refund", "please refund the {p}"),
-    "billing": ("I was charged twice for the {p}", "the invoice for the {p} is wrong", "the {p} cost more than shown"),
-    "cancel": ("please cancel my {p} plan", "I no longer need the {p} subscription", "stop the {p} order"),
-    "login": ("I cannot sign in to the {p} account", "the {p} app rejects my password", "locked out of the {p} portal"),
-    "warranty": ("the {p} broke after a month", "is the {p} still under warranty", "the {p} stopped working"),
-    "complaint": ("nobody answers about the {p}", "the {p} support was rude", "third time I write about the {p}"),
-    "other": ("do you ship the {p} abroad", "is there a manual for the {p}", "which {p} fits a small office"),
-}  # fmt: skip
-WHO = (
-    "the courier|my neighbour|our office manager|the technician|a colleague|my daughter|the shop assistant|the landlord|"
-    "the warehouse|the night shift|the reception desk|a friend of mine|the installer|our accountant|the new intern|"
-    "the driver|my husband|the caretaker|the planner|the auditor|my brother|the florist|the plumber|the librarian"
-).split("|")
-DID = (
-    "left|found|opened|dropped|returned|signed for|photographed|repaired|forgot|checked|measured|lost|weighed|painted|"
-    "cleaned|moved|unplugged|labelled|hid|borrowed|scanned|replaced|carried|tested|wrapped|stored|broke|noticed"
-).split("|")
-WHAT = (
-    "the cracked lid|a wet carton|the spare cable|two loose screws|the blue filter|an empty envelope|the customs form|"
-    "a bent hinge|the second shelf|the old receipt|a torn manual|the charger|the side panel|a missing handle|the timer|"
-    "a scratched display|the water tank|the fuse|the rubber seal|a burnt plug|the top drawer|the valve|the remote|"
-    "a dusty fan|the brass fitting|the left wheel|a frayed belt|the keypad|the lamp cover|a sticky label"
-).split("|")
-WHERE = (
-    "behind the garage|next to the lift|in the hallway|on the balcony|under the stairs|at the gate|near the boiler|"
-    "in the loading bay|by the bicycle rack|on the third floor|at the depot|inside the cupboard|in the courtyard|"
-    "beside the printer|at the border|in the cellar|over the counter|across the street|on the roof|in the van"
-).split("|")
-WHEN = (
-    "on Monday|last Tuesday|two weeks ago|this morning|around noon|before lunch|late at night|during the storm|"
-    "after the holiday|in early spring|on the weekend|yesterday evening|before the meeting|at closing time|"
-    "right after delivery|while I was abroad|during the audit|at the end of May|since the update|on my birthday"
-).split("|")
-SYLLABLES = "ba ko ri ta lu mo ne si va do pe zu ga fi lo ra mi te no xa hy qu je wo".split()
-FIRST = "Anna Mark Will Joao Priya Kenji Fatima Lars Chloe Ivan Grace Noor Pablo Yuki Hanna Omar Rose Viktor".split()
-LAST = "Berg Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Kowalski Lopez Meyer Novak Okafor Patel Rossi".split()
-MAILS = ("example.com", "example.org", "mail.example.net", "post.example.co.uk")
 
 
 @dataclass
@@ -103,26 +60,6 @@ class Planted:
     feedback: int = 0
     benchmark: dict[str, int] = field(default_factory=dict)  # id -> number of the benchmark's text
     names: tuple[str, ...] = (*FIRST, *(f"{a} {b}" for a in FIRST for b in LAST))
-
-
-@dataclass
-class Draft:
-    """A call before it is written."""
-
-    customer: int
-    intent: str
-    system: str
-    body: list[str]  # sentences that may be changed
-    fixed: list[str]  # sentences with personal data and decoys
-    completion: str
-    personal: list[tuple[str, str]]
-    decoys: list[str]
-    family: int
-
-    @property
-    def text(self) -> str:
-        half = len(self.body) // 2 + 1
-        return " ".join(filter(None, [*self.body[:half], *self.fixed, *self.body[half:]]))
 
 
 def shared_runs(left: str, right: str) -> float:
@@ -369,7 +306,7 @@ class Log:
     ) -> None:
         to = self.random.choices(range(4), (5, 2, 2, 1))[0]
         name = f"call-{self._id()}"
-        row = _FORMATS[to](draft, name, START + YEAR * progress)
+        row = SHAPES[to](draft, name, START + YEAR * progress)
         place = self._line(opened, to, json.dumps(row))
         said = (draft.system, draft.text, draft.completion)
         self.planted.content[place] = self._contents.setdefault(said, len(self._contents))
@@ -392,80 +329,8 @@ class Log:
         return self.planted.files[to].name, self._lines[to]
 
     def _break(self, opened: Sequence[TextIO]) -> None:
-        to, how = self.random.randrange(4), self.random.choice(list(_BROKEN))
-        self.planted.broken[self._line(opened, to, _BROKEN[how])] = how
-
-
-def _messages(draft: Draft) -> list[dict[str, Any]]:
-    return [{"role": "system", "content": draft.system}, {"role": "user", "content": draft.text}]
-
-
-def _pair(draft: Draft, name: str, time: float) -> dict[str, Any]:
-    message = {"role": "assistant", "content": draft.completion}
-    return {
-        "request": {"model": "large", "messages": _messages(draft), "temperature": 0},
-        "response": {
-            "id": name,
-            "object": "chat.completion",
-            "created": int(time),
-            "model": "large-2026",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 90, "completion_tokens": 9},
-        },
-        "customer": f"shop-{draft.customer:02}",
-    }
-
-
-def _chat(draft: Draft, name: str, time: float) -> dict[str, Any]:
-    chat = [*_messages(draft), {"role": "assistant", "content": draft.completion}]
-    return {"id": name, "timestamp": time, "messages": chat, "customer": f"shop-{draft.customer:02}"}
-
-
-def _served(draft: Draft, name: str, time: float) -> dict[str, Any]:
-    return {
-        "id": name,
-        "time": time,
-        "messages": _messages(draft),
-        "completion": draft.completion,
-        "model": "small",
-        "version": "step-000050",
-        "customer": f"shop-{draft.customer:02}",
-    }
-
-
-def _span(draft: Draft, name: str, time: float) -> dict[str, Any]:
-    def parts(role: str, text: str) -> dict[str, Any]:
-        return {"role": role, "parts": [{"type": "text", "content": text}]}
-
-    def text(key: str, value: Any) -> dict[str, Any]:
-        return {"key": key, "value": {"stringValue": value if isinstance(value, str) else json.dumps(value)}}
-
-    chat = [
-        text("gen_ai.operation.name", "chat"),
-        text("gen_ai.response.model", "large-2026"),
-        text("gen_ai.response.id", name),
-        text("user.id", f"shop-{draft.customer:02}"),
-        text("gen_ai.system_instructions", [{"type": "text", "content": draft.system}]),
-        text("gen_ai.input.messages", [parts("user", draft.text)]),
-        text("gen_ai.output.messages", [{**parts("assistant", draft.completion), "finish_reason": "stop"}]),
-    ]
-    start = str(int(time * 1e9))
-    spans = [
-        {"name": "POST /reply", "spanId": "aa", "attributes": [text("http.route", "/reply")]},
-        {"name": "chat large", "spanId": "bb", "startTimeUnixNano": start, "attributes": chat},
-    ]
-    resource = {"attributes": [text("service.name", "desk")]}
-    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": spans}]}]}
-
-
-_FORMATS = (_pair, _chat, _served, _span)
-_BROKEN = {
-    "torn": '{"request": {"messages": [{"role": "user", "content": "Hel',
-    "error": '{"request": {"messages": [{"role": "user", "content": "Hi"}]}, "response": {"error": {"message": "overloaded"}}}',
-    "no answer": '{"messages": [{"role": "user", "content": "Is anybody there?"}]}',
-    "foreign": '{"level": "info", "msg": "worker started"}',
-    "number": "17",
-}
+        to, how = self.random.randrange(4), self.random.choice(list(BROKEN))
+        self.planted.broken[self._line(opened, to, BROKEN[how])] = how
 
 
 def _iban(country: str, digits: str) -> str:
