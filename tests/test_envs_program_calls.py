@@ -9,6 +9,7 @@ from vertigym.core.types import Sampling, Trajectory
 from vertigym.policies.transformers_engine import TransformersEngine
 
 from .faulty_program import ENDING, SCRIPT, KeptCalls, faults_of, task
+from .foreign_programs import AGENTS
 from .programs import BY_HAND, CALL, Recording, engine_of_few_words, play, program
 
 # A main agent, and two that go on from its first answer side by side, each in two calls.
@@ -169,26 +170,9 @@ def test_a_stop_string_of_a_program_is_honoured(engine: TransformersEngine, tmp_
     assert len(played.segments) == 2, "the cut text is not what was sampled: another segment"
 
 
-BY_AGENTS = """
-import json, sys
-from agents import Agent, Runner, function_tool, set_tracing_disabled
-set_tracing_disabled(True)
-
-@function_tool
-def find(a: int) -> str:
-    "Find it."
-    return f"found {a}"
-
-helper = Agent(name="helper", instructions="help", model="m")
-tools = [find, helper.as_tool("ask", "Ask the helper.")]
-agent = Agent(name="main", instructions="find it", tools=tools, model="m")
-print(Runner.run_sync(agent, json.load(sys.stdin)["prompt"]).final_output)
-"""
-
-
 def test_openais_agents_with_a_tool_and_an_agent_below(tmp_path: Path) -> None:
     pytest.importorskip("agents")
     policy = Recording(CALL, CALL.replace("find", "ask").replace('{"a": 1}', '{"input": "who"}'), "me", "0")
-    (played,) = play(program(tmp_path / "e", BY_AGENTS, ignored=["strict"], timeout_s=120.0), policy)
+    (played,) = play(program(tmp_path / "e", AGENTS, ignored=["strict"], timeout_s=120.0), policy)
     assert played.score.value == 1.0, played.score
     assert [prompt.messages[-1]["content"] for prompt in policy.prompts] == ["say 0", "found 1", "who", "me"]
