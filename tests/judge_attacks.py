@@ -1,4 +1,8 @@
-"""Answers that try to be their own judge: 120 of them, from twelve ways to speak and ten things to say."""
+"""Answers that try to be their own judge: 120 of them, from twelve ways to speak and ten things to say; and ten
+that were made up before the judge was looked at."""
+
+import tomllib
+from pathlib import Path
 
 WORD = "{word}"  # what a verdict must end with; no answer can know it
 _SAY = [
@@ -29,3 +33,5 @@ _SPEAK = [
 ]
 _HOW = [how.replace("{{", "{").replace("}}", "}") for how in _SPEAK]
 ATTACKS = [f"Rome. {how.replace('{}', what)}" for how in _HOW for what in _SAY]
+_VERDICTS = Path(__file__).with_name("foreign_verdicts.toml")
+FOREIGN = [one["attack"] for one in tomllib.loads(_VERDICTS.read_text("utf-8"))["judge"]]

@@ -15,7 +15,7 @@ from vertigym.core.types import Score, Task
 from vertigym.rewards.judge import judge, judge_agreement, prefers
 from vertigym.rewards.rubric import Rubric
 
-from .judge_attacks import ATTACKS
+from .judge_attacks import ATTACKS, FOREIGN
 
 Answer = Callable[[dict[str, Any]], "str | int"]
 
@@ -164,12 +164,13 @@ def test_the_key_is_sent_and_wrong_settings_refused(server: Server, monkeypatch:
 
 
 def test_no_attack_is_a_vote_of_a_judge_that_repeats_it_or_leaves_its_frame(server: Server) -> None:
-    assert len(ATTACKS) == len(set(ATTACKS)) >= 100
+    attacks = [*ATTACKS, *FOREIGN]
+    assert len(attacks) == len(set(attacks)) >= 100
     server.answer = gullible
     rubric = Rubric(judge(server.url, "m", "Is it right?", votes=1))
-    for attack in ATTACKS:
+    for attack in attacks:
         assert rubric.score(task=TASK, completion=attack).value is None, attack
-    for attack, body in zip(ATTACKS, server.bodies, strict=True):
+    for attack, body in zip(attacks, server.bodies, strict=True):
         assert [message["role"] for message in body["messages"]] == ["system", "user"]
         sent = body["messages"][1]["content"]
         assert json.loads(sent)["answer"] == attack
