@@ -339,7 +339,10 @@ def env_serve(
 def env_mcp(
     id: EnvId,  # noqa: A002
     task: Annotated[str, typer.Argument(help="Id of the task to play.", metavar="TASK")],
-    port: Annotated[int | None, typer.Option(help="Streamable HTTP here, at /mcp; else stdio.", min=1)] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Streamable HTTP here, at /mcp; 0: a free one; else stdio.", min=0, max=65535),
+    ] = None,
 ) -> None:
     """Serve the tools of one task to an MCP client, which plays its episode through them."""
     try:
@@ -347,7 +350,7 @@ def env_mcp(
     except ImportError as error:
         raise MissingDependencyError(error.name or "mcp", "mcp", "vertigym env mcp") from None
 
-    serve_tools(id, task, port=port)
+    serve_tools(id, task, port=port, on_ready=lambda url: note(f"serving {id} at {url} (Ctrl-C ends it)"))
 
 
 @app.command("new")

@@ -8,7 +8,7 @@ One server plays one episode.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -16,13 +16,16 @@ import anyio.to_thread
 from mcp import types
 from mcp.server import Server
 from mcp.server.stdio import stdio_server
+from starlette.applications import Starlette
 
 from vertigym.core.chat_client import tool_call_text
 from vertigym.core.errors import InputError
 from vertigym.envs import registry
 from vertigym.envs.env import Env
 from vertigym.interop.played_episode import PlayedEpisode
+from vertigym.interop.served_env import serve_env
 
+_HOST = "127.0.0.1"
 SAY = types.Tool(
     name="say",
     description="Say something without a tool: ask, or answer.",
@@ -88,20 +91,29 @@ def _result(
     return types.CallToolResult(content=list(content), structured_content=verdict, is_error=error)
 
 
-def serve_tools(id: str, task: str, *, host: str = "127.0.0.1", port: int | None = None) -> None:  # noqa: A002
-    """Serve a task's tools until the client leaves (stdio), or at `port` as streamable HTTP until SIGINT.
+def serve_tools(
+    id: str,  # noqa: A002
+    task: str,
+    *,
+    port: int | None = None,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve a task's tools until the client leaves (stdio), or at `port` of this machine as streamable HTTP,
+    until SIGINT.
 
     Raises:
-        UnknownNameError: no such environment or task. InputError: as `EpisodeTools`.
+        UnknownNameError: no such environment or task. InputError: as `EpisodeTools`. ConfigError: the port is
+            taken.
     """
-    env, name = registry.make(id), registry.spec(id).id
     if port is None:
-        anyio.run(_over_stdio, EpisodeTools(env, task, name))
+        anyio.run(_over_stdio, EpisodeTools(registry.make(id), task, registry.spec(id).id))
         return
-    import uvicorn
 
-    app = EpisodeTools(env, task, name).server().streamable_http_app(host=host)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    def app(env: Env, name: str, _: bool) -> Starlette:
+        served: Starlette = EpisodeTools(env, task, name).server().streamable_http_app(host=_HOST)
+        return served
+
+    serve_env(id, app, host=_HOST, port=port, on_ready=lambda url: on_ready(f"{url}/mcp"))
 
 
 async def _over_stdio(tools: EpisodeTools) -> None:

@@ -1,6 +1,8 @@
 """An environment's tools over MCP, played with the protocol's own client: the episode and its verdict are ours."""
 
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,22 @@ def test_the_command_over_stdio(right: bool, tmp_path: Path) -> None:
     told, (end,) = anyio.run(play, server, [env_answer(task.id) if right else "{}"])
     assert str(task.prompt) in told
     assert end.structured_content == {"over": True, "score": float(right)}
+
+
+def test_the_command_over_http() -> None:
+    task = envs.make("vertigym/Returns-v0").tasks.ids("eval")[0]
+    command = [sys.executable, "-P", "-m", "vertigym", "env", "mcp", "vertigym/Returns-v0", task, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
+        assert served.stderr
+        said = served.stderr.readline()
+        address = re.search(r"http://127\.0\.0\.1:(\d+)/mcp", said)
+        assert address, said
+        taken = subprocess.run([*command[:-1], address[1]], capture_output=True, text=True, check=False)
+        _, (end,) = anyio.run(play, address[0], [env_answer(task)])
+        served.terminate()
+    assert end.structured_content == {"over": True, "score": 1.0}
+    assert (taken.returncode, taken.stderr.count("\n")) == (2, 1)
+    assert "Address already in use" in taken.stderr
 
 
 def env_answer(task: str) -> str:
