@@ -1,7 +1,7 @@
 """Calls of programs over a line that fails in every way: none lost, none made or trained twice, failures
 unscored.
 
-    python benchmarks/program_faults.py
+    python -m benchmarks.program_faults
 
 Programs ask through OpenAI's client, each many calls, eight at a time; of eight calls seven meet a fault
 (`tests/faulty_program.py` has them). A fifth of the episodes are doomed. A tiny model with random weights

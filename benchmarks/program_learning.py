@@ -1,7 +1,7 @@
 """What a program of others gains on tasks that nobody has seen: a raw httpx script, trained by GRPO, three
 seeds.
 
-    python benchmarks/program_learning.py
+    python -m benchmarks.program_learning
 
 The script (`tests/foreign_programs.py`) asks which desk a mail belongs to, asks whether that is sure, and
 prints the second answer. A tiny model has imitated a log of which half names any desk. Half of the mails
