@@ -86,6 +86,19 @@ def test_each_episode_has_a_server_of_its_own(tmp_path: Path) -> None:
     assert [told(one)[-1] for one in play(env, Recording(*replies), 3)] == ["1 in None"] * 3
 
 
+def test_later_servers_start_with_the_first_call_and_have_the_same_tools(tmp_path: Path) -> None:
+    env = envs.make(desk(tmp_path / "e"))
+    first, lost, changed = write_call("add", a=2, b=3), write_call("fail", how="die"), write_call("calls")
+    assert [one.score.value for one in play(env, Recording(first, "5"))] == [1.0]
+    (tmp_path / "e" / "server.py").rename(tmp_path / "e" / "away.py")
+    assert [one.score.value for one in play(env, Recording("5"))] == [1.0], "no call, no server"
+    (played,) = play(env, Recording(lost, "5"))
+    assert played.score.value is None
+    (tmp_path / "e" / "server.py").write_text(SERVER.replace('"The sum."', '"A sum."'))
+    (played,) = play(env, Recording(changed, "5"))
+    assert (played.score.value, "other tools" in str(played.score.evidence["reason"])) == (None, True)
+
+
 def test_what_is_the_policys_fault_is_told_to_it(tmp_path: Path) -> None:
     wrong = [
         write_call("add", a="x", b=1),

@@ -6,7 +6,8 @@
 
 The one idea: a message with a tool call is answered by the server, and the first without one is the answer.
 A command is started anew for each episode, so that none sees what another has done; what stands behind an
-address is shared. A server that is lost or late leaves the episode unscored.
+address is shared. The first episode asks for the tools; in later ones the server starts with the first call.
+A server that is lost, late or has other tools than before leaves the episode unscored.
 """
 
 from collections.abc import Sequence
@@ -58,27 +59,20 @@ class McpEnv(Env):
         self.max_turns, self.parallel_steps = config.max_turns, config.parallel
         self._session: ToolSession | None = None
         self._calls: list[dict[str, Any]] = []
+        self._listed: list[dict[str, Any]] = []  # the policy's tools, once asked for; all instances share it
 
     def begin(self, task: Task) -> Sequence[Message]:
-        """Connect to the server; the question.
+        """The question, and the server's tools.
 
         Raises:
-            InfrastructureError: the server is not to be had, or lacks a tool.
+            InfrastructureError: in a first episode, the server is not to be had, or lacks a tool.
         """
         self.close()
         self._calls = []
-        config, root = self.config, str(self.folder.path.resolve())
-        command = [part.replace("{folder}", root) for part in config.command]
-        self._session = ToolSession(
-            config.url or command,
-            variables=config.environment,
-            cwd=self.folder.path,
-            timeout_s=config.timeout_s,
-        )
-        found = {tool["function"]["name"]: tool for tool in self._session.tools}
-        if missing := [name for name in config.tools if name not in found]:
-            raise InfrastructureError(f"the MCP server has no tool {missing[0]!r}; it has {', '.join(found)}")
-        self.tools = [found[name] for name in config.tools or found]
+        if not self._listed:
+            self._session, self._listed[:] = self._connect()
+        self.tools = self._listed
+        config = self.config
         opening: list[Message] = [{"role": "system", "content": config.system}] if config.system else []
         return opening + task.messages()
 
@@ -93,8 +87,11 @@ class McpEnv(Env):
             if OPEN not in action:  # a JSON object, which may be the answer
                 return Turn(score=self._judge(action))
             return _say(f"error: there is no tool {name[:40]!r}; there are {', '.join(names)}")
-        assert self._session
         try:
+            if not self._session:
+                self._session, tools = self._connect()
+                if tools != self.tools:
+                    raise InfrastructureError("the MCP server has other tools than it had before")
             answer = self._session.call(name, arguments)
         except ValueError as error:
             answer = f"error: {error}"
@@ -121,6 +118,22 @@ class McpEnv(Env):
         assert isinstance(other, McpEnv)
         other._session = None
         return other
+
+    def _connect(self) -> tuple[ToolSession, list[dict[str, Any]]]:
+        """A server, and those of its tools that the policy has."""
+        config, root = self.config, str(self.folder.path.resolve())
+        command = [part.replace("{folder}", root) for part in config.command]
+        session = ToolSession(
+            config.url or command,
+            variables=config.environment,
+            cwd=self.folder.path,
+            timeout_s=config.timeout_s,
+        )
+        found = {tool["function"]["name"]: tool for tool in session.tools}
+        if missing := [name for name in config.tools if name not in found]:
+            session.close()
+            raise InfrastructureError(f"the MCP server has no tool {missing[0]!r}; it has {', '.join(found)}")
+        return session, [found[name] for name in config.tools or found]
 
     def _judge(self, answer: str) -> Score:
         self.close()
