@@ -47,12 +47,19 @@ class Hints:
     null: bool = False
     is_list: bool = False
     is_date: bool = False
+    holds_text: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether something says that it is a text."""
+        return bool(self.holds_text or self.strings or self.lengths or self.texts)
 
     def add(self, atom: Atom, wrapper: Wrapper = "") -> None:
         """The literals of an atom that stand beside this field, which is inside the call `wrapper`."""
         self.null |= atom.null
         self.is_list |= wrapper in ("member", "count")
         self.is_date |= wrapper == "date"
+        self.holds_text |= wrapper in ("case", "pattern", "split")
         self.texts.add(atom, wrapper)
         self.offsets |= set(atom.offsets)
         if atom.scales and not (atom.compares or atom.dates):
@@ -124,7 +131,7 @@ def candidates(hints: Hints, seen: Sequence[Any]) -> tuple[Any, ...]:
         made = _lists(hints, known)
     elif _is_date(sample, hints):
         made = _dates(hints, known)
-    elif isinstance(sample, str) or (sample is None and (hints.strings or hints.lengths or hints.texts)):
+    elif isinstance(sample, str) or (sample is None and hints.is_text):
         made = _strings(hints, known)
     elif isinstance(sample, dict):
         made = []

@@ -15,7 +15,7 @@ from typing import Any
 
 from vertigym.decisions import candidates
 from vertigym.decisions.cases import value_key
-from vertigym.decisions.expressions import Atom
+from vertigym.decisions.expressions import Atom, Wrapper, within
 from vertigym.decisions.model import TABLES, Case, Node
 from vertigym.decisions.protocols import Language, RuleModel
 
@@ -52,9 +52,11 @@ class Field:
 
 @dataclass(slots=True)
 class _Derived:
-    """A name that the model computes: what it is computed from, and its literal values."""
+    """A name that the model computes: what it is computed from, its literal values, and the `calls` of one name
+    that it may be (`major` in `major = number(split(version, ".")[0])` is a call of `version`)."""
 
     names: set[str] = field(default_factory=set)
+    calls: set[tuple[str, Wrapper]] = field(default_factory=set)
     literals: candidates.Hints = field(default_factory=candidates.Hints)
 
 
@@ -93,6 +95,7 @@ class Conditions:
         for key, expression in pairs:
             derived = self._derived[_join(node.target, key)]
             derived.names |= {_join(node.scope, subject) for subject in subjects}
+            derived.calls |= self._call(expression, node) if (key, expression) in node.expressions else set()
             for atom in self._speak.atoms(expression):
                 if not atom.names:  # a value the name can take, not one that a condition compares with
                     derived.literals.add(atom)
@@ -119,6 +122,27 @@ class Conditions:
         for name in computed:
             for source in self._inputs_of({name}):
                 self._wide[source].add(replace(atom, strings=[], booleans=False, null=False))
+            for source, wrapper in self._calls_of(name):
+                plain = replace(atom, booleans=False, null=False) if wrapper else atom
+                self._hints[source].add(plain, wrapper)
+
+    def _call(self, expression: str, node: Node) -> set[tuple[str, Wrapper]]:
+        """The one name in an expression, and the call around it; none where there are more, or it is changed
+        by what the candidates do not undo."""
+        found = [_scoped(atom, node.scope) for atom in self._speak.atoms(expression)]
+        pairs = {pair for atom in found for pair in atom.names}
+        changed = any(atom.scales or atom.joins or atom.compares for atom in found)
+        return set() if changed or len(pairs) > 1 else pairs
+
+    def _calls_of(self, name: str, depth: int = 8) -> Iterator[tuple[str, Wrapper]]:
+        """The input fields that a computed name is a call of, through other names."""
+        for source, wrapper in self._derived[name].calls if name in self._derived and depth else ():
+            if self._is_input(source):
+                yield source, wrapper
+            else:
+                yield from (
+                    (deeper, within(wrapper, inner)) for deeper, inner in self._calls_of(source, depth - 1)
+                )
 
     def _is_input(self, name: str) -> bool:
         """Whether `name` is a field of the input: seen in a test, or named and never computed."""

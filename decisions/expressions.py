@@ -15,7 +15,7 @@ from typing import Literal
 
 from vertigym.core.bounds import MOST_DIGITS, MOST_LEVELS
 
-Wrapper = Literal["", "len", "count", "date", "text", "pattern", "split", "member"]
+Wrapper = Literal["", "case", "len", "count", "date", "text", "pattern", "split", "member"]
 
 _TOKEN = re.compile(
     r"""
@@ -36,6 +36,7 @@ _DATE_CALLS = {
     "dayOfWeek", "day", "startOf", "endOf", "dayString", "weekdayString", "monthString",
 }  # fmt: skip
 _WRAPPERS: dict[str, Wrapper] = {
+    **dict.fromkeys(("lower", "upper", "trim"), "case"),
     "len": "len",
     **dict.fromkeys(_DATE_CALLS, "date"),
     **dict.fromkeys(("contains", "startsWith", "endsWith", "fuzzyMatch"), "text"),
@@ -59,7 +60,8 @@ _SCRIPT_CLOCK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`kind` is string, number, name or op; a string's `text` has lost its quotes."""
+    """`kind` is string, number, name or op, in atoms also list, a name after `in`; a string's `text` has lost
+    its quotes."""
 
     kind: str
     text: str
@@ -120,10 +122,21 @@ def _fold(found: list[Token], value: float) -> None:
 
 def atoms(expression: str) -> list[Atom]:
     """The expression's atoms; what a back-quoted template names comes as further atoms."""
-    found = list(_atoms(tokens(expression)))
+    found = list(_atoms(_lists_marked(tokens(expression))))
     for inner in _TEMPLATE.findall(expression):
-        found += _atoms(tokens(inner))
+        found += _atoms(_lists_marked(tokens(inner)))
     return [a for a in found if a.names or a.numbers or a.strings or a.dates or a.booleans or a.null]
+
+
+def _lists_marked(stream: Sequence[Token]) -> Sequence[Token]:
+    """The tokens, where a field that something is looked for in is a list."""
+    last = Token("op", "")
+    return [
+        Token("list", token.text)
+        if before.text == "in" and token.kind == "name" and token.text[0] not in "#$" and after.text != "("
+        else token
+        for before, token, after in zip((last, *stream), stream, (*stream[1:], last), strict=False)
+    ]
 
 
 def _atoms(stream: Sequence[Token]) -> Iterator[Atom]:
@@ -166,13 +179,18 @@ def _read(token: Token, group: Sequence[Token] | None, wrapper: Wrapper, atom: A
     if token.text in _DATE_CALLS and group and group[0].kind == "string":
         atom.dates.append(group[0].text)
         return []
-    inside = _WRAPPERS.get(token.text, wrapper) if token.kind == "name" else wrapper
+    inside = within(wrapper, _WRAPPERS.get(token.text, "")) if token.kind == "name" else wrapper
     if inside == "member" and token.kind == "name":
         group = _with_members_named(group)
     conditions = [group] if any(t.text in _COMPARISONS for t in group) else []
     for inner, deeper in _groups(group):
         conditions += _read(inner, deeper, inside, atom)
     return conditions
+
+
+def within(outer: Wrapper, inner: Wrapper) -> Wrapper:
+    """What a call inside another says of its argument: a change of case, less than any other."""
+    return outer if inner in ("", "case") and outer else inner
 
 
 def _with_members_named(group: Sequence[Token]) -> Sequence[Token]:
@@ -196,6 +214,8 @@ def _note(token: Token, wrapper: Wrapper, atom: Atom) -> None:
             atom.booleans = True
         case "name" if token.text == "null":
             atom.null = True
+        case "list":
+            atom.names.append((token.text, "member"))
         case "name" if token.text not in _WORDS:
             atom.names.append((token.text, "" if wrapper == "member" and "[]" in token.text else wrapper))
         case "op" if token.text in _COMPARISONS:

@@ -15,9 +15,10 @@ from vertigym.decisions.expressions import Atom, Wrapper
 from vertigym.decisions.pattern_examples import examples
 
 _MOST = 60  # texts made for one field by one way
-_PIECES = 8  # pieces that are joined with each other
+_PIECES, _FEW = 8, 3  # pieces that are joined with each other; of these, with all others
 _LONGEST = 24  # characters of a joined text that is cut everywhere
 _AROUND = "ab"
+_PARTS = ("1", "2")  # of a text that is cut where nobody says into what: a version, perhaps
 
 
 class Literals(Protocol):
@@ -74,7 +75,7 @@ class TextHints:
         yield from (f"{a}-{b}" for a, b in islice(permutations(sorted(self.inside), 2), _MOST))
         for pattern in sorted(self.patterns):
             yield from islice(examples(pattern), _MOST)
-        yield from self._split(self.pieces)
+        yield from self._split(self.pieces or _PARTS)
         yield from self._parted(self.joined, everywhere=False)
 
     def wide(self, passed_down: Literals) -> Iterator[str]:
@@ -97,6 +98,7 @@ class TextHints:
         for mark in sorted(self.marks):
             yield from (mark.join([piece] * 3) for piece in ordered)
             yield from islice(map(mark.join, product(ordered[:_PIECES], repeat=2)), _MOST)
+            yield from islice(map(mark.join, product(ordered[_PIECES:], ordered[:_FEW])), _MOST)
 
 
 def _plain(text: str) -> str:

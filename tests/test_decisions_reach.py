@@ -55,6 +55,56 @@ def test_a_rule_behind_a_function_is_reached(kind: str) -> None:
     assert not missed(DecisionModel(conditions(*ZEN[kind]), kind))
 
 
+# What nodes compute of a field, and what a table then asks of it; no tests say of what type the field is.
+COMPUTED = {
+    "a version's parts": (
+        {"major": 'number(split(os.version, ".")[0])', "minor": 'number(split(os.version, ".")[1])'},
+        ["major >= 16", "major >= 14 and minor > 2", "major >= 14 and minor <= 2", "major == 9 and minor == 4"],
+    ),
+    "another case": ({"os": "lower(device.os)"}, ["os == 'ios'", "os == 'android'"]),
+    "through more nodes": ({"a": "trim(code)", "b": "upper(a)"}, ["b == 'DE'", "startsWith(b, 'FR')"]),
+    "a length": ({"n": "len(name)"}, ["n > 40", "n == 7"]),
+    "a year": ({"year": "d(released).year()"}, ["year == 2031", "year < 1995"]),
+    "versions beside each other": (
+        {"needs": 'map(split(app.version, "."), number(#))', "has": 'map(split(os.version, "."), number(#))'},
+        ["has[0] > needs[0]", "has[0] == needs[0] and has[1] >= needs[1]"],
+    ),
+    "what is lacking": (
+        {"lacking": "filter(app.needs, not(# in device.features))", "count": "len(lacking)"},
+        ["count > 2", "count == 1", "len(app.needs) > 0"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_a_rule_on_what_nodes_compute_is_reached(kind: str) -> None:
+    computed, rules = COMPUTED[kind]
+    nodes = (expression(name, {name: text}) for name, text in computed.items())
+    assert not missed(DecisionModel(conditions(*rules, before=tuple(nodes)), kind))
+
+
+@pytest.mark.parametrize(
+    ("computed", "cells"),
+    [
+        ("lower case(x)", ['"ios"', '"android"']),
+        ('number(split(x, "-")[1])', [">= 16", "[14..16)", "9"]),
+        ('substring after(upper case(x), "/")', ['"PDF"', '"PNG"']),
+        ("string length(x)", ["> 40", "7"]),
+    ],
+)
+def test_a_rule_on_what_a_decision_computes_is_reached(computed: str, cells: list[str], tmp_path: Path) -> None:
+    rules = "".join(rule(cell, f'"{n}"') for n, cell in enumerate([*cells, "-"]))
+    asked = f'{column("X", "Any")}<output name="o" typeRef="string"/>{rules}'
+    text = f"""{CAMUNDA} id="x" name="x">
+<inputData id="x" name="x"><variable name="x" typeRef="string"/></inputData>
+<decision id="X" name="X"><variable name="X"/>
+<informationRequirement><requiredInput href="#x"/></informationRequirement>
+{literal(computed)}</decision>
+<decision id="t" name="T"><informationRequirement><requiredDecision href="#X"/></informationRequirement>
+<decisionTable hitPolicy="FIRST">{asked}</decisionTable></decision></definitions>"""
+    assert not missed(read_model(file_of(tmp_path, text)))
+
+
 FEEL = {
     "text": (
         'contains(upper case(model), "PRO")', 'starts with(model, "DE") and ends with(model, "77")',

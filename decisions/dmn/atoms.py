@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vertigym.decisions.dmn.names import dotted
-from vertigym.decisions.expressions import Atom, Wrapper
+from vertigym.decisions.expressions import Atom, Wrapper, within
 from vertigym.feel import (
     Date,
     DateTime,
@@ -42,6 +42,7 @@ _SECOND = 1_000_000_000
 _MONTH_S = 30.436875 * 86_400  # of the Gregorian calendar, on average
 _MINUTE = 60 * 1_000_000_000
 _WRAPPERS: dict[str, Wrapper] = {
+    "lower case": "case", "upper case": "case",
     "string length": "len", "count": "count", "contains": "text", "starts with": "text", "ends with": "text",
     "matches": "pattern", "list contains": "member", "date": "date", "date and time": "date", "sum": "member",
     "min": "", "max": "", "split": "split", "substring before": "split", "substring after": "split",
@@ -159,7 +160,7 @@ class AtomReader:
                     return
                 for place, argument in enumerate(arguments):
                     held = name == "list contains" and place > 0  # an item, which is no list itself
-                    self._note(argument, atom, "" if held else _WRAPPERS.get(name, wrapper), nested)
+                    self._note(argument, atom, "" if held else within(wrapper, _WRAPPERS.get(name, "")), nested)
             case Filter(source=source, condition=Constant()):  # one item, by its place
                 self._note(source, atom, wrapper, nested)
             case Binary(operator="and" | "or") | If() | For() | Quantified() | Filter() | FunctionNode():
