@@ -1,4 +1,5 @@
-"""Each of the support desk's three small models, from its own logs, beats its warm start."""
+"""The support desk's small models, from its own logs, beat their warm start. The third, `intent`, is trained in
+`test_envs_logged_loop.py`."""
 
 import subprocess
 import sys
@@ -10,13 +11,13 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "desk" / "train.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["intent", "search", "answer"])
+@pytest.mark.parametrize("name", ["search", "answer"])
 def test_a_small_model_beats_its_warm_start(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLE), name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = numbers(done.stdout)
-    metric = {"intent": "macro_f1", "search": "recall", "answer": "score"}[name]
+    metric = {"search": "recall", "answer": "score"}[name]
     before, after, low = found[metric]
     assert low > 0, done.stdout
     assert after > before + 0.1
