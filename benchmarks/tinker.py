@@ -3,10 +3,11 @@
     python -m benchmarks.tinker rate|concurrent|soak [--size tiny|small] [--rounds 3]
 
 Needs `tinker` (0.38) beside vertigym's extra `tinker`. The server is a process of its own on this machine; each
-side has as many threads as OMP_NUM_THREADS says, and they run in turn, so that a drifting machine drifts for both.
+side has as many threads as OMP_NUM_THREADS says, and they run in turn.
 `in process` are the Learner and the engine that `vertigym train` uses, with rows packed and prompts batched as
-they like; `one by one` are the same passes as the server's, a datum and a call at a time. Rates are medians over
-rounds.
+they like; `one by one` are the passes of a server that computes a datum and a call at a time. Rates are medians
+over rounds, by the clock and by processor time (the wire's is the server's and the client's), which says more
+on a machine that is busy.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,13 +40,13 @@ from vertigym.remote.call_models import AdapterShape
 
 SIZES = {
     "tiny": tiny.TinySize(context=4096),
-    "small": tiny.TinySize(hidden=512, layers=8, heads=8, key_heads=4, ffn=1536, vocabulary=1024, context=4096),
+    "small": tiny.TinySize(hidden=384, layers=6, heads=6, key_heads=6, ffn=1024, context=4096),
 }
-DATUMS, LENGTH, STEPS = 16, 128, 4
+DATUMS, LENGTH, STEPS = 16, 128, 2
 CALLS, SAMPLES, TOKENS = 8, 8, 32
 ADAM = AdamStep(1e-4, (0.9, 0.95), 1e-12)
 NAME = "base"
-TRAINING, SAMPLING = "forward_backward + optim_step, tokens a second", "sample, tokens a second"
+TRAINING, SAMPLING = "forward_backward + optim_step", "sample"
 
 
 def tokens_of(number: int, length: int) -> list[int]:
@@ -124,7 +125,7 @@ class InProcess:
             base.with_adapters(AdapterShape(rank=16, seed=1), seed=1), OptimizerConfig(), total_steps=1
         )
         self.engine = TransformersEngine(base.view(), base.tokenizer)
-        columns = TokenColumns(sampler_logp=[-5.0] * LENGTH, advantage=[0.5] * LENGTH)
+        columns = TokenColumns[Sequence[float]](sampler_logp=[-5.0] * LENGTH, advantage=[0.5] * LENGTH)
         self.samples = [
             TrainingSample(tokens_of(i, LENGTH + 1), [0] + [1] * LENGTH, columns) for i in range(DATUMS)
         ]
@@ -144,7 +145,7 @@ class InProcess:
             self.engine.generate(prompts[start : start + together * SAMPLES], Sampling(max_tokens=TOKENS))
 
 
-def rate(folder: Path, url: str, rounds: int) -> None:
+def rate(folder: Path, url: str, server: int, rounds: int) -> None:
     """Tokens a second of each side, and what the wire's are of the others'."""
     wire, here = OverTheWire(url), InProcess(AdaptedBase(NAME, str(folder / "base")))
     sides: Mapping[str, Mapping[str, Callable[[], None]]] = {
@@ -160,23 +161,20 @@ def rate(folder: Path, url: str, rounds: int) -> None:
         },
     }
     for what, ways in sides.items():
-        took: dict[str, list[float]] = {way: [] for way in ways}
+        took: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for turn in range(rounds + 1):
             for way, run in ways.items():
-                began = time.perf_counter()
+                began, used = time.perf_counter(), time.process_time() + _processor_time(server)
                 run()
                 if turn:  # the first is to warm up
-                    took[way].append(time.perf_counter() - began)
+                    used = time.process_time() + _processor_time(server) - used
+                    took[way].append((time.perf_counter() - began, used))
         count = DATUMS * LENGTH * STEPS if what == TRAINING else CALLS * SAMPLES * TOKENS
-        found = {way: count / statistics.median(times) for way, times in took.items()}
-        print(
-            what,
-            *(
-                f"{way} {value:,.0f} (wire is {found['wire'] / value:.2f} of it)"
-                for way, value in found.items()
-            ),
-            sep="\n    ",
-        )
+        print(what)
+        for i, unit in enumerate(("second", "second of processor")):
+            found = {way: count / statistics.median(times[i] for times in took[way]) for way in ways}
+            shares = (f"{way} {value:,.0f} (wire: {found['wire'] / value:.2f})" for way, value in found.items())
+            print(f"    tokens a {unit}: {', '.join(shares)}", flush=True)
 
 
 def concurrent(url: str) -> None:
@@ -200,6 +198,11 @@ def soak(url: str, server: int, calls: int = 10_000) -> None:
             print(f"{done:,} calls, {took:,.0f} s: {_memory(server):.1f} MiB resident", flush=True)
 
 
+def _processor_time(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _memory(process: int) -> float:
     said = Path(f"/proc/{process}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", said)
@@ -221,7 +224,7 @@ if __name__ == "__main__":
         print(f"load at the start: {os.getloadavg()[0]:.1f}")
         with served(place / "base", place / "store") as (address, process):
             if arguments.what == "rate":
-                rate(place, address, arguments.rounds)
+                rate(place, address, process, arguments.rounds)
             elif arguments.what == "concurrent":
                 concurrent(address)
             else:

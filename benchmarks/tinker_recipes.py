@@ -7,9 +7,9 @@
 
 RECIPE: sl_loop, rl_loop, rl_basic, dpo, on_policy_distillation, or decision_model, which is the cookbook's
 `rl.train` on an environment of ours. Runs in an environment of its own with `tinker`, `tinker-cookbook` and
-vertigym's extra `tinker`. The bases go by names that the cookbook has renderers for. The recipes' data sets are on
-the hub; here `datasets.load_dataset` gives short rows of the same columns. The student answers sums with the right
-digit at times, the teacher always.
+vertigym's extra `tinker`, with one more for rl_loop and rl_basic: `pylatexenc`, `math-verify`. The bases go by
+names that the cookbook has renderers for. The recipes' data are on the hub; here `datasets.load_dataset` gives
+short rows of the same columns. The student answers sums with the right digit at times, the teacher always.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ RETURNS = "vertigym/Returns-v0"
 SUMS = [(a, b) for a in range(3) for b in range(3)]
 COLOURS = {"France": "paris", "Japan": "tokyo", "Italy": "rome", "Spain": "madrid", "Peru": "lima"}
 SUFFIX = " Provide a numerical answer without units, written inside \\boxed{}."
-# The figure of each recipe in its metrics.jsonl, and what must become of it between the first and last five rows.
+# The figure of each recipe in its metrics.jsonl, and what must become of it: the first five rows beside the last.
 FIGURES = {
     "sl_loop": ("train_mean_nll", "falls to a half"),
     "rl_loop": ("reward/total", "rises by 0.15"),
@@ -114,8 +114,8 @@ def build_bases(folder: Path) -> None:
 
     shot = messages(
         "How many r's are in strawberry?" + SUFFIX,
-        "Let's spell the word out and number all the letters: 1) s 2) t 3) r 4) a 5) w 6) b 7) e 8) r 9) r 10) y. "
-        "We have r's at positions 3, 8, and 9. \\boxed{3}",
+        "Let's spell the word out and number all the letters: 1) s 2) t 3) r 4) a 5) w 6) b 7) e 8) r 9) r 10) "
+        "y. We have r's at positions 3, 8, and 9. \\boxed{3}",
     )
     for name, answer in (("student", at_times), ("teacher", right)):
         chats = [messages(q + SUFFIX, a) for q, a in taken(sums(answer))]
@@ -173,8 +173,13 @@ def play(recipe: str, given: dict[str, Any]) -> None:
         sizes = {key: given.pop(key) for key in ("batch_size", "group_size")}
         names = {"model_name_for_tokenizer": DESK, "renderer_name": "qwen3_instruct"}
         data = VertigymDatasetBuilder(env_id=RETURNS, **names, **sizes)
-        asked = {"dataset_builder": data, "model_name": DESK, "recipe_name": recipe, "eval_every": 0}
-        asyncio.run(train.main(train.Config(**asked, **given)))
+        settings: dict[str, Any] = {
+            "dataset_builder": data,
+            "model_name": DESK,
+            "recipe_name": recipe,
+            "eval_every": 0,
+        }
+        asyncio.run(train.main(train.Config(**settings, **given)))
     else:
         sys.exit(f"no recipe {recipe!r}; there are {', '.join(FIGURES)}")
 

@@ -248,7 +248,12 @@ def test_calls_computed_together_get_what_each_gets_alone(
     if not engines._keeps_bits(engine):
         pytest.skip("this processor rounds a row by its company, and calls are computed one by one")
     run = engine.run
-    monkeypatch.setattr(engine, "run", lambda requests: rows.append(len(requests)) or run(requests))
+
+    def counted(requests: Any) -> Any:
+        rows.append(len(requests))
+        return run(requests)
+
+    monkeypatch.setattr(engine, "run", counted)
     for one in range(9):
         body = {
             "prompt": {"chunks": [{"tokens": [5, 6, 7, 8 + one]}]},
