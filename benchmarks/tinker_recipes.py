@@ -171,8 +171,7 @@ def play(recipe: str, given: dict[str, Any]) -> None:
         from vertigym.interop.tinker_cookbook_env import VertigymDatasetBuilder
 
         sizes = {key: given.pop(key) for key in ("batch_size", "group_size")}
-        names = {"model_name_for_tokenizer": DESK, "renderer_name": "qwen3_instruct"}
-        data = VertigymDatasetBuilder(env_id=RETURNS, **names, **sizes)
+        data = VertigymDatasetBuilder(env_id=RETURNS, model_name_for_tokenizer=DESK, **sizes)
         settings: dict[str, Any] = {
             "dataset_builder": data,
             "model_name": DESK,

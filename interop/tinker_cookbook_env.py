@@ -3,19 +3,21 @@
     train.Config(dataset_builder=VertigymDatasetBuilder(env_id="acme/Loan-v0", …), model_name=…, …)
 
 What could not be scored has no reward there: its rollout fails with `UnscoredEpisodeError`. By default that
-ends the run; with `rollout_error_tolerance` the rollout is played again or its group left out. Rendering,
-sampling and training are the cookbook's.
+ends the run; with `rollout_error_tolerance` the rollout is played again or its group left out. Sampling and
+training are the cookbook's; prompts are rendered by the model's own chat template, as `vertigym eval` does, or
+by one of the cookbook's renderers.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, Protocol
 
 import chz
 import tinker
 from tinker_cookbook.completers import StopCondition
-from tinker_cookbook.renderers import Message, Renderer, get_renderer, get_text_content
+from tinker_cookbook.renderers import Message, get_renderer, get_text_content
 from tinker_cookbook.rl import types as rl
 from tinker_cookbook.tokenizer_utils import get_tokenizer
 
@@ -24,16 +26,54 @@ from vertigym.core.seeds import generator
 from vertigym.envs import registry
 from vertigym.envs.env import Env
 from vertigym.interop.played_episode import PlayedEpisode
+from vertigym.policies.chat import ChatRenderer
 
 
 class UnscoredEpisodeError(InfrastructureError):
     """The environment or its verifier failed, so there is no reward."""
 
 
+class Renders(Protocol):
+    """What is used here of the cookbook's renderers."""
+
+    def build_generation_prompt(self, messages: list[Message]) -> tinker.ModelInput:
+        """The prompt of a chat."""
+        ...
+
+    def get_stop_sequences(self) -> StopCondition:
+        """What ends a turn."""
+        ...
+
+    def parse_response(self, response: list[int]) -> tuple[Message, Any]:
+        """The message that was written."""
+        ...
+
+
+class TemplateRenderer:
+    """The model's own chat template, as evals here render it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._renderer = ChatRenderer(tokenizer, stop=[tokenizer.eos_token_id], rows=len(tokenizer))
+
+    def build_generation_prompt(self, messages: list[Message]) -> tinker.ModelInput:
+        """The prompt of a chat."""
+        return tinker.ModelInput.from_ints(list(self._renderer.prompt(messages)))
+
+    def get_stop_sequences(self) -> StopCondition:
+        """What ends a turn."""
+        return sorted(self._renderer.stop)
+
+    def parse_response(self, response: list[int]) -> tuple[Message, Any]:
+        """The message that was written."""
+        ids = response[: self._renderer.reply_length(response)]
+        return Message(role="assistant", content=self._tokenizer.decode(ids, skip_special_tokens=False)), None
+
+
 class CookbookEnv(rl.Env):  # type: ignore[misc]
     """One episode of an environment of ours. What was written is played whether or not it ended its turn."""
 
-    def __init__(self, episode: PlayedEpisode, renderer: Renderer) -> None:
+    def __init__(self, episode: PlayedEpisode, renderer: Renders) -> None:
         self._episode, self._renderer = episode, renderer
 
     async def initial_observation(self) -> tuple[tinker.ModelInput, StopCondition]:
@@ -81,7 +121,7 @@ class CookbookGroupBuilder(rl.EnvGroupBuilder):  # type: ignore[misc]
     env_id: str
     task_id: str
     size: int
-    renderer: Renderer
+    renderer: Renders
 
     async def make_envs(self) -> Sequence[CookbookEnv]:
         """New episodes, at one opening."""
@@ -110,13 +150,14 @@ class CookbookDataset(rl.RLDataset):  # type: ignore[misc]
 
 @chz.chz
 class VertigymDatasetBuilder(rl.RLDatasetBuilder):  # type: ignore[misc]
-    """The tasks of `train` in an order that `seed` says; evaluated are the first `eval_tasks` of `eval`."""
+    """The tasks of `train` in an order that `seed` says; evaluated are the first `eval_tasks` of `eval`.
+    `renderer_name`: one of the cookbook's; empty: the model's own chat template."""
 
     env_id: str
     model_name_for_tokenizer: str
-    renderer_name: str
     batch_size: int
     group_size: int
+    renderer_name: str = ""
     eval_tasks: int = 0
     seed: int = 0
 
@@ -136,7 +177,10 @@ class VertigymDatasetBuilder(rl.RLDatasetBuilder):  # type: ignore[misc]
         return self._batches(trained, self.group_size), self._batches(judged, 1) if judged else None
 
     def _batches(self, tasks: Sequence[str], size: int) -> CookbookDataset:
-        renderer = get_renderer(self.renderer_name, get_tokenizer(self.model_name_for_tokenizer))
+        tokenizer = get_tokenizer(self.model_name_for_tokenizer)
+        renderer = (
+            get_renderer(self.renderer_name, tokenizer) if self.renderer_name else TemplateRenderer(tokenizer)
+        )
         groups = [CookbookGroupBuilder(self.env_id, task, size, renderer) for task in tasks]
         return CookbookDataset(groups, self.batch_size)
 

@@ -29,6 +29,7 @@ from vertigym.interop.tinker_cookbook_env import (
     UnscoredEpisodeError,
     VertigymDatasetBuilder,
 )
+from vertigym.policies.load import load_policy
 from vertigym.policies.scripted import reference_text
 from vertigym.rewards.rubric import Rubric
 
@@ -59,24 +60,28 @@ class Writes(TokenCompleter):  # type: ignore[misc]
 
     async def __call__(self, model_input: Any, stop: Any, **_: Any) -> TokensWithLogprobs:
         text = self.texts.pop(0)
-        tokens = self.renderer.tokenizer.encode(text, add_special_tokens=False) + list(stop)
+        tokens = tokenizer_utils.get_tokenizer(NAME).encode(text, add_special_tokens=False) + list(stop[:1])
         return TokensWithLogprobs(tokens=tokens, maybe_logprobs=[-1.0] * len(tokens))
 
 
 def builder(**change: Any) -> VertigymDatasetBuilder:
-    asked = {"model_name_for_tokenizer": NAME, "renderer_name": "qwen3_instruct", "env_id": returns.ENV}
+    asked = {"model_name_for_tokenizer": NAME, "env_id": returns.ENV}
     return VertigymDatasetBuilder(**(asked | {"batch_size": 4, "group_size": 2} | change))
 
 
-def test_the_reward_is_our_score_of_the_text_that_was_written(base: Path) -> None:
-    train_set, judged = asyncio.run(builder(eval_tasks=6)())
+@pytest.mark.parametrize("renderer", ["", "qwen3_instruct"])
+def test_the_reward_is_our_score_of_the_text_that_was_written(base: Path, renderer: str) -> None:
+    train_set, judged = asyncio.run(builder(eval_tasks=6, renderer_name=renderer)())
     group = pickle.loads(pickle.dumps(train_set.get_batch(0)[0]))
     task = registry.make(returns.ENV).tasks.get(group.task_id)
     policy = Writes(group.renderer, reference_text(task), "no idea")
+    if not renderer:
+        own = load_policy(str(base)).renderer.prompt(task.messages())
+        assert group.renderer.build_generation_prompt(task.messages()).to_ints() == list(own)
     played = asyncio.run(do_group_rollout(group, policy))
     assert played.get_total_rewards() == [1.0, 0.0]
     assert played.trajectories_G[0].transitions[-1].metrics["exact"] == 1.0
-    shown = group.renderer.tokenizer.decode(played.trajectories_G[0].transitions[0].ob.to_ints())
+    shown = tokenizer_utils.get_tokenizer(NAME).decode(played.trajectories_G[0].transitions[0].ob.to_ints())
     assert str(task.messages()[-1]["content"]) in shown
     assert judged is not None
     assert [len(judged.get_batch(i)) for i in range(len(judged))] == [4, 2]
