@@ -27,7 +27,7 @@ RETURNS = "vertigym/Returns-v0"
 SUMS = [(a, b) for a in range(3) for b in range(3)]
 COLOURS = {"France": "paris", "Japan": "tokyo", "Italy": "rome", "Spain": "madrid", "Peru": "lima"}
 SUFFIX = " Provide a numerical answer without units, written inside \\boxed{}."
-# The figure of each recipe in its metrics.jsonl, and what must become of it: the first five rows beside the last.
+# The figure of each recipe in its metrics.jsonl, and what it must do from the first five rows to the last.
 FIGURES = {
     "sl_loop": ("train_mean_nll", "falls to a half"),
     "rl_loop": ("reward/total", "rises by 0.15"),

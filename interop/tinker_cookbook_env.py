@@ -178,9 +178,8 @@ class VertigymDatasetBuilder(rl.RLDatasetBuilder):  # type: ignore[misc]
 
     def _batches(self, tasks: Sequence[str], size: int) -> CookbookDataset:
         tokenizer = get_tokenizer(self.model_name_for_tokenizer)
-        renderer = (
-            get_renderer(self.renderer_name, tokenizer) if self.renderer_name else TemplateRenderer(tokenizer)
-        )
+        named = self.renderer_name
+        renderer = get_renderer(named, tokenizer) if named else TemplateRenderer(tokenizer)
         groups = [CookbookGroupBuilder(self.env_id, task, size, renderer) for task in tasks]
         return CookbookDataset(groups, self.batch_size)
 

@@ -29,8 +29,8 @@ from vertigym.interop.tinker_cookbook_env import (
     UnscoredEpisodeError,
     VertigymDatasetBuilder,
 )
-from vertigym.policies.load import load_policy
 from vertigym.policies.scripted import reference_text
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rewards.rubric import Rubric
 
 from . import returns
@@ -76,7 +76,7 @@ def test_the_reward_is_our_score_of_the_text_that_was_written(base: Path, render
     task = registry.make(returns.ENV).tasks.get(group.task_id)
     policy = Writes(group.renderer, reference_text(task), "no idea")
     if not renderer:
-        own = load_policy(str(base)).renderer.prompt(task.messages())
+        own = TransformersEngine.load(base).renderer.prompt(task.messages())
         assert group.renderer.build_generation_prompt(task.messages()).to_ints() == list(own)
     played = asyncio.run(do_group_rollout(group, policy))
     assert played.get_total_rewards() == [1.0, 0.0]
