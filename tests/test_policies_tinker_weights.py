@@ -13,7 +13,7 @@ from vertigym.core.errors import DataError
 from vertigym.core.types import Prompt, Sampling
 from vertigym.policies import tiny
 from vertigym.policies.load import load_policy, source_of
-from vertigym.policies.model_source import find_model
+from vertigym.policies.model_source import ModelSource, find_model
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.remote.adapted_base import AdaptedBase
 from vertigym.remote.call_models import AdapterShape
@@ -75,6 +75,7 @@ def test_a_policy_of_the_path_writes_what_the_server_samples(base: AdaptedBase, 
     source = source_of(name)
     assert source
     assert source.name == name, "the name leads to it again"
+    assert source_of(f"vllm:{name}") == ModelSource(source.folder, f"vllm:{name}")
 
 
 def test_weights_that_are_saved_again_are_merged_again(base: AdaptedBase, tmp_path: Path) -> None:
