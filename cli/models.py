@@ -1,4 +1,4 @@
-"""`vertigym model`: whether a model trains right here, and a model folder made of a GGUF file."""
+"""`vertigym model`: whether a model trains right here; model folders of GGUF files and `tinker://` weights."""
 
 import dataclasses
 from pathlib import Path
@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from vertigym.cli.console import Force, Json, note, print_json, table
+from vertigym.core.errors import ConfigError
 
 app = typer.Typer(
-    help="Models: whether one trains right here; GGUF files as model folders.", no_args_is_help=True
+    help="Models: whether one trains right here; model folders of GGUF files and tinker:// weights.",
+    no_args_is_help=True,
 )
 
 
@@ -44,7 +46,11 @@ def model_check(
 @app.command("import")
 def model_import(
     file: Annotated[
-        str, typer.Argument(help="A file, or org/name/FILE.gguf[@REVISION] on the hub.", metavar="FILE.gguf")
+        str,
+        typer.Argument(
+            help="A file, org/name/FILE.gguf[@REVISION] on the hub, or tinker://PATH[@STORE].",
+            metavar="FILE.gguf",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
     tokenizer: Annotated[
@@ -56,10 +62,17 @@ def model_import(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make a model folder (float32) of a GGUF file, with its tokenizer, chat template and stop tokens."""
+    """Make a model folder (float32) of a GGUF file, with its tokenizer, chat template and stop tokens; or of
+    weights that a client of `vertigym tinker` saved, merged into their base."""
     from vertigym.policies.gguf_import import import_gguf
+    from vertigym.policies.tinker_weights import SCHEME, export_weights
 
-    found = dataclasses.asdict(import_gguf(file, out, tokenizer=tokenizer, force=force))
+    if file.startswith(SCHEME):
+        if tokenizer:
+            raise ConfigError("--tokenizer: weights of Tinker have the tokenizer of their base; leave it out")
+        found = {"folder": str(out), "base": str(export_weights(file, out, force=force))}
+    else:
+        found = dataclasses.asdict(import_gguf(file, out, tokenizer=tokenizer, force=force))
     if as_json:
         print_json(found)
         return

@@ -1,8 +1,9 @@
-"""Where a model comes from: a folder, a run, or the Hugging Face hub.
+"""Where a model comes from: a folder, a run, the Hugging Face hub, or a store of `vertigym tinker`.
 
-    models/mine               a model folder
-    runs/loan                 a run's folder: the checkpoint that was promoted in it
-    org/name, org/name@REV    a model of the hub: its copy in the cache, else it is downloaded
+    models/mine                 a model folder
+    runs/loan                   a run's folder: the checkpoint that was promoted in it
+    org/name, org/name@REV      a model of the hub: its copy in the cache, else it is downloaded
+    tinker://…, tinker://…@DIR  weights that a client of `vertigym tinker` saved, merged into their base
 
 The one idea: a name is resolved once, to a folder and to a name that will mean the same tomorrow, when the run
 has promoted another checkpoint or the hub has another version. A folder wins over a model of the hub.
@@ -16,6 +17,7 @@ from typing import Any
 
 from vertigym.core.errors import DataError
 from vertigym.core.files import read_json
+from vertigym.policies.tinker_weights import SCHEME, merged_folder
 
 _HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([^@\s]+))?")
 _HUB_FILE = re.compile(r"(\w[\w.-]*/\w[\w.-]*)/([^/@]+)(?:@([^@\s]+))?")
@@ -41,7 +43,10 @@ def find_model(name: str | Path, *, weights: bool = True) -> ModelSource:
 
     Raises:
         DataError: there is none; or a run has promoted nothing; or the hub cannot be reached.
+        MissingDependencyError: it is of a `tinker://` path, and peft is not installed.
     """
+    if str(name).startswith(SCHEME):
+        return ModelSource(merged_folder(str(name)), str(name))
     folder, (plain, _, revision) = Path(name), str(name).partition("@")
     if folder.is_dir():
         alone = not weights and (folder / "tokenizer_config.json").is_file()

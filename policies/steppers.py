@@ -38,10 +38,11 @@ class Stepper(Protocol):
 
 
 class DecoderStepper:
-    """Steps with `Decoder`."""
+    """Steps with `Decoder`, never of fewer rows than `least`: a product of one to three rows takes another way
+    through the processor and rounds otherwise, so that a row's bits would depend on its company."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: Decoder, least: int = 1) -> None:
+        self._decoder, self._least = decoder, least
 
     def prefill(self, ids_BS: Tensor, pads_B: Tensor, room: int) -> Tensor:
         """Read the prompts."""
@@ -54,20 +55,33 @@ class DecoderStepper:
         self._pads_B = pads_B
         self._cache: Cache = self._decoder.new_cache(B, S + room)
         positions_BS = (columns[:S] - pads_B[:, None]).clamp(min=0)
-        return self._decoder.logits(self._decoder.forward(ids_BS, positions_BS, bias_BSS, self._cache))
+        return self._logits(self._decoder.forward(ids_BS, positions_BS, bias_BSS, self._cache))
 
     def keep(self, rows_R: Tensor) -> None:
         """Keep these rows."""
+        rows_R = _filled(rows_R, self._least)
         self._cache = self._cache.select(rows_R)
         self._bias_BT, self._pads_B = self._bias_BT[rows_R], self._pads_B[rows_R]
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """Append one token a row."""
-        length = self._cache.length
+        length, asked = self._cache.length, len(tokens_B)
+        if len(self._pads_B) < self._least:
+            self.keep(torch.arange(asked, device=tokens_B.device))
+        tokens_B = _filled(tokens_B, self._least)
         bias_B1T = self._bias_BT[:, None, : length + 1]
         positions_B1 = (length - self._pads_B)[:, None]
         hidden_BH = self._decoder.forward(tokens_B[:, None], positions_B1, bias_B1T, self._cache)
-        return self._decoder.logits(hidden_BH)
+        return self._logits(hidden_BH)[:asked]
+
+    def _logits(self, hidden_BH: Tensor) -> Tensor:
+        return self._decoder.logits(_filled(hidden_BH, self._least))[: len(hidden_BH)]
+
+
+def _filled(x_B: Tensor, least: int) -> Tensor:
+    """With the last row again until there are `least`."""
+    missing = least - len(x_B)
+    return torch.cat([x_B, x_B[-1:].expand(missing, *x_B.shape[1:])]) if missing > 0 else x_B
 
 
 class CacheStepper:

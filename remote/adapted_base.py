@@ -36,7 +36,7 @@ class AdaptedBase:
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
-        self.folder = find_model(source).folder
+        self.folder = find_model(source).folder.resolve()  # adapters name it for whoever reads them
         model, self.tokenizer = load_model(self.folder)
         self.model = model.float().eval().requires_grad_(False)
         head, embedding = model.get_output_embeddings(), model.get_input_embeddings()

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from vertigym.dialects.chat_call import RefusedError, unsupported
 from vertigym.dialects.wire_models import WireModel, validated
+from vertigym.policies.tinker_weights import CHECKPOINT_NAME
 
 R = TypeVar("R", bound="RemoteRequest")
-NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"  # of a checkpoint; it becomes a folder's
+NAME = rf"^{CHECKPOINT_NAME}$"
 
 
 class RemoteRequest(WireModel):

@@ -6,7 +6,6 @@
 Both are folders that `peft` loads; `saved.json` beside the weights says what base and shape they are of.
 """
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,16 +15,11 @@ from typing import Any
 
 from vertigym.core.files import read_json, whole_folder, write_json
 from vertigym.dialects.chat_call import RefusedError
-from vertigym.remote.call_models import NAME, AdapterShape
+from vertigym.policies.tinker_weights import model_folder_name, place_of
+from vertigym.remote.call_models import AdapterShape
 
 TRAINING, SAMPLER = "weights", "sampler_weights"
-_PATH = re.compile(rf"tinker://([a-z0-9]+:train:\d+)/({TRAINING}|{SAMPLER})/({NAME[1:-1]})")
 _SAVED = "saved.json"
-
-
-def folder_name(identity: str) -> str:
-    """A file system's name for an id."""
-    return identity.replace(":", ".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +52,7 @@ class SavedWeights:
             "checkpoint_type": "training" if kind == TRAINING else "sampler",
             "time": self.said["time"],
             "tinker_path": self.path,
-            "size_bytes": sum(file.stat().st_size for file in self.folder.iterdir()),
+            "size_bytes": sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file()),
             "user_metadata": self.said["user_metadata"],
         }
 
@@ -103,10 +97,9 @@ class CheckpointStore:
         Raises:
             RefusedError: this is no path of saved weights.
         """
-        if not (found := _PATH.fullmatch(path)):
+        if not (place := place_of(path)):
             raise RefusedError(400, f"{path[:200]!r} is no tinker:// path of weights or sampler_weights")
-        model_id, kind, name = found.groups()
-        return self._root / folder_name(model_id) / kind / name
+        return self._root / place
 
     def find(self, path: str) -> SavedWeights:
         """
@@ -127,7 +120,7 @@ class CheckpointStore:
 
     def all(self, model_id: str = "") -> Iterator[SavedWeights]:
         """Everything saved, or what one model saved; the oldest first."""
-        within = folder_name(model_id) if model_id else "*"
+        within = model_folder_name(model_id) if model_id else "*"
         files = self._root.glob(f"{within}/*/*/{_SAVED}")
         found = [read_saved(file.parent) for file in files if not file.parent.name.startswith(".")]
         yield from sorted(found, key=lambda saved: saved.said["time"])

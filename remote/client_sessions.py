@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from vertigym.remote.checkpoint_store import CheckpointStore, SavedWeights, read
 from vertigym.remote.client_model import MODEL_FILE, ClientModel, Surroundings
 from vertigym.remote.futures import Futures, Outcome
 from vertigym.remote.journal import Recorded
+from vertigym.remote.sample_queue import SampleQueue, WaitingCall
 from vertigym.remote.samplers import SamplingEngines
 
 _ID = re.compile(r"([a-z0-9]+):(train|sample):(\d+)")
@@ -55,7 +56,7 @@ class ClientSessions:
         self._root = store / "sessions"
         self._models: dict[str, ClientModel] = {}
         self._seen: dict[str, float] = {}
-        self._samples = 0
+        self._waiting = SampleQueue()
         self._most_samples = most_samples
         self._worker = ThreadPoolExecutor(1, "remote")
 
@@ -65,19 +66,14 @@ class ClientSessions:
 
     def work(self, request_id: str, job: Callable[[], Outcome]) -> None:
         """Do it when its turn has come, and tell who waits."""
+        self._submit(lambda: _outcomes([request_id], lambda: [job()]))
+
+    def _submit(self, jobs: Callable[[], Mapping[str, Outcome]]) -> None:
         loop = asyncio.get_running_loop()
 
         def attempt() -> None:
-            try:
-                outcome = job()
-            except RefusedError as error:
-                outcome = Outcome(error=str(error))
-            except Exception as error:  # whatever it is, the client that waits is told
-                _log.exception("%s failed", request_id)
-                outcome = Outcome(
-                    error=f"the server failed: {type(error).__name__}: {error}"[:500], is_ours=True
-                )
-            loop.call_soon_threadsafe(self.futures.finish, request_id, outcome)
+            for request_id, outcome in jobs().items():
+                loop.call_soon_threadsafe(self.futures.finish, request_id, outcome)
 
         self._worker.submit(attempt)
 
@@ -250,9 +246,9 @@ class ClientSessions:
         Raises:
             RefusedError: nothing to sample from, or as many calls wait as may.
         """
-        if self._samples >= self._most_samples:
+        if len(self._waiting) >= self._most_samples:
             raise RefusedError(
-                429, f"{self._samples} sample calls wait: ask again later", "rate_limit", retry_s=1
+                429, f"{len(self._waiting)} sample calls wait: ask again later", "rate_limit", retry_s=1
             )
         name = call.sampling_session_id
         request_id = f"{name}:{call.seq_id}" if name else f"sample:{uuid.uuid4().hex}"
@@ -271,20 +267,17 @@ class ClientSessions:
         # Not the session's own id: a program that is run again draws the same numbers.
         seed_path = ("sample", (name or "").partition(":")[2], call.seq_id)
         self.futures.open(request_id)
-        self._samples += 1
+        self._waiting.put(WaitingCall(request_id, call, base, saved, seed_path))
 
-        def job() -> Outcome:
-            try:
-                return Outcome(message=self._engines[base.name].sample(call, saved, seed_path=seed_path))
-            finally:
-                loop.call_soon_threadsafe(self._sampled)
+        def answers() -> Mapping[str, Outcome]:
+            calls = self._waiting.take(request_id)
+            sample = self._engines[base.name].sample
+            return _outcomes(
+                [one.id for one in calls], lambda: [Outcome(message=said) for said in sample(calls)]
+            )
 
-        loop = asyncio.get_running_loop()
-        self.work(request_id, job)
+        self._submit(answers)
         return request_id
-
-    def _sampled(self) -> None:
-        self._samples -= 1
 
     async def result(self, request_id: str, wait_s: float) -> Outcome | None:
         """What came of a request; None where it is not done in time.
@@ -298,6 +291,20 @@ class ClientSessions:
             return await self.futures.get(request_id, wait_s)
         except KeyError:
             raise RefusedError(410, f"no result of {request_id[:100]!r} is here (any more)") from None
+
+
+def _outcomes(request_ids: Sequence[str], job: Callable[[], Sequence[Outcome]]) -> Mapping[str, Outcome]:
+    """What came of a job, for each request that it is for."""
+    if not request_ids:
+        return {}
+    try:
+        return dict(zip(request_ids, job(), strict=True))
+    except RefusedError as error:
+        failed = Outcome(error=str(error))
+    except Exception as error:  # whatever it is, the client that waits is told
+        _log.exception("%s failed", request_ids[0])
+        failed = Outcome(error=f"the server failed: {type(error).__name__}: {error}"[:500], is_ours=True)
+    return dict.fromkeys(request_ids, failed)
 
 
 def _parts(identity: str, kind: str) -> tuple[str, str]:

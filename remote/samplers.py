@@ -1,11 +1,12 @@
 """Sampling from a base, or from adapters over it.
 
-One engine a shape of adapters: it takes over the weights asked for when they are not those it has. The samples
-of one call are one batch and calls follow each other, so what a call gets does not depend on who else asks.
+One engine a shape of adapters: it takes over the weights asked for when they are not those it has. What a call
+gets does not depend on who else asks, though calls may be computed together: `sample_queue` says which.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from vertigym.core.seeds import derive
 from vertigym.core.types import Decoding
-from vertigym.dialects.chat_call import RefusedError
 from vertigym.policies.engine import GenerationRequest, GenerationResult
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.remote import schema
@@ -23,6 +23,7 @@ from vertigym.remote.adapted_base import AdaptedBase, read_adapter
 from vertigym.remote.call_models import SampleCall
 from vertigym.remote.checkpoint_store import SavedWeights
 from vertigym.remote.datums import likely_message
+from vertigym.remote.sample_queue import LEAST_ROWS, WaitingCall, prompt_of
 
 _ENGINES = 4  # shapes of adapters whose merged weights are kept
 
@@ -33,6 +34,7 @@ class SamplingEngines:
     def __init__(self, base: AdaptedBase) -> None:
         self._base = base
         self._engines: OrderedDict[str, tuple[TransformersEngine, Path | None]] = OrderedDict()
+        self._steady: dict[str, bool] = {}
 
     def engine(self, saved: SavedWeights | None) -> TransformersEngine:
         """An engine with these weights; None: the base's own."""
@@ -40,7 +42,7 @@ class SamplingEngines:
         engine, loaded = self._engines.pop(key, (None, None))
         if engine is None:
             model = self._base.with_adapters(saved.shape, seed=0) if saved else self._base.view()
-            engine = TransformersEngine(model, self._base.tokenizer)
+            engine = TransformersEngine(model, self._base.tokenizer, least_rows=LEAST_ROWS)
         if saved and loaded != saved.folder:
             read_adapter(engine.model, saved.folder)
             engine.refresh(engine.version + 1)
@@ -55,18 +57,32 @@ class SamplingEngines:
             if loaded == folder:
                 self._engines[key] = engine, None
 
-    def sample(self, call: SampleCall, saved: SavedWeights | None, *, seed_path: Sequence[str | int]) -> bytes:
-        """A `SampleResponse`. Without a seed, one is made of `seed_path`.
+    def sample(self, calls: Sequence[WaitingCall]) -> list[bytes]:
+        """A `SampleResponse` for each; the calls are of one kind.
 
         Raises:
             RefusedError: a prompt that leaves no room, or an unknown token.
         """
-        engine, asked = self.engine(saved), call.sampling_params
-        prompt = prompt_of(call, self._base)
-        seed = derive(asked.seed, "sample") if asked.seed is not None else derive(*seed_path)
+        engine = self.engine(calls[0].saved)
+        if len(calls) > 1 and not self._keeps_bits(engine):
+            return [self.sample([one])[0] for one in calls]
+        asked = [self._requests(one, engine) for one in calls]
+        requests = [request for each in asked for request in each]
+        results: dict[int, GenerationResult] = {}
+        for part in engine.batches(requests):
+            results |= zip(part, engine.run([requests[i] for i in part]), strict=True)
+        in_order = iter([results[i] for i in range(len(requests))])
+        return [
+            self._response(one.call, each, list(islice(in_order, len(each))), engine)
+            for one, each in zip(calls, asked, strict=True)
+        ]
+
+    def _requests(self, one: WaitingCall, engine: TransformersEngine) -> list[GenerationRequest]:
+        call, asked, prompt = one.call, one.call.sampling_params, prompt_of(one.call, self._base)
+        seed = derive(asked.seed, "sample") if asked.seed is not None else derive(*one.seed_path)
         room = engine.context - len(prompt)
         stop, strings = _stops(call, sorted(engine.renderer.stop))
-        request = [
+        return [
             GenerationRequest(
                 prompt,
                 min(asked.max_tokens or room, room),
@@ -79,27 +95,33 @@ class SamplingEngines:
             )
             for i in range(call.num_samples)
         ]
+
+    def _response(
+        self,
+        call: SampleCall,
+        requests: Sequence[GenerationRequest],
+        results: Sequence[GenerationResult],
+        engine: TransformersEngine,
+    ) -> bytes:
         response = schema.new("SampleResponse")
-        for batch in engine.batches(request) if room > 0 else ():
-            for result in engine.run([request[i] for i in batch]):
-                response.sequences.append(_sequence(result, engine, stop, call, strings))
+        for request, result in zip(requests, results, strict=True):
+            response.sequences.append(_sequence(result, engine, request.stop, call, request.decoding.ends))
         if call.prompt_logprobs or call.topk_prompt_logprobs:
-            _add_prompt_logprobs(response, call, prompt, engine, self._base.banned)
+            _add_prompt_logprobs(response, call, list(requests[0].prompt), engine, self._base.banned)
         written: bytes = response.SerializeToString(deterministic=True)
         return written
 
-
-def prompt_of(call: SampleCall, base: AdaptedBase) -> list[int]:
-    """The prompt's tokens, checked.
-
-    Raises:
-        RefusedError: a prompt that leaves no room, or an unknown token.
-    """
-    prompt = [token for chunk in call.prompt.chunks for token in chunk.tokens]
-    base.rules.check(prompt, "prompt")
-    if len(prompt) == base.rules.context:
-        raise RefusedError(400, f"prompt: {len(prompt)} tokens leave no room in a context of as many")
-    return prompt
+    def _keeps_bits(self, engine: TransformersEngine) -> bool:
+        """Whether rows have the same log-probs alone and in company, by a trial of each way to decode."""
+        if engine.way.name not in self._steady:
+            tokens = [t for t in range(self._base.rules.vocabulary) if t not in self._base.rules.banned]
+            trial = [
+                GenerationRequest(tokens[i : i + 16], 4, i, 1.0, 1.0, (), engine.banned)
+                for i in range(2 * LEAST_ROWS)
+            ]
+            alone = [engine.run([request])[0].logprobs for request in trial]
+            self._steady[engine.way.name] = alone == [one.logprobs for one in engine.run(trial)]
+        return self._steady[engine.way.name]
 
 
 def _stops(call: SampleCall, own: list[int]) -> tuple[list[int], tuple[str, ...]]:

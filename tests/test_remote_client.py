@@ -1,16 +1,13 @@
 """The real client (PyPI `tinker`) against a server in a process of its own, an endpoint after the other."""
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vertigym.policies import tiny
+
+from .tinker_server import served
 
 tinker = pytest.importorskip("tinker", reason="the client: pip install 'tinker>=0.38,<0.39'")
 pytest.importorskip("peft")
@@ -21,25 +18,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("tinker")
     tiny.build(["the cat sat on the mat"] * 2, folder / "base", size=tiny.TinySize(hidden=16, layers=1))
-    command = [sys.executable, "-P", "-m", "vertigym", "tinker", "--base", f"tiny={folder / 'base'}"]
-    server = subprocess.Popen(
-        [*command, "--port", "0", "--store", str(folder / "store")],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT / ".cache" / "src")},
-    )
-    assert server.stderr
-    found = next(m for line in server.stderr if (m := re.search(r"TINKER_BASE_URL=(http://\S+),", line)))
-    yield found[1]
-    server.terminate()
-    server.wait(20)
+    with served(folder / "base", folder / "store") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,11 @@ from starlette.testclient import TestClient
 from vertigym.policies import tiny
 from vertigym.remote import schema
 from vertigym.remote.adapted_base import AdaptedBase
+from vertigym.remote.call_models import SampleCall, checked
 from vertigym.remote.client_sessions import ClientSessions
 from vertigym.remote.endpoints import TinkerServer
+from vertigym.remote.sample_queue import SampleQueue, WaitingCall
+from vertigym.remote.samplers import SamplingEngines
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +237,50 @@ def test_samples_repeat_by_seed_stop_and_tell_log_probs(http: TestClient) -> Non
     assert np.isnan(prompt[0])
     assert prompt[1:] == pytest.approx(caller.logps(caller.submit())[:2], abs=1e-4)
     assert told.topk_prompt_logprobs.length == 3
+
+
+def test_calls_computed_together_get_what_each_gets_alone(
+    base: AdaptedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some end early, most are of fewer rows than are computed at least."""
+    engines, found, rows = SamplingEngines(base), [], []
+    engine = engines.engine(None)
+    if not engines._keeps_bits(engine):
+        pytest.skip("this processor rounds a row by its company, and calls are computed one by one")
+    run = engine.run
+
+    def counted(requests: Any) -> Any:
+        rows.append(len(requests))
+        return run(requests)
+
+    monkeypatch.setattr(engine, "run", counted)
+    for one in range(9):
+        body = {
+            "prompt": {"chunks": [{"tokens": [5, 6, 7, 8 + one]}]},
+            "sampling_params": {"max_tokens": 3 + one, "seed": one, "stop": [9, 10, 11]},
+            "num_samples": 1 + one % 3,
+        }
+        found.append(WaitingCall(str(one), checked(SampleCall, body), base, None, ()))
+    queue = SampleQueue()
+    for waiting in found:
+        queue.put(waiting)
+    together = queue.take("2")
+    assert len(together) == len(found)
+    assert [one.id for one in together][:2] == ["2", "0"]
+    assert queue.take("0") == []
+    answers = engines.sample(together)
+    assert rows == [18], "one batch"
+    assert answers == [engines.sample([one])[0] for one in together]
+    assert len(queue) == 0
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.5}, {"stop": "x"}, {"top_p": 0.5}])
+def test_calls_of_another_kind_are_computed_by_themselves(base: AdaptedBase, change: dict[str, Any]) -> None:
+    queue = SampleQueue()
+    for name, settings in (("a", {}), ("b", change)):
+        body = {"prompt": {"chunks": [{"tokens": [5, 6, 7, 8]}]}, "sampling_params": settings}
+        queue.put(WaitingCall(name, checked(SampleCall, body), base, None, ()))
+    assert [one.id for one in queue.take("a")] == ["a"]
 
 
 def test_a_full_queue_asks_to_come_back(base: AdaptedBase, tmp_path: Path) -> None:
