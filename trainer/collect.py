@@ -45,7 +45,7 @@ class Collector:
     ) -> None:
         self._engine, self._env, self._ranks = engine, env, ranks
         self._rollouts, self._config, self._seed = rollouts, config, seed
-        self._ids = list(env.tasks.ids("train"))
+        self._ids = env.tasks.ids("train")
         if not self._ids:
             raise RunError("the environment has no tasks in its train split")
         self._order = Shuffled(len(self._ids), seed, "tasks")

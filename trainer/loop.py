@@ -169,7 +169,7 @@ class _Loop:
         if config.distill and not config.distill.rewards:
             best = math.inf
         alarms = Alarms(config.alarms, knobs, best)
-        for row in self.run.metrics():
+        for row in self.run.iter_metrics():
             alarms.watch(row)
         return alarms
 
