@@ -199,6 +199,9 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, Sequence | Set):
+        kinds = set(map(type, value))  # of most lists one, that needs no look at each: token ids, log-probs
+        if kinds <= {int, str, bool} or (kinds == {float} and all(map(math.isfinite, value))):
+            return list(value)
         return [jsonable(item) for item in value]
     return str(value)
 

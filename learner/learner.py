@@ -321,12 +321,13 @@ class Learner:
 
     def load_state(self, folder: Path) -> None:
         """Take over what `save_state` wrote to `folder`."""
-        state = torch.load(folder / STATE, weights_only=True, map_location=self._device)
+        # Mapped: of whole moments, no rank reads more into its memory than the one that it takes its shard of.
+        state = torch.load(folder / STATE, weights_only=True, map_location="cpu", mmap=True)
         moments = state["optimizer"]["state"]
         for number, parameter in enumerate(self._parameters):
             for name, value in moments.get(number, {}).items():
-                if value.shape == parameter.shape:
-                    moments[number][name] = shard_like(value, parameter)
+                own = shard_like(value, parameter) if value.shape == parameter.shape else value
+                moments[number][name] = own.clone()
         self._optimizer.load_state_dict(state["optimizer"])
         load_full_state(self.model, state["adapters"], strict=False)
         self.steps = state["steps"]

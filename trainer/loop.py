@@ -109,6 +109,7 @@ def _in_folder(
         ) from error
     finally:
         trackers.close()
+        run.wait()
 
 
 def _start(config: RunConfig) -> tuple[Run, None]:
