@@ -133,16 +133,17 @@ def decode_seconds(setup: Setup, lengths: Sequence[int]) -> float:
     moved = 2 * (known.operations.token / 2 + known.head)
     operations = known.operations.token + 2 * known.head
     bandwidth, rate = MEMORY_SHARE * device.bandwidth, MATMUL_SHARE * device.bf16
-    now, written, waiting = 0.0, 0, list(reversed(lengths))
+    now, written, came_in, waiting = 0.0, 0, 0, list(reversed(lengths))
     ends: list[tuple[int, int]] = []  # (tokens written by then, tokens written when it came in)
     while waiting or ends:
         while waiting and len(ends) < places:
             heapq.heappush(ends, (written + waiting.pop(), written))
-        end, _ = heapq.heappop(ends)
-        count, ahead = len(ends) + 1, end - written
-        context = setup.prompt + fmean(written - came + ahead / 2 for _, came in [*ends, (end, _)])
+            came_in += written
+        count, (end, came) = len(ends), heapq.heappop(ends)
+        ahead = end - written
+        context = setup.prompt + written + ahead / 2 - came_in / count
         token = max((moved + count * context * cache_token) / bandwidth, count * operations / rate) + LAUNCH_S
-        now, written = now + ahead * token, end
+        now, written, came_in = now + ahead * token, end, came_in - came
     prompts = len(lengths) / setup.group * setup.prompt * known.operations.token / rate
     return now + prompts
 
@@ -296,8 +297,8 @@ VERL_ROWS: list[
     (128, 0, 356.30, 113.81, _COLOCATED),
     (64, 64, 150.63, 113.16, _ASYNC),
 ]
-# TRL, huggingface.co/blog/asyncgrpo-lora-hfjobs (September 2026): Qwen2.5-Math-1.5B, LoRA of rank 1, 2 H200 train,
-# 2 or 3 sample, answers of at most 3,000 tokens; rows of 16,384 tokens, 6 to a step and GPU, 95% full; one
+# TRL, huggingface.co/blog/asyncgrpo-lora-hfjobs (September 2026): Qwen2.5-Math-1.5B, LoRA of rank 1, 2 H200
+# train, 2 or 3 sample, answers of at most 3,000 tokens; rows of 16,384 tokens, 6 to a step and GPU, 95% full; a
 # sequence is about 1.2k tokens; new weights every 4 steps. Its step time leaves out the weight sync.
 TRL = Setup("1.5B", DEVICES["h200"], 2, 2, 19, 8, prompt=100, mean=1130, most=3000, trunk=3, head=2,
             staleness=2, waits=False, sync_s=7.6 / 4, at_once=64)  # fmt: skip
