@@ -107,7 +107,8 @@ class World:
 
         class Thread:
             def __init__(self, target: Callable[..., Any], args: tuple[Any, ...] = (), **_: Any) -> None:
-                self._work, self._ended = (lambda: target(*args)), False
+                self._work: Callable[[], Any] = lambda: target(*args)
+                self._ended = False
 
             def start(self) -> None:
                 world.begin(self._run)
