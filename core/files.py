@@ -298,13 +298,11 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig") as file:
             while line := file.readline(MOST_CHARACTERS + 1):
                 if len(line) > MOST_CHARACTERS:
-                    break
+                    read_text(path)
                 yield line
-            else:
-                return
     except (OSError, UnicodeDecodeError):
-        pass
-    read_text(path)
+        read_text(path)
+        raise
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -120,9 +120,9 @@ class Run(RunFiles):
         Raises:
             OutputError: they could not be.
         """
-        if self._writing:
-            self._writing.result()
-            self._writing = None
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
 
     def record_gate(self, row: Mapping[str, Any]) -> None:
         """Append a decision."""
