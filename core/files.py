@@ -199,6 +199,9 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, Sequence | Set):
+        kinds = set(map(type, value))  # of most lists one, that needs no look at each: token ids, log-probs
+        if kinds <= {int, str, bool} or (kinds == {float} and all(map(math.isfinite, value))):
+            return list(value)
         return [jsonable(item) for item in value]
     return str(value)
 
@@ -262,26 +265,44 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path, *, torn_tail: bool = False) -> list[Any]:
-    """One JSON value a line; blank lines are skipped. With `torn_tail`, a last line without its newline that
-    is not JSON is dropped: a crash cut it off.
+    """All that `iter_jsonl` gives."""
+    return list(iter_jsonl(path, torn_tail=torn_tail))
+
+
+def iter_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[Any]:
+    """One JSON value a line, with one line in memory; blank lines are skipped. With `torn_tail`, a last line
+    without its newline that is not JSON is dropped: a crash cut it off.
 
     Raises:
         DataError: missing, or a line that is not JSON (names the line).
     """
-    text = read_text(path)
-    lines = text.split("\n")
-    rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         try:
-            rows.append(json_value(line))
+            row = json_value(line)
         except ValueError as error:
-            if torn_tail and number == len(lines):
-                break
+            if torn_tail and not line.endswith("\n"):
+                return
             reason = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else error
             raise DataError(f"{path}:{number}: {reason}") from None
-    return rows
+        yield row
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """
+    Raises:
+        DataError: as `read_text` says it; no line is longer than what that reads.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            while line := file.readline(MOST_CHARACTERS + 1):
+                if len(line) > MOST_CHARACTERS:
+                    read_text(path)
+                yield line
+    except (OSError, UnicodeDecodeError):
+        read_text(path)
+        raise
 
 
 def is_disk_full(error: BaseException | None) -> bool:

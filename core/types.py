@@ -8,7 +8,7 @@ Types that cross a file or a wire are pydantic; what stays inside the process is
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal, NotRequired, Protocol, runtime_checkable
 
@@ -225,7 +225,16 @@ class Trajectory:
     cluster: str = ""
     seed: int = 0
 
+    def plain(self) -> dict[str, Any]:
+        """It as dicts and lists, those of its tokens not copied."""
+        row, score = _fields(self), _fields(self.score)
+        return row | {"score": score, "segments": [_fields(segment) for segment in self.segments]}
+
     @property
     def reply(self) -> str:
         """The last thing the policy wrote."""
         return next((m["content"] for m in reversed(self.messages) if m["role"] == "assistant"), "")
+
+
+def _fields(one: Any) -> dict[str, Any]:
+    return {each.name: getattr(one, each.name) for each in fields(one)}

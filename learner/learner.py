@@ -321,12 +321,14 @@ class Learner:
 
     def load_state(self, folder: Path) -> None:
         """Take over what `save_state` wrote to `folder`."""
-        state = torch.load(folder / STATE, weights_only=True, map_location=self._device)
+        alone = self._ranks.size == 1
+        place = self._device if alone else "cpu"  # several ranks map the file, and keep their shards of it
+        state = torch.load(folder / STATE, weights_only=True, map_location=place, mmap=not alone)
         moments = state["optimizer"]["state"]
         for number, parameter in enumerate(self._parameters):
             for name, value in moments.get(number, {}).items():
-                if value.shape == parameter.shape:
-                    moments[number][name] = shard_like(value, parameter)
+                own = shard_like(value, parameter) if value.shape == parameter.shape else value
+                moments[number][name] = own if alone else own.clone()
         self._optimizer.load_state_dict(state["optimizer"])
         load_full_state(self.model, state["adapters"], strict=False)
         self.steps = state["steps"]

@@ -45,12 +45,12 @@ class MetricColumns:
             if about.st_ino != self._inode or about.st_size < self._place:
                 self._begin(about.st_ino)
             opened.seek(self._place)
-            text = opened.read()
-        whole = text.rfind(b"\n") + 1  # a last line without its end is still being written
-        self._place += whole
-        for line in text[:whole].split(b"\n"):
-            if line.strip():
-                self._add(line)
+            for line in opened:
+                if not line.endswith(b"\n"):  # it is still being written
+                    break
+                self._place += len(line)
+                if line.strip():
+                    self._add(line)
 
     def curve(self, name: str, most: int = POINTS) -> list[list[float | None]]:
         """[step, value, None, None], or, of more than `most` rows, [step, mean, least, largest] of spans."""

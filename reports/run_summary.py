@@ -53,7 +53,7 @@ def summarize(folder: Path) -> Summary:
     reason = next((row.reason for row in reversed(rows) if row.verdict == "promoted"), "")
     return Summary(
         run=str(folder),
-        steps=len(run.metrics()),
+        steps=sum(1 for _ in run.iter_metrics()),
         checkpoints=rows,
         promoted=str(promoted) if promoted else None,
         reason=reason,
@@ -121,7 +121,7 @@ def _checkpoint(suites: Mapping[str, Mapping[int, Path]], step: int, decision: M
     for by_step in suites.values():
         if step not in by_step:
             continue
-        report = Report.load(by_step[step])
+        report = Report.load(by_step[step], rows=False)
         scores |= {f"{report.suite}: {name}": score for name, score in gated_metrics(report).items()}
     return Checkpoint(
         step=step, scores=scores, verdict=decision.get("verdict", ""), reason=decision.get("reason", "")

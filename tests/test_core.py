@@ -1,10 +1,13 @@
 """Errors, seeds, files that appear whole, and configs that say what is wrong in one line."""
 
+import json
+import math
 import os
 import stat
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, DataError, UnknownNameError, VertigymError, suggest
 from vertigym.core.files import (
     append_jsonl,
+    dumps,
     jsonable,
     read_json,
     read_jsonl,
@@ -24,7 +28,7 @@ from vertigym.core.files import (
     write_text,
 )
 from vertigym.core.seeds import derive, generator
-from vertigym.core.types import Score, Segment, StopReason, Task
+from vertigym.core.types import Score, Segment, StopReason, Task, Trajectory
 
 
 class TestErrors:
@@ -229,3 +233,27 @@ def test_unscored_is_none_and_never_zero() -> None:
 def test_a_segment_has_one_of_everything_a_token() -> None:
     with pytest.raises(AssertionError):
         Segment((1, 2), (0,), (0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([1.0, math.nan, math.inf], [1.0, None, None]),
+        ((1, 2), [1, 2]),
+        ([1, 0.5, math.nan], [1, 0.5, None]),
+        ([True, 10**400, "a"], [True, 10**400, "a"]),
+        ([None, (1.5,), {1: (2,)}], [None, [1.5], {"1": [2]}]),
+        ({3}, [3]),
+        (["a", Path("b")], ["a", "b"]),
+    ],
+)
+def test_what_json_cannot_hold_is_replaced(value: object, expected: object) -> None:
+    assert jsonable(value) == expected
+    assert json.loads(dumps(jsonable(value))) == expected
+
+
+def test_a_plain_trajectory_is_that_of_dataclasses() -> None:
+    segment = Segment([1, 2], [0, 1], [0.0, -0.5])
+    whole = Trajectory("a", [{"role": "user", "content": "?"}], Score(None, {"p": 1.0}), (segment, segment))
+    assert jsonable(whole.plain()) == jsonable(asdict(whole))
+    assert list(whole.plain()) == list(asdict(whole))

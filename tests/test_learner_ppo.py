@@ -1,6 +1,7 @@
 """Episodes of several turns as training data, the critic, and runs of PPO and GRPO on the two-turn example."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from vertigym.benchmarks.learning import ASK_FIRST, ask_first_start
 from vertigym.core.config import parse
 from vertigym.core.errors import DataError, RunError
 from vertigym.core.files import read_jsonl, sha256
-from vertigym.core.types import Message, Sampling, Score, Segment, StopReason, Trajectory
+from vertigym.core.types import Message, Sampling, Score, Segment, StopReason, Task, Trajectory
 from vertigym.envs import registry
+from vertigym.envs.env import Env
+from vertigym.envs.tasks import TaskSet
 from vertigym.learner.clock import repeatable
 from vertigym.learner.config import OptimizerConfig, PolicyConfig
 from vertigym.learner.critic import Critic, critic_loss
@@ -24,7 +27,8 @@ from vertigym.policies.model_folder import load_model
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rollouts.rollout import Episode, rollout
 from vertigym.trainer import checkpoints
-from vertigym.trainer.config import RunConfig
+from vertigym.trainer.collect import Collector
+from vertigym.trainer.config import RolloutConfig, RunConfig
 from vertigym.trainer.loop import Progress, RunOutcome, train
 
 NOTHING: list[Message] = []
@@ -327,6 +331,27 @@ def test_dynamic_sampling_fills_up_with_groups_that_vary(warm: RunOutcome, tmp_p
     rows = timeless(train(short(warm, tmp_path, "grpo", policy={}, rollout=rollouts, steps=2)))
     assert any(row["sampling_rounds"] > 1 for row in rows)
     assert all(row["sampling_rounds"] <= 5 for row in rows)
+
+
+def test_a_later_round_of_dynamic_sampling_is_of_what_is_lacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    varied = iter([[True, False, False, True], [False, True], [True]])
+    asked: list[int] = []
+
+    def rolled_out(collector: Collector, episodes: Sequence[Episode], sampling: Sampling) -> list[Trajectory]:
+        asked.append(len(episodes) // 2)
+        differs = next(varied)
+        return [Trajectory(e.task, [], Score(float(i % 2 and differs[i // 2]))) for i, e in enumerate(episodes)]
+
+    monkeypatch.setattr(Collector, "_roll_out", rolled_out)
+    env = Env(TaskSet(Task(id=str(i), prompt="?") for i in range(20)))
+    rows = RolloutConfig(tasks=4, group_size=2, rounds=5)
+    rounds = Collector(None, env, rows, PolicyConfig(), seed=0).sample(0)  # type: ignore[arg-type]
+    assert asked == [4, 2, 1]
+    assert [len(one) for one in rounds] == [8, 4, 2]
+    tasks = [t.task_id for one in rounds for t in one[::2]]
+    assert len(set(tasks)) == len(tasks)  # none comes twice within an epoch
 
 
 def test_dynamic_sampling_that_finds_nothing_ends_with_what_to_do(

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ class FixedLagRollouts:
     def save_state(self, folder: Path) -> None:
         """Write the rollouts that wait to be trained on to `folder`."""
         rows = (
-            {"step": step, "round": number, **jsonable(asdict(trajectory))}
+            {"step": step, "round": number, **jsonable(trajectory.plain())}
             for step, rounds in sorted(self._ready.copy().items())
             for number, one in enumerate(rounds)
             for trajectory in one

@@ -45,7 +45,7 @@ class Collector:
     ) -> None:
         self._engine, self._env, self._ranks = engine, env, ranks
         self._rollouts, self._config, self._seed = rollouts, config, seed
-        self._ids = list(env.tasks.ids("train"))
+        self._ids = env.tasks.ids("train")
         if not self._ids:
             raise RunError("the environment has no tasks in its train split")
         self._order = Shuffled(len(self._ids), seed, "tasks")
@@ -55,16 +55,17 @@ class Collector:
 
     def sample(self, step: int) -> Rounds:
         """The step's episodes. With `rollout.rounds`, tasks are sampled until `rollout.tasks` groups have
-        variance, or the rounds are used up (Yu et al. 2025, DAPO, eq. 11).
+        variance, or the rounds are used up (Yu et al. 2025, DAPO, eq. 11); a later round is of as many tasks as
+        are still lacking.
 
         Raises:
             RunError: too many episodes could not be scored.
         """
         rounds: Rounds = []
-        for number in range(self._rollouts.rounds):
-            rounds.append(self._sample(step, number))
-            if len(self._groups_with_variance(self._scores(step, rounds))) >= self._rollouts.tasks:
-                break
+        lacking = self._rollouts.tasks
+        while lacking > 0 and len(rounds) < self._rollouts.rounds:
+            rounds.append(self._sample(step, len(rounds), lacking))
+            lacking = self._rollouts.tasks - len(self._groups_with_variance(self._scores(step, rounds)))
         return rounds
 
     def score(
@@ -99,18 +100,18 @@ class Collector:
         ]
         return trajectories, [episode for episode in episodes if episode], metrics
 
-    def _sample(self, step: int, number: int) -> list[Trajectory]:
-        """One round of groups.
+    def _sample(self, step: int, number: int, tasks: int) -> list[Trajectory]:
+        """One round of `tasks` groups.
 
         Raises:
             RunError: too many could not be scored.
         """
         rows = self._rollouts
         if self.curriculum:
-            chosen = self.curriculum.draw(rows.tasks, step, number)
+            chosen = self.curriculum.draw(tasks, step, number)
         else:
             first = (step * rows.rounds + number) * rows.tasks
-            chosen = [self._ids[self._order[first + i]] for i in range(rows.tasks)]
+            chosen = [self._ids[self._order[first + i]] for i in range(tasks)]
         name = (step,) if number == 0 else (step, number)
         episodes = [
             Episode(task, derive(self._seed, "rollout", *name, task, place, sample))

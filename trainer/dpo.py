@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from vertigym.core.errors import DataError, InputError
+from vertigym.core.stored_rows import StoredRows
 from vertigym.evals.clustered import ClusteredValues
 from vertigym.evals.statistics import estimate
 from vertigym.learner.adapters_off import AdaptersOff
@@ -105,16 +106,16 @@ class DPO:
         return {"held_out_accuracy": float(found.mean or 0.0), "held_out_low": float(found.low or 0.0)}
 
 
-def read_pairs(data: Path, renderer: ChatRenderer) -> list[Row]:
+def read_pairs(data: Path, renderer: ChatRenderer) -> Sequence[Row]:
     """The pairs of a file as `(chosen, rejected)`; only the two answers are trained.
 
     Raises:
         DataError: it is missing, has no rows, or one that is no pair or that the template cannot render.
     """
-    rows = [_pair(row, renderer, where) for where, row in read_table(data)]
+    rows = StoredRows(_pair(row, renderer, where) for where, row in read_table(data))
     if not rows:
         raise DataError(f"{data}: no pairs to train on")
-    return rows
+    return rows.rows
 
 
 def pair_texts(row: Any, where: str) -> list[str]:

@@ -5,6 +5,7 @@ are made, models loaded, adapters put in, rows rendered, the folder tried; so wh
 the machine has room for it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -49,7 +50,7 @@ def plan(config: RunConfig, first: RunConfig | None = None, device: Device | Non
     opened = _opened(config, first or config, names, weights=device is None)
     renderer, context = opened.renderer, context_of(opened.configs["model"])
     rows, prompts = config.rollout, first_prompts(config, env, suites, renderer)
-    taught = list(chain.from_iterable(setup.taught_rows(config.rows, renderer))) if config.rows else []
+    taught = setup.taught_rows(config.rows, renderer) if config.rows else ()
     return {
         "run": str(config.output / config.name),
         "environment": config.env,
@@ -61,10 +62,12 @@ def plan(config: RunConfig, first: RunConfig | None = None, device: Device | Non
         "suites": [suite.name for suite in suites],
         "gates": evidence(config, suites),
         "long prompts": [
-            *long_rows(list(chain.from_iterable(taught)), context),
+            *long_rows(chain.from_iterable(chain.from_iterable(taught)), context),
             *long_prompts(prompts, context),
         ],
-        "computed": _computed(config, env, opened, taught, prompts[0], device or device_here()),
+        "computed": _computed(
+            config, env, opened, chain.from_iterable(taught), prompts[0], device or device_here()
+        ),
     }
 
 
@@ -72,7 +75,7 @@ def _computed(
     config: RunConfig,
     env: envs.Env,
     opened: "_Opened",
-    taught: list[Row],
+    taught: Iterable[Row],
     prompts: FirstPrompts,
     device: Device | None,
 ) -> dict[str, Any] | str:

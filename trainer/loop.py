@@ -109,6 +109,7 @@ def _in_folder(
         ) from error
     finally:
         trackers.close()
+        run.wait()
 
 
 def _start(config: RunConfig) -> tuple[Run, None]:
@@ -169,7 +170,7 @@ class _Loop:
         if config.distill and not config.distill.rewards:
             best = math.inf
         alarms = Alarms(config.alarms, knobs, best)
-        for row in self.run.metrics():
+        for row in self.run.iter_metrics():
             alarms.watch(row)
         return alarms
 

@@ -4,9 +4,11 @@ The one idea: every first prompt is opened and rendered as the run will do it. W
 is not known beforehand; one that outgrows the context in the run is not scored, either.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vertigym.core.stored_rows import StoredRows
 from vertigym.core.types import Task
 from vertigym.envs.env import Env
 from vertigym.evals.suite import Suite, task_list
@@ -33,8 +35,8 @@ def first_prompts(
     """Those of the suites, and before them those of training, where it samples."""
 
     def opened(what: str, tasks: Iterable[tuple[Env, Task]], answer: int) -> FirstPrompts:
-        lengths = [(prompt_length(one, task, renderer), task.id) for one, task in tasks]
-        return FirstPrompts(what, lengths, answer)
+        lengths = StoredRows((prompt_length(one, task, renderer), task.id) for one, task in tasks)
+        return FirstPrompts(what, lengths.rows, answer)
 
     trained = () if config.rows else ((env, env.tasks.get(i)) for i in env.tasks.ids("train"))
     found = [opened("training", trained, config.rollout.max_tokens)]
@@ -60,13 +62,14 @@ def context_needed(config: RunConfig, env: Env, suites: Sequence[Suite], rendere
     return max(max(one.lengths, default=(0, ""))[0] + one.answer for one in prompts)
 
 
-def long_rows(samples: Sequence[TrainingSample], context: int) -> list[str]:
+def long_rows(samples: Iterable[TrainingSample], context: int) -> list[str]:
     """The same for rows to imitate."""
-    long = sorted((length for one in samples if (length := len(one.token_ids)) > context), reverse=True)
+    lengths = array("q", (len(one.token_ids) for one in samples))
+    long = [length for length in lengths if length > context]
     if not long:
         return []
-    of = f"{len(long)} of {len(samples)}"
-    return [f"rows to learn from: {of} are longer than the context of {context}, up to {long[0]}"]
+    of = f"{len(long)} of {len(lengths)}"
+    return [f"rows to learn from: {of} are longer than the context of {context}, up to {max(long)}"]
 
 
 def _sentence(prompts: FirstPrompts, context: int) -> str:

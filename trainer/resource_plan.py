@@ -4,8 +4,9 @@ The one idea: numbers that were computed and numbers that were measured never sh
 can only be computed without one; `--gpu h100x8` names one that is not here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from heapq import nlargest
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def device_here() -> Device | None:
 
 def largest_step(
     config: RunConfig,
-    taught: Sequence[Sequence[TrainingSample]],
+    taught: Iterable[Sequence[TrainingSample]],
     prompts: Sequence[int],
     turns: int,
     context: int,
@@ -42,8 +43,8 @@ def largest_step(
         turns: the most of an episode; what is said to the policy after its first prompt is not counted.
     """
     if config.rows:
-        rows = sorted(taught, key=lambda row: -max(len(sample.token_ids) for sample in row))
-        return PlannedStep([sample for row in rows[: config.rows.batch] for sample in row], 0, 0)
+        rows = nlargest(config.rows.batch, taught, key=lambda row: max(len(sample.token_ids) for sample in row))
+        return PlannedStep([sample for row in rows for sample in row], 0, 0)
     rollout = config.rollout
     longest = sorted(prompts, reverse=True)[: rollout.tasks] or [1]
     longest += longest[:1] * (rollout.tasks - len(longest))  # fewer tasks than a step takes: some come twice

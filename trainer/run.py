@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Run(RunFiles):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.warnings: list[str] = []
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
 
     @classmethod
     def start(cls, config: RunConfig, models: Mapping[str, str]) -> "Run":
@@ -103,10 +106,23 @@ class Run(RunFiles):
         append_jsonl(self.folder / "metrics.jsonl", {"step": step, **metrics})
 
     def save_rollouts(self, step: int, rollouts: Iterable[Rollout]) -> list[dict[str, Any]]:
-        """Write the step's rollouts; the rows that were written."""
-        rows = [jsonable(asdict(r.trajectory) | {"advantage": r.advantage}) for r in rollouts]
-        write_jsonl(self.folder / "rollouts" / f"{step_name(step)}.jsonl", rows)
+        """Begin to write the step's rollouts; `wait` before they are needed. The rows that are written."""
+        rows = [jsonable(r.trajectory.plain() | {"advantage": r.advantage}) for r in rollouts]
+        self.wait()
+        file = self.folder / "rollouts" / f"{step_name(step)}.jsonl"
+        self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="rollouts")
+        self._writing = self._writer.submit(write_jsonl, file, rows)
         return rows
+
+    def wait(self) -> None:
+        """Wait until rollouts are written.
+
+        Raises:
+            OutputError: they could not be.
+        """
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
 
     def record_gate(self, row: Mapping[str, Any]) -> None:
         """Append a decision."""

@@ -11,11 +11,12 @@ runs/NAME/
   tensorboard/
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from vertigym.core.errors import DataError
-from vertigym.core.files import read_jsonl
+from vertigym.core.files import iter_jsonl
 from vertigym.policies import model_source
 from vertigym.policies.model_source import is_run as is_run
 
@@ -55,7 +56,11 @@ class RunFiles:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every logged row."""
-        return read_rows(self.folder / "metrics.jsonl")
+        return list(self.iter_metrics())
+
+    def iter_metrics(self) -> Iterator[dict[str, Any]]:
+        """The same, one row in memory."""
+        return iter_rows(self.folder / "metrics.jsonl")
 
     def eval_file(self, suite: str, step: int) -> Path:
         """Where the report of a suite at `step` is."""
@@ -92,4 +97,9 @@ class RunFiles:
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of an append-only file; none where it does not exist yet."""
-    return read_jsonl(file, torn_tail=True) if file.exists() else []
+    return list(iter_rows(file))
+
+
+def iter_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The same, one row in memory."""
+    return iter_jsonl(file, torn_tail=True) if file.exists() else iter(())

@@ -1,6 +1,6 @@
 """What a run starts from: a model to train, the text that a tiny one is made from, and what samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ def texts(config: RunConfig, env: envs.Env) -> list[str]:
     return texts
 
 
-def taught_rows(rows: SFTConfig | DPOConfig, renderer: ChatRenderer) -> tuple[list[Row], list[Row]]:
+def taught_rows(rows: SFTConfig | DPOConfig, renderer: ChatRenderer) -> tuple[Sequence[Row], Sequence[Row]]:
     """What the run learns from, and what it only looks at: pairs that are held out.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from vertigym.core.errors import DataError, InputError
+from vertigym.core.stored_rows import StoredRows
 from vertigym.core.types import Message
 from vertigym.learner.batch import Batch
 from vertigym.learner.learner import Learner, tokenwise
@@ -85,16 +86,18 @@ def _negative_log_likelihood(
     return -logp_T.sum(), {}
 
 
-def read_samples(data: Path, renderer: ChatRenderer) -> list[Row]:
+def read_samples(data: Path, renderer: ChatRenderer) -> Sequence[Row]:
     """What the rows of a file teach.
 
     Raises:
         DataError: it is missing, has no rows, or one that is no chat or that the template cannot render.
     """
-    samples = [(one,) for where, row in read_table(data) for one in _samples(row, renderer, where)]
-    if not samples:
+    rows: StoredRows[Row] = StoredRows(
+        (one,) for where, row in read_table(data) for one in _samples(row, renderer, where)
+    )
+    if not rows:
         raise DataError(f"{data}: no rows to train on")
-    return [*samples]
+    return rows.rows
 
 
 def chat_texts(row: Any, where: str) -> list[str]:

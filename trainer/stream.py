@@ -3,6 +3,8 @@
 Position `p` always holds the same item, so a resumed run needs no cursor but its step.
 """
 
+import numpy as np
+
 from vertigym.core.seeds import Key, generator
 
 
@@ -13,11 +15,11 @@ class Shuffled:
         self._size = size
         self._path = path
         self._epoch = -1
-        self._order: list[int] = []
+        self._order = np.arange(0)
 
     def __getitem__(self, position: int) -> int:
         epoch, place = divmod(position, self._size)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = generator(*self._path, epoch).permutation(self._size).tolist()
-        return self._order[place]
+            self._order = generator(*self._path, epoch).permutation(self._size)
+        return int(self._order[place])

@@ -94,6 +94,7 @@ class TrainingSession:
         if self.curriculum and self.ranks.leader:
             parts[CURRICULUM] = self.curriculum
         folder, tokenizer = self.run.checkpoint(step), self.engine.tokenizer
+        self.run.wait()  # a run that resumes here has the rollouts of all steps before
         checkpoints.save(folder, self.learner.model, tokenizer, parts, step=step, ranks=self.ranks)
         if self.ranks.leader:
             promoted = self.run.promoted()
