@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vertigym.core.types import Completion, Policy, Prompt, Sampling, Score, Task, Trajectory
+from vertigym.core.types import Policy, Sampling, Score, Task, Trajectory
 from vertigym.envs import Env, TaskSet, Turn
 from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
