@@ -141,7 +141,9 @@ class TransformersEngine(TokenEngine):
             EngineError: the device is out of memory.
         """
         sampling = Sampling(temperature=requests[0].temperature, top_p=requests[0].top_p)
-        watched = WatchedRows(requests, self.text_so_far, self._matcher, sampling)
+        watched = WatchedRows(self.text_so_far, self._matcher, sampling)
+        for i, request in enumerate(requests):
+            watched.watch(i, request)
         try:
             with _evaluating(self._decoded):
                 stepper = self.way.make(self._decoded)
