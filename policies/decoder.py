@@ -158,7 +158,7 @@ class Decoder:
         """Append `S` tokens a row to the memory; hidden states `[B, H]` of each row's last one, or of that at
         `last_B`.
 
-        `bias_BST` is added to attention scores (0, or very negative); T is the memory's length after the append.
+        `bias_BST` is added to attention scores (0, or very negative); T is the memory's length afterwards.
         """
         angles_BSd = positions_BS[..., None].float() * self.frequencies
         rotation = tuple(
@@ -172,7 +172,9 @@ class Decoder:
             x_BSH = x_BSH + F.linear(attended, layer.out_HX, layer.out_bias_H)
             gate, up = F.linear(self._norm(x_BSH, layer.norm_mlp_H), layer.gate_up_FH).chunk(2, -1)
             x_BSH = x_BSH + F.linear(F.silu(gate) * up, layer.down_HF)
-        x_BH = x_BSH[:, -1] if last_B is None else x_BSH[torch.arange(len(last_B), device=last_B.device), last_B]
+        x_BH = (
+            x_BSH[:, -1] if last_B is None else x_BSH[torch.arange(len(last_B), device=last_B.device), last_B]
+        )
         return self._norm(x_BH, self.norm_H)
 
     def logits(self, hidden_BH: Tensor) -> Tensor:

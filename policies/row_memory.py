@@ -1,10 +1,10 @@
 """What rows that come and go keep of their tokens between forward passes, and how they are read.
 
-The one idea: the logits of a row are a function of its tokens alone, to the bit. So it does not matter with whom
-a row shares a pass, in how many parts its tokens are read, or what was kept of them from before. For that
-every row begins at column 0, no matmul has so few rows that another kernel takes it, and no sum over columns is
-longer than a matmul does in one part (a longer one is added up part by part, and what follows a row's end adds
-zeros). Whether that is so on a machine is measured (`rows_are_alike`).
+The one idea: the logits of a row are a function of its tokens alone, to the bit. So it does not matter with
+whom a row shares a pass, in how many parts its tokens are read, or what was kept of them from before. For that
+every row begins at column 0, no matmul has so few rows that another kernel takes it, and no sum over columns
+is longer than a matmul does in one part (a longer one is added up part by part, and what follows a row's end
+adds zeros). Whether that is so on a machine is measured (`rows_are_alike`).
 
 Shapes: as in `decoder`; R rows of memory, of which B take part in a pass.
 """
@@ -172,18 +172,20 @@ def _attend(q_BNSD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, bias_BST: Tensor) ->
 
 
 def rows_are_alike(decoder: Decoder) -> bool:
-    """Whether a row's logits depend on its tokens alone on this machine, to the bit: some rows are read alone and
-    whole, then in parts and steps in company, through the first layer and the head (other layers have the same
-    shapes)."""
+    """Whether a row's logits depend on its tokens alone on this machine, to the bit: some rows are read alone
+    and whole, then in parts and steps in company, through the first layer and the head (other layers have the
+    same shapes)."""
     shallow = copy.copy(decoder)
     shallow.layers = decoder.layers[:1]
-    V, live = decoder.embed_VH.shape[0], np.arange(4)
-    texts = [[(7 * i * i + 31 * size) % V for i in range(size)] for size in (22, 102, _PART + 2, _PART + _BLOCK + 3)]
+    V, four = decoder.embed_VH.shape[0], range(4)
+    texts = [
+        [(7 * i * i + 31 * size) % V for i in range(size)] for size in (22, 102, _PART + 2, _PART + _BLOCK + 3)
+    ]
     alone = torch.stack([RowMemory(shallow, 1).read([0], [text])[0] for text in texts])
     for rows in (1, 40):
         memory = RowMemory(shallow, rows)
-        memory.read(live, [text[: len(text) // 2] for text in texts])
-        memory.read(live, [text[len(text) // 2 : -2] for text in texts])
+        memory.read(four, [text[: len(text) // 2] for text in texts])
+        memory.read(four, [text[len(text) // 2 : -2] for text in texts])
         for last in (-2, -1):
             tokens = np.array([text[last] for text in texts] + [0] * (memory.rows - 4))
             stepped = memory.step(tokens, np.arange(memory.rows) < 4)[:4]
