@@ -125,7 +125,10 @@ def rollout(
         if on_done:
             on_done(index, trajectory)
 
-    with _steps(env.parallel_steps) as pool, closing(_turns(policy, env, sampling, batch, retries)) as turns:
+    with (
+        _steps(env.parallel_steps) as pool,
+        closing(_turns(policy, env, sampling, min(batch, len(episodes)), retries)) as turns,
+    ):
         step = partial(_step, sampling=sampling, renderer=renderer, retries=retries)
         while len(done) < len(episodes):
             while opened < len(episodes) and opened - len(done) < batch:
@@ -147,10 +150,10 @@ def rollout(
     return [done[i] for i in range(len(episodes))]
 
 
-def _turns(policy: Policy, env: PlayableEnv, sampling: Sampling, batch: int, retries: int) -> OpenTurns:
+def _turns(policy: Policy, env: PlayableEnv, sampling: Sampling, rows: int, retries: int) -> OpenTurns:
     """Turns that wait for no other where there are several and the engine knows how."""
     running = getattr(policy, "running_batch", None) if env.max_turns > 1 else None
-    return (running and running(sampling, batch)) or TurnBatches(policy, sampling, retries)
+    return (running and running(sampling, rows)) or TurnBatches(policy, sampling, retries)
 
 
 def _ended(jobs: Mapping[Future[T], int], turns: OpenTurns) -> list[Future[T]]:
