@@ -21,6 +21,7 @@ from torch import Tensor
 from vertigym.policies.decoder import Decoder
 
 _FEWEST = 8  # rows of a matmul a thread: up to 3, another kernel may take it, which adds up in another order
+_QUERIES = 4  # the same, where a thread has a matmul for itself
 _PART = 256  # columns of one sum
 _BLOCK = 64  # columns are padded to a multiple
 _CHUNK = 128  # tokens of a row read at once: bounds attention scores
@@ -157,7 +158,7 @@ def _attend(q_BNSD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, bias_BST: Tensor) ->
     B, N, S, D = q_BNSD.shape
     K, T = k_BKTD.shape[1:3]
     G, M = N // K, N // K * S  # M: rows of a matmul
-    q_BKMD = F.pad(q_BNSD.reshape(B, K, M, D) * D**-0.5, (0, 0, 0, max(_FEWEST - M, 0)))
+    q_BKMD = F.pad(q_BNSD.reshape(B, K, M, D) * D**-0.5, (0, 0, 0, max(_QUERIES - M, 0)))
     scores_BKMT = torch.matmul(q_BKMD, k_BKTD.transpose(2, 3))
     if S == 1:
         scores_BKMT = scores_BKMT + bias_BST[:, None]
