@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vertigym.core.types import Policy, Sampling, Score, Task, Trajectory
+from vertigym.core.types import Message, Policy, Sampling, Score, Task, Trajectory
 from vertigym.envs import Env, TaskSet, Turn
 from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
@@ -32,7 +32,7 @@ class SlowTool(Env):
         super().__init__(tasks)
         self.seconds, self.parallel_steps, self.turns = seconds, side_by_side, 0
 
-    def begin(self, task: Task) -> Sequence[dict[str, str]]:
+    def begin(self, task: Task) -> Sequence[Message]:
         """The task's prompt."""
         self.turns = int(task.answer)
         return task.messages()
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--tool-ms", type=float, default=50)
-    parser.add_argument("--side-by-side", type=int, default=64, help="tools that work at one time")
+    parser.add_argument("--side-by-side", type=int, default=8, help="tools that work at one time")
     args = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp()) / "model"
@@ -86,7 +86,7 @@ def main() -> None:
             Episode(t, seed=1000 * number + 8 * n + i) for n, t in enumerate(tasks) for i in range(args.group)
         ]
         for name, policy in policies.items():
-            seconds, played = play(policy, env, episodes, args.batch)
+            seconds, played = play(policy, env, episodes if number else episodes[::16], args.batch)
             sampled = sum(one.completion_tokens for one in played)
             if number and sampled / seconds > best.get(name, 0.0):
                 best[name], tokens[name] = sampled / seconds, sampled

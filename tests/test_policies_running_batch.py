@@ -56,12 +56,12 @@ def test_a_completion_is_the_same_to_the_bit_whatever_it_is_asked_for_together_w
     engine: TransformersEngine,
 ) -> None:
     prompts = [prompt(n, length) for n, length in enumerate([3, 20, 64, 65, 130, 257, 300, 420])]
-    alone = {}
+    alone = dict[int, Completion]()
     for n, one in enumerate(prompts):
         batch = opened(engine, rows=1)
         batch.add(n, one)
         alone |= collected(batch)
-    batch, late = opened(engine, rows=30), {}
+    batch, late = opened(engine, rows=30), dict[int, Completion]()
     for n in (7, 2, 4):
         batch.add(n, prompts[n])
     for n in (0, 1, 3, 5, 6):  # each joins some tokens later
