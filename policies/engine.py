@@ -104,7 +104,7 @@ class TokenEngine(ABC):
         self.context = context
         self._stop = sorted(self.renderer.stop)
         self.banned = unreadable_ids(tokenizer, vocabulary or 0)
-        self.weights_lock = threading.Lock()  # weights change between batches, whoever asks for either
+        self.weights_lock = threading.RLock()  # weights change between batches, whoever asks for either
         self.wanted = 0  # how many wait to change them
 
     @abstractmethod

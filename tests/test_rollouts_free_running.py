@@ -3,11 +3,12 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task, Trajectory
+from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, Task, Trajectory
 from vertigym.envs import Env, SingleTurnEnv, TaskSet, Turn
 from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
@@ -169,8 +170,6 @@ def test_an_engine_that_fails_as_a_whole_ends_the_rollout_and_lets_go_of_the_wei
     with pytest.raises(TypeError):
         rollout(engine, Tool(wait, side_by_side=1), episodes(), SAMPLING)
     monkeypatch.undo()
-    assert not engine.weights_lock.locked()
-    assert {t.stop_reason for t in rollout(engine, Tool(), episodes(), SAMPLING)} <= {
-        StopReason.STOP,
-        StopReason.LENGTH,
-    }
+    with ThreadPoolExecutor(1) as other:
+        played = other.submit(rollout, engine, Tool(), episodes(), SAMPLING).result(60)
+    assert all(t.score.value is not None for t in played)
