@@ -16,6 +16,29 @@ import tomli_w
 from vertigym.core.config import load, parse
 from vertigym.core.files import read_jsonl, sha256, write_jsonl
 from vertigym.policies.engine import GenerationRequest
+from vertigym.policies.transformers_engine import TransformersEngine
+from vertigym.trainer.config import RunConfig
+from vertigym.trainer.loop import train
+
+from .foreign_programs import PROGRAMS
+from .programs import Recording, play, program
+from .returns import SIZE, rows
+
+TASKS = [{"id": f"t{n}", "question": f"say {n}", "answer": str(n)} for n in range(3)]
+# A reward of one's own, so that the samples of a group hardly ever earn the same.
+NEARNESS = """
+import re
+
+def near(completion, answer):
+    said = re.search("[0-9]+", completion)
+    return 1 / (1 + abs(int(said[0]) - int(answer))) if said else 0.0
+"""
+
+# Trains, and ends itself without a word while programs wait for the first answers of step 2.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vertigym.core.config import load
 from vertigym.policies.running_batch import RunningBatch
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
