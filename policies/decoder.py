@@ -9,7 +9,7 @@ Shapes: B rows, S prompt length, T cache length, H hidden, N query heads, K key 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,14 @@ class _Layer:
     down_HF: Tensor
 
 
+class Memory(Protocol):
+    """Keys and values of the tokens before those of a forward pass."""
+
+    def attend(self, layer: int, q_BNSD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, bias_BST: Tensor) -> Tensor:
+        """Take the new tokens' keys and values over; attention output `[B, S, N * D]`."""
+        ...
+
+
 @dataclass(slots=True)
 class Cache:
     """Keys and values `[B, K, T, D]` of every layer, filled up to `length`."""
@@ -47,6 +55,13 @@ class Cache:
     keys: list[Tensor]
     values: list[Tensor]
     length: int
+
+    def attend(self, layer: int, q_BNSD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, bias_BST: Tensor) -> Tensor:
+        """Append a token or more to every row."""
+        keys, values, end = self.keys[layer], self.values[layer], self.length + k_BKSD.shape[2]
+        keys[:, :, self.length : end] = k_BKSD
+        values[:, :, self.length : end] = v_BKSD
+        return _attend(q_BNSD, keys[:, :, :end], values[:, :, :end], bias_BST)
 
     def select(self, rows: Tensor) -> "Cache":
         """The cache of these rows (repeats allowed)."""
@@ -132,10 +147,18 @@ class Decoder:
         )
         return Cache(keys, values, 0)
 
-    def forward(self, ids_BS: Tensor, positions_BS: Tensor, bias_BST: Tensor, cache: Cache) -> Tensor:
-        """Append `S` tokens a row to the cache; hidden states `[B, H]` of the last one.
+    def forward(
+        self,
+        ids_BS: Tensor,
+        positions_BS: Tensor,
+        bias_BST: Tensor,
+        memory: Memory,
+        last_B: Tensor | None = None,
+    ) -> Tensor:
+        """Append `S` tokens a row to the memory; hidden states `[B, H]` of each row's last one, or of that at
+        `last_B`.
 
-        `bias_BST` is added to attention scores (0, or very negative); T is the cache length after the append.
+        `bias_BST` is added to attention scores (0, or very negative); T is the memory's length afterwards.
         """
         angles_BSd = positions_BS[..., None].float() * self.frequencies
         rotation = tuple(
@@ -143,17 +166,16 @@ class Decoder:
             for turn in (angles_BSd.cos(), angles_BSd.sin())
         )
         x_BSH = F.embedding(ids_BS, self.embed_VH)
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+        for number, layer in enumerate(self.layers):
             q, k, v = self._project(layer, self._norm(x_BSH, layer.norm_in_H), *rotation)
-            end = cache.length + k.shape[2]
-            keys[:, :, cache.length : end] = k
-            values[:, :, cache.length : end] = v
-            attended = _attend(q, keys[:, :, :end], values[:, :, :end], bias_BST)
+            attended = memory.attend(number, q, k, v, bias_BST)
             x_BSH = x_BSH + F.linear(attended, layer.out_HX, layer.out_bias_H)
             gate, up = F.linear(self._norm(x_BSH, layer.norm_mlp_H), layer.gate_up_FH).chunk(2, -1)
             x_BSH = x_BSH + F.linear(F.silu(gate) * up, layer.down_HF)
-        cache.length += ids_BS.shape[1]
-        return self._norm(x_BSH[:, -1], self.norm_H)
+        x_BH = (
+            x_BSH[:, -1] if last_B is None else x_BSH[torch.arange(len(last_B), device=last_B.device), last_B]
+        )
+        return self._norm(x_BH, self.norm_H)
 
     def logits(self, hidden_BH: Tensor) -> Tensor:
         """`[B, V]` in float32."""

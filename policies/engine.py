@@ -7,7 +7,8 @@ engines write the same tokens but for rounding.
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -103,7 +104,8 @@ class TokenEngine(ABC):
         self.context = context
         self._stop = sorted(self.renderer.stop)
         self.banned = unreadable_ids(tokenizer, vocabulary or 0)
-        self._lock = threading.Lock()  # weights change between batches, whoever asks for either
+        self.weights_lock = threading.RLock()  # weights change between batches, whoever asks for either
+        self.wanted = 0  # how many wait to change them
 
     @abstractmethod
     def run(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
@@ -112,6 +114,14 @@ class TokenEngine(ABC):
         Raises:
             EngineError: the engine failed as a whole.
         """
+
+    @contextmanager
+    def changing_weights(self) -> Iterator[None]:
+        """Wait until nothing is decoded; nothing is until the end."""
+        self.wanted += 1
+        with self.weights_lock:
+            self.wanted -= 1
+            yield
 
     def batches(self, requests: Sequence[GenerationRequest]) -> Iterable[list[int]]:
         """The requests, by index, that are run together."""
@@ -124,20 +134,25 @@ class TokenEngine(ABC):
         Raises:
             EngineError: as in `run`.
         """
-        requests = [self._request(prompt, sampling) for prompt in prompts]
+        requests = [self.request(prompt, sampling) for prompt in prompts]
         fit = [request for request in requests if request.max_tokens > 0]
         done: dict[int, Completion] = {}
         for batch in self.batches(fit) if fit else ():
-            with self._lock:
+            with self.weights_lock:
                 began, version = time.perf_counter(), self.version
                 results = self.run([fit[i] for i in batch])
                 elapsed = time.perf_counter() - began
             for i, result in zip(batch, results, strict=True):
-                done[id(fit[i])] = self._completion(fit[i], result, version, elapsed)
+                done[id(fit[i])] = self.completion(fit[i], result, version, elapsed)
         empty = GenerationResult()
-        return [done.get(id(one)) or self._completion(one, empty, self.version, 0.0) for one in requests]
+        return [done.get(id(one)) or self.completion(one, empty, self.version, 0.0) for one in requests]
 
-    def _request(self, prompt: Prompt, sampling: Sampling) -> GenerationRequest:
+    def request(self, prompt: Prompt, sampling: Sampling) -> GenerationRequest:
+        """What is asked of the engine proper.
+
+        Raises:
+            InputError: the prompt cannot be rendered.
+        """
         ids = list(prompt.token_ids or self.renderer.prompt(prompt.messages, prompt.tools))
         room = min(prompt.most_tokens(sampling), self.context - len(ids))
         return GenerationRequest(
@@ -153,7 +168,7 @@ class TokenEngine(ABC):
             prompt.on_text,
         )
 
-    def _completion(
+    def completion(
         self, request: GenerationRequest, result: GenerationResult, version: int, elapsed: float
     ) -> Completion:
         """The end of the turn belongs to the completion, but not to its text."""

@@ -1,5 +1,8 @@
 """Sample the next token, with its log-prob under the distribution it was drawn from."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +28,11 @@ def sample_tokens(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> t
     token_B1 = torch.searchsorted(cdf_BV, target_B1, right=True).clamp(max=logits_BV.shape[1] - 1)
     logp_B = probs_BV.gather(1, token_B1)[:, 0].log()
     return token_B1[:, 0], logp_B
+
+
+def uniform_numbers(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """`count` numbers in [0, 1) for one sample."""
+    return np.random.Generator(np.random.PCG64(seed)).random(count, dtype=np.float32)
 
 
 def distribution(logits_BV: Tensor, sampling: Sampling) -> Tensor:

@@ -55,7 +55,7 @@ class DecoderStepper:
         self._pads_B = pads_B
         self._cache: Cache = self._decoder.new_cache(B, S + room)
         positions_BS = (columns[:S] - pads_B[:, None]).clamp(min=0)
-        return self._logits(self._decoder.forward(ids_BS, positions_BS, bias_BSS, self._cache))
+        return self._append(ids_BS, positions_BS, bias_BSS)
 
     def keep(self, rows_R: Tensor) -> None:
         """Keep these rows."""
@@ -71,10 +71,11 @@ class DecoderStepper:
         tokens_B = _filled(tokens_B, self._least)
         bias_B1T = self._bias_BT[:, None, : length + 1]
         positions_B1 = (length - self._pads_B)[:, None]
-        hidden_BH = self._decoder.forward(tokens_B[:, None], positions_B1, bias_B1T, self._cache)
-        return self._logits(hidden_BH)[:asked]
+        return self._append(tokens_B[:, None], positions_B1, bias_B1T)[:asked]
 
-    def _logits(self, hidden_BH: Tensor) -> Tensor:
+    def _append(self, ids_BS: Tensor, positions_BS: Tensor, bias_BST: Tensor) -> Tensor:
+        hidden_BH = self._decoder.forward(ids_BS, positions_BS, bias_BST, self._cache)
+        self._cache.length += ids_BS.shape[1]
         return self._decoder.logits(_filled(hidden_BH, self._least))[: len(hidden_BH)]
 
 

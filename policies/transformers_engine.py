@@ -26,7 +26,9 @@ from vertigym.policies.full_tensors import full_tensor, load_full_state
 from vertigym.policies.grammars import GrammarMatcher, GrammarTokens, can_constrain
 from vertigym.policies.model_folder import context_of, load_model
 from vertigym.policies.registry import EngineKind, EngineSetup
-from vertigym.policies.sampling import sample_tokens
+from vertigym.policies.row_memory import rows_are_alike
+from vertigym.policies.running_batch import RunningBatch
+from vertigym.policies.sampling import sample_tokens, uniform_numbers
 from vertigym.policies.steppers import CacheStepper, DecoderStepper, ForwardStepper, Stepper
 from vertigym.policies.watched_rows import WatchedRows
 
@@ -76,6 +78,7 @@ class TransformersEngine(TokenEngine):
         self._grammars: GrammarTokens | None = None
         self.device = next(model.parameters()).device
         self.has_copy = copy
+        self._alike: bool | None = None  # not measured yet
         self._weights = weights
         self._banned_ids = torch.tensor(self.banned, dtype=torch.long, device=self.device)
         with _evaluating(model):
@@ -117,7 +120,7 @@ class TransformersEngine(TokenEngine):
 
     def refresh(self, version: int) -> None:
         """Take over the model's current weights, as policy version `version`."""
-        with self._lock:
+        with self.changing_weights():
             if self._weights:
                 load_full_state(self.model, self._weights())
             if self._decoder:
@@ -135,6 +138,16 @@ class TransformersEngine(TokenEngine):
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
         return [order[start : start + self.max_batch] for start in range(0, len(order), self.max_batch)]
 
+    def running_batch(self, sampling: Sampling, rows: int) -> RunningBatch | None:
+        """A batch that prompts join whenever they are ready; None where what they get would depend, be it in
+        the last bit, on when that is."""
+        if self._decoder and self._alike is None:
+            with torch.inference_mode():
+                self._alike = rows_are_alike(self._decoder)
+        if not (self._decoder and self._alike):
+            return None
+        return RunningBatch(self, self._decoder, self._matcher, sampling, min(rows, self.max_batch))
+
     @torch.inference_mode()
     def run(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         """One result a request, in order. Temperature, top-p and stop tokens are those of the first.
@@ -143,7 +156,9 @@ class TransformersEngine(TokenEngine):
             EngineError: the device is out of memory.
         """
         sampling = Sampling(temperature=requests[0].temperature, top_p=requests[0].top_p)
-        watched = WatchedRows(requests, self.text_so_far, self._matcher, sampling)
+        watched = WatchedRows(self.text_so_far, self._matcher, sampling)
+        for i, request in enumerate(requests):
+            watched.watch(i, request)
         try:
             with _evaluating(self._decoded):
                 stepper = self.way.make(self._decoded)
@@ -176,7 +191,7 @@ class TransformersEngine(TokenEngine):
         follows a row's end is zero."""
         limits_B = torch.tensor([request.max_tokens for request in requests], device=self.device)
         B, R = len(requests), int(limits_B.max())
-        uniform_BR = torch.from_numpy(np.stack([_uniform(request.seed, R) for request in requests]))
+        uniform_BR = torch.from_numpy(np.stack([uniform_numbers(request.seed, R) for request in requests]))
         uniform_BR = uniform_BR.to(self.device)
         logits_BV = self._prefill(stepper, [tuple(request.prompt) for request in requests], R)
         tokens_BR = torch.zeros(B, R, dtype=torch.long, device=self.device)
@@ -244,11 +259,6 @@ def _cpu_multiplies_bfloat16() -> bool:
     """Whether the processor has bfloat16 matmul instructions (without them bfloat16 is slower than float32)."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _uniform(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """`count` numbers in [0, 1) for one sample."""
-    return np.random.Generator(np.random.PCG64(seed)).random(count, dtype=np.float32)
 
 
 def _open(setup: EngineSetup) -> TransformersEngine:

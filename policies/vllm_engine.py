@@ -53,7 +53,7 @@ class VLLMEngine(TokenEngine):
             EngineError: as in `VLLMBackend.load`.
         """
         assert self._weights, "this engine was opened without weights to follow"
-        with self._lock:
+        with self.changing_weights():
             self.backend.load(self._weights, version)
             self.version = version
 

@@ -27,17 +27,24 @@ class WatchedRows:
 
     def __init__(
         self,
-        requests: Sequence[GenerationRequest],
         text: Callable[[Sequence[int]], str],
         matcher: Callable[[str], GrammarMatcher],
         sampling: Sampling,
     ) -> None:
-        self._sampling = sampling
-        self.rows = {
-            i: _WatchedRow(one, text, matcher(one.decoding.grammar) if one.decoding.grammar else None)
-            for i, one in enumerate(requests)
-            if one.cancelled or one.on_text or one.decoding != Decoding(one.decoding.max_tokens)
-        }
+        self._text, self._matcher, self._sampling = text, matcher, sampling
+        self.rows: dict[int, _WatchedRow] = {}
+
+    def watch(self, i: int, request: GenerationRequest) -> None:
+        """Take a request that begins, under a number of the caller's, in place of one that has ended.
+
+        Raises:
+            InputError: its grammar cannot be followed.
+        """
+        self.rows.pop(i, None)
+        decoding = request.decoding
+        if request.cancelled or request.on_text or decoding != Decoding(decoding.max_tokens):
+            matcher = self._matcher(decoding.grammar) if decoding.grammar else None
+            self.rows[i] = _WatchedRow(request, self._text, matcher)
 
     def places(self, rows: Tensor, live: Tensor) -> list[tuple[int, int]]:
         """Pairs: a row of the batch, and whose request it is, of those that are watched and live."""

@@ -1,20 +1,23 @@
-"""Play a policy against an environment: many episodes in lock-step, token in and token out.
+"""Play a policy against an environment: many episodes at once, token in and token out.
 
-The one idea: every turn of all active episodes is one `Policy.generate` call, and an episode's random numbers
-come from its own seed, so that what an episode does depends neither on the batch it was played in nor on
-its neighbours. Tokens are kept as sampled; a later turn's prompt is the earlier ids plus the ids of what
-was added. Where the chat template does not allow that, a new Segment starts.
+The one idea: an episode's random numbers come from its own seed, so that what an episode does depends neither
+on the batch it was played in nor on its neighbours. Tokens are kept as sampled; a later turn's prompt is the
+earlier ids plus the ids of what was added. Where the chat template does not allow that, a new Segment starts.
+
+Where an engine can take prompts whenever they are ready (`policies/running_batch.py`), no episode of several
+turns waits for another: it is sampled from while others step. Else, and where episodes have one turn, all that
+are active are one `Policy.generate` call, once all of them have stepped (`rollouts/turn_batches.py`).
 
 A failure of the engine, the environment or the verifier makes the episode *unscored*, after `retries`; it
 never becomes a score of 0.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from vertigym.core.errors import InputError
 from vertigym.core.seeds import derive
@@ -30,12 +33,17 @@ from vertigym.core.types import (
     Task,
     Trajectory,
 )
+from vertigym.rollouts.turn_batches import OpenTurns, TurnBatches
 from vertigym.rollouts.turn_tree import Renderer, TurnTree
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class PlayableEnv(Protocol):
     """What a rollout needs of an environment; `vertigym.envs.Env` is one."""
 
+    max_turns: int
     parallel_steps: int
     repeatable: bool
     completion: Completion | None
@@ -107,53 +115,71 @@ def rollout(
     """
     renderer: Renderer | None = getattr(policy, "renderer", None)
     done: dict[int, Trajectory] = {}
-    waiting = iter(enumerate(episodes))
-    active: list[_State] = []
-    with _mapper(env.parallel_steps) as each:
-        while True:
-            taken = list(_take(waiting, batch - len(active)))
-            found = each(partial(_open, env, renderer), [i for i, _ in taken], [one for _, one in taken])
-            for i, opened in zip([i for i, _ in taken], found, strict=True):
-                if isinstance(opened, _State):
-                    active.append(opened)
-                    continue
-                done[i] = opened
-                if on_done:
-                    on_done(i, opened)
-            if not active and len(done) == len(episodes):
-                return [done[i] for i in range(len(episodes))]
-            if not active:
-                continue
-            completions = _generate(policy, active, sampling, retries)
-            each(partial(_step, sampling=sampling, renderer=renderer, retries=retries), active, completions)
-            for state in (p for p in active if p.score is not None):
-                done[state.index] = _trajectory(state)
-                if on_done:
-                    on_done(state.index, done[state.index])
-            active = [state for state in active if state.score is None]
+    opened = 0
+    states: dict[int, _State] = {}
+    jobs: dict[Future[_State | Trajectory], int] = {}  # the episodes that open or step, in order
+
+    def finish(index: int, trajectory: Trajectory) -> None:
+        done[index] = trajectory
+        turns.leave(index)
+        if on_done:
+            on_done(index, trajectory)
+
+    with (
+        _steps(env.parallel_steps) as pool,
+        closing(_turns(policy, env, sampling, min(batch, len(episodes)), retries)) as turns,
+    ):
+        step = partial(_step, sampling=sampling, renderer=renderer, retries=retries)
+        while len(done) < len(episodes):
+            while opened < len(episodes) and opened - len(done) < batch:
+                jobs[pool.submit(_open, env, renderer, opened, episodes[opened])] = opened
+                opened += 1
+            for job in _ended(jobs, turns):
+                index, found = jobs.pop(job), job.result()
+                if isinstance(found, Trajectory):
+                    finish(index, found)
+                elif found.score is not None:
+                    finish(index, _trajectory(states.pop(index)))
+                else:
+                    states[index] = found
+                    turns.add(index, _prompt(found))
+            refill = opened < len(episodes) and opened - len(done) < batch
+            if turns.busy and not refill:
+                for index, completion in turns.collect():
+                    jobs[pool.submit(step, states[index], completion)] = index
+    return [done[i] for i in range(len(episodes))]
 
 
-T = TypeVar("T")
+def _turns(policy: Policy, env: PlayableEnv, sampling: Sampling, rows: int, retries: int) -> OpenTurns:
+    """Turns that wait for no other where there are several and the engine knows how."""
+    running = getattr(policy, "running_batch", None) if env.max_turns > 1 else None
+    return (running and running(sampling, rows)) or TurnBatches(policy, sampling, retries)
 
 
-def _take(items: Iterator[T], count: int) -> Iterator[T]:
-    for _ in range(count):
+def _ended(jobs: Mapping[Future[T], int], turns: OpenTurns) -> list[Future[T]]:
+    """Jobs that have ended: all, where turns go in lock-step; else those that have by now, and one at least
+    where there is nothing else to do."""
+    if not turns.free_running:
+        wait(jobs)
+    elif not turns.busy:
+        wait(jobs, return_when=FIRST_COMPLETED)
+    return [job for job in jobs if job.done()]
+
+
+def _steps(workers: int) -> Executor:
+    """What runs steps: a pool where the environment waits for something, else this thread."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="env-step") if workers > 1 else _SameThread()
+
+
+class _SameThread(Executor):
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run it."""
+        future = Future[T]()
         try:
-            yield next(items)
-        except StopIteration:
-            return
-
-
-@contextmanager
-def _mapper(
-    workers: int,
-) -> Iterator[Callable[[Callable[[Any, Any], T], Sequence[Any], Sequence[Any]], list[T]]]:
-    """Map over episodes: in this thread, or on a pool where the environment waits for something."""
-    if workers <= 1:
-        yield lambda f, ones, others: list(map(f, ones, others))
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="env-step") as pool:
-        yield lambda f, ones, others: list(pool.map(f, ones, others))
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # told to whoever asks for the result
+            future.set_exception(error)
+        return future
 
 
 def _open(env: PlayableEnv, renderer: Renderer | None, index: int, episode: Episode) -> _State | Trajectory:
@@ -188,32 +214,21 @@ def prompt_length(env: PlayableEnv, task: Task, renderer: Renderer) -> int:
     return len(opened.ids or ()) if isinstance(opened, _State) else 0
 
 
-def _generate(policy: Policy, states: Sequence[_State], sampling: Sampling, retries: int) -> list[Completion]:
-    prompts = [
-        Prompt(
-            messages=state.messages,
-            token_ids=state.ids,
-            seed=derive(state.episode.seed, "turn", state.place or len(state.actions)),
-            tools=state.tools,
-            task=state.task,
-            decoding=state.decoding,
-        )
-        for state in states
-    ]
-    completions = policy.generate(prompts, sampling)
-    for _ in range(retries):
-        failed = [i for i, c in enumerate(completions) if c.stop_reason is StopReason.ERROR]
-        if not failed:
-            break
-        for i, again in zip(failed, policy.generate([prompts[i] for i in failed], sampling), strict=True):
-            completions[i] = again
-    return completions
+def _prompt(state: _State) -> Prompt:
+    return Prompt(
+        messages=state.messages,
+        token_ids=state.ids,
+        seed=derive(state.episode.seed, "turn", state.place or len(state.actions)),
+        tools=state.tools,
+        task=state.task,
+        decoding=state.decoding,
+    )
 
 
 def _step(
     state: _State, completion: Completion, sampling: Sampling, renderer: Renderer | None, retries: int
-) -> None:
-    """Record the completion, play it, and prepare the next prompt."""
+) -> _State:
+    """Record the completion, play it, and prepare the next prompt; the same state."""
     state.latency_s += completion.latency_s
     state.version = (
         min(state.version, completion.policy_version) if state.actions else completion.policy_version
@@ -221,7 +236,7 @@ def _step(
     state.usage = [state.usage[0] + completion.prompt_tokens, state.usage[1] + completion.completion_tokens]
     if completion.stop_reason is StopReason.ERROR:
         state.score, state.stop = Score.unscored(f"generation failed: {completion.error}"), StopReason.ERROR
-        return
+        return state
     wrote = len(completion.token_ids)
     most = min(sampling.max_tokens, state.decoding.max_tokens or sampling.max_tokens)
     if renderer and completion.stop_reason is StopReason.LENGTH and wrote < most:
@@ -230,7 +245,7 @@ def _step(
             f"the model's context is too short: a prompt of {completion.prompt_tokens} tokens leaves room for "
             f"{wrote} of max_tokens = {most}"
         )
-        return
+        return state
     state.tree.add(completion)
     state.actions.append(completion.text)
     try:
@@ -241,7 +256,7 @@ def _step(
             Score.unscored(f"environment: {type(error).__name__}: {error}"),
             StopReason.ERROR,
         )
-        return
+        return state
     state.messages, state.tools = info["messages"], info["tools"]
     state.decoding, state.place = _asked(info)
     state.rewards.append(reward)
@@ -255,6 +270,7 @@ def _step(
             state.ids = state.tree.ask(state.messages, state.tools, state.place)
         except InputError as error:  # the template refuses what the environment says
             state.score, state.stop = Score.unscored(f"environment: {error}"), StopReason.ERROR
+    return state
 
 
 def _score_again(state: _State, score: Score, retries: int) -> Score:

@@ -1,10 +1,13 @@
 """Requests that wait at the same time are decoded as one batch, on a thread of its own.
 
-Only requests with the same sampling share a batch. A completion depends on its prompt and seed, not on its
-neighbours (but for the rounding of matmuls): batching changes the time, not the answer.
+Only requests with the same sampling share a batch. Where the engine can (`policies/running_batch.py`), a
+request joins the batch that is being decoded, and what is known of a prompt from an earlier call is not read
+again. A completion depends on its prompt and seed, not on its neighbours (but for the rounding of matmuls,
+where the engine decodes whole batches): batching changes the time, not the answer.
 """
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from vertigym.core.errors import EngineError, InputError
 from vertigym.core.types import Completion, Policy, Prompt, Sampling
+from vertigym.policies.running_batch import RunningBatch
 
 
 class QueueFullError(Exception):
@@ -35,6 +39,8 @@ class Batcher:
     def __init__(self, policy: Policy, *, most: int = 64, waiting: int = 256) -> None:
         self._policy, self._most, self._most_waiting = policy, most, waiting
         self._waiting: list[_Request] = []
+        self._running: tuple[Sampling, RunningBatch] | None = None
+        self._numbers = itertools.count()
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -83,7 +89,19 @@ class Batcher:
 
     def _run(self) -> None:
         while batch := self._next():
-            self._answer([one for one in batch if one.done.set_running_or_notify_cancel()])
+            taken = [one for one in batch if one.done.set_running_or_notify_cancel()]
+            if taken and (running := self._running_batch(taken[0].sampling)):
+                self._answer_freely(running, taken)
+            else:
+                self._answer(taken)
+
+    def _running_batch(self, sampling: Sampling) -> RunningBatch | None:
+        """The engine's running batch for this sampling, where it has such; the last one, if it fits."""
+        make = getattr(self._policy, "running_batch", None)
+        if make and (self._running is None or self._running[0] != sampling):
+            running = make(sampling, self._most)
+            self._running = (sampling, running) if running else None
+        return self._running[1] if self._running else None
 
     def _next(self) -> list[_Request]:
         """Waits for requests, and takes those that go with the first; none after `close`."""
@@ -93,6 +111,38 @@ class Batcher:
             batch = [one for one in self._waiting if one.sampling == first[0].sampling][: self._most]
             self._waiting = [one for one in self._waiting if one not in batch]
             return batch
+
+    def _more(self, sampling: Sampling, room: int) -> list[_Request]:
+        """Those that have come since and may join; none once one with another sampling is next."""
+        with self._changed:
+            same = itertools.takewhile(lambda one: one.sampling == sampling, self._waiting[:room])
+            batch = list(same)
+            self._waiting = self._waiting[len(batch) :]
+        return [one for one in batch if one.done.set_running_or_notify_cancel()]
+
+    def _answer_freely(self, running: RunningBatch, requests: list[_Request]) -> None:
+        """Answer these, and those that come while they are decoded."""
+        sampling, asked = requests[0].sampling, dict[int, _Request]()
+        while requests or asked:
+            for one in requests:
+                number = next(self._numbers)
+                try:
+                    running.add(number, one.prompt)
+                except Exception as error:  # of this request alone
+                    _refuse(one, error)
+                else:
+                    asked[number] = one
+            try:
+                ended = running.collect()
+            except Exception:  # whose fault it is, whole batches find out
+                running.close()
+                self._running = None
+                self._answer(list(asked.values()))
+                return
+            for number, completion in ended:
+                running.leave(number)
+                asked.pop(number).done.set_result(completion)
+            requests = self._more(sampling, self._most - len(asked))
 
     def _answer(self, batch: Sequence[_Request]) -> None:
         if not batch:
@@ -108,8 +158,12 @@ class Batcher:
                 for one in batch:
                     self._answer([one])
             else:
-                asked = isinstance(error, InputError)  # of what no engine does
-                batch[0].done.set_exception(error if asked else EngineError(f"{type(error).__name__}: {error}"))
+                _refuse(batch[0], error)
         else:
             for one, completion in answers:
                 one.done.set_result(completion)
+
+
+def _refuse(request: _Request, error: Exception) -> None:
+    asked = isinstance(error, InputError)  # of what no engine does
+    request.done.set_exception(error if asked else EngineError(f"{type(error).__name__}: {error}"))

@@ -35,16 +35,19 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
     return engine_of_few_words(tmp_path_factory.mktemp("m"))
 
 
-def side_by_side(folder: Path, delays: str, policy: Any) -> Trajectory:
-    (played,) = play(program(folder, SIDE_BY_SIDE, environment={"DELAYS": delays}), policy, batch=1)
-    assert played.score.value is not None, played.score
-    return played
+def side_by_side(folder: Path, delays: str, policy: Any) -> tuple[Trajectory, Trajectory]:
+    one, other = play(program(folder, SIDE_BY_SIDE, environment={"DELAYS": delays}), policy, 2)
+    assert one.score.value is not None, one.score
+    return one, other
 
 
 def test_calls_side_by_side_are_branches_whatever_their_order(
     engine: TransformersEngine, tmp_path: Path
 ) -> None:
-    one, other = (side_by_side(tmp_path / "e", delays, engine) for delays in ("0 0.4", "0.4 0"))
+    (one, beside), (other, also) = (
+        side_by_side(tmp_path / "e", delays, engine) for delays in ("0 0.4", "0.4 0")
+    )
+    assert beside.segments == also.segments
     assert one.segments == other.segments
     assert one.score.evidence["output"] == other.score.evidence["output"]
     assert (one.turns, len(one.segments)) == (5, 2)

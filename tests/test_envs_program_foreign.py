@@ -15,7 +15,7 @@ import tomli_w
 
 from vertigym.core.config import load, parse
 from vertigym.core.files import read_jsonl, sha256, write_jsonl
-from vertigym.core.types import Sampling
+from vertigym.policies.engine import GenerationRequest
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
@@ -39,18 +39,18 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from vertigym.core.config import load
-from vertigym.policies.transformers_engine import TransformersEngine
+from vertigym.policies.running_batch import RunningBatch
 from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import train
 
-config, generate = load(RunConfig, Path(sys.argv[1])), TransformersEngine.generate
+config, collect = load(RunConfig, Path(sys.argv[1])), RunningBatch.collect
 
-def deadly(self, prompts, sampling):
+def deadly(self):
     if (Path(config.output) / "grpo" / "checkpoints" / "step-000001").exists():
         os.kill(os.getpid(), signal.SIGKILL)
-    return generate(self, prompts, sampling)
+    return collect(self)
 
-TransformersEngine.generate = deadly
+RunningBatch.collect = deadly
 train(config)
 """
 
@@ -120,15 +120,15 @@ def test_programs_of_others_train_and_a_killed_run_is_the_whole_one(
     resumed = train(load(RunConfig, config), resume=True)
 
     wrote: list[str] = []
-    generate = TransformersEngine.generate
+    completion = TransformersEngine.completion
 
-    def watched(self: Any, prompts: Any, sampling: Sampling) -> Any:
-        done = generate(self, prompts, sampling)
-        if sampling.temperature:  # a check of the weights writes a few tokens without chance
-            wrote.extend(json.dumps([*zip(one.token_ids, one.logprobs, strict=True)]) for one in done)
-        return done
+    def watched(self: Any, request: GenerationRequest, *result: Any) -> Any:
+        one = completion(self, request, *result)
+        if request.temperature:  # a check of the weights writes a few tokens without chance
+            wrote.append(json.dumps([*zip(one.token_ids, one.logprobs, strict=True)]))
+        return one
 
-    monkeypatch.setattr(TransformersEngine, "generate", watched)
+    monkeypatch.setattr(TransformersEngine, "completion", watched)
     whole = train(parse(RunConfig, {**table, "output": str(tmp_path / "whole")}, source="test"))
     played = [row for file in sorted((whole.run.folder / "rollouts").iterdir()) for row in read_jsonl(file)]
     assert [row["score"]["value"] is not None for row in played] == [True] * 4, played

@@ -1,4 +1,4 @@
-"""Rollouts: lock-step play, tokens in and out over several turns, and failures that are never a score of 0."""
+"""Rollouts: tokens in and out over several turns, and failures that are never a score of 0."""
 
 from collections.abc import Sequence
 from itertools import groupby

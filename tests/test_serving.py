@@ -5,15 +5,19 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from vertigym.core.errors import ConfigError, EngineError
-from vertigym.core.types import Completion, Policy, Prompt, Sampling, StopReason
+from vertigym.core.errors import ConfigError, EngineError, InputError
+from vertigym.core.types import Completion, Decoding, Policy, Prompt, Sampling, StopReason
+from vertigym.policies import tiny
 from vertigym.policies.scripted import Scripted, echo
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.serving import service
 from vertigym.serving.admission import RateLimiter, check_address
 from vertigym.serving.app import ServerLimits
@@ -194,6 +198,77 @@ def test_a_request_the_engine_chokes_on_harms_no_other_of_its_batch() -> None:
     assert (first.text, last.text) == ("a", "b")
     assert isinstance(wrong, EngineError)
     assert "can only concatenate str" in str(wrong)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
+    folder = tmp_path_factory.mktemp("m")
+    size = tiny.TinySize(hidden=32, layers=1, heads=2, key_heads=2, ffn=32, init_std=0.5, context=512)
+    tiny.build(["say that was long"] * 2, folder / "tiny", size=size)
+    return TransformersEngine.load(folder / "tiny")
+
+
+def said(length: int, seed: int = 0, **more: Any) -> Prompt:
+    return Prompt(
+        (), token_ids=[5 + i * i % 250 for i in range(30)], seed=seed, decoding=Decoding(length), **more
+    )
+
+
+def test_a_request_joins_the_batch_that_is_decoded_and_changes_no_bit_of_it(engine: TransformersEngine) -> None:
+    engine = copy(engine)
+    engine._stop = []  # nothing ends a reply but its length
+    sampling = Sampling(max_tokens=400)
+    first, second = said(400), said(3, seed=1)
+    alone = [asyncio.run(asked_alone(engine, one, sampling)) for one in (first, second)]
+    batcher, ended = Batcher(engine), list[int]()
+
+    async def both() -> list[Completion]:
+        begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def heard(_: str) -> None:
+            loop.call_soon_threadsafe(begun.set)
+
+        slow = replace(first, on_text=heard)
+        one = asyncio.create_task(batcher.ask(slow, sampling))
+        await begun.wait()
+        other = asyncio.create_task(batcher.ask(second, sampling))
+        one.add_done_callback(lambda _: ended.append(0))
+        other.add_done_callback(lambda _: ended.append(1))
+        return [await one, await other]
+
+    together = asyncio.run(both())
+    batcher.close()
+    assert ended == [1, 0], "the short one does not wait for the long one"
+    assert [(c.token_ids, c.logprobs) for c in together] == [(c.token_ids, c.logprobs) for c in alone]
+
+
+async def asked_alone(engine: TransformersEngine, prompt: Prompt, sampling: Sampling) -> Completion:
+    batcher = Batcher(engine)
+    answer = await batcher.ask(prompt, sampling)
+    batcher.close()
+    return answer
+
+
+def test_a_request_at_fault_harms_no_other_of_a_running_batch(engine: TransformersEngine) -> None:
+    batcher = Batcher(engine)
+
+    async def three() -> list[Any]:
+        wrong = replace(said(5), decoding=Decoding(5, grammar="no grammar at all"))
+        begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def heard(_: str) -> None:
+            loop.call_soon_threadsafe(begun.set)
+
+        first = asyncio.create_task(batcher.ask(said(300, on_text=heard), Sampling(max_tokens=300)))
+        await begun.wait()
+        asked = [first, *(batcher.ask(one, Sampling(max_tokens=300)) for one in (wrong, said(6)))]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, wrong, last = asyncio.run(three())
+    batcher.close()
+    assert isinstance(wrong, InputError)
+    assert last.completion_tokens <= 6
+    assert first.token_ids[: last.completion_tokens] == last.token_ids
 
 
 def test_no_reply_is_longer_than_the_server_allows(tmp_path: Path) -> None:

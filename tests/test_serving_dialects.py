@@ -97,8 +97,8 @@ def test_tokens_that_an_engine_wrote_past_a_stop_are_not_the_completions(engine:
     text = "say END again"
     ids = engine.tokenizer.encode(text, add_special_tokens=False)
     for decoding, left in ((Decoding(stop=("END",)), "say "), (Decoding(ends=("END",)), "say END")):
-        request = engine._request(Prompt((), token_ids=[5], decoding=decoding), Sampling(max_tokens=50))
-        done = engine._completion(request, GenerationResult(ids, [-1.0] * len(ids)), 0, 0.0)
+        request = engine.request(Prompt((), token_ids=[5], decoding=decoding), Sampling(max_tokens=50))
+        done = engine.completion(request, GenerationResult(ids, [-1.0] * len(ids)), 0, 0.0)
         assert (done.text, done.stop_text, done.stop_reason) == (left, "END", "stop")
         assert engine.reply_text(done.token_ids) == "say END"
         assert len(done.logprobs) == len(done.token_ids) == done.completion_tokens

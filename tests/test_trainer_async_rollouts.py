@@ -90,13 +90,13 @@ def test_sampling_beside_training_changes_nothing(
 ) -> None:
     threads: set[str] = set()
     step = PolicyGradient.step
-    generate = TransformersEngine.generate
+    request = TransformersEngine.request
 
     def spied(self: Any, *args: Any) -> Any:
         threads.add(threading.current_thread().name.partition("_")[0])
-        return generate(self, *args)
+        return request(self, *args)
 
-    monkeypatch.setattr(TransformersEngine, "generate", spied)
+    monkeypatch.setattr(TransformersEngine, "request", spied)
     train(config(tmp_path / "beside", steps=4))
     assert threads == {"MainThread", "sampling"}
     threads.clear()
