@@ -1,15 +1,10 @@
 """Environments of other programs in place of an id: gymnasium's, and servers and packages of each protocol."""
 
 import json
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
@@ -25,6 +20,8 @@ from vertigym.interop.nemo_gym_server import NemoGymServer, nemo_gym_rows
 from vertigym.interop.openenv_server import OpenEnvServer
 from vertigym.policies.scripted import Scripted
 from vertigym.rollouts.rollout import Episode, rollout
+
+from .served import listening
 
 RETURNS = "vertigym/Returns-v0"
 LAKE = "gymnasium:FrozenLake-v1?is_slippery=false"
@@ -69,19 +66,6 @@ class ClientConfig:
         self.url, self.key = api_base_url, api_key_var
 """,
 }
-
-
-@contextmanager
-def listening(app: Starlette) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio"))
-    sockets = [socket.create_server(("127.0.0.1", 0))]
-    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def play(env: Env, task: str, *said: str) -> Any:
