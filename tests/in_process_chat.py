@@ -5,8 +5,8 @@ A file that imports nothing of ours: `--env.player.harness.id in_process_chat` f
 
 from typing import Any
 
-import httpx
 import verifiers.v1 as vf
+from openai import AsyncOpenAI
 from verifiers.v1.configs.harness import HarnessConfig
 from verifiers.v1.dialects.chat import message_to_wire
 from verifiers.v1.runtimes import ProgramResult
@@ -26,7 +26,8 @@ class InProcessChat(vf.Harness[HarnessConfig]):  # type: ignore[misc]  # verifie
         asked += (
             [{"role": "user", "content": prompt}] if isinstance(prompt, str) else map(message_to_wire, prompt)
         )
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {secret}"}, timeout=60) as client:
-            body = {"model": ctx.model, "messages": asked}
-            (await client.post(f"{endpoint}/chat/completions", json=body)).raise_for_status()
+        async with AsyncOpenAI(
+            base_url=endpoint, api_key=secret
+        ) as client:  # tries again, as that of `null` does
+            await client.chat.completions.create(model=ctx.model, messages=asked)
         return ProgramResult(0, "", "")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -50,6 +51,23 @@ def scores_by_inspect(one: Recording, home: Path, *words: str) -> Scores:
     (package / "replies.json").write_text(json.dumps(one.replies))
     asked = [module, task, last_place(one), package / "replies.json", package / "logs", *words]
     run(home, package, sys.executable, HERE / "inspect_player.py", *asked)
+    return scores_in(package / "logs", one)
+
+
+def scores_by_installed_inspect(one: Recording, home: Path, name: str) -> Scores:
+    """`inspect_ai.eval` of the task that an installed vertigym offers by its entry point."""
+    package = Path(mkdtemp(dir=home))
+    metadata = package / "vertigym-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: vertigym\nVersion: 0\n")
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    points = [f"{key} = {value}" for key, value in project["entry-points"]["inspect_ai"].items()]
+    (metadata / "entry_points.txt").write_text("\n".join(["[inspect_ai]", *points]))
+    editable = {"url": HERE.parent.as_uri(), "dir_info": {"editable": True}}
+    (metadata / "direct_url.json").write_text(json.dumps(editable))
+    (package / "replies.json").write_text(json.dumps(one.replies))
+    asked = [name, "", last_place(one), package / "replies.json", package / "logs"]
+    run(home, package, sys.executable, HERE / "inspect_player.py", *asked, VERTIGYM_PATH=str(home))
     return scores_in(package / "logs", one)
 
 

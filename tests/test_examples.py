@@ -69,6 +69,16 @@ def test_a_dmn_model_goes_the_whole_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_trl_trains_what_the_gate_promotes(tmp_path: Path) -> None:
+    pytest.importorskip("trl", exc_type=ImportError)
+    command = [sys.executable, str(EXAMPLES / "trl" / "train.py")]
+    single = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=single)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PROMOTED improves on right: better" in done.stdout
+
+
+@pytest.mark.slow
 def test_a_lenders_table_of_seven_rules_ends_promoted(tmp_path: Path) -> None:
     """One seed; benchmarks/RESULTS.md has others."""
     command = [sys.executable, str(EXAMPLES / "demo.py"), "--decision", str(EXAMPLES / "lender" / "loans.csv")]

@@ -23,6 +23,7 @@ from .conftest import CommandLine
 from .neighbours import (
     last_place,
     scores_by_inspect,
+    scores_by_installed_inspect,
     scores_by_openenv_client,
     scores_by_vendored,
     scores_by_verifiers,
@@ -70,6 +71,16 @@ def test_inspect_gives_recorded_episodes_the_scores_that_we_gave(
     recording = recordings[name.partition(",")[0]]
     found = scores_by_inspect(recording, home, *["native"] * ("native" in name))
     assert found == recording.scores
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("decision", "vertigym/Returns-v0"), ("trace", "vertigym/desk/Intent-v0")]
+)
+def test_inspect_finds_every_environment_by_the_entry_point(
+    name: str, task: str, home: Path, recordings: dict[str, Recording]
+) -> None:
+    pytest.importorskip("inspect_ai", exc_type=ImportError)
+    assert scores_by_installed_inspect(recordings[name], home, task) == recordings[name].scores
 
 
 @pytest.mark.parametrize("name", NAMES)
