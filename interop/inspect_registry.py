@@ -1,8 +1,9 @@
 """Every registered environment as a task of Inspect, by its entry point: `inspect eval vertigym/Returns-v0`.
 
-Inspect imports this module for names that begin with `vertigym/`, and keeps tasks under the package's name: ours
-are `vertigym/Name-v0`, others' `vertigym/acme/Name-v0`. `vertigym/environment` takes what is not registered, a folder
-or an id with arguments: `-T id='vertigym/Arithmetic-v0?level=3'`. Nothing is made before a task is asked for.
+Inspect imports this module for names that begin with `vertigym/`, and keeps tasks under the package's name:
+ours are `vertigym/Name-v0`, others' `vertigym/acme/Name-v0`. `vertigym/environment` takes what is not registered,
+a folder or an id with arguments: `-T id='vertigym/Arithmetic-v0?level=3'`. Nothing is made before it is asked
+for.
 """
 
 from collections.abc import Callable

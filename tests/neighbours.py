@@ -57,14 +57,7 @@ def scores_by_inspect(one: Recording, home: Path, *words: str) -> Scores:
 def scores_by_installed_inspect(one: Recording, home: Path, name: str) -> Scores:
     """`inspect_ai.eval` of the task that an installed vertigym offers by its entry point."""
     package = Path(mkdtemp(dir=home))
-    metadata = package / "vertigym-0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: vertigym\nVersion: 0\n")
-    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
-    points = [f"{key} = {value}" for key, value in project["entry-points"]["inspect_ai"].items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[inspect_ai]", *points]))
-    editable = {"url": HERE.parent.as_uri(), "dir_info": {"editable": True}}
-    (metadata / "direct_url.json").write_text(json.dumps(editable))
+    write_metadata(package)
     (package / "replies.json").write_text(json.dumps(one.replies))
     asked = [name, "", last_place(one), package / "replies.json", package / "logs"]
     run(home, package, sys.executable, HERE / "inspect_player.py", *asked, VERTIGYM_PATH=str(home))
@@ -121,6 +114,22 @@ def scores_by_harbor(one: Recording, home: Path) -> Scores:
     printed = run(home, folder, *alone, folder / "tasks", folder / "recorded.json", TMPDIR=str(folder))
     shutil.rmtree(folder)  # a copy of the environment a task
     return dict(json.loads(printed))
+
+
+def write_metadata(folder: Path) -> None:
+    """What an editable installation of this tree leaves: its entry points, whatever is installed here."""
+    metadata = folder / "vertigym-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: vertigym\nVersion: 0\n")
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    lines = [
+        line
+        for group, points in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+    ]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    editable = {"url": HERE.parent.as_uri(), "dir_info": {"editable": True}}
+    (metadata / "direct_url.json").write_text(json.dumps(editable))
 
 
 def scores_in(results: Path, one: Recording) -> Scores:
