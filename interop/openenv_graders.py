@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from openenv.validation.report import CheckResult
 from openenv.validation.types import CheckStatus, Level, ProviderCapability
 
