@@ -76,7 +76,7 @@ runtime: fastapi
 app: {module}:app
 port: 8000
 vertigym:
-  environment: "{place}"
+  environment: {place}
 validation:
   reward: {{range: [{low}, {high}], oracle_tolerance: 0.0, floor_margin: {margin}}}
   resources: {{cpu: 1, memory_mb: 2048, disk_mb: 2048, episode_timeout_s: 600}}

@@ -5,6 +5,7 @@ The package works where vertigym is installed beside it, or, vendored, with what
 An environment that is a folder travels in the package.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -62,7 +63,7 @@ def _write(env_id: str, program: str, out: Path, *, vendored: bool) -> dict[str,
     env = registry.make(env_id)
     low, high = env.ranges.get("score", (0.0, 1.0))
     words |= {
-        "place": (f"{words['module']}/environment" if found.folder else found.id) + arguments,
+        "place": json.dumps((f"{words['module']}/environment" if found.folder else found.id) + arguments),
         "low": str(low),
         "high": str(high),
         "margin": str(round(FLOOR_MARGIN * (high - low), 6)),

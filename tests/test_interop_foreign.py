@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -84,6 +85,16 @@ def test_a_lake_is_crossed_and_what_is_no_action_is_answered() -> None:
         "That is no action: write a whole number from 0 to 3"
     )
     assert play(env, "eval-0", "I go down: 1", *WAY[1:])["score"].value == 1.0
+
+
+def test_gymnasium_makes_ours_alone_and_several_at_once() -> None:
+    assert RETURNS in registry.ids()  # which registers them
+    env = registry.make(RETURNS)
+    several = gymnasium.make_vec(RETURNS, num_envs=2, vectorization_mode="sync")
+    _, infos = several.reset(options={"task": env.tasks.ids("eval")[0]})
+    (right,) = env.reference(env.tasks.get(env.tasks.ids("eval")[0]))  # type: ignore[misc]
+    assert list(several.step([right, "nonsense"])[1]) == [1.0, 0.0]
+    assert set(infos["messages"][0][0]) == {"role", "content"}
 
 
 def test_nonsense_is_worth_no_more_than_steps_that_cost() -> None:
