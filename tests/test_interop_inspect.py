@@ -171,8 +171,11 @@ def test_gates_find_the_same_on_inspects_logs_of_gsm8ks_rows_as_on_our_own_repor
     subprocess.run([sys.executable, script, *files], check=True)
     ours, theirs = {}, {}
     for model, words in said.items():
-        policy = Scripted(lambda prompt, words=words: words[prompt.messages[-1]["content"]])
-        ours[model] = run_suite(suite, policy, model=model)
+
+        def say(prompt: Prompt, words: dict[str, str] = words) -> str:
+            return words[prompt.messages[-1]["content"]]
+
+        ours[model] = run_suite(suite, Scripted(say), model=model)
         theirs[model] = load_results(tmp_path / "logs" / model)
         scores = {row.task: row.scores for row in ours[model].rows}
         assert {row.task: row.scores for row in theirs[model].rows} == scores
