@@ -1,16 +1,19 @@
 """1,000 recorded episodes of five kinds of environment, and of one whose judge fails, through every export.
 
-    python benchmarks/interop_scores.py [--vf-eval PATH/TO/vf-eval] [--only openenv,inspect] [--share 1.0]
+    python benchmarks/interop_scores.py [--vf-eval PATH/TO/vf-eval] [--openenv PATH/TO/python]
+        [--only openenv,inspect] [--share 1.0]
 
-Each program's own runner plays them where it is installed (Inspect, TRL; verifiers by the `vf-eval` named),
-its protocol else (OpenEnv, NeMo Gym). A score that differs in one bit is printed, and the exit code is 1. TRL
-ends an episode at a turn without a call: episodes that talk are not compared there.
+Each program's own runner plays them where it is installed: Inspect and TRL here, verifiers by the `vf-eval`
+named, OpenEnv's client by the Python named; its protocol else (OpenEnv, NeMo Gym, Harbor). A score that differs
+in one bit is printed, and the exit code is 1. `verifiers-null` is verifiers with a harness of its own that
+starts a Python for each turn: a few episodes. Vendored copies and Harbor leave out what they refuse.
+
+TRL ends an episode at a turn without a call: where one of ours goes on, the score is compared with what our
+environment gives when it is closed there.
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,38 +22,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' recorder
 
+from tests.neighbours import (
+    Scores,
+    last_place,
+    scores_by_harbor,
+    scores_by_inspect,
+    scores_by_openenv_client,
+    scores_by_vendored,
+    scores_by_verifiers,
+)
 from tests.recorded_episodes import (
     Recording,
     record,
     scores_by_nemo_gym,
     scores_by_openenv,
+    scores_in_trl,
     write_environments,
 )
-from tests.served import serving
-from vertigym.core.types import Prompt
 from vertigym.envs import registry
-from vertigym.envs.tool_calls import is_call
-from vertigym.interop.exporting import export_environment
-from vertigym.interop.formats import load_results
-from vertigym.policies.scripted import Scripted
 
-SIZES = {"decision": 290, "agent": 200, "code": 60, "math": 200, "trace": 230, "flaky": 30}
-Scores = dict[str, float | None]
-
-
-def by_inspect(one: Recording, home: Path) -> Scores:
-    """`inspect_ai.eval`, in a process of its own."""
-    package = home / f"inspect_{time.monotonic_ns()}"
-    module = export_environment(one.env, "inspect", package)
-    task = (package / module / "__init__.py").read_text().partition("@task\ndef ")[2].partition("(")[0]
-    (package / "replies.json").write_text(json.dumps(one.replies))
-    player = Path(__file__).parents[1] / "tests" / "inspect_player.py"
-    started = [sys.executable, player, module, task, 10**6, package / "replies.json", package / "logs"]
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(home), str(package), os.environ.get("PYTHONPATH", "")])
-    }
-    subprocess.run([*map(str, started[:4]), str(_limit(one)), *map(str, started[5:])], env=env, check=True)
-    return {row.task: row.scores[0] for row in load_results(package / "logs").rows if row.task in one.scores}
+SIZES = {"decision": 290, "agent": 200, "code": 100, "math": 200, "trace": 180, "flaky": 30}
+NULL = 4  # episodes of each through verifiers' own harness
+NOT_VENDORED = ("flaky",)  # another package's
+NOT_HARBOR = (*NOT_VENDORED, "agent")  # several turns
 
 
 def by_trl(one: Recording, home: Path) -> Scores:
@@ -59,52 +53,18 @@ def by_trl(one: Recording, home: Path) -> Scores:
 
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     with tempfile.TemporaryDirectory(dir=home) as folder:
-        found = scores_by_trl(registry.make(one.env), one.replies, _limit(one), Path(folder))
+        found = scores_by_trl(registry.make(one.env), one.replies, last_place(one), Path(folder))
     return {task: score for task, score in found.items() if task in one.scores}
-
-
-def by_verifiers(one: Recording, home: Path, vf_eval: str) -> Scores:
-    """`vf-eval`, against a server that says what was recorded."""
-    package = home / f"verifiers_{time.monotonic_ns()}"
-    module = export_environment(one.env, "verifiers", package)
-    said = {(asked, number): text for asked, number, text in one.replies}
-
-    def write(prompt: Prompt) -> str:
-        asked = next(message["content"] for message in prompt.messages if message["role"] == "user")
-        return said[asked, sum(message["role"] == "assistant" for message in prompt.messages)]
-
-    env = os.environ | {
-        "KEY": "none",
-        "PYTHONPATH": os.pathsep.join([str(home), str(package), os.environ.get("PYTHONPATH", "")]),
-    }
-    with serving(Scripted(write), package / "calls.jsonl") as port:
-        subprocess.run(
-            [
-                vf_eval, module, "--env.player.harness.id", "null", "--env.player.runtime.type", "subprocess",
-                "-m", "m", "--client.base-url", f"http://127.0.0.1:{port}/v1", "--client.api-key-var", "KEY",
-                "--no-push", "--no-rich", "-n", str(_limit(one)), "-c", "4", "-o", str(package / "out"),
-                "--env.taskset.split", "eval",
-            ],
-            env=env, check=True, capture_output=True, cwd=home,
-        )  # fmt: skip
-    (traces,) = (package / "out").glob("*/traces.jsonl")
-    return {row.task: row.scores[0] for row in load_results(traces).rows if row.task in one.scores}
-
-
-def _limit(one: Recording) -> int:
-    """How many tasks from the first hold those that were recorded."""
-    ids = list(registry.make(one.env).tasks.ids("eval"))
-    return 1 + max(ids.index(task) for task in one.scores)
 
 
 def main() -> None:
     """Record, play everywhere, compare."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--vf-eval", default="")
+    parser.add_argument("--openenv", default="")
     parser.add_argument("--only", default="")
     parser.add_argument("--share", type=float, default=1.0)
     given = parser.parse_args()
-    wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         sys.path.insert(0, folder)
@@ -113,37 +73,43 @@ def main() -> None:
         recordings = {name: record(env, sizes[name]) for name, env in envs.items()}
         for name, one in recordings.items():
             unscored = sum(score is None for score in one.scores.values())
-            print(f"{name}: {len(one.scores)} episodes, {unscored} without a score")
+            print(f"{name}: {len(one.scores)} episodes, {unscored} without a score", flush=True)
         players: dict[str, Callable[[Recording], Scores]] = {
             "openenv": scores_by_openenv,
             "nemo-gym": scores_by_nemo_gym,
-            "inspect": lambda one: by_inspect(one, home),
+            "inspect": lambda one: scores_by_inspect(one, home),
             "trl": lambda one: by_trl(one, home),
-            "verifiers": lambda one: by_verifiers(one, home, given.vf_eval),
+            "openenv-client": lambda one: scores_by_openenv_client(one, home, given.openenv),
+            "verifiers": lambda one: scores_by_verifiers(one, home, given.vf_eval, "in_process_chat"),
+            "verifiers-null": lambda one: scores_by_verifiers(one, home, given.vf_eval, "null", NULL),
+            "vendored": lambda one: scores_by_vendored(one, home),
+            "harbor": lambda one: scores_by_harbor(one, home),
         }
-        chosen = (
-            given.only.split(",") if given.only else [n for n in players if n != "verifiers" or given.vf_eval]
+        missing = ["openenv-client"] * (not given.openenv) + ["verifiers", "verifiers-null"] * (
+            not given.vf_eval
         )
-        for program in chosen:
-            began, compared, differ = time.monotonic(), 0, 0
-            for name, one in recordings.items():
-                found = players[program](one)
-                talked = {
-                    t for t, said in one.said.items() if program == "trl" and not all(map(is_call, said[:-1]))
-                }
-                tasks = set(one.scores) - talked
-                compared += len(tasks)
-                differ += len(bad := [task for task in tasks if found.get(task, "missing") != one.scores[task]])
-                for task in bad[:3]:
-                    print(
-                        f"{program}, {name}, {task}: {found.get(task, 'missing')}, and not {one.scores[task]}"
-                    )
-            wrong += differ
-            print(
-                f"{program}: {compared} compared, {differ} differ ({time.monotonic() - began:.0f} s)",
-                flush=True,
-            )
+        chosen = given.only.split(",") if given.only else [name for name in players if name not in missing]
+        wrong = sum(_compared(program, players[program], recordings) for program in chosen)
     sys.exit(bool(wrong))
+
+
+def _compared(program: str, play: Callable[[Recording], Scores], recordings: dict[str, Recording]) -> int:
+    """How many scores differ; says so."""
+    began, compared, differ = time.monotonic(), 0, 0
+    left_out = {"vendored": NOT_VENDORED, "harbor": NOT_HARBOR}.get(program, ())
+    for name, one in recordings.items():
+        if name in left_out:
+            continue
+        expected = scores_in_trl(one) if program == "trl" else one.scores
+        if program == "verifiers-null":
+            expected = dict(list(expected.items())[:NULL])
+        found = play(one)
+        bad = [task for task in expected if found.get(task, "missing") != expected[task]]
+        for task in bad[:3]:
+            print(f"{program}, {name}, {task}: {found.get(task, 'missing')}, and not {expected[task]}")
+        compared, differ = compared + len(expected), differ + len(bad)
+    print(f"{program}: {compared} compared, {differ} differ ({time.monotonic() - began:.0f} s)", flush=True)
+    return differ
 
 
 if __name__ == "__main__":

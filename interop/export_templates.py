@@ -75,7 +75,15 @@ type: space
 runtime: fastapi
 app: {module}:app
 port: 8000
+vertigym:
+  environment: {place}
+validation:
+  reward: {{range: [{low}, {high}], oracle_tolerance: 0.0, floor_margin: {margin}}}
+  resources: {{cpu: 1, memory_mb: 2048, disk_mb: 2048, episode_timeout_s: 600}}
+  capabilities: {{verifier: {{kind: reward_channel}}}}
+  types: {{tags: [vertigym]}}
 """
+FLOOR_MARGIN = 0.4  # what the best constant guess stays below the best score, as `env check` asks
 
 NEMO_GYM = '''\
 """{id} as a resources server of NeMo Gym: `uvicorn {module}:app`; its rows are in data/."""

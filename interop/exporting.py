@@ -5,6 +5,7 @@ The package works where vertigym is installed beside it, or, vendored, with what
 An environment that is a folder travels in the package.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from vertigym.core.files import whole_folder, write_jsonl, write_text
 from vertigym.core.types import SPLITS
 from vertigym.envs import registry
 from vertigym.envs.scaffold import OWN, package_metadata
-from vertigym.interop.export_templates import NEIGHBOURS
+from vertigym.interop.export_templates import FLOOR_MARGIN, NEIGHBOURS
 from vertigym.interop.harbor_tasks import write_harbor_tasks
 from vertigym.interop.nemo_gym_server import nemo_gym_rows
 from vertigym.interop.vendoring import FINDS, FOLDER, vendor
@@ -59,8 +60,13 @@ def _write(env_id: str, program: str, out: Path, *, vendored: bool) -> dict[str,
         imports = "\nfrom pathlib import Path\n" if not vendored else ""
         environment = f'str(Path(__file__).with_name("environment")) + "{arguments}"'
         shutil.copytree(found.folder.path, home / "environment")
-    several = registry.make(env_id).max_turns > 1
+    env = registry.make(env_id)
+    low, high = env.ranges.get("score", (0.0, 1.0))
     words |= {
+        "place": json.dumps((f"{words['module']}/environment" if found.folder else found.id) + arguments),
+        "low": str(low),
+        "high": str(high),
+        "margin": str(round(FLOOR_MARGIN * (high - low), 6)),
         "environment": environment,
         "imports": imports,
         "id": found.id,
@@ -68,7 +74,7 @@ def _write(env_id: str, program: str, out: Path, *, vendored: bool) -> dict[str,
     }
     words |= (
         {"agent": "gymnasium", "steps": "      max_steps: 64\n"}
-        if several
+        if env.max_turns > 1
         else {"agent": "simple", "steps": ""}
     )
     own = vendor(env_id, [neighbour.runtime], home / FOLDER) if vendored else [OWN]

@@ -1,5 +1,6 @@
 """Inspect plays an exported environment with a model that says what was recorded, in a process of its own:
-`python inspect_player.py MODULE TASK LIMIT REPLIES.json LOGS [native]`.
+`python inspect_player.py MODULE TASK LIMIT REPLIES.json LOGS [native]`; a module that has a slash is the name
+of an installed task.
 
 A reply is found by the first user message and the number of replies before. With `native`, what a model wrote
 as a tool call in text is a native call.
@@ -36,6 +37,8 @@ class Recorded(ModelAPI):  # type: ignore[misc]  # Inspect may not be installed
         return 1
 
 
-task = getattr(import_module(MODULE), TASK)(limit=int(LIMIT))
-(log,) = inspect_ai.eval(task, model="recorded/m", log_dir=LOGS, display="none")
+asked = {"limit": int(LIMIT)}
+task = MODULE if "/" in MODULE else getattr(import_module(MODULE), TASK)(**asked)
+more = {"task_args": asked} if task == MODULE else {}
+(log,) = inspect_ai.eval(task, model="recorded/m", log_dir=LOGS, display="none", **more)
 assert log.status == "success", log.error

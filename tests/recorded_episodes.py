@@ -5,13 +5,14 @@ verdict occurs.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.testclient import TestClient
 
+from vertigym.core.files import write_jsonl
 from vertigym.core.seeds import derive, generator
 from vertigym.core.types import Prompt, Sampling, Split
 from vertigym.envs import registry
@@ -20,12 +21,14 @@ from vertigym.envs.decision.builtin import RETURNS, folder_of
 from vertigym.envs.tool_calls import is_call, tool_call
 from vertigym.interop.nemo_gym_server import NemoGymServer
 from vertigym.interop.openenv_server import OpenEnvServer
+from vertigym.interop.played_episode import PlayedEpisode
 from vertigym.interop.responses_items import call_items, message_item, response
 from vertigym.policies.scripted import Scripted, expert
 from vertigym.rollouts.rollout import Episode, rollout
 
 from . import desk as traces
 
+CODE = 'id = "acme/Shifts-v0"\nkind = "code"\nfiles = ["tasks.jsonl"]\n'
 SIZES: dict[Split, int] = {"train": 8, "eval": 250, "test": 8}
 FLAKY = """
 from vertigym.core.types import Task
@@ -62,15 +65,33 @@ def write_environments(home: Path, eval_tasks: int = 40) -> dict[str, str]:
     sizes = SIZES | {"eval": eval_tasks}
     import_agent(folder_of(RETURNS) / "decision.json", "shop/Desk-v0", home / "desk", sizes=sizes)
     (home / "intent").mkdir()
-    traces.intent(home / "intent", 8 * eval_tasks)
+    traces.intent(home / "intent", 12 * eval_tasks)
+    (home / "shifts").mkdir()
+    (home / "shifts" / "env.toml").write_text(CODE)
+    write_jsonl(home / "shifts" / "tasks.jsonl", list(_functions(eval_tasks)))
     return {
         "decision": "vertigym/Returns-v0",
         "agent": str(home / "desk"),
-        "code": "vertigym/Functions-v0",
+        "code": str(home / "shifts"),
         "math": "vertigym/Arithmetic-v0",
         "trace": str(home / "intent"),
         "flaky": "flaky_judge",
     }
+
+
+def _functions(count: int) -> Iterator[dict[str, Any]]:
+    """Rows of a code environment: a function each, and the calls that judge it."""
+    for number in range(count):
+        name, times = f"shift_{number}", number % 7 + 2
+        cases = [{"args": [x], "expected": x * times - number} for x in (0, 3, -5)]
+        yield {
+            "id": name,
+            "prompt": f"Write `{name}(x)`: x times {times}, less {number}.",
+            "answer": f"```python\ndef {name}(x):\n    return x * {times} - {number}\n```",
+            "split": "eval",
+            "cluster": f"times {times}",
+            "info": {"entry": name, "tests": {"kind": "cases", "entry": name, "cases": cases}},
+        }
 
 
 def record(env_id: str, limit: int) -> Recording:
@@ -95,6 +116,20 @@ def record(env_id: str, limit: int) -> Recording:
         found.scores[one.task_id], found.said[one.task_id] = one.score.value, said
         found.replies += [(asked, number, text) for number, text in enumerate(said)]
     return found
+
+
+def scores_in_trl(recording: Recording) -> dict[str, float | None]:
+    """What TRL has to find: there a turn without a call is the last, and what then stands is judged."""
+    env, expected = registry.make(recording.env), dict(recording.scores)
+    for task, said in recording.said.items():
+        if not all(map(is_call, said[:-1])):
+            episode = PlayedEpisode(env, task)
+            for text in said:
+                episode.step(text)
+                if not is_call(text):
+                    break
+            expected[task] = episode.end().value
+    return expected
 
 
 def scores_by_openenv(recording: Recording) -> dict[str, float | None]:

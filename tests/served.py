@@ -1,4 +1,4 @@
-"""A chat server on a thread, and how tests ask it."""
+"""Servers on a thread, and how tests ask a chat server."""
 
 import http.client
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 import openai
 import uvicorn
+from starlette.applications import Starlette
 
 from vertigym.core.types import Completion, Policy, Prompt, Sampling
 from vertigym.serving.app import ChatServer, ServerLimits
@@ -43,6 +44,20 @@ def serving(
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+@contextmanager
+def listening(app: Starlette) -> Iterator[str]:
+    """An application on a thread; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio"))
+    sockets = [socket.create_server(("127.0.0.1", 0))]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def client(port: int, key: str = "none") -> openai.OpenAI:

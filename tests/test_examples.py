@@ -84,3 +84,13 @@ def test_a_table_without_an_old_version_gets_one(
     answers = {row["messages"][-1]["content"]: row for row in read_jsonl(write_logs(story, 0))}
     assert len(answers) > 1, "the logs' answers differ"
     assert story.old.text != story.current.text
+
+
+@pytest.mark.slow
+def test_trl_trains_what_the_gate_promotes(tmp_path: Path) -> None:
+    pytest.importorskip("trl", exc_type=ImportError)
+    command = [sys.executable, str(EXAMPLES / "trl" / "train.py")]
+    single = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=single)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PROMOTED improves on right: better" in done.stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,29 +15,31 @@ from typing import Any
 import pytest
 
 from vertigym.core.errors import InputError
-from vertigym.core.types import Prompt
 from vertigym.envs import registry
-from vertigym.envs.tool_calls import is_call
 from vertigym.interop.exporting import export_environment
-from vertigym.interop.formats import load_results
 from vertigym.interop.played_episode import PlayedEpisode, openings
-from vertigym.policies.scripted import Scripted
 
 from .conftest import CommandLine
+from .neighbours import (
+    last_place,
+    scores_by_inspect,
+    scores_by_installed_inspect,
+    scores_by_openenv_client,
+    scores_by_vendored,
+    scores_by_verifiers,
+)
 from .recorded_episodes import (
     Recording,
-    dumped,
     record,
     scores_by_nemo_gym,
     scores_by_openenv,
+    scores_in_trl,
     write_environments,
 )
-from .served import serving
 from .test_cli import one_line
 
-LIMITS = {"decision": 100, "agent": 40, "code": 4, "math": 50, "trace": 40, "flaky": 30}
+LIMITS = {"decision": 100, "agent": 40, "code": 8, "math": 50, "trace": 40, "flaky": 30}
 NAMES = list(LIMITS)
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +56,6 @@ def recordings(home: Path) -> dict[str, Recording]:
     return {name: record(env, LIMITS[name]) for name, env in write_environments(home).items()}
 
 
-def run(home: Path, *arguments: object, **variables: str) -> None:
-    paths = [str(home), *sorted(str(folder) for folder in home.glob("*_package"))]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])} | variables
-    done = subprocess.run([*map(str, arguments)], env=env, capture_output=True, text=True, cwd=home)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def test_the_recordings_hold_every_kind_of_verdict(recordings: dict[str, Recording]) -> None:
     scores = [score for one in recordings.values() for score in one.scores.values()]
     assert len(scores) >= 240
@@ -73,48 +69,44 @@ def test_inspect_gives_recorded_episodes_the_scores_that_we_gave(
 ) -> None:
     pytest.importorskip("inspect_ai", exc_type=ImportError)
     recording = recordings[name.partition(",")[0]]
-    package = home / f"{name.replace(' ', '').replace(',', '-')}_package"
-    module = export_environment(recording.env, "inspect", package)
-    task = (package / module / "__init__.py").read_text().partition("@task\ndef ")[2].partition("(")[0]
-    replies, logs = package / "replies.json", package / "logs"
-    replies.write_text(json.dumps(recording.replies))
-    player = Path(__file__).with_name("inspect_player.py")
-    native = ["native"] if "native" in name else []
-    run(home, sys.executable, player, module, task, len(recording.scores), replies, logs, *native)
-    report = load_results(logs)
-    assert {row.task: row.scores[0] for row in report.rows} == recording.scores
-    assert report.unscored == sum(score is None for score in recording.scores.values())
-    assert any(row.parts for row in report.rows) or name in ("flaky", "math")
+    found = scores_by_inspect(recording, home, *["native"] * ("native" in name))
+    assert found == recording.scores
 
 
-@pytest.mark.parametrize("name", ["decision", "flaky", "agent"])
-def test_verifiers_gives_recorded_episodes_the_scores_that_we_gave(
-    name: str, home: Path, recordings: dict[str, Recording], tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "task"), [("decision", "vertigym/Returns-v0"), ("trace", "vertigym/desk/Intent-v0")]
+)
+def test_inspect_finds_every_environment_by_the_entry_point(
+    name: str, task: str, home: Path, recordings: dict[str, Recording]
 ) -> None:
-    if not find_spec("verifiers"):
-        pytest.skip("verifiers is not installed")
-    recording, episodes = recordings[name], int(os.environ.get("VERIFIERS_EPISODES", "6"))
-    module = export_environment(recording.env, "verifiers", home / f"{name}_vf_package")
-    said = {(asked, number): text for asked, number, text in recording.replies}
-
-    def write(prompt: Prompt) -> str:
-        asked = next(message["content"] for message in prompt.messages if message["role"] == "user")
-        return said[asked, sum(message["role"] == "assistant" for message in prompt.messages)]
-
-    with serving(Scripted(write), tmp_path / "calls.jsonl") as port:
-        run(
-            home, Path(sys.executable).with_name("vf-eval"), module, "--env.player.harness.id", "null",
-            "--env.player.runtime.type", "subprocess", "-m", "m", "--client.base-url", f"http://127.0.0.1:{port}/v1",
-            "--client.api-key-var", "KEY", "--no-push", "--no-rich", "-n", episodes, "-c", 8, "-o", tmp_path / "out",
-            "--env.taskset.split", "eval", KEY="none",
-        )  # fmt: skip
-    (traces,) = (tmp_path / "out").glob("*/traces.jsonl")
-    report = load_results(traces)
-    expected = dict(list(recording.scores.items())[:episodes])
-    assert {row.task: row.scores[0] for row in report.rows} == expected
+    pytest.importorskip("inspect_ai", exc_type=ImportError)
+    assert scores_by_installed_inspect(recordings[name], home, task) == recordings[name].scores
 
 
-@pytest.mark.parametrize("name", ["decision", "flaky", "agent"])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("harness", ["in_process_chat", "null"])
+def test_verifiers_gives_recorded_episodes_the_scores_that_we_gave(
+    name: str, harness: str, home: Path, recordings: dict[str, Recording]
+) -> None:
+    vf_eval = os.environ.get("VF_EVAL", "") or shutil.which("vf-eval", path=str(Path(sys.executable).parent))
+    if not vf_eval:
+        pytest.skip("verifiers is not installed, and VF_EVAL names no vf-eval")
+    recording, episodes = recordings[name], 3 if harness == "null" else 30
+    found = scores_by_verifiers(recording, home, vf_eval, harness, episodes)
+    assert found == dict(list(recording.scores.items())[:episodes])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_openenvs_own_client_gives_recorded_episodes_the_scores_that_we_gave(
+    name: str, home: Path, recordings: dict[str, Recording]
+) -> None:
+    python = os.environ.get("OPENENV_PYTHON", sys.executable if find_spec("openenv") else "")
+    if not python:
+        pytest.skip("openenv is not installed, and OPENENV_PYTHON names no Python that has it")
+    assert scores_by_openenv_client(recordings[name], home, python) == recordings[name].scores
+
+
+@pytest.mark.parametrize("name", ["decision", "flaky", "agent", "code"])
 def test_trl_gives_recorded_episodes_the_scores_that_we_gave(
     name: str, recordings: dict[str, Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,19 +115,10 @@ def test_trl_gives_recorded_episodes_the_scores_that_we_gave(
 
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     recording = recordings[name]
-    found = scores_by_trl(registry.make(recording.env), recording.replies, len(recording.scores), tmp_path)
-    talked = {task for task, said in recording.said.items() if not all(map(is_call, said[:-1]))}
-    assert bool(talked) == (name == "agent")
-    assert {task: found[task] for task in found if task not in talked} == {
-        task: score for task, score in recording.scores.items() if task not in talked
-    }
-    for task in talked:  # in TRL a turn without a call is the last
-        episode = PlayedEpisode(registry.make(recording.env), task)
-        for text in recording.said[task]:
-            episode.step(text)
-            if not is_call(text):
-                break
-        assert found[task] == episode.end().value
+    found = scores_by_trl(registry.make(recording.env), recording.replies, last_place(recording), tmp_path)
+    expected = scores_in_trl(recording)
+    assert {task: found[task] for task in expected} == expected
+    assert (expected != recording.scores) == (name == "agent")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,15 +133,7 @@ def test_a_server_gives_recorded_episodes_the_scores_that_we_gave(
 def test_a_vendored_package_gives_the_same_scores_where_vertigym_is_not_installed(
     name: str, home: Path, recordings: dict[str, Recording]
 ) -> None:
-    package, recording = home / f"{name}_vendored", recordings[name]
-    module = export_environment(recording.env, "openenv", package, vendored=True)
-    (package / "recorded.json").write_text(dumped(recording))
-    site = sysconfig.get_path("purelib")
-    script = HERE / "without_vertigym.py"
-    run(home, sys.executable, "-I", "-S", script, site, package, module, package / "recorded.json")
-    metadata = (package / "pyproject.toml").read_text()
-    assert "vertigym>=" not in metadata
-    assert "pydantic>=" in metadata
+    assert scores_by_vendored(recordings[name], home) == recordings[name].scores
 
 
 def test_what_does_not_score_the_same_when_vendored_is_refused(home: Path) -> None:

@@ -1,15 +1,11 @@
 """Environments of other programs in place of an id: gymnasium's, and servers and packages of each protocol."""
 
 import json
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
@@ -25,6 +21,8 @@ from vertigym.interop.nemo_gym_server import NemoGymServer, nemo_gym_rows
 from vertigym.interop.openenv_server import OpenEnvServer
 from vertigym.policies.scripted import Scripted
 from vertigym.rollouts.rollout import Episode, rollout
+
+from .served import listening
 
 RETURNS = "vertigym/Returns-v0"
 LAKE = "gymnasium:FrozenLake-v1?is_slippery=false"
@@ -71,19 +69,6 @@ class ClientConfig:
 }
 
 
-@contextmanager
-def listening(app: Starlette) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio"))
-    sockets = [socket.create_server(("127.0.0.1", 0))]
-    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def play(env: Env, task: str, *said: str) -> Any:
     """The last `info` of an episode."""
     env.reset(options={"task": task})
@@ -100,6 +85,16 @@ def test_a_lake_is_crossed_and_what_is_no_action_is_answered() -> None:
         "That is no action: write a whole number from 0 to 3"
     )
     assert play(env, "eval-0", "I go down: 1", *WAY[1:])["score"].value == 1.0
+
+
+def test_gymnasium_makes_ours_alone_and_several_at_once() -> None:
+    assert RETURNS in registry.ids()  # which registers them
+    env = registry.make(RETURNS)
+    several = gymnasium.make_vec(RETURNS, num_envs=2, vectorization_mode="sync")
+    _, infos = several.reset(options={"task": env.tasks.ids("eval")[0]})
+    (right,) = env.reference(env.tasks.get(env.tasks.ids("eval")[0]))  # type: ignore[misc]
+    assert list(several.step([right, "nonsense"])[1]) == [1.0, 0.0]
+    assert set(infos["messages"][0][0]) == {"role", "content"}
 
 
 def test_nonsense_is_worth_no_more_than_steps_that_cost() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from vertigym.core.errors import ConfigError, DataError, InputError
+from vertigym.core.files import write_jsonl
 from vertigym.core.seeds import generator
 from vertigym.core.types import Prompt
 from vertigym.evals.compare import compare
@@ -19,6 +20,7 @@ from vertigym.evals.report import Report
 from vertigym.evals.runner import run_suite
 from vertigym.evals.suite import Suite
 from vertigym.interop.formats import load_results
+from vertigym.interop.gating import decide_results
 from vertigym.interop.inspect_logs import read_inspect_log
 from vertigym.interop.inspect_writer import write_inspect_logs
 from vertigym.interop.results import Reading
@@ -141,6 +143,47 @@ def test_inspects_own_evals_are_compared_by_sample(tmp_path: Path) -> None:
         (found,) = compare(reports)
         assert (found.better, found.difference.clusters) == (True, 20)
     assert len(hashes) == 1, "what was asked is the same in every log, and every time that one is read"
+
+
+def test_gates_find_the_same_on_inspects_logs_of_gsm8ks_rows_as_on_our_own_reports(tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai", exc_type=ImportError)
+    rows = [
+        {"id": f"r{i}", "question": f"What is {i} and {i * i}?", "answer": f"{i} + {i * i}\n#### {i + i * i}"}
+        for i in range(80)
+    ]
+    write_jsonl(tmp_path / "env" / "eval.jsonl", rows)
+    (tmp_path / "env" / "env.toml").write_text(
+        'id = "open/Gsm-v0"\nkind = "rows"\nreference = "####"\n[reward]\nname = "numeric"\nwhere = "#### or last line"\n[files]\neval = "eval.jsonl"\n'
+    )
+    said = {
+        model: {
+            row["question"]: f"It is\n#### {i + i * i if generator(model, i).random() < share else 3 * i + 1}"
+            for i, row in enumerate(rows)
+        }
+        for model, share in (("old", 0.4), ("new", 0.65))
+    }
+    suite = Suite.model_validate(
+        {"name": "gsm", "gate": [{"rule": "improves"}], "env": [{"id": str(tmp_path / "env")}]}
+    )
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    script = Path(__file__).with_name("inspect_gsm8k.py")
+    files = (tmp_path / "env" / "eval.jsonl", tmp_path / "said.json", tmp_path / "logs")
+    subprocess.run([sys.executable, script, *files], check=True)
+    ours, theirs = {}, {}
+    for model, words in said.items():
+
+        def say(prompt: Prompt, words: dict[str, str] = words) -> str:
+            return words[prompt.messages[-1]["content"]]
+
+        ours[model] = run_suite(suite, Scripted(say), model=model)
+        theirs[model] = load_results(tmp_path / "logs" / model)
+        scores = {row.task: row.scores for row in ours[model].rows}
+        assert {row.task: row.scores for row in theirs[model].rows} == scores
+    decisions = [decide_results(None, one["new"], one["old"]) for one in (ours, theirs)]
+    checks = [next(check for check in one.checks if check.difference) for one in decisions]
+    assert checks[0].difference == checks[1].difference
+    assert decisions[0].passed
+    assert decisions[1].passed
 
 
 # Logs as Inspect writes them, by hand.

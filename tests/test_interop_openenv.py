@@ -1,17 +1,27 @@
 """OpenEnv's wire: what is wrong is said, sessions are counted, pages of elsewhere are refused; its own client."""
 
+import json
+import os
 import socket
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from vertigym.envs import registry
+from vertigym.core.types import Task
+from vertigym.envs import SingleTurnEnv, TaskSet, registry
+from vertigym.interop.exporting import export_environment
 from vertigym.interop.openenv_server import OpenEnvServer
+from vertigym.rewards.rubric import Rubric
 
 from .conftest import CommandLine
+from .neighbours import run, write_metadata
+from .served import listening
 from .test_cli import one_line
 
 NAME = "vertigym/Arithmetic-v0"
@@ -98,3 +108,44 @@ def test_an_unknown_environment_and_a_taken_port_are_one_line(command: CommandLi
         taken.listen()
         port = str(taken.getsockname()[1])
         assert "cannot listen" in one_line(command("env", "serve", NAME, "--port", port))
+
+
+GRADED = ("oracle_max", "floor_gap", "no_solution_leakage", "verifier_determinism")
+
+
+def graded(tmp_path: Path, package: Path, *url: str) -> dict[str, tuple[str, list[str]]]:
+    """What OpenEnv's registry of graders makes of a package."""
+    python = os.environ.get("OPENENV_PYTHON", sys.executable if find_spec("openenv") else "")
+    if not python:
+        pytest.skip("openenv is not installed, and OPENENV_PYTHON names no Python that has it")
+    (tmp_path / "metadata").mkdir()
+    write_metadata(tmp_path / "metadata")
+    script = Path(__file__).with_name("openenv_grading.py")
+    return dict(json.loads(run(tmp_path, tmp_path / "metadata", python, script, package, *url)))
+
+
+@pytest.mark.slow
+def test_our_check_grades_an_exported_package(tmp_path: Path) -> None:
+    export_environment(NAME, "openenv", tmp_path / "package")
+    found = graded(tmp_path, tmp_path / "package")
+    assert {one: status for one, (status, _) in found.items()} == {
+        **{f"semantic.{name}": "pass" for name in GRADED},
+        "runtime.seed_control": "pass",
+        "static.manifest": "pass",
+    }
+    assert "100 of 100 tasks" in found["semantic.oracle_max"][1][0]
+
+
+@pytest.mark.slow
+def test_a_server_that_pays_for_nothing_fails_the_floor(tmp_path: Path) -> None:
+    yaml = "name: pays\nvalidation:\n  reward: {range: [0, 1], floor_margin: 0.4}\n"
+    yaml += "  resources: {cpu: 1, memory_mb: 64, disk_mb: 64, episode_timeout_s: 60}\n"
+    yaml += "  capabilities: {verifier: {kind: reward_channel}}\n  types: {tags: [toy]}\n"
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "openenv.yaml").write_text(yaml)
+    tasks = [Task(id=f"t{i}", prompt=f"say {i}", answer=str(i)) for i in range(30)]
+    paying = SingleTurnEnv(TaskSet(tasks), Rubric(lambda: 1.0))
+    with listening(OpenEnvServer(paying, "toy/Pays-v0").app()) as url:
+        found = graded(tmp_path, tmp_path / "package", url)
+    assert found["semantic.floor_gap"][0] == "fail"
+    assert found["semantic.oracle_max"][0] == "skip"
