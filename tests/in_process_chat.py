@@ -22,7 +22,7 @@ class InProcessChat(vf.Harness[HarnessConfig]):  # type: ignore[misc]  # verifie
         self, ctx: Any, trace: Any, runtime: Any, endpoint: str, secret: str, mcp_urls: Any, data: Any
     ) -> ProgramResult:
         system, prompt = self.resolve_prompt(data)
-        asked = [{"role": "system", "content": system}] if system else []
+        asked: list[Any] = [{"role": "system", "content": system}] if system else []
         asked += (
             [{"role": "user", "content": prompt}] if isinstance(prompt, str) else map(message_to_wire, prompt)
         )

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,12 +32,12 @@ reward = {name = "exact"}
 
 
 @pytest.fixture(params=["few", "many"])
-def stored(request, monkeypatch):
+def stored(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     monkeypatch.setattr(StoredRows, "most", 5 if request.param == "many" else 100)
-    return request.param == "many"
+    return bool(request.param == "many")
 
 
-def test_what_is_put_in_comes_out(stored):
+def test_what_is_put_in_comes_out(stored: bool) -> None:
     rows = StoredRows(ROWS)
     assert (rows.rows is rows) == stored  # a list, while they are few
     for form in (rows, rows.rows):
@@ -49,8 +51,8 @@ def test_what_is_put_in_comes_out(stored):
                 form[place]
 
 
-def test_rows_are_read_while_more_come(stored):
-    rows = StoredRows([])
+def test_rows_are_read_while_more_come(stored: bool) -> None:
+    rows: StoredRows[dict[str, Any]] = StoredRows([])
     assert not rows
     for number, row in enumerate(ROWS):
         rows.append(row)
@@ -58,21 +60,21 @@ def test_rows_are_read_while_more_come(stored):
         assert rows[0] == ROWS[0]
 
 
-def test_threads_read_side_by_side(stored):
+def test_threads_read_side_by_side(stored: bool) -> None:
     rows = StoredRows(ROWS)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(rows.__getitem__, [*range(20)] * 50)) == ROWS * 50
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/full")
-def test_a_full_disk_is_one_line(monkeypatch):
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StoredRows, "most", 1)
     monkeypatch.setattr("tempfile.TemporaryFile", lambda: FileIO("/dev/full", "r+"))
     with pytest.raises(OutputError, match=r"no room for \d+ rows .*TMPDIR"):
         StoredRows(ROWS)
 
 
-def test_tasks_are_the_same_wherever_they_lie(stored, tmp_path):
+def test_tasks_are_the_same_wherever_they_lie(stored: bool, tmp_path: Path) -> None:
     rows = [{"question": f"{i}?", "answer": [i], "info": {"half": i / 2}, "cluster": "c"} for i in range(40)]
     write_jsonl(tmp_path / "train.jsonl", rows)
     (tmp_path / "env.toml").write_text(ENV)
@@ -90,13 +92,13 @@ def test_tasks_are_the_same_wherever_they_lie(stored, tmp_path):
 
 
 @pytest.mark.parametrize("again", [0, 3, 18])
-def test_an_id_that_comes_twice_is_named(stored, again):
+def test_an_id_that_comes_twice_is_named(stored: bool, again: int) -> None:
     tasks = [Task(id=str(i), prompt="?") for i in [*range(19), again]]
     with pytest.raises(DataError, match=f"two tasks have the id '{again}'"):
         TaskSet(tasks)
 
 
-def test_ids_of_one_hash_are_told_apart(monkeypatch):
+def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vertigym.envs.tasks._hash", lambda name: len(name))
     tasks = TaskSet(Task(id=name, prompt=name) for name in ("a", "bb", "c", "dd"))
     assert [tasks.get(name).prompt for name in ("dd", "c", "bb", "a")] == ["dd", "c", "bb", "a"]
@@ -104,16 +106,16 @@ def test_ids_of_one_hash_are_told_apart(monkeypatch):
         tasks.get("e")
 
 
-def test_rows_to_imitate_are_the_same_wherever_they_lie(stored, tmp_path):
+def test_rows_to_imitate_are_the_same_wherever_they_lie(stored: bool, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"question": f"{i}+1?", "answer": str(i + 1)} for i in range(30)])
     renderer = ChatRenderer(tiny.make_tokenizer(["0123456789+1?"], tiny.TinySize()))
     found = read_samples(tmp_path / "rows.jsonl", renderer)
     assert isinstance(found, list) != stored
-    wrote = [renderer.tokenizer.decode([*row[0].predicted]) for row in found]
+    wrote = [str(renderer.tokenizer.decode([*row[0].predicted])) for row in found]
     assert [text.startswith(str(i + 1)) for i, text in enumerate(wrote)] == [True] * 30
 
 
-def test_a_shuffled_epoch_is_the_generators_permutation():
+def test_a_shuffled_epoch_is_the_generators_permutation() -> None:
     order = Shuffled(7, 3, "tasks")
     drawn = [order[place] for place in range(14)]
     assert drawn == [
@@ -124,7 +126,7 @@ def test_a_shuffled_epoch_is_the_generators_permutation():
 
 
 @pytest.mark.slow
-def test_many_tasks_take_little_memory():
+def test_many_tasks_take_little_memory() -> None:
     code = (
         "import re; from vertigym.core.types import Task; from vertigym.envs.tasks import TaskSet\n"
         "def peak(): return int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024\n"

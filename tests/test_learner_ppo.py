@@ -342,7 +342,9 @@ def test_a_later_round_of_dynamic_sampling_is_of_what_is_lacking(
     def rolled_out(collector: Collector, episodes: Sequence[Episode], sampling: Sampling) -> list[Trajectory]:
         asked.append(len(episodes) // 2)
         differs = next(varied)
-        return [Trajectory(e.task, [], Score(float(i % 2 and differs[i // 2]))) for i, e in enumerate(episodes)]
+        return [
+            Trajectory(str(e.task), [], Score(float(i % 2 and differs[i // 2]))) for i, e in enumerate(episodes)
+        ]
 
     monkeypatch.setattr(Collector, "_roll_out", rolled_out)
     env = Env(TaskSet(Task(id=str(i), prompt="?") for i in range(20)))
