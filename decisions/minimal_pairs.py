@@ -23,7 +23,7 @@ from typing import Any
 from vertigym.core.files import dumps
 from vertigym.decisions.boxes import Box, differing, hull
 from vertigym.decisions.candidates import distinct
-from vertigym.decisions.cases import value_key
+from vertigym.decisions.cases import case_key, value_key
 from vertigym.decisions.conditions import Field, get, put
 from vertigym.decisions.findings import RuleAnalysis, region
 from vertigym.decisions.model import Case
@@ -31,7 +31,7 @@ from vertigym.decisions.outputs import leaves, project
 from vertigym.decisions.protocols import RuleModel
 from vertigym.decisions.sampler import DecidedCase, SampledCases, Sampler
 
-_BASES = 6  # cases tried for one side of one pair
+_BASES = 8  # cases tried for one side of one pair
 _VALUES = 24  # values tried for one field
 _FOR_PAIRS = 2500  # evaluations at most for minimal pairs
 _FOR_CROSSES = 800  # evaluations at most for interacting pairs
@@ -139,6 +139,7 @@ class _Search:
         )
         self.by_rules = {(p.one, p.other): p for p in self.pairs.minimal}
         self.holders: dict[str, list[int]] = defaultdict(list)
+        self._by_case: dict[str, DecidedCase] = {}
         self._held = 0
         self._used = set[int]()
 
@@ -245,13 +246,12 @@ class _Search:
     # Samples.
 
     def _added(self, case: Mapping[str, Any]) -> DecidedCase | None:
-        """The sample made of a new case; None where it was seen before or has no answer."""
-        before = len(self.sampled.samples)
+        """The sample of a case, new or found before; None where it cannot be decided or has no answer."""
         self.sampler.add(dict(case))
-        if len(self.sampled.samples) == before:
-            return None
-        sample = self.sampled.samples[-1]
-        return sample if self._answer(sample) else None
+        for known in self.sampled.samples[len(self._by_case) :]:
+            self._by_case[case_key(known.case)] = known
+        sample = self._by_case.get(case_key({**case, **self.sampler.fixed}))
+        return sample if sample and self._answer(sample) else None
 
     def _answer(self, sample: DecidedCase) -> Any:
         return project(sample.evaluation.output, self.asked)

@@ -75,7 +75,7 @@ class Sampler:
         self.conditions = Conditions(model)
         self.fields = self.conditions.fields
         self.by_name = {f.name: f for f in self.fields}
-        self._fixed = fixed or {}
+        self.fixed = fixed or {}
         self._known = known or analyse(model)
         self._rng = generator(seed, "decision-cases")
         self._found = SampledCases()
@@ -109,7 +109,7 @@ class Sampler:
 
     def add(self, case: Case, *, drawn: bool = False) -> bool:
         """Evaluate a case that was not seen before; whether it hit a new rule."""
-        found, case = self._found, {**case, **self._fixed}
+        found, case = self._found, {**case, **self.fixed}
         key = case_key(case)
         if key in self._seen:
             return False
