@@ -26,6 +26,17 @@ _PATIENCE = 4  # passes that a prompt waits for others, so that they are read to
 _JOIN = 8  # of so many rows that are decoded, one that waits is enough to read it
 
 
+@dataclass(frozen=True, slots=True)
+class EndedRow:
+    """What came of a request: of the weights `version`, after `elapsed_s`."""
+
+    chat: int
+    request: GenerationRequest
+    result: GenerationResult
+    version: int
+    elapsed_s: float
+
+
 @dataclass(eq=False, slots=True)
 class _Row:
     """A completion that is being written."""
@@ -62,7 +73,7 @@ class RunningBatch:
         self._live: dict[int, _Row] = {}  # by row
         self._used = np.zeros(self._memory.rows, dtype=np.int64)  # when a row was last read
         self._waiting: list[_Row] = []
-        self._ended: list[tuple[int, Completion]] = []
+        self._ended: list[EndedRow] = []
         self._watched = WatchedRows(engine.text_so_far, matcher, sampling)
         self._passes = self._waited = 0
         self._banned_ids = torch.tensor(engine.banned, dtype=torch.long, device=decoder.embed_VH.device)
@@ -80,10 +91,16 @@ class RunningBatch:
         Raises:
             InputError: the prompt cannot be rendered, or its grammar followed.
         """
-        request = self._engine.request(prompt, self._sampling)
+        self.ask(chat, self._engine.request(prompt, self._sampling))
+
+    def ask(self, chat: int, request: GenerationRequest) -> None:
+        """The same, of a request whose temperature and top-p are the batch's.
+
+        Raises:
+            InputError: its grammar cannot be followed.
+        """
         if request.max_tokens <= 0:
-            empty = self._engine.completion(request, GenerationResult(), self._engine.version, 0.0)
-            self._ended.append((chat, empty))
+            self._ended.append(EndedRow(chat, request, GenerationResult(), self._engine.version, 0.0))
             return
         self._watched.watch(chat, request)
         uniform = uniform_numbers(request.seed, request.max_tokens).tolist()
@@ -93,13 +110,20 @@ class RunningBatch:
         """The chat will not go on: what is known of it may be forgotten first."""
         self._chats = [None if one == chat else one for one in self._chats]
 
-    @torch.inference_mode()
     def collect(self) -> list[tuple[int, Completion]]:
         """Decode one token of each row; the chats whose completion has ended, and it.
 
         Raises:
             EngineError: the device is out of memory.
         """
+        return [
+            (one.chat, self._engine.completion(one.request, one.result, one.version, one.elapsed_s))
+            for one in self.decode()
+        ]
+
+    @torch.inference_mode()
+    def decode(self) -> "list[EndedRow]":
+        """The same, as the engine's own results."""
         try:
             self._admit()
             if self._live:
@@ -227,5 +251,5 @@ class RunningBatch:
             one.tokens, one.logprobs, watched.fault(one.chat), watched.alternatives(one.chat)
         )
         elapsed = time.perf_counter() - one.began
-        self._ended.append((one.chat, self._engine.completion(one.request, result, self._version, elapsed)))
+        self._ended.append(EndedRow(one.chat, one.request, result, self._version, elapsed))
         del self._live[row]

@@ -38,11 +38,10 @@ class Stepper(Protocol):
 
 
 class DecoderStepper:
-    """Steps with `Decoder`, never of fewer rows than `least`: a product of one to three rows takes another way
-    through the processor and rounds otherwise, so that a row's bits would depend on its company."""
+    """Steps with `Decoder`."""
 
-    def __init__(self, decoder: Decoder, least: int = 1) -> None:
-        self._decoder, self._least = decoder, least
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
 
     def prefill(self, ids_BS: Tensor, pads_B: Tensor, room: int) -> Tensor:
         """Read the prompts."""
@@ -59,30 +58,20 @@ class DecoderStepper:
 
     def keep(self, rows_R: Tensor) -> None:
         """Keep these rows."""
-        rows_R = _filled(rows_R, self._least)
         self._cache = self._cache.select(rows_R)
         self._bias_BT, self._pads_B = self._bias_BT[rows_R], self._pads_B[rows_R]
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """Append one token a row."""
-        length, asked = self._cache.length, len(tokens_B)
-        if len(self._pads_B) < self._least:
-            self.keep(torch.arange(asked, device=tokens_B.device))
-        tokens_B = _filled(tokens_B, self._least)
+        length = self._cache.length
         bias_B1T = self._bias_BT[:, None, : length + 1]
         positions_B1 = (length - self._pads_B)[:, None]
-        return self._append(tokens_B[:, None], positions_B1, bias_B1T)[:asked]
+        return self._append(tokens_B[:, None], positions_B1, bias_B1T)
 
     def _append(self, ids_BS: Tensor, positions_BS: Tensor, bias_BST: Tensor) -> Tensor:
         hidden_BH = self._decoder.forward(ids_BS, positions_BS, bias_BST, self._cache)
         self._cache.length += ids_BS.shape[1]
-        return self._decoder.logits(_filled(hidden_BH, self._least))[: len(hidden_BH)]
-
-
-def _filled(x_B: Tensor, least: int) -> Tensor:
-    """With the last row again until there are `least`."""
-    missing = least - len(x_B)
-    return torch.cat([x_B, x_B[-1:].expand(missing, *x_B.shape[1:])]) if missing > 0 else x_B
+        return self._decoder.logits(hidden_BH)
 
 
 class CacheStepper:

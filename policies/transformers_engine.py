@@ -48,7 +48,6 @@ class TransformersEngine(TokenEngine):
         copy: keep weights of its own, so that the model may change while it decodes.
         on_note: told where this model is not decoded in the fastest way.
         weights: loaded into `model` by every `refresh`; None where the model itself is in training.
-        least_rows: how many rows the fast decoder computes at least, see `DecoderStepper`.
     """
 
     honours = frozenset({"logprobs", "alternatives", *(["grammar"] if can_constrain() else [])})
@@ -63,7 +62,6 @@ class TransformersEngine(TokenEngine):
         copy: bool = False,
         weights: Weights | None = None,
         on_note: Callable[[str], None] = _log.warning,
-        least_rows: int = 1,
     ) -> None:
         super().__init__(
             tokenizer,
@@ -82,10 +80,10 @@ class TransformersEngine(TokenEngine):
         self._weights = weights
         self._banned_ids = torch.tensor(self.banned, dtype=torch.long, device=self.device)
         with _evaluating(model):
-            self.way = self._choose_way(resolve_dtype(dtype, self.device), on_note, least_rows)
+            self.way = self._choose_way(resolve_dtype(dtype, self.device), on_note)
         self._decoded = deepcopy(model) if copy and not self._decoder else model
 
-    def _choose_way(self, dtype: torch.dtype, on_note: Callable[[str], None], least_rows: int) -> Way:
+    def _choose_way(self, dtype: torch.dtype, on_note: Callable[[str], None]) -> Way:
         """The fastest way to decode that computes what the model's forward pass computes.
 
         Raises:
@@ -100,7 +98,7 @@ class TransformersEngine(TokenEngine):
             Way("a forward pass over all tokens for each", ForwardStepper, model.dtype),
         ]
         if decoder := self._decoder:
-            ways.insert(0, Way("the fast decoder", lambda _: DecoderStepper(decoder, least_rows), dtype))
+            ways.insert(0, Way("the fast decoder", lambda _: DecoderStepper(decoder), dtype))
         way, why = first_that_agrees(model, ways, [*opening, *ids[:_OPENING]])
         if why:
             on_note(f"{type(model).__name__} is decoded with {way.name} ({why})")

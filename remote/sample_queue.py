@@ -1,22 +1,19 @@
 """Sampling calls that wait, and which of them are computed together.
 
-The one idea: calls of the same weights, with prompts of one length and the same way to sample, are rows of one
-batch, and the engine computes never so few rows that a row's bits would depend on the others. Where a trial
-shows that they do all the same (another processor, another architecture), each call is a batch of its own.
+The one idea: calls of the same weights, temperature and top-p are rows of one batch, in which what a row gets
+does not depend on the others (`policies/running_batch.py`).
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vertigym.dialects.chat_call import RefusedError
 from vertigym.remote.adapted_base import AdaptedBase
 from vertigym.remote.call_models import SampleCall
 from vertigym.remote.checkpoint_store import SavedWeights
 
-LEAST_ROWS = 4  # fewer go through a matrix-vector product, which rounds otherwise
 _MOST_ROWS = 64  # of calls that are computed together
 
 
@@ -34,13 +31,11 @@ class WaitingCall:
     def kind(self) -> Hashable:
         """What calls that are computed together have in common; None: this one is computed by itself."""
         try:
-            length = len(prompt_of(self.call, self.base))
+            prompt_of(self.call, self.base)
         except RefusedError:
             return None
         asked = self.call.sampling_params
-        folder: Path | None = self.saved.folder if self.saved else None
-        alike = self.base.name, folder, length, asked.temperature, asked.top_p, repr(asked.stop)
-        return alike if length >= LEAST_ROWS else None
+        return self.base.name, self.saved and self.saved.folder, asked.temperature, asked.top_p
 
 
 class SampleQueue:

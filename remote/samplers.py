@@ -5,8 +5,9 @@ gets does not depend on who else asks, though calls may be computed together: `s
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vertigym.core.seeds import derive
-from vertigym.core.types import Decoding
+from vertigym.core.types import Decoding, Sampling
 from vertigym.policies.engine import GenerationRequest, GenerationResult
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.remote import schema
@@ -23,7 +24,7 @@ from vertigym.remote.adapted_base import AdaptedBase, read_adapter
 from vertigym.remote.call_models import SampleCall
 from vertigym.remote.checkpoint_store import SavedWeights
 from vertigym.remote.datums import likely_message
-from vertigym.remote.sample_queue import LEAST_ROWS, WaitingCall, prompt_of
+from vertigym.remote.sample_queue import WaitingCall, prompt_of
 
 _ENGINES = 4  # shapes of adapters whose merged weights are kept
 
@@ -34,7 +35,6 @@ class SamplingEngines:
     def __init__(self, base: AdaptedBase) -> None:
         self._base = base
         self._engines: OrderedDict[str, tuple[TransformersEngine, Path | None]] = OrderedDict()
-        self._steady: dict[str, bool] = {}
 
     def engine(self, saved: SavedWeights | None) -> TransformersEngine:
         """An engine with these weights; None: the base's own."""
@@ -42,7 +42,7 @@ class SamplingEngines:
         engine, loaded = self._engines.pop(key, (None, None))
         if engine is None:
             model = self._base.with_adapters(saved.shape, seed=0) if saved else self._base.view()
-            engine = TransformersEngine(model, self._base.tokenizer, least_rows=LEAST_ROWS)
+            engine = TransformersEngine(model, self._base.tokenizer)
         if saved and loaded != saved.folder:
             read_adapter(engine.model, saved.folder)
             engine.refresh(engine.version + 1)
@@ -64,16 +64,10 @@ class SamplingEngines:
             RefusedError: a prompt that leaves no room, or an unknown token.
         """
         engine = self.engine(calls[0].saved)
-        if len(calls) > 1 and not self._keeps_bits(engine):
-            return [self.sample([one])[0] for one in calls]
         asked = [self._requests(one, engine) for one in calls]
-        requests = [request for each in asked for request in each]
-        results: dict[int, GenerationResult] = {}
-        for part in engine.batches(requests):
-            results |= zip(part, engine.run([requests[i] for i in part]), strict=True)
-        in_order = iter([results[i] for i in range(len(requests))])
+        results = _generated(engine, asked)
         return [
-            self._response(one.call, each, list(islice(in_order, len(each))), engine)
+            self._response(one.call, each, list(islice(results, len(each))), engine)
             for one, each in zip(calls, asked, strict=True)
         ]
 
@@ -111,17 +105,26 @@ class SamplingEngines:
         written: bytes = response.SerializeToString(deterministic=True)
         return written
 
-    def _keeps_bits(self, engine: TransformersEngine) -> bool:
-        """Whether rows have the same log-probs alone and in company, by a trial of each way to decode."""
-        if engine.way.name not in self._steady:
-            tokens = [t for t in range(self._base.rules.vocabulary) if t not in self._base.rules.banned]
-            trial = [
-                GenerationRequest(tokens[i : i + 16], 4, i, 1.0, 1.0, (), engine.banned)
-                for i in range(2 * LEAST_ROWS)
-            ]
-            alone = [engine.run([request])[0].logprobs for request in trial]
-            self._steady[engine.way.name] = alone == [one.logprobs for one in engine.run(trial)]
-        return self._steady[engine.way.name]
+
+def _generated(
+    engine: TransformersEngine, calls: Sequence[Sequence[GenerationRequest]]
+) -> Iterator[GenerationResult]:
+    """A result for each request, in order. In a running batch none depends on its company; where the engine
+    has no such, each call is a batch of its own."""
+    first, requests = calls[0][0], list(chain.from_iterable(calls))
+    batch = engine.running_batch(Sampling(temperature=first.temperature, top_p=first.top_p), len(requests))
+    if batch is None:
+        for call in calls:
+            for part in engine.batches(call):
+                yield from engine.run([call[i] for i in part])
+        return
+    found: dict[int, GenerationResult] = {}
+    with closing(batch):
+        for number, request in enumerate(requests):
+            batch.ask(number, request)
+        while batch.busy:
+            found |= {one.chat: one.result for one in batch.decode()}
+    yield from (found[number] for number in range(len(requests)))
 
 
 def _stops(call: SampleCall, own: list[int]) -> tuple[list[int], tuple[str, ...]]:
