@@ -152,6 +152,7 @@ def test_a_chat_that_has_left_makes_room_before_one_that_waits_for_its_tool(
 
 
 def test_stops_limits_and_grammars_are_those_of_whole_batches(engine: TransformersEngine) -> None:
+    pytest.importorskip("llguidance")
     plain = engine.generate([prompt(3)], GREEDY)[0]
     middle = plain.text[len(plain.text) // 2]
     asked = [
