@@ -163,6 +163,27 @@ except OSError:
     assert "did not wait" in reason(play(program(tmp_path / "e", script), Slow())[0])
 
 
+def test_a_call_that_was_sent_and_left_in_one_moment_is_not_scored_either(tmp_path: Path) -> None:
+    script = (
+        BY_HAND
+        + """
+import socket
+from urllib.parse import urlsplit
+print(said([question])["content"], flush=True)
+url = urlsplit(os.environ["OPENAI_BASE_URL"])
+body = json.dumps({"model": "m", "messages": [question, question]}).encode()
+left = socket.create_connection((url.hostname, url.port))
+head = f"POST {url.path}/chat/completions HTTP/1.1", f"Content-Length: {len(body)}", "", ""
+left.sendall("\\r\\n".join(head).encode() + body)
+os._exit(0)
+"""
+    )
+    env = program(tmp_path / "e", script, parallel=4)
+    for _ in range(4):
+        played = play(env, Slow(), 4)
+        assert [reason(one) for one in played] == ["the program did not wait for an answer"] * 4
+
+
 class Slow(Recording):
     """Answers when a caller with little patience has gone."""
 

@@ -10,6 +10,8 @@ import select
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 from vertigym.core.files import dumps
@@ -18,6 +20,7 @@ from vertigym.dialects.registry import DIALECTS, dialect_of, models_json, sent_k
 from vertigym.envs.program.program_calls import ProgramCall, ProgramCalls
 
 _MOST_BYTES = 16 << 20
+_SETTLED_S, _LOOK_S = 5.0, 0.002
 
 
 class ChatCallServer(http.server.ThreadingHTTPServer):
@@ -29,6 +32,7 @@ class ChatCallServer(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self._episodes: dict[str, ProgramCalls] = {}
+        self.reading: set[_Handler] = set()  # connections whose next request is not known yet
         threading.Thread(target=self.serve_forever, name="program-calls", daemon=True).start()
 
     def url(self, key: str) -> str:
@@ -40,6 +44,17 @@ class ChatCallServer(http.server.ThreadingHTTPServer):
         key = f"sk-{secrets.token_hex(16)}"
         self._episodes[key] = calls
         return key
+
+    def settle(self) -> None:
+        """Return once every request that has been sent is known: a program may hang up and end before its call
+        is even read. Connections are taken in order, so a new one is the last."""
+        with suppress(OSError), socket.create_connection(self.server_address[:2]) as last:
+            last.sendall(b"GET /v1/models HTTP/1.0\r\n\r\n")
+            last.recv(1)
+        quiet, end = 0, time.monotonic() + _SETTLED_S
+        while quiet < 2 and time.monotonic() < end:  # twice: a thread may have read and not yet said so
+            quiet = 0 if any(one.has_more() for one in self.reading.copy()) else quiet + 1
+            time.sleep(_LOOK_S)
 
     def close(self, key: str) -> None:
         """Nothing is answered under this key any more."""
@@ -67,6 +82,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     server: ChatCallServer
+
+    def handle_one_request(self) -> None:
+        """Answer the next request of the connection."""
+        self.raw_requestline = b""
+        self.server.reading.add(self)
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.reading.discard(self)
+
+    def has_more(self) -> bool:
+        """Whether it has begun to read a request, or has something to read: if only that the caller is gone."""
+        try:
+            return bool(self.raw_requestline or select.select([self.connection], [], [], 0)[0])
+        except (OSError, ValueError):  # closed
+            return False
 
     def do_POST(self) -> None:
         """A call, or a reward."""
@@ -110,6 +141,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, calls: ProgramCalls, call: ProgramCall) -> None:
         delivered = False
+        self.server.reading.discard(self)
         try:
             answer = calls.wait(call)
             if self._is_there():

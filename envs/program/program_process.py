@@ -116,6 +116,7 @@ def _text(path: Path) -> str:
 
 def _watch(process: "subprocess.Popen[bytes]", calls: ProgramCalls) -> None:
     process.wait()
+    calls_server().settle()
     calls.ended()
 
 
