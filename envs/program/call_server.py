@@ -48,7 +48,8 @@ class ChatCallServer(http.server.ThreadingHTTPServer):
     def settle(self) -> None:
         """Return once every request that has been sent is known: a program may hang up and end before its call
         is even read. Connections are taken in order, so a new one is the last."""
-        with suppress(OSError), socket.create_connection(self.server_address[:2]) as last:
+        own = "127.0.0.1", self.server_address[1]
+        with suppress(OSError), socket.create_connection(own, timeout=_SETTLED_S) as last:
             last.sendall(b"GET /v1/models HTTP/1.0\r\n\r\n")
             last.recv(1)
         quiet, end = 0, time.monotonic() + _SETTLED_S
