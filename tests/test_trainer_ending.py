@@ -52,12 +52,12 @@ from vertigym.trainer import collect
 victim, other_is = os.environ["VICTIM"] == os.environ["RANK"], os.environ["OTHER_IS"]
 there = Path(sys.argv[0]).parent / "there"
 
-def struck(self, step, number, sample=collect.Collector._sample):
+def struck(self, step, number, tasks, sample=collect.Collector._sample):
     if step == 5:
         meet_and_die()
         while other_is == "sampling":
             pass
-    return sample(self, step, number)
+    return sample(self, step, number, tasks)
 
 def join(size, join=ranks._join):
     if other_is == "joining":
