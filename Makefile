@@ -94,7 +94,7 @@ test-slow: setup-all
 
 # Elsewhere these are skipped.
 test-vllm: setup-vllm
-	$(VLLM)/bin/python -m pytest tests/test_policies_vllm_*.py
+	printf '%s\n' tests/test_policies_vllm_*.py | xargs -P 2 -n 1 $(VLLM)/bin/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .

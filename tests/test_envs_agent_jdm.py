@@ -25,9 +25,9 @@ def test_a_model_in_agent_mode(data: Path, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_every_model_in_agent_mode(data: Path, tmp_path: Path) -> None:
-    files = sorted((data / "jdm").glob("*.json"))
-    assert sum(proven(file, tmp_path / file.stem) for file in files) > 45 * 30
+def test_every_third_model_in_agent_mode(data: Path, tmp_path: Path) -> None:
+    files = sorted((data / "jdm").glob("*.json"))[1::3]
+    assert sum(proven(file, tmp_path / file.stem) for file in files) > 15 * 30
 
 
 def proven(file: Path, folder: Path) -> int:

@@ -40,7 +40,7 @@ def test_corrected_stale_samples_reach_the_on_policy_reward_and_others_cost(
 
     def trained(age: int, way: str) -> tuple[float, float]:
         """Mean reward over the run, and over its last ten steps."""
-        curve = staleness.rewards(tmp_path, seed, start, age, way)
+        curve = staleness.rewards(tmp_path, seed, start, age, way, steps=300)
         both = fmean(curve), fmean(curve[-10:])
         print(f"{age} steps old, {way}: {both[0]:.3f} over the run, {both[1]:.3f} at its end")
         return both
