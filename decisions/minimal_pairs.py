@@ -201,7 +201,7 @@ class _Search:
 
     def _values(self, field_: Field, donors: Sequence[DecidedCase]) -> list[Any]:
         given = [get(donor.case, field_.path) for donor in donors]
-        return list(distinct((*given, *field_.near)))[:_VALUES]
+        return list(distinct((*given, *field_.near[:_VALUES])))[:_VALUES]
 
     # Interacting pairs.
 
