@@ -22,8 +22,7 @@ from vertigym.policies.decoder import Decoder
 
 _FEWEST = 8  # rows of a matmul a thread: up to 3, another kernel may take it, which adds up in another order
 _QUERIES = 4  # the same, where a thread has a matmul for itself
-_PART = 256  # columns of one sum
-_BLOCK = 64  # columns are padded to a multiple
+_PART = 128  # columns of one sum, always as many: a matmul of 192 adds up otherwise than one of 256
 _CHUNK = 128  # tokens of a row read at once: bounds attention scores
 _TOKENS = 2048  # of all rows read at once
 _MASKED = -1e9
@@ -121,7 +120,7 @@ class RowMemory:
         B, S = ids.shape
         to = self._device
         columns_BS = torch.from_numpy(starts[:, None] + np.arange(S)).to(to)
-        seen_BST = torch.arange(_up(end, _BLOCK), device=to) <= columns_BS[:, :, None]
+        seen_BST = torch.arange(_up(end, _PART), device=to) <= columns_BS[:, :, None]
         bias_BST = torch.where(seen_BST, 0.0, _MASKED).to(self._decoder.dtype)
         held = slice(0, B) if S == 1 else torch.from_numpy(rows).to(to)
         place = _RowsOfPass(self._keys, self._values, torch.from_numpy(rows).to(to), columns_BS, held)
@@ -180,7 +179,7 @@ def rows_are_alike(decoder: Decoder) -> bool:
     shallow.layers = decoder.layers[:1]
     V, four = decoder.embed_VH.shape[0], range(4)
     texts = [
-        [(7 * i * i + 31 * size) % V for i in range(size)] for size in (22, 102, _PART + 2, _PART + _BLOCK + 3)
+        [(7 * i * i + 31 * size) % V for i in range(size)] for size in (22, 102, _PART + 2, 2 * _PART + 67)
     ]
     alone = torch.stack([RowMemory(shallow, 1).read([0], [text])[0] for text in texts])
     for rows in (1, 40):
