@@ -22,7 +22,7 @@ from vertigym.policies.decoder import Decoder
 
 _FEWEST = 8  # rows of a matmul a thread: up to 3, another kernel may take it, which adds up in another order
 _QUERIES = 4  # the same, where a thread has a matmul for itself
-_PART = 128  # columns of one sum, always as many: a matmul of 192 adds up otherwise than one of 256
+_PART = 64  # columns of one sum, always as many: a matmul of 192 adds up otherwise than one of 256
 _CHUNK = 128  # tokens of a row read at once: bounds attention scores
 _TOKENS = 2048  # of all rows read at once
 _MASKED = -1e9
