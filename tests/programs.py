@@ -55,11 +55,13 @@ print(said([question, first, {"role": "user", "content": "again"}])["content"])
 TASKS = [{"id": f"t{n}", "question": f"say {n}", "answer": str(n), "note": f"n{n}"} for n in range(4)]
 
 
-def engine_of_few_words(folder: Path) -> TransformersEngine:
+def engine_of_few_words(
+    folder: Path, text: str = "say again once more find tool", **size: Any
+) -> TransformersEngine:
     """A tiny model that writes anything, and no two texts alike."""
     torch.set_num_threads(1)
-    size = tiny.TinySize(hidden=16, layers=1, heads=2, key_heads=2, ffn=16, init_std=0.5, context=512)
-    tiny.build(["say again once more find tool"] * 2, folder / "tiny", size=size)
+    least = {"hidden": 16, "layers": 1, "heads": 2, "key_heads": 2, "ffn": 16, "init_std": 0.5, "context": 512}
+    tiny.build([text] * 2, folder / "tiny", size=tiny.TinySize(**(least | size)))
     return TransformersEngine.load(folder / "tiny")
 
 

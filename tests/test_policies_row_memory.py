@@ -4,23 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from vertigym.policies import tiny
 from vertigym.policies.decoder import Decoder
 from vertigym.policies.row_memory import RowMemory, rows_are_alike
-from vertigym.policies.transformers_engine import TransformersEngine
+
+from .programs import engine_of_few_words
 
 SIZES = {
-    "heads of 16": tiny.TinySize(hidden=32, layers=2, heads=2, key_heads=2, ffn=48, init_std=0.3),
-    "shared keys": tiny.TinySize(hidden=64, layers=2, heads=4, key_heads=2, ffn=192, init_std=0.3),
+    "heads of 16": {"hidden": 32, "layers": 2, "ffn": 48},
+    "shared keys": {"hidden": 64, "layers": 2, "heads": 4, "ffn": 192},
 }
 
 
 @pytest.fixture(scope="module", params=SIZES)
 def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("m") / "tiny"
-    tiny.build(["say that"] * 2, folder, size=SIZES[request.param])
-    made = TransformersEngine.load(folder)._decoder
+    made = engine_of_few_words(tmp_path_factory.mktemp("m"), **SIZES[request.param])._decoder
     assert made
     if not rows_are_alike(made):
         pytest.skip("rows of this model are not alike on this machine")

@@ -17,17 +17,17 @@ from vertigym.policies.row_memory import RowMemory, rows_are_alike
 from vertigym.policies.running_batch import RunningBatch
 from vertigym.policies.transformers_engine import TransformersEngine
 
+from .programs import engine_of_few_words
+
 GREEDY = Sampling(temperature=0, max_tokens=12)
 FREE = Sampling(max_tokens=12)
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("m") / "tiny"
-    size = tiny.TinySize(hidden=32, layers=2, heads=4, key_heads=2, ffn=48, init_std=0.5, context=512)
-    tiny.build(["say that was long"] * 2, folder, size=size)
-    return TransformersEngine.load(folder)
+    return engine_of_few_words(
+        tmp_path_factory.mktemp("m"), "say that was long", hidden=32, layers=2, heads=4, ffn=48
+    )
 
 
 def opened(engine: TransformersEngine, sampling: Sampling = FREE, rows: int = 8) -> RunningBatch:

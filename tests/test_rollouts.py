@@ -10,11 +10,12 @@ import torch
 from vertigym.core.errors import UnknownNameError
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, StopReason, Task
 from vertigym.envs import Env, SingleTurnEnv, TaskSet, Turn
-from vertigym.policies import tiny
 from vertigym.policies.scripted import Scripted, constant, expert, scripted
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rewards.rubric import Rubric
 from vertigym.rollouts.rollout import Episode, rollout
+
+from .programs import engine_of_few_words
 
 TASKS = [Task(id=f"t{n}", prompt=f"say {n}", answer=str(n), cluster=f"c{n % 2}") for n in range(6)]
 
@@ -42,11 +43,7 @@ def single() -> SingleTurnEnv:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("m") / "tiny"
-    size = tiny.TinySize(hidden=16, layers=1, heads=2, key_heads=2, ffn=16, init_std=0.5, context=512)
-    tiny.build(["say that was long"] * 2, folder, size=size)
-    return TransformersEngine.load(folder)
+    return engine_of_few_words(tmp_path_factory.mktemp("m"), "say that was long")
 
 
 def episodes() -> list[Episode]:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
 
 from vertigym.core.types import Completion, Message, Prompt, Sampling, Score, Task, Trajectory
 from vertigym.envs import Env, SingleTurnEnv, TaskSet, Turn
-from vertigym.policies import tiny
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.rewards.rubric import Rubric
 from vertigym.rollouts.rollout import Episode, rollout
+
+from .programs import engine_of_few_words
 
 TASKS = [Task(id=f"t{n}", prompt=f"say {n}", answer=n) for n in range(9)]
 SAMPLING = Sampling(max_tokens=8)
@@ -21,11 +21,7 @@ SAMPLING = Sampling(max_tokens=8)
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("m") / "tiny"
-    size = tiny.TinySize(hidden=32, layers=2, heads=2, key_heads=2, ffn=32, init_std=0.5, context=512)
-    tiny.build(["say that was long"] * 2, folder, size=size)
-    return TransformersEngine.load(folder)
+    return engine_of_few_words(tmp_path_factory.mktemp("m"), "say that was long", hidden=32, layers=2, ffn=32)
 
 
 class Tool(Env):

@@ -15,7 +15,6 @@ import pytest
 
 from vertigym.core.errors import ConfigError, EngineError, InputError
 from vertigym.core.types import Completion, Decoding, Policy, Prompt, Sampling, StopReason
-from vertigym.policies import tiny
 from vertigym.policies.scripted import Scripted, echo
 from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.serving import service
@@ -25,6 +24,7 @@ from vertigym.serving.batcher import Batcher
 from vertigym.serving.service import default_name, serve, version_of, with_engine
 from vertigym.traces.records import Trace
 
+from .programs import engine_of_few_words
 from .served import KEY, Gathering, ask, client, post, recorded, serving, until
 
 ENGINES = ("auto", "transformers")
@@ -202,10 +202,7 @@ def test_a_request_the_engine_chokes_on_harms_no_other_of_its_batch() -> None:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    folder = tmp_path_factory.mktemp("m")
-    size = tiny.TinySize(hidden=32, layers=1, heads=2, key_heads=2, ffn=32, init_std=0.5, context=512)
-    tiny.build(["say that was long"] * 2, folder / "tiny", size=size)
-    return TransformersEngine.load(folder / "tiny")
+    return engine_of_few_words(tmp_path_factory.mktemp("m"), "say that was long", hidden=32, ffn=32)
 
 
 def said(length: int, seed: int = 0, **more: Any) -> Prompt:

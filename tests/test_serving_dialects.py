@@ -8,16 +8,15 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-import torch
 from jsonschema import validate
 
 from vertigym.core.types import Completion, Decoding, Prompt, Sampling
-from vertigym.policies import tiny
 from vertigym.policies.engine import GenerationResult
 from vertigym.policies.grammars import calls_grammar, can_constrain
 from vertigym.policies.scripted import Scripted
 from vertigym.policies.transformers_engine import TransformersEngine
 
+from .programs import engine_of_few_words
 from .served import KEY, ask, client, post, recorded, serving
 
 SCHEMA = {
@@ -54,11 +53,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    size = tiny.TinySize(hidden=16, layers=1, heads=2, key_heads=2, ffn=16, init_std=0.5, context=1024)
-    tiny.build(["say again once more find tool"] * 2, folder, size=size)
-    return TransformersEngine.load(folder)
+    return engine_of_few_words(tmp_path_factory.mktemp("m"), context=1024)
 
 
 @pytest.fixture(scope="module")
