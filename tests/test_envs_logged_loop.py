@@ -14,7 +14,7 @@ import pytest
 
 from vertigym.core.files import read_json, read_jsonl, write_jsonl
 from vertigym.core.types import SPLITS
-from vertigym.tests.trace_vendors import spans
+from vertigym.tests.trace_observers import spans
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.importer import import_traces
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile_files import KINDS, HostileFile, fault, hostile_files
+from tests.hostile_files import KINDS, HostileFile, hostile_files
+from tests.hostile_imports import fault
 
 QUICK = 30
 
@@ -22,7 +23,7 @@ def test_a_hostile_file_is_read_or_refused_in_one_line(number: int, tmp_path: Pa
 
 @pytest.mark.slow
 def test_two_hundred_hostile_files_are(tmp_path: Path) -> None:
-    """`python tests/hostile_files.py` tries other seeds."""
+    """`python -m tests.hostile_imports` tries other seeds."""
     for number, hostile in enumerate(hostile_files(200)):
         check(hostile, tmp_path / str(number))
 
@@ -39,6 +40,6 @@ def test_the_judge_knows_a_fault(content: bytes, tmp_path: Path, monkeypatch: py
     harmless = HostileFile("model.csv", "sound or refused", content)
     assert not fault(harmless, tmp_path / "a")
     for place, code in enumerate(("1 / 0", "import os; os._exit(3)", "while True: pass", "bytearray(5 << 30)")):
-        monkeypatch.setattr("tests.hostile_files.read_file", lambda file, code=code: exec(code))
-        monkeypatch.setattr("tests.hostile_files.CPU_S", 1)
+        monkeypatch.setattr("tests.hostile_imports.read_file", lambda file, code=code: exec(code))
+        monkeypatch.setattr("tests.hostile_imports.CPU_S", 1)
         assert fault(harmless, tmp_path / str(place)), code

@@ -8,17 +8,8 @@ from typing import Any
 import pytest
 
 from vertigym.core.config import parse
-from vertigym.tests.trace_vendors import (
-    ANSWER,
-    ARGUMENTS,
-    FOLDER,
-    FORMS,
-    QUESTION,
-    RESULT,
-    SCHEMA,
-    SYSTEM,
-    THOUGHT,
-)
+from vertigym.tests.trace_exchange import ANSWER, ARGUMENTS, QUESTION, RESULT, SCHEMA, SYSTEM, THOUGHT
+from vertigym.tests.trace_vendors import FOLDER, FORMS
 from vertigym.traces.config import ImportConfig
 from vertigym.traces.formats import BUILT_IN, read_row
 from vertigym.traces.records import HalfCall, LateFeedback, NotACall, Trace
