@@ -1,6 +1,6 @@
-"""What many rows cost a process: an environment's tasks, rows to imitate, and the report of a long run.
+"""What many rows cost a process: tasks, rows to imitate, the report of a long run, rollouts of a large step.
 
-    python benchmarks/many_rows.py OUT [--tasks 1000000] [--rows 1000000] [--steps 100000]
+    python benchmarks/many_rows.py OUT [--tasks 1000000] [--rows 1000000] [--steps 100000] [--samples 1024]
 
 Each part runs in a process of its own. Of tasks and rows it says the CPU seconds, and the most memory above
 what the process had taken when its imports, and the tokenizer, were there; of a report, what the command took.
@@ -9,7 +9,6 @@ what the process had taken when its imports, and the tokenizer, were there; of a
 import argparse
 import json
 import math
-import os
 import random
 import subprocess
 import sys
@@ -17,6 +16,19 @@ import time
 from pathlib import Path
 
 WORDS = ("alpha", "beta", "gamma", "delta", "loan", "limit", "of", "the", "case")
+# The command line, which tells at its end what it took: what a parent is told of memory begins with its own.
+REPORT = """
+import atexit, sys, time
+from pathlib import Path
+
+def told():
+    most = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    print(f"{time.process_time():.1f} CPU s, {most:.0f} MiB in all", file=sys.stderr)
+
+atexit.register(told)
+from vertigym.cli import main
+main()
+"""
 ENV = """id = "many/Rows-v0"
 kind = "rows"
 [files]
@@ -30,7 +42,7 @@ def main() -> None:
     """Write the data where they are not there yet, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    for name, count in (("tasks", 10**6), ("rows", 10**6), ("steps", 10**5)):
+    for name, count in (("tasks", 10**6), ("rows", 10**6), ("steps", 10**5), ("samples", 1024)):
         parser.add_argument(f"--{name}", type=int, default=count)
     parser.add_argument("--part", default="")
     asked = parser.parse_args()
@@ -96,16 +108,26 @@ def steps(asked: argparse.Namespace) -> None:
     """`vertigym report RUN` of a long run, as text and as a page, each as a whole command."""
     run = long_run(asked)
     for what, options in (("text", ()), ("page", ("-o", f"{asked.out}/report.html", "--force"))):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "vertigym", "report", str(run), *options], stdout=subprocess.DEVNULL
-        )
-        _, status, used = os.wait4(child.pid, 0)
-        seconds = used.ru_utime + used.ru_stime
-        print(
-            f"report of {asked.steps:,} steps, {what}: ended with {status}, {seconds:.1f} CPU s, "
-            f"{used.ru_maxrss / 1024:.0f} MiB in all",
-            flush=True,
-        )
+        command = [sys.executable, "-c", REPORT, "report", str(run), *options]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        print(f"report of {asked.steps:,} steps, {what}: {done.stderr.strip()}", flush=True)
+
+
+def samples(asked: argparse.Namespace) -> None:
+    """Make rows of a step's rollouts, of 8,192 tokens each, and write them."""
+    from vertigym.core.types import Score, Segment, Trajectory
+    from vertigym.trainer.run import Rollout, Run
+
+    tokens, logprobs = list(range(8192)), [-0.1 * (i % 97) for i in range(8192)]
+    rollouts = [
+        Rollout(Trajectory(str(i), (), Score(0.5), (Segment(tokens, [1] * 8192, logprobs),)), 0.5)
+        for i in range(64)
+    ]
+    run, begun, times = Run(asked.out), time.process_time(), asked.samples // 64
+    for step in range(times):
+        run.save_rollouts(step, rollouts)
+    run.wait()
+    print(f"rollouts of {64 * times:,} samples of 8,192 tokens: {time.process_time() - begun:.1f} CPU s")
 
 
 def long_run(asked: argparse.Namespace) -> Path:
@@ -151,7 +173,7 @@ def say(what: str, seconds: float, before: float, more: str = "") -> None:
     print(f"{what}: {seconds:.1f} CPU s, {peak() - before:.0f} MiB above {before:.0f}  {more}", flush=True)
 
 
-PARTS = {"tasks": tasks, "rows": rows, "steps": steps}
+PARTS = {"tasks": tasks, "rows": rows, "steps": steps, "samples": samples}
 
 if __name__ == "__main__":
     main()

@@ -83,6 +83,86 @@ def test_a_rule_on_what_nodes_compute_is_reached(kind: str) -> None:
     assert not missed(DecisionModel(conditions(*rules, before=tuple(nodes)), kind))
 
 
+# As a checker of devices may be written: what is computed, the columns of the table behind it, and its rules.
+DEVICES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
+    "system": (
+        {
+            "major": 'number(split(device.version, ".")[0])',
+            "minor": 'number(split(device.version, ".")[1])',
+            "os": "lower(device.os)",
+            "nfc": 'contains(device.features, "nfc")',
+            "features": "len(device.features)",
+        },
+        ["os", "major", "minor", "device.ram", "nfc", "features"],
+        [
+            '"ios" | >= 16 | | >= 4 | true | >= 3',
+            '"ios" | [14..16) | > 2 | >= 3 | |',
+            '"ios" | [14..16) | <= 2 | | |',
+            '"ios" | < 14 | | | |',
+            '"android" | >= 12 | | >= 6 | true |',
+            '"android" | >= 12 | | >= 6 | false |',
+            '"android" | [9..12) | | >= 4 | | >= 2',
+            '"android" | | | < 2 | |',
+            '"harmony" | | | | |',
+            "| | | | |",
+        ],
+    ),
+    "model": (
+        {},
+        ["device.model", "", "device.features"],
+        [
+            'startsWith($, "SM-") | device.version == "14.2.1" | contains($, "5g")',
+            'startsWith($, "SM-") | number(split(device.version, ".")[0]) >= 12 | some($, # == "nfc")',
+            'matches($, "^Pixel [6-9]( Pro)?$") | | len($) > 3',
+            'endsWith($, "Pro Max") | | not(contains($, "esim"))',
+            'contains(lower($), "iphone") | d(device.released).year() >= 2020 |',
+            "len($) > 12 | | all($, len(#) > 2)",
+            '| len(split(device.version, ".")) == 3 |',
+            "| |",
+        ],
+    ),
+    "room": (
+        {"free": "storage.total - storage.used", "share": "storage.used / storage.total * 100"},
+        ["cores", "ramMb", "free", "share"],
+        [
+            ">= 8 | >= 8192 | >= 10 | < 90",
+            ">= 8 | >= 8192 | >= 10 | >= 90",
+            "[4..8) | >= 4096 | >= 5 |",
+            "< 4 | | |",
+            "| < 2048 | |",
+            "| | |",
+        ],
+    ),
+    "application": (
+        {
+            "needs": 'map(split(app.version, "."), number(#))',
+            "has": 'map(split(device.version, "."), number(#))',
+            "lacking": "filter(app.features, not(# in device.features))",
+            "newer": "has[0] > needs[0] or (has[0] == needs[0] and has[1] >= needs[1])",
+            "count": "len(lacking)",
+        },
+        ["newer", "count", "device.type"],
+        [
+            'true | 0 | "phone","tablet"',
+            'true | 0 | "watch"',
+            "true | [1..2] |",
+            "true | > 2 |",
+            "false | 0 |",
+            'false | | "tv"',
+            "| |",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_every_rule_of_a_checker_of_devices_is_reached(kind: str) -> None:
+    computed, columns, rules = DEVICES[kind]
+    nodes = [expression(name, {name: text}) for name, text in computed.items()]
+    rows = [[*(cell.strip() for cell in text.split("|")), f"'{place}'"] for place, text in enumerate(rules)]
+    assert not missed(DecisionModel(graph(*nodes, jdm_table("t", columns, ["out"], rows)), kind))
+
+
 @pytest.mark.parametrize(
     ("computed", "cells"),
     [
