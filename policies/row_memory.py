@@ -182,9 +182,11 @@ def rows_are_alike(decoder: Decoder) -> bool:
         [(7 * i * i + 31 * size) % V for i in range(size)] for size in (22, 102, _PART + 2, 2 * _PART + 67)
     ]
     alone = torch.stack([RowMemory(shallow, 1).read([0], [text])[0] for text in texts])
-    for rows in (1, 40):
+    for rows in (1, 40, 200):
         memory = RowMemory(shallow, rows)
-        memory.read(four, [text[: len(text) // 2] for text in texts])
+        company = range(4, min(memory.rows, 24))
+        whole = [*texts, *(texts[row % 4][1:] for row in company)]
+        memory.read([*four, *company], [text[: len(text) // 2] for text in whole])
         memory.read(four, [text[len(text) // 2 : -2] for text in texts])
         for last in (-2, -1):
             tokens = np.array([text[last] for text in texts] + [0] * (memory.rows - 4))

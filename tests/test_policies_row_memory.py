@@ -1,5 +1,7 @@
 """Long rows: the same bits in however many parts they are read, and beside whatever else."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from vertigym.policies.row_memory import RowMemory, rows_are_alike
 
 from .programs import engine_of_few_words
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "heads of 16": {"hidden": 32, "layers": 2, "ffn": 48},
     "shared keys": {"hidden": 64, "layers": 2, "heads": 4, "ffn": 192},
 }
