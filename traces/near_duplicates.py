@@ -4,18 +4,21 @@ Each input is the set of its runs of five characters, without those inside of a 
 characters and more that stands in many calls ("Sort the message below into …"). Its signature (`rensa`, 120
 hashes) is cut into 24 bands; inputs that share a band are candidates: at an overlap of 0.7 that happens with
 probability 0.99, at 0.8 with 0.9999. In a band each row meets the first one and the one before it, so that a
-crowd of n costs 2n pairs and not n². Every candidate is then measured exactly. Equal plain words always meet,
-however short.
+crowd of n costs 2n pairs and not n². Of each signature one byte a hash lies on disk before the runs themselves:
+candidates whose bytes agree too seldom (b-bit minwise hashing, Li & König 2010) are dismissed, all others are
+measured exactly. Equal plain words always meet, however short.
 
 Two tables come of it: `near` (row, kept, overlap) names the duplicates, of each group the first stays; `alike`
 (row, group) says which inputs belong together whatever was answered: a split must not separate them.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vertigym.core.errors import MissingDependencyError
 from vertigym.traces.config import Duplicates
@@ -26,11 +29,13 @@ from vertigym.traces.store import Store, answer_text, input_text
 _GRAM = 5  # characters
 _RUN = 40  # characters of a template; a multiple of _GRAM
 _BANDS, _ROWS = 24, 5
+_ERROR = 0.2  # of an overlap by 120 bytes: more than four standard deviations
 _SAMPLE = 4000  # inputs that templates are looked for in
 _FEWEST = 8  # own runs of characters; with fewer, only equal words are duplicates
 _SHORT = 8  # words; a shorter answer must be equal, not alike
 
 Link = tuple[int, int, float]
+U8 = npt.NDArray[np.uint8]
 
 
 def find_near(store: Store, settings: Duplicates, seed: int) -> None:
@@ -43,13 +48,22 @@ def find_near(store: Store, settings: Duplicates, seed: int) -> None:
     store.db.execute("CREATE OR REPLACE TABLE near (row UINTEGER, kept UINTEGER, overlap DOUBLE)")
     store.db.execute("CREATE OR REPLACE TABLE alike (row UINTEGER, grp UINTEGER)")
     template = _template_runs(store, settings.common)
-    for batch in store.calls():
-        _add_bands(store, [c.row for c in batch], _own_grams([c.trace for c in batch], template), seed)
-    store.db.execute("INSERT INTO bands SELECT question, row FROM alive")
     same_input: list[Link] = []
     duplicates: list[Link] = []
-    for pairs in store.select(_CANDIDATES, 2000):
-        _measure(store, pairs, template, settings.near, same_input, duplicates)
+    with _OwnRuns(store) as runs:
+        for batch in store.calls():
+            own = _own_grams([call.trace for call in batch], template)
+            kept = [i for i, grams in enumerate(own) if len(grams) >= _FEWEST]
+            if kept:
+                rows, grams = [batch[i].row for i in kept], [own[i] for i in kept]
+                signature_TH = _signatures(grams, seed)
+                runs.add(rows, grams, signature_TH.astype(np.uint8))
+                _add_bands(store, rows, signature_TH)
+        store.db.execute("INSERT INTO bands SELECT question, row FROM alive")
+        for pairs in store.select(_CANDIDATES, 2000):
+            found = runs.alike(pairs, settings.near)
+            same_input += found
+            duplicates += _answered_alike(store, found, settings.near)
     store.insert("near", _kept(duplicates))
     store.insert("alike", [(row, group) for row, group in _groups(same_input).items()])
     store.db.execute("DROP TABLE bands")
@@ -63,9 +77,65 @@ _CANDIDATES = """
         SELECT min(row) OVER (PARTITION BY hash) AS a, row AS b FROM crowds
         UNION ALL
         SELECT lag(row) OVER (PARTITION BY hash ORDER BY row) AS a, row AS b FROM crowds
+    ), pairs AS (
+        SELECT DISTINCT a, b FROM met WHERE a < b
     )
-    SELECT DISTINCT a, b FROM met WHERE a < b ORDER BY a, b
+    SELECT a, b, one.question = other.question, its.place, its.n, others.place, others.n
+    FROM pairs
+    JOIN calls AS one ON one.row = a JOIN calls AS other ON other.row = b
+    LEFT JOIN runs AS its ON its.row = a LEFT JOIN runs AS others ON others.row = b
+    ORDER BY a, b
 """
+
+
+class _OwnRuns:
+    """Each input's own runs of characters on disk, hashed once, behind a byte of each hash of its signature;
+    table `runs` says where. A context manager, which removes both."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._end = store, 0
+        self._path = store.folder / "runs"
+        self._file = self._path.open("wb+")
+        store.db.execute("CREATE OR REPLACE TABLE runs (row UINTEGER, place UBIGINT, n UINTEGER)")
+
+    def __enter__(self) -> "_OwnRuns":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._path.unlink()
+        self._store.db.execute("DROP TABLE runs")
+
+    def add(self, rows: Sequence[int], grams: Sequence[U64], bytes_TH: U8) -> None:
+        """Append the runs of these rows, each sorted."""
+        places = []
+        for own, sketch in zip(grams, bytes_TH, strict=True):
+            places.append(self._end)
+            self._end += self._file.write(sketch.tobytes() + own.tobytes())
+        self._file.flush()
+        self._store.insert("runs", [*zip(rows, places, map(len, grams), strict=True)])
+
+    def alike(self, pairs: Sequence[tuple[Any, ...]], threshold: float) -> list[Link]:
+        """Of the candidates (two rows, whether their words are equal, where the runs of each lie and how many)
+        those that overlap. Where one has few runs, only equal words do."""
+        found = [(a, b, 1.0) for a, b, same, *_ in pairs if same]
+        pairs = [pair for pair in pairs if not pair[2] and None not in pair]
+        agree_P = (self._bytes(pair[3] for pair in pairs) == self._bytes(pair[5] for pair in pairs)).mean(1)
+        for near in np.flatnonzero(agree_P >= threshold - _ERROR):
+            a, b, _, place, n, other, others = pairs[near]
+            share = overlap(self._runs(place, n), self._runs(other, others))
+            found += [(a, b, share)] if share >= threshold else []
+        return found
+
+    def _bytes(self, places: Iterable[int]) -> U8:
+        read = b"".join(self._read(place, _BANDS * _ROWS) for place in places)
+        return np.frombuffer(read, np.uint8).reshape(-1, _BANDS * _ROWS)
+
+    def _runs(self, place: int, n: int) -> U64:
+        return np.frombuffer(self._read(place + _BANDS * _ROWS, 8 * n), np.uint64)
+
+    def _read(self, place: int, size: int) -> bytes:
+        return os.pread(self._file.fileno(), size, place)
 
 
 def _template_runs(store: Store, common: float) -> U64:
@@ -111,21 +181,18 @@ def _words(trace: Trace) -> str:
     return plain(input_text(trace))
 
 
-def _add_bands(store: Store, rows: Sequence[int], grams: Sequence[U64], seed: int) -> None:
-    kept = [i for i, own in enumerate(grams) if len(own) >= _FEWEST]
-    if not kept:
-        return
-    flat = np.concatenate([grams[i] for i in kept])
-    offsets = np.cumsum([0, *(len(grams[i]) for i in kept)]).astype(np.uint64)
-    digests = minhash()(flat, offsets, _BANDS * _ROWS, seed)
-    signature_TBR = np.array(digests.to_rows(), np.uint64).reshape(len(kept), _BANDS, _ROWS)
-    hashes_TB = np.broadcast_to(np.arange(_BANDS, dtype=np.uint64), (len(kept), _BANDS)).copy()
+def _signatures(grams: Sequence[U64], seed: int) -> U64:
+    """MinHash signatures `[T, 120]`."""
+    offsets = np.cumsum([0, *map(len, grams)]).astype(np.uint64)
+    return np.array(minhash()(np.concatenate(grams), offsets, _BANDS * _ROWS, seed).to_rows(), np.uint64)
+
+
+def _add_bands(store: Store, rows: Sequence[int], signature_TH: U64) -> None:
+    signature_TBR = signature_TH.reshape(len(rows), _BANDS, _ROWS)
+    hashes_TB = np.broadcast_to(np.arange(_BANDS, dtype=np.uint64), (len(rows), _BANDS)).copy()
     for r in range(_ROWS):
         hashes_TB = mixed(hashes_TB + signature_TBR[:, :, r])
-    band = {
-        "hash": hashes_TB.ravel(),
-        "row": np.repeat(np.array([rows[i] for i in kept], np.uint32), _BANDS),
-    }
+    band = {"hash": hashes_TB.ravel(), "row": np.repeat(np.array(rows, np.uint32), _BANDS)}
     assert band  # DuckDB finds it by its name
     store.db.execute("INSERT INTO bands SELECT hash, row FROM band")
 
@@ -143,26 +210,15 @@ def minhash() -> Any:
     return RMinHash.digest_matrix_from_flat_token_hashes
 
 
-def _measure(
-    store: Store,
-    pairs: Sequence[tuple[int, int]],
-    template: U64,
-    threshold: float,
-    same_input: list[Link],
-    duplicates: list[Link],
-) -> None:
-    """Measure candidate pairs; append those whose inputs overlap, and of these those whose answers do, too."""
-    traces = store.of({row for pair in pairs for row in pair})
-    words = {row: _words(trace) for row, trace in traces.items()}
-    grams = dict(zip(traces, _own_grams(list(traces.values()), template), strict=True))
-    for a, b in pairs:
-        share = 1.0 if words[a] == words[b] else 0.0
-        if not share and min(len(grams[a]), len(grams[b])) >= _FEWEST:
-            share = overlap(grams[a], grams[b])
-        if share >= threshold:
-            same_input.append((a, b, share))
-            if _same_verdict(traces[a], traces[b]) and _answers_alike(traces[a], traces[b], threshold):
-                duplicates.append((a, b, share))
+def _answered_alike(store: Store, links: Sequence[Link], threshold: float) -> list[Link]:
+    """Of the inputs that are nearly the same those whose answers are, too."""
+    traces = store.of({row for a, b, _ in links for row in (a, b)})
+    return [
+        link
+        for link in links
+        for a, b in [(traces[link[0]], traces[link[1]])]
+        if _same_verdict(a, b) and _answers_alike(a, b, threshold)
+    ]
 
 
 def _same_verdict(a: Trace, b: Trace) -> bool:
