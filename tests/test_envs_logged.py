@@ -104,6 +104,20 @@ def test_logged_system_messages_stay_unless_replaced(tmp_path: Path) -> None:
     assert envs.make(str(folder), system="").tasks.get("train0").prompt == "q"
 
 
+def test_logs_without_a_system_message_get_an_instruction_or_none(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": "old"}, {"role": "user", "content": "q"}]
+    folder = rows(tmp_path, {"messages": chat, "label": "a"}, asked("p", label="b"), toml=CLASSIFY)
+    for how, first in [
+        ({}, "Answer with one of"),
+        ({"instruction": "new"}, "new"),
+        ({"instruction": ""}, None),
+    ]:
+        tasks = envs.make(str(folder), **how).tasks
+        assert tasks.get("train0").messages()[0]["content"] == "old"
+        said = tasks.get("train1").messages()[0]["content"]
+        assert said == "p" if first is None else said.startswith(first)
+
+
 def test_extract_leaves_out_what_is_no_record(tmp_path: Path) -> None:
     folder = desk.order(tmp_path, 20)
     bad = [asked("x", label="not json"), asked("y", label='{"item": 3}'), asked("z")]

@@ -39,6 +39,9 @@ def test_the_second_model_is_promoted_on_feedback_to_the_first(tmp_path: Path) -
     assert versions[0] != versions[1]
 
 
+SYSTEM = "You name the desk that a message is for."
+
+
 def anthropic_log(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Requests and responses, each with what people said of it."""
     from anthropic.types import Message
@@ -51,7 +54,7 @@ def anthropic_log(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
              "stop_reason": "end_turn", "usage": usage}
         )  # fmt: skip
         request = {"model": "large", "max_tokens": 9, "metadata": {"user_id": call["customer"]}}
-        request |= {"messages": call["messages"]}
+        request |= {"system": SYSTEM, "messages": call["messages"]}
         yield {"request": request, "response": told.model_dump(mode="json"), "feedback": call["feedback"]}
 
 
@@ -69,6 +72,7 @@ def otlp_log(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             "gen_ai.request.model": "large",
             "gen_ai.response.id": call["id"],
             "user.id": call["customer"],
+            "gen_ai.system_instructions": json.dumps(parts("system", SYSTEM)["parts"]),
             "gen_ai.input.messages": json.dumps([parts(m["role"], m["content"]) for m in call["messages"]]),
             "gen_ai.output.messages": json.dumps([parts("assistant", call["completion"])]),
         }
@@ -107,6 +111,8 @@ def test_the_logs_of_other_vendors_train_a_model_that_ships(tmp_path: Path) -> N
         assert said == {"customer": kept, "feedback": kept}
         assert report["steps"][0]["rows_out"] == len(calls)
     for split in SPLITS:
+        asked = [row["messages"] for row in read_jsonl(trained / f"{split}.jsonl")]
+        assert {(said[0]["role"], said[0]["content"]) for said in asked} == {("system", SYSTEM)}
         rows = [
             [{key: row[key] for key in TRAINED_ON} for row in read_jsonl(traces / f"{split}.jsonl")]
             for traces in (trained, other)

@@ -37,6 +37,9 @@ class TracesConfig(Config):
         ".", description="the folder of train.jsonl, eval.jsonl, test.jsonl, relative to env.toml"
     )
     system: str | None = Field(None, description="replaces the logged system messages; left out: they stay")
+    instruction: str | None = Field(
+        None, description="the system message of logs without one; left out: a short one, empty: none"
+    )
     most: float = Field(
         0.5, gt=0, le=1, description="no answer may be that of a larger share of a split's tasks"
     )
@@ -88,12 +91,13 @@ def make_tasks(
 
     One input is one task, the latest: a copy in a held-out split takes it out of train. Then the commonest
     answer (by `key`) of each split is thinned to the share `config.most`. `instruction` is the system message
-    of logs that have none.
+    of logs that have none, unless the config has its own.
 
     Raises:
         DataError: no task is left (says why).
     """
     left, found = SkippedTraces(), dict[str, Task]()
+    instruction = instruction if config.instruction is None else config.instruction
     for split, trace in read_split(folder, config):
         task = make(trace, split)
         if isinstance(task, str):
