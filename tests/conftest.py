@@ -66,6 +66,11 @@ def pytest_report_header() -> str:
     return "\n".join(f"sandbox {row.name}: {'available' if row.available else row.missing}" for row in levels())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest begin first: at the end no worker is left alone with one."""
+    items.sort(key=lambda item: not any(mark.kwargs.get("first") for mark in item.iter_markers("slow")))
+
+
 @pytest.fixture
 def data() -> Path:
     """Real data beside the checkout; tests that need it are skipped where it is absent."""

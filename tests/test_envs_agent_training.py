@@ -18,7 +18,7 @@ from vertigym.trainer.config import RunConfig
 from vertigym.trainer.loop import Progress, train
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "agent"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(first=True)
 
 
 STEPS = 50  # of the example's 150, which reach more: docs/agents.md has whole runs of several seeds

@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 EXAMPLE = EXAMPLES / "loop" / "loop.py"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_the_second_model_is_promoted_on_feedback_to_the_first(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(EXAMPLE)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,7 +83,7 @@ def otlp_log(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 TRAINED_ON = ("messages", "completion", "customer", "feedback")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_the_logs_of_other_vendors_train_a_model_that_ships(tmp_path: Path) -> None:
     """From Anthropic's; of OTLP's the same rows are made, and rows are all that training reads."""
     pytest.importorskip("anthropic")

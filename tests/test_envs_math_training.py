@@ -9,7 +9,7 @@ import pytest
 EXAMPLE = Path(__file__).parents[1] / "examples" / "arithmetic" / "train.py"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_a_tiny_model_learns_arithmetic(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, EXAMPLE], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

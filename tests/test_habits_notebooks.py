@@ -25,7 +25,7 @@ def test_a_notebook_holds_what_it_printed(name: str) -> None:
     assert "\\u001b" not in text  # no colours, nothing drawn over
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 @pytest.mark.parametrize("name", ENDS)
 def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("nbclient")

@@ -12,7 +12,7 @@ from vertigym.evals.report import Report
 
 from .test_projects import LENDER, questions, write_csv
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(first=True)
 
 
 def walk(folder: Path, file: str) -> tuple[Report, str]:

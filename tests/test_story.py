@@ -12,7 +12,7 @@ from vertigym.benchmarks.learning import RETURNS, gain_on_the_test_split, return
 from vertigym.core.files import read_jsonl
 from vertigym.trainer.loop import RunOutcome
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(first=True)
 
 
 def verdicts(outcome: RunOutcome) -> list[str]:

@@ -20,7 +20,7 @@ from vertigym.benchmarks.learning import (
 )
 from vertigym.trainer.loop import RunOutcome
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(first=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
