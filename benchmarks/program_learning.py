@@ -4,8 +4,9 @@ seeds.
     python -m benchmarks.program_learning
 
 The script (`tests/foreign_programs.py`) asks which desk a mail belongs to, asks whether that is sure, and
-prints the second answer. A tiny model has imitated a log of which half names any desk. Half of the mails
-are for training; the other half is played before and after, and the runs are compared task by task.
+prints the second answer. A tiny model has imitated a log in which most mails about warranty went to another
+desk. Half of the mails are for training; the other half is played before and after, and the runs are compared
+task by task.
 """
 
 import argparse
@@ -76,7 +77,7 @@ def gained(folder: Path, seed: int, steps: int) -> str:
     tuned = run(
         shared
         | {"name": "tuned", "model": str(warm), "algorithm": "grpo", "steps": steps}
-        | {"rollout": {"tasks": 4, "group_size": 6, "max_tokens": 8}, "optimizer": {"lr": 5e-4}}
+        | {"rollout": {"tasks": 6, "group_size": 6, "max_tokens": 8}, "optimizer": {"lr": 5e-4}}
     )
     (folder / "suite.toml").write_text(
         f'name = "mails"\n[[env]]\nid = "{env}"\nsplit = "eval"\nsamples = 2\n[sampling]\nmax_tokens = 8\n'
@@ -87,8 +88,9 @@ def gained(folder: Path, seed: int, steps: int) -> str:
 
 
 def remembered(row: dict[str, Any], draw: random.Random) -> dict[str, Any]:
-    """The script's chat on a mail; half of them name any desk."""
-    desk = row["answer"] if draw.random() < 0.5 else draw.choice(list(MAILS))
+    """The script's chat on a mail, as the desk answered when returns still took most warranties."""
+    old = row["answer"] == "warranty" and draw.random() < 0.7
+    desk = "returns" if old else row["answer"]
     said = [row["question"], desk, "Are you sure?", desk]
     return {
         "messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
