@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vertigym import envs
 from vertigym.tests.trace_log import Log
+from vertigym.traces.near_duplicates import _candidates
+from vertigym.traces.store import Store
 
 from .trace_imports import ask, call, kept, run, write
 
@@ -193,3 +196,30 @@ def test_gsm8k_in_traces_is_found(tmp_path: Path) -> None:
     found = {row["id"] for row in dropped if row["step"] == "contaminated"}
     assert len(found & set(planted.benchmark)) >= 0.99 * len(planted.benchmark)
     assert len(found - set(planted.benchmark)) <= 0.001 * 4000
+
+
+def test_pairs_are_the_same_in_however_many_pieces_they_are_found(tmp_path: Path) -> None:
+    """In one piece, a log of a million rows takes more memory than it is given."""
+    draw = np.random.default_rng(0)
+    bands = np.stack([draw.integers(0, 60, 400), np.arange(400) % 100], axis=1).tolist()
+    crowds: dict[int, list[int]] = {}
+    for band, row in sorted(bands):
+        crowds.setdefault(band, []).append(row)
+    expected = sorted(
+        {
+            (a, b)
+            for rows in crowds.values()
+            for i, b in enumerate(rows)
+            for a in (rows[0], rows[i - 1])
+            if a < b
+        }
+    )
+    with Store(tmp_path / "store") as store:
+        store.rows = 100
+        store.db.execute("CREATE TABLE bands (hash UBIGINT, row UINTEGER)")
+        store.insert("bands", bands)
+        for piece in (7, 64, 1000):
+            found = [
+                pair for a, b in _candidates(store, piece) for pair in zip(a.tolist(), b.tolist(), strict=True)
+            ]
+            assert found == expected

@@ -13,7 +13,7 @@ Two tables come of it: `near` (row, kept, overlap) names the duplicates, of each
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +36,7 @@ _SHORT = 8  # words; a shorter answer must be equal, not alike
 
 Link = tuple[int, int, float]
 U8 = npt.NDArray[np.uint8]
+U32 = npt.NDArray[np.uint32]
 
 
 def find_near(store: Store, settings: Duplicates, seed: int) -> None:
@@ -60,43 +61,48 @@ def find_near(store: Store, settings: Duplicates, seed: int) -> None:
                 runs.add(rows, grams, signature_TH.astype(np.uint8))
                 _add_bands(store, rows, signature_TH)
         store.db.execute("INSERT INTO bands SELECT question, row FROM alive")
-        for pairs in store.select(_CANDIDATES, 2000):
-            found = runs.alike(pairs, settings.near)
+        for a_P, b_P in _candidates(store):
+            found = runs.alike(a_P, b_P, settings.near)
             same_input += found
             duplicates += _answered_alike(store, found, settings.near)
     store.insert("near", _kept(duplicates))
     store.insert("alike", [(row, group) for row, group in _groups(same_input).items()])
-    store.db.execute("DROP TABLE bands")
+    store.db.execute("DROP TABLE bands; DROP TABLE pairs")
 
 
-_CANDIDATES = """
-    WITH crowds AS (
-        SELECT hash, row FROM bands SEMI JOIN (SELECT hash FROM bands GROUP BY hash HAVING count(*) > 1)
-        USING (hash)
-    ), met AS (
-        SELECT min(row) OVER (PARTITION BY hash) AS a, row AS b FROM crowds
-        UNION ALL
-        SELECT lag(row) OVER (PARTITION BY hash ORDER BY row) AS a, row AS b FROM crowds
-    ), pairs AS (
-        SELECT DISTINCT a, b FROM met WHERE a < b
-    )
-    SELECT a, b, one.question = other.question, its.place, its.n, others.place, others.n
-    FROM pairs
-    JOIN calls AS one ON one.row = a JOIN calls AS other ON other.row = b
-    LEFT JOIN runs AS its ON its.row = a LEFT JOIN runs AS others ON others.row = b
-    ORDER BY a, b
-"""
+def _candidates(store: Store, piece: int = 65536) -> Iterator[tuple[U32, U32]]:
+    """Pairs of rows that share a band, the earlier first, in order. Both steps are done in as many pieces as it
+    takes for one to be small: neither a window nor a DISTINCT over all of them fits in a little memory."""
+    store.db.execute("CREATE OR REPLACE TABLE pairs (a UINTEGER, b UINTEGER)")
+    pieces = 1 + store.rows // piece
+    for part in range(pieces):
+        store.db.execute(f"""
+            INSERT INTO pairs SELECT DISTINCT a, b FROM (
+                SELECT unnest([min(row) OVER same, lag(row) OVER (same ORDER BY row)]) AS a, row AS b
+                FROM bands WHERE hash % {pieces} = {part} WINDOW same AS (PARTITION BY hash)
+            ) WHERE a < b
+        """)
+    for part in range(pieces):
+        within = f"a >= {part * piece} AND a < {(part + 1) * piece}"
+        sql = f"SELECT DISTINCT a, b FROM pairs WHERE {within} ORDER BY a, b"
+        found = store.db.execute(sql).fetchnumpy()
+        for at in range(0, len(found["a"]), 2000):
+            yield found["a"][at : at + 2000], found["b"][at : at + 2000]
 
 
 class _OwnRuns:
-    """Each input's own runs of characters on disk, hashed once, behind a byte of each hash of its signature;
-    table `runs` says where. A context manager, which removes both."""
+    """Each input's own runs of characters on disk, hashed once, behind a byte of each hash of its signature. In
+    memory are 20 bytes a row: where its runs lie, how many, and the hash of its words. A context manager, which
+    removes the file."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._end = store, 0
         self._path = store.folder / "runs"
         self._file = self._path.open("wb+")
-        store.db.execute("CREATE OR REPLACE TABLE runs (row UINTEGER, place UBIGINT, n UINTEGER)")
+        self._end = 0
+        self._place_R, self._n_R = np.zeros(store.rows, np.int64), np.zeros(store.rows, np.int32)
+        known = store.db.execute("SELECT row, question FROM calls ORDER BY row").fetchnumpy()
+        self._words_R = np.zeros(store.rows, np.uint64)
+        self._words_R[known["row"]] = known["question"]
 
     def __enter__(self) -> "_OwnRuns":
         return self
@@ -104,34 +110,33 @@ class _OwnRuns:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._path.unlink()
-        self._store.db.execute("DROP TABLE runs")
 
     def add(self, rows: Sequence[int], grams: Sequence[U64], bytes_TH: U8) -> None:
         """Append the runs of these rows, each sorted."""
-        places = []
-        for own, sketch in zip(grams, bytes_TH, strict=True):
-            places.append(self._end)
+        for row, own, sketch in zip(rows, grams, bytes_TH, strict=True):
+            self._place_R[row], self._n_R[row] = self._end, len(own)
             self._end += self._file.write(sketch.tobytes() + own.tobytes())
         self._file.flush()
-        self._store.insert("runs", [*zip(rows, places, map(len, grams), strict=True)])
 
-    def alike(self, pairs: Sequence[tuple[Any, ...]], threshold: float) -> list[Link]:
-        """Of the candidates (two rows, whether their words are equal, where the runs of each lie and how many)
-        those that overlap. Where one has few runs, only equal words do."""
-        found = [(a, b, 1.0) for a, b, same, *_ in pairs if same]
-        pairs = [pair for pair in pairs if not pair[2] and None not in pair]
-        agree_P = (self._bytes(pair[3] for pair in pairs) == self._bytes(pair[5] for pair in pairs)).mean(1)
+    def alike(self, a_P: U32, b_P: U32, threshold: float) -> list[Link]:
+        """Of the candidates those that overlap. Of rows that were not added only equal words do."""
+        same_P = self._words_R[a_P] == self._words_R[b_P]
+        found = [(int(a), int(b), 1.0) for a, b in zip(a_P[same_P], b_P[same_P], strict=True)]
+        measured_P = ~same_P & (self._n_R[a_P] > 0) & (self._n_R[b_P] > 0)
+        a_P, b_P = a_P[measured_P], b_P[measured_P]
+        agree_P = (self._bytes(a_P) == self._bytes(b_P)).mean(axis=1)
         for near in np.flatnonzero(agree_P >= threshold - _ERROR):
-            a, b, _, place, n, other, others = pairs[near]
-            share = overlap(self._runs(place, n), self._runs(other, others))
+            a, b = int(a_P[near]), int(b_P[near])
+            share = overlap(self._runs(a), self._runs(b))
             found += [(a, b, share)] if share >= threshold else []
         return found
 
-    def _bytes(self, places: Iterable[int]) -> U8:
-        read = b"".join(self._read(place, _BANDS * _ROWS) for place in places)
+    def _bytes(self, row_P: U32) -> U8:
+        read = b"".join(self._read(place, _BANDS * _ROWS) for place in self._place_R[row_P].tolist())
         return np.frombuffer(read, np.uint8).reshape(-1, _BANDS * _ROWS)
 
-    def _runs(self, place: int, n: int) -> U64:
+    def _runs(self, row: int) -> U64:
+        place, n = int(self._place_R[row]), int(self._n_R[row])
         return np.frombuffer(self._read(place + _BANDS * _ROWS, 8 * n), np.uint64)
 
     def _read(self, place: int, size: int) -> bytes:
