@@ -75,6 +75,7 @@ class Env(gymnasium.Env[str, str]):
     parallel_steps: int = (
         1  # how many instances may step side by side (their steps wait on a sandbox, a network)
     )
+    most_episodes: int | None = None  # how many may be open at once; None: any number
     tools: Sequence[Mapping[str, Any]] = ()
     place: str = ""  # of the next action among the episode's, where it is not how many came before
     decoding: Decoding = Decoding()  # what the environment asks of the next action's text

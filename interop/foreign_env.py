@@ -72,7 +72,7 @@ def score_within(value: float, limits: tuple[float, float], parts: Mapping[str, 
 
 class ForeignEnv(Env):
     """Episodes of `connect()`, a session each. `sizes`: how many seeds a split has; `low`, `high`: what a score
-    can be; `parallel`: how many sessions step side by side."""
+    can be; `parallel`: how many sessions step side by side; `sessions`: how many may be open, 0 any number."""
 
     def __init__(
         self,
@@ -83,16 +83,27 @@ class ForeignEnv(Env):
         low: float = 0.0,
         high: float = 1.0,
         parallel: int = 1,
+        sessions: int = 0,
     ) -> None:
-        if not low < high or turns < 1 or any(size < 0 for size in sizes.values()):
-            raise ConfigError(f"low ({low}) < high ({high}), turns ({turns}) ≥ 1 and sizes ≥ 0, please")
+        if not low < high or turns < 1 or min(sessions, *sizes.values()) < 0:
+            raise ConfigError(
+                f"low ({low}) < high ({high}), turns ({turns}) ≥ 1, sessions and sizes ≥ 0, please"
+            )
         super().__init__(GeneratedTasks(lru_cache(maxsize=None)(self._made), sizes))
-        self.max_turns, self.ranges, self.parallel_steps = turns, {"score": (low, high)}, parallel
+        self.max_turns, self.ranges = turns, {"score": (low, high)}
+        self.parallel_steps, self.most_episodes = min(parallel, sessions or parallel), sessions or None
         self._connect = connect
         self._session: ForeignSession | None = None
         self._end: Callable[[], object] | None = None
         self._rewards: list[float] = []
         self._unread = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """End the last episode before the task is drawn: that takes a session, too."""
+        self.close()
+        return super().reset(seed=seed, options=options)
 
     def begin(self, task: Task) -> Sequence[Message]:
         """Open the program's episode of the task's seed."""

@@ -6,6 +6,7 @@ is played as it is, messages and tools.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -17,6 +18,7 @@ from vertigym.interop.json_client import JsonClient
 from vertigym.rewards.replies import json_in
 
 _OWN = ("metadata",)  # fields of every action and observation that say nothing to a model
+_FULL_S = 10.0  # that a full server is asked for a place
 _TOOL_CALLS = ("Action", "CallToolAction", "ListToolsAction")  # schemas of servers whose actions are MCP calls
 
 
@@ -56,21 +58,22 @@ class OpenEnvClientSession:
     """A WebSocket to the server; `told` is said once, before the first observation."""
 
     def __init__(self, url: str, told: str, actions: OpenEnvActions, timeout_s: float) -> None:
-        from websockets.sync.client import connect
-
+        self._address = url.replace("http", "ws", 1).rstrip("/") + "/ws"
         self._actions, self._told, self._timeout_s = actions, told, timeout_s
-        address = url.replace("http", "ws", 1).rstrip("/") + "/ws"
         self._held = ExitStack()
-        try:
-            self._socket = self._held.enter_context(
-                connect(address, open_timeout=timeout_s, proxy=None, max_size=None)
-            )
-        except OSError as error:
-            raise InfrastructureError(f"{address} does not answer: {error}") from None
 
     def open(self, seed: int) -> Observed:
-        """Reset by the seed."""
-        seen = self._ask("reset", {"seed": seed})
+        """Reset by the seed, in a session of its own. A server frees a place some time after a session has
+        ended: where it is full, it is asked again for a while."""
+        waited, pause = 0.0, 0.05
+        while (seen := self._reset(seed)) is None:
+            if waited > _FULL_S:
+                raise InfrastructureError(
+                    f"{self._address} has no place for another session: let it serve more, or say sessions=N "
+                    "in the environment's address, as many as it serves at once"
+                )
+            time.sleep(pause)
+            waited, pause = waited + pause, min(2 * pause, 1.0)
         if self._told:
             first = seen.messages[0]
             opening: Message = {"role": "user", "content": f"{self._told}\n\n{first['content']}"}
@@ -86,6 +89,25 @@ class OpenEnvClientSession:
         """End the session."""
         self._held.close()
 
+    def _reset(self, seed: int) -> Observed | None:
+        """The first observation of a new session; None where the server is full."""
+        from websockets.exceptions import ConnectionClosedOK
+        from websockets.sync.client import connect
+
+        self.close()
+        try:
+            self._socket = self._held.enter_context(
+                connect(self._address, open_timeout=self._timeout_s, proxy=None, max_size=None)
+            )
+            return self._ask("reset", {"seed": seed})
+        except OSError as error:
+            raise InfrastructureError(f"{self._address} does not answer: {error}") from None
+        except InfrastructureError as error:
+            # Once it has refused, the server closes: its refusal is read, or only that it closed.
+            if "CAPACITY_REACHED" in str(error) or isinstance(error.__cause__, ConnectionClosedOK):
+                return None
+            raise
+
     def _ask(self, kind: str, data: Mapping[str, Any]) -> Observed:
         from websockets.exceptions import WebSocketException
 
@@ -93,7 +115,7 @@ class OpenEnvClientSession:
             self._socket.send(json.dumps({"type": kind, "data": data}))
             said = json.loads(self._socket.recv(self._timeout_s))
         except (OSError, WebSocketException, ValueError) as error:
-            raise InfrastructureError(f"the OpenEnv session was lost at a {kind}: {error}") from None
+            raise InfrastructureError(f"the OpenEnv session was lost at a {kind}: {error}") from error
         found = said.get("data") or {}
         if said.get("type") == "observation":
             return _observed(found)
@@ -113,6 +135,7 @@ def load(
     low: float = 0.0,
     high: float = 1.0,
     parallel: int = 8,
+    sessions: int = 0,
     timeout_s: float = 60.0,
 ) -> ForeignEnv:
     """The environment at an address.
@@ -143,6 +166,7 @@ def load(
         low=low,
         high=high,
         parallel=parallel,
+        sessions=sessions,
     )
 
 

@@ -45,6 +45,7 @@ class PlayableEnv(Protocol):
 
     max_turns: int
     parallel_steps: int
+    most_episodes: int | None
     repeatable: bool
     completion: Completion | None
 
@@ -106,14 +107,15 @@ def rollout(
 ) -> list[Trajectory]:
     """Play every episode; Trajectories in the order of `episodes`.
 
-    `batch` bounds how many are active at once; a finished one makes room for the next. `on_done(index,
-    trajectory)` is called as each ends. `retries`: how often a failed generation or an unscored episode is
-    tried again.
+    `batch` and the environment bound how many are active at once; a finished one makes room for the next.
+    `on_done(index, trajectory)` is called as each ends. `retries`: how often a failed generation or an unscored
+    episode is tried again.
 
     Raises:
         EngineError: the engine failed as a whole.
     """
     renderer: Renderer | None = getattr(policy, "renderer", None)
+    batch = min(batch, env.most_episodes or batch)
     done: dict[int, Trajectory] = {}
     opened = 0
     states: dict[int, _State] = {}

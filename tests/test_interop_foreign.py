@@ -1,5 +1,6 @@
 """Environments of other programs in place of an id: gymnasium's, and servers and packages of each protocol."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from vertigym.core.files import write_jsonl
 from vertigym.core.types import Prompt, Sampling
 from vertigym.envs import registry
 from vertigym.envs.env import Env
+from vertigym.interop import openenv_client
 from vertigym.interop.gymnasium_text import uncoloured
 from vertigym.interop.nemo_gym_server import NemoGymServer, nemo_gym_rows
 from vertigym.interop.openenv_server import OpenEnvServer
@@ -186,6 +188,54 @@ def test_rewards_are_summed_and_an_action_is_json_of_its_fields(
         said = [message["content"] for message in info["messages"]]
         assert "VALIDATION_ERROR" in said[4]
         assert "a JSON object with these fields" in said[6]
+
+
+def narrow(places: int) -> Starlette:
+    """A server of OpenEnv with few places, as OpenEnv's own template has one: it refuses, and closes; a place is
+    free some time after its session has ended."""
+    taken = 0
+
+    async def session(socket: WebSocket) -> None:
+        nonlocal taken
+        await socket.accept()
+        if taken >= places:
+            told = {"code": "CAPACITY_REACHED", "message": f"Server at capacity: {taken}/{places}"}
+            await socket.send_json({"type": "error", "data": told})
+            await socket.close()
+            return
+        taken += 1
+        async for text in socket.iter_text():
+            ends = json.loads(text)["type"] == "step"
+            seen = {"observation": {"said": "ready"}, "reward": 0.5 if ends else 0.0, "done": ends}
+            await socket.send_json({"type": "observation", "data": seen})
+        await asyncio.sleep(0.05)
+        taken -= 1
+
+    schema = {"action": {"properties": {"message": {"type": "string"}}, "required": ["message"]}}
+    return Starlette(
+        routes=[
+            Route("/schema", lambda _: JSONResponse(schema)),
+            Route("/metadata", lambda _: JSONResponse({"name": "narrow", "description": None})),
+            WebSocketRoute("/ws", session),
+        ]
+    )
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_a_server_with_few_places_is_not_asked_for_more(places: int) -> None:
+    with listening(narrow(places)) as url:
+        env = registry.make(f"openenv:{url}?sessions={places}")
+        episodes = [Episode(f"train-{n}") for n in range(7)]
+        played = rollout(Scripted(lambda _: "hello"), env, episodes, Sampling())
+    assert [(one.score.value, one.score.evidence) for one in played] == [(0.5, {})] * 7
+
+
+def test_a_full_server_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openenv_client, "_FULL_S", 0.2)
+    with listening(narrow(0)) as url:
+        env = registry.make(f"openenv:{url}")
+        with pytest.raises(InfrastructureError, match=r"no place for another session: .* say sessions=N"):
+            env.reset(options={"task": "train-0"})
 
 
 @pytest.mark.parametrize("agent", ["simple", "gymnasium"])

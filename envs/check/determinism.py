@@ -30,6 +30,8 @@ def repeats(
 ) -> list[Result]:
     """Both tests; another process answers for both at once, unless nobody knows how to make it there."""
     plays = _plays(context)
+    for env in (context.env, fresh):
+        env.close()  # a place that is held may be the only one
     elsewhere = _elsewhere(env_id, arguments, plays) if env_id is not None else None
     if isinstance(elsewhere, str):
         message = f"the environment cannot be made in another process: {elsewhere}"
@@ -91,6 +93,7 @@ def openings(env: Env) -> list[str]:
     for seed in range(_SEEDS):
         _, info = env.reset(seed=seed)
         opened.append(json.dumps([info["task"].id, info["messages"]], ensure_ascii=True))
+    env.close()
     return opened
 
 

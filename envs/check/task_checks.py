@@ -40,6 +40,8 @@ def gymnasium_contract(env: Env) -> Result:
             message = f"{type(error).__name__}: {error}".splitlines()[0]
             advice = "follow gymnasium's contract for reset and step; vertigym.envs.Env does it for you"
             return Result(name, message, (Finding(name, "failure", message, advice),))
+        finally:
+            env.close()
     findings = tuple(
         Finding(name, "warning", excerpt(str(warning.message)), "see gymnasium's documentation of the message")
         for warning in caught
