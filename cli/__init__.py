@@ -55,6 +55,8 @@ for command in (
 ):
     app.command(command.__name__.rstrip("_"))(command)
 envs.app.command("export")(interop.env_export)
+envs.app.command("serve")(interop.env_serve)
+envs.app.command("mcp")(interop.env_mcp)
 for group, name in (
     (envs.app, "env"),
     (decisions.app, "rules"),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vertigym.cli.console import EnvId, Force, Json, counting, note, print_json, table
-from vertigym.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from vertigym.decisions.formats import ReadOptions
@@ -48,7 +47,7 @@ def reading(
 
 
 app = typer.Typer(
-    help="Environments: list, show, new, import, export, serve, rows, diff, check.", no_args_is_help=True
+    help="Environments: list, show, new, import, export, serve, rows, strengthen, diff, check.", no_args_is_help=True
 )
 
 
@@ -270,6 +269,41 @@ def env_rows(
     print(f"{out}: {len(found.rows)} chats by {policy}, which {earned}")
 
 
+@app.command("strengthen")
+def env_strengthen(
+    id: EnvId,  # noqa: A002
+    out: Annotated[Path, typer.Option("-o", "--out", help="JSONL file of tasks to write.", metavar="FILE")],
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write a code environment's tasks with tests added that tell faults of the references apart."""
+    from vertigym import envs
+    from vertigym.core.errors import InputError
+    from vertigym.core.files import claim, write_jsonl
+    from vertigym.core.types import SPLITS
+    from vertigym.envs.code.env import CodeEnv
+    from vertigym.envs.code.stronger import strengthened
+
+    claim(out, force=force)
+    env = envs.make(id)
+    if not isinstance(env, CodeEnv):
+        raise InputError(f"{id}: no code environment; only tests of code tasks can be added")
+    tasks = [env.tasks.get(name) for split in SPLITS for name in env.tasks.ids(split)]
+    better = {}
+    with counting("looking for inputs") as advance:
+        for done, task in enumerate(tasks, 1):
+            if mended := strengthened(task, env.verifier):
+                better[task.id] = mended
+            advance(done, len(tasks))
+    write_jsonl(out, (better.get(task.id, task).model_dump(mode="json") for task in tasks))
+    if as_json:
+        print_json({"tasks": len(tasks), "strengthened": list(better), "file": str(out)})
+        return
+    print(f"{out}: {len(tasks)} tasks, {len(better)} of them with tests added")
+    if better:
+        note("read what was added: an input may lie outside of what its task promises")
+
+
 @app.command("diff")
 def env_diff(
     old: Annotated[Path, typer.Argument(help="The rules as they were: a file or an environment's folder.")],
@@ -309,48 +343,6 @@ def env_diff(
         print(f"{id} -> {out}")
         print(f"tasks:     {tasks} (changed + same)")
         print(f"suites:    {out / 'change.toml'}, {out / 'changed.toml'}")
-
-
-@app.command("serve")
-def env_serve(
-    id: EnvId,  # noqa: A002
-    host: Annotated[str, typer.Option(help="Where others may reach it, whoever they are.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 8000,
-    sessions: Annotated[int, typer.Option(help="How many clients play at once.", min=1)] = 64,
-    protocol: Annotated[
-        Literal["openenv", "nemo-gym"], typer.Option(help="Whose clients are answered.")
-    ] = "openenv",
-) -> None:
-    """Serve an environment to OpenEnv clients (a session a WebSocket), or as a resources server of NeMo Gym."""
-    try:
-        from vertigym.interop.nemo_gym_server import serve_nemo_gym
-        from vertigym.interop.openenv_server import serve_environment
-    except ImportError as error:
-        raise MissingDependencyError(error.name or "websockets", "serve", "vertigym env serve") from None
-
-    def ready(url: str) -> None:
-        note(f"serving {id} on {url} (Ctrl-C ends it)")
-
-    serve = serve_environment if protocol == "openenv" else serve_nemo_gym
-    serve(id, host=host, port=port, sessions=sessions, on_ready=ready)
-
-
-@app.command("mcp")
-def env_mcp(
-    id: EnvId,  # noqa: A002
-    task: Annotated[str, typer.Argument(help="Id of the task to play.", metavar="TASK")],
-    port: Annotated[
-        int | None,
-        typer.Option(help="Streamable HTTP here, at /mcp; 0: a free one; else stdio.", min=0, max=65535),
-    ] = None,
-) -> None:
-    """Serve the tools of one task to an MCP client, which plays its episode through them."""
-    try:
-        from vertigym.interop.mcp_server import serve_tools
-    except ImportError as error:
-        raise MissingDependencyError(error.name or "mcp", "mcp", "vertigym env mcp") from None
-
-    serve_tools(id, task, port=port, on_ready=lambda url: note(f"serving {id} at {url} (Ctrl-C ends it)"))
 
 
 @app.command("new")

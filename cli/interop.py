@@ -1,11 +1,13 @@
-"""`vertigym gate`, over results that are there already, ours or another program's; `vertigym env export`."""
+"""`vertigym gate`, over results that are there already, ours or another program's; of `vertigym env` what other
+programs use: `export`, `serve` and `mcp`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from vertigym.cli.console import EnvId, Json, print_json, show
+from vertigym.cli.console import EnvId, Json, note, print_json, show
+from vertigym.core.errors import MissingDependencyError
 
 Score = Annotated[
     str, typer.Option("--score", help="Which score of another program's results, where there are several.")
@@ -77,3 +79,43 @@ def env_export(
     module = export_environment(id, to, out, vendored=vendored, tasks=tasks)
     print(f"{id} -> {out} ({module})")
     print(f"next:      {f'harbor run -p {out}' if to == 'harbor' else f'pip install -e {out}'}")
+
+
+def env_serve(
+    id: EnvId,  # noqa: A002
+    host: Annotated[str, typer.Option(help="Where others may reach it, whoever they are.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 8000,
+    sessions: Annotated[int, typer.Option(help="How many clients play at once.", min=1)] = 64,
+    protocol: Annotated[
+        Literal["openenv", "nemo-gym"], typer.Option(help="Whose clients are answered.")
+    ] = "openenv",
+) -> None:
+    """Serve an environment to OpenEnv clients (a session a WebSocket), or as a resources server of NeMo Gym."""
+    try:
+        from vertigym.interop.nemo_gym_server import serve_nemo_gym
+        from vertigym.interop.openenv_server import serve_environment
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "websockets", "serve", "vertigym env serve") from None
+
+    def ready(url: str) -> None:
+        note(f"serving {id} on {url} (Ctrl-C ends it)")
+
+    serve = serve_environment if protocol == "openenv" else serve_nemo_gym
+    serve(id, host=host, port=port, sessions=sessions, on_ready=ready)
+
+
+def env_mcp(
+    id: EnvId,  # noqa: A002
+    task: Annotated[str, typer.Argument(help="Id of the task to play.", metavar="TASK")],
+    port: Annotated[
+        int | None,
+        typer.Option(help="Streamable HTTP here, at /mcp; 0: a free one; else stdio.", min=0, max=65535),
+    ] = None,
+) -> None:
+    """Serve the tools of one task to an MCP client, which plays its episode through them."""
+    try:
+        from vertigym.interop.mcp_server import serve_tools
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "mcp", "mcp", "vertigym env mcp") from None
+
+    serve_tools(id, task, port=port, on_ready=lambda url: note(f"serving {id} at {url} (Ctrl-C ends it)"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from vertigym.core.files import read_jsonl, write_jsonl
 from vertigym.core.types import Task
 from vertigym.envs.check import check
 from vertigym.envs.code.env import CodeEnv
@@ -16,6 +17,8 @@ from vertigym.rewards.code import Verifier
 from vertigym.rewards.code_tests import parse_tests
 from vertigym.rewards.mutants import mutants
 from vertigym.sandboxes import SandboxPool
+
+from .conftest import CommandLine
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 PROGRAM = "def fee(days, cents):\n    if days < 3:\n        return 0\n    return min(cents // 10, 250)"
@@ -78,6 +81,23 @@ def test_inputs_are_added_that_kill_mutants(tests: dict[str, Any], verifier: Ver
     again = strengthened(task(tests), verifier)
     assert again is not None
     assert again.info == better.info
+
+
+def test_a_command_writes_the_tasks_with_more_tests(command: CommandLine, tmp_path: Path) -> None:
+    folder = tmp_path / "fees"
+    other = task({"kind": "programs", "runs": [{"stdin": "1", "stdout": "1"}]}, "print(input())")
+    rows = [task(WEAK), other.model_copy(update={"id": "echo"})]
+    write_jsonl(folder / "tasks.jsonl", [row.model_dump(mode="json") for row in rows])
+    (folder / "env.toml").write_text('id = "acme/Fees-v0"\nkind = "code"\nfiles = ["tasks.jsonl"]\n')
+    done = command("env", "strengthen", folder, "-o", folder / "more.jsonl")
+    assert done.code == 0, done.said
+    assert "more.jsonl: 2 tasks, 1 of them with tests added" in done.said
+    (folder / "env.toml").write_text('id = "acme/Fees-v0"\nkind = "code"\nfiles = ["more.jsonl"]\n')
+    known = {one["id"]: one["info"]["tests"] for one in read_jsonl(folder / "more.jsonl")}
+    assert len(known["fee"]["cases"]) > 2
+    assert known["echo"] == other.info["tests"]
+    assert command("env", "strengthen", "vertigym/Returns-v0", "-o", "x.jsonl").code == 2
+    assert command("env", "strengthen", folder, "-o", folder / "more.jsonl").code == 2  # it exists
 
 
 def test_nothing_is_added_where_no_input_is_known(verifier: Verifier) -> None:

@@ -19,7 +19,7 @@ def tests_find_faults(env: Env, tasks: Sequence[Task]) -> Iterator[Result]:
         return
     name, advice = (
         "tests tell faults",
-        "add tests (vertigym.envs.code.stronger.strengthened), or leave the task out",
+        "add tests (vertigym env strengthen ID -o tasks.jsonl), or leave the task out",
     )
     tried, weak = 0, list[tuple[float, Finding]]()
     alive_in_all = 0
