@@ -47,7 +47,8 @@ def reading(
 
 
 app = typer.Typer(
-    help="Environments: list, show, new, import, export, serve, rows, strengthen, diff, check.", no_args_is_help=True
+    help="Environments: list, show, new, import, export, serve, rows, strengthen, diff, check.",
+    no_args_is_help=True,
 )
 
 
