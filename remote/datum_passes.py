@@ -46,10 +46,10 @@ class DatumPasses:
             apart_TH = None if hidden_TH is None else hidden_TH.detach().requires_grad_()
             for one, own_TH in _apart(batch, sizes, apart_TH):
                 passed, value = self._passed(one, own_TH, loss)
-                value.backward()  # type: ignore[no-untyped-call]
+                value.backward()
                 done.append(passed)
             if hidden_TH is not None and apart_TH is not None and hidden_TH.requires_grad:
-                hidden_TH.backward(apart_TH.grad)  # type: ignore[no-untyped-call]
+                hidden_TH.backward(apart_TH.grad)
         return done
 
     @torch.no_grad()
@@ -93,7 +93,7 @@ class DatumPasses:
             hidden_TH = self._learner.hidden(collate(lay_out(part, share=False), _MULTIPLE))
             states.append(hidden_TH.detach())
             if hidden_TH.requires_grad:
-                hidden_TH.sum().backward()  # type: ignore[no-untyped-call]
+                hidden_TH.sum().backward()
         gradients = [p.grad for p in self._learner.model.parameters() if p.grad is not None]
         self._learner.forget(moments=False)
         return [torch.cat(states), *gradients]
