@@ -19,20 +19,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vertigym.core.errors import InputError
 from vertigym.kernels.head import LOWEST_BIAS, Lora
 from vertigym.kernels.linear_logprob import linear_logprob
 from vertigym.learner.batch import Batch, PackedRow, balanced, collate, smallest
+from vertigym.learner.checkpointing import checkpoint_layers
 from vertigym.learner.clock import Clock
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.logit_head import LogitHead, find_head, trunk_of
@@ -103,12 +100,12 @@ class Learner:
         self.clock = Clock()
         self._device = next(model.parameters()).device
         self.dtype, self._head_precision = dtype, head_precision
-        self._trunk, self._head = trunk_of(model), self._find_head()
+        self.trunk, self._head = trunk_of(model), self._find_head()
         self.banned = torch.tensor(banned, dtype=torch.long, device=self._device)
         self.fuses_head = True
         model.eval()  # no dropout: what is trained is the distribution that was sampled from
         if checkpointing:
-            checkpoint_layers(self._trunk)
+            checkpoint_layers(self.trunk)
         # Only this attention takes an arbitrary mask without a copy of it in another type.
         self.share_rows = getattr(model.config, "_attn_implementation", "") == "sdpa"
         self._ranks = ranks
@@ -117,12 +114,18 @@ class Learner:
         self._optimizer = torch.optim.AdamW(self._parameters, fused=True)  # with what each step says
 
     def logprobs(
-        self, batch: Batch, *, entropy: bool = False, fused_loss: Loss | None = None
+        self,
+        batch: Batch,
+        *,
+        entropy: bool = False,
+        fused_loss: Loss | None = None,
+        hidden_TH: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Log-probs (and entropies) of the batch's trained tokens, `[T]` each, float32.
 
         `fused_loss`: a token-wise loss that the caller will take of the result. Over a large vocabulary the
-        gradients are then taken while the logits are at hand.
+        gradients are then taken while the logits are at hand. `hidden_TH`: their hidden states, where they
+        are known.
         """
         head, known = self.model.get_output_embeddings(), self._head
         if known is None or not self.fuses_head:
@@ -133,7 +136,7 @@ class Learner:
         if len(self.banned):
             zero_V = head.weight.new_zeros(len(head.weight)) if bias is None else bias
             bias = zero_V.index_fill(0, self.banned, -math.inf)
-        hidden_TH = self.hidden(batch)
+        hidden_TH = self.hidden(batch) if hidden_TH is None else hidden_TH
         rounded = self._head_precision == "bfloat16"
         products = torch.bfloat16 if rounded else hidden_TH.dtype
         eager = fused_loss and len(head.weight) >= _LARGE_VOCABULARY
@@ -152,9 +155,14 @@ class Learner:
                 upstream=_upstream(fused_loss, batch) if fused_loss and eager else None,
             )
 
+    @property
+    def knows_head(self) -> bool:
+        """Whether log-probs can be computed of hidden states."""
+        return self._head is not None and self.fuses_head
+
     def hidden(self, batch: Batch) -> Tensor:
         """The hidden states that predict the batch's trained tokens, `[T, H]`."""
-        states: Tensor = self._forward(self._trunk, batch).last_hidden_state
+        states: Tensor = self._forward(self.trunk, batch).last_hidden_state
         return states.flatten(0, 1)[batch.hidden_index_T]
 
     def own_logprobs(self, batch: Batch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -338,34 +346,6 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         if moments:
             self._optimizer.state.clear()
-
-
-def checkpoint_layers(trunk: Any) -> list[Any]:
-    """Let the trunk's layers keep no activations; the layers. transformers' own switch works in training mode
-    only, where dropout is on.
-
-    Raises:
-        InputError: there are no such layers.
-    """
-    layers = [module for module in trunk.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not layers:
-        raise InputError(
-            f"gradient_checkpointing: {type(trunk).__name__} has no layers for it: set it to false"
-        )
-    for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-    return layers
-
-
-@contextmanager
-def checkpointed(trunk: Any) -> Iterator[None]:
-    """The same for as long as the context lasts."""
-    layers = checkpoint_layers(trunk)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

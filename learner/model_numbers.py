@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from vertigym.core.errors import InputError
 from vertigym.kernels.plan import default_budget, make_plan
 from vertigym.learner.batch import Batch
-from vertigym.learner.learner import checkpointed
+from vertigym.learner.checkpointing import checkpointed
 from vertigym.learner.logit_head import MODEL_ERRORS, trunk_of
 from vertigym.learner.samples import TokenColumns
 from vertigym.learner.shared_rows import maskless_rows, shared_rows

@@ -1,24 +1,23 @@
 """A client's model: adapters over a shared base, and their optimizer, behind the verbs of the wire.
 
-The one idea: each datum passes through the model by itself, in the order it came. So a gradient is the same to
-the bit however a client cuts its datums into chunks, and whoever else is served. Losses are plain sums;
-gradients add up until `optim_step`.
+The one idea: each datum counts as if it had been alone, in the order it came (`datum_passes`). So a gradient is
+the same to the bit however a client cuts its datums into chunks, and whoever else is served. Losses are plain
+sums; gradients add up until `optim_step`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vertigym.dialects.chat_call import RefusedError
-from vertigym.learner.batch import Batch, collate, lay_out
+from vertigym.learner.batch import Batch
 from vertigym.learner.config import OptimizerConfig
 from vertigym.learner.learner import AdamStep, Learner, tokenwise
-from vertigym.learner.samples import TrainingSample
 from vertigym.remote.adapted_base import AdaptedBase
 from vertigym.remote.call_models import AdamRequest, AdapterShape
+from vertigym.remote.datum_passes import DatumPasses
 from vertigym.remote.datums import ForwardBackward, loss_message
 
 
@@ -29,30 +28,19 @@ class TrainedModel:
         self.base, self.shape = base, shape
         self.model = base.with_adapters(shape, seed=seed)
         self.learner = Learner(self.model, OptimizerConfig(), total_steps=1, banned=base.banned)
+        self._passes = DatumPasses(self.learner)
         self.has_gradient = False
 
     def forward_backward(self, call: ForwardBackward) -> bytes:
         """Add to the gradient, unless `forward_only`; log-probs of all places, and the loss."""
-        pass_one = self._forward if call.forward_only else self._backward
-        done = [pass_one(sample, call) for sample in call.samples]
-        self.has_gradient |= not call.forward_only
-        return loss_message([logps for logps, _ in done], math.fsum(value for _, value in done))
-
-    def _backward(self, sample: TrainingSample, call: ForwardBackward) -> tuple[Sequence[float], float]:
-        seen: list[float] = []
 
         def loss(logp_T: Tensor, _: Tensor | None, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-            seen[:] = logp_T.detach().tolist()  # the last call is of all tokens
             return call.loss(logp_T, batch, call.options), {}
 
-        marked = loss if call.loss.over_sequences else tokenwise(loss)
-        value = self.learner.forward_backward([sample], marked, normalizer=1.0)["loss"]
-        return seen, value
-
-    def _forward(self, sample: TrainingSample, call: ForwardBackward) -> tuple[Sequence[float], float]:
-        logps = self.learner.score([sample])[0]
-        batch = collate(lay_out([sample], share=False))
-        return logps, float(call.loss(torch.tensor(logps), batch, call.options))
+        passes = self._passes.forward if call.forward_only else self._passes.backward
+        done = passes(call.samples, loss if call.loss.over_sequences else tokenwise(loss))
+        self.has_gradient |= not call.forward_only
+        return loss_message([logps for logps, _ in done], math.fsum(value for _, value in done))
 
     def optim_step(self, adam: AdamRequest) -> dict[str, float]:
         """Apply the gradient and clear it; its norm.

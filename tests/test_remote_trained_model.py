@@ -1,5 +1,6 @@
 """A remote model's verbs: gradients by closed form, plain sums, and nothing that depends on company."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ pytest.importorskip("google.protobuf")
 
 from vertigym.dialects.chat_call import RefusedError
 from vertigym.policies import tiny
+from vertigym.policies.row_memory import rows_are_alike
+from vertigym.policies.transformers_engine import TransformersEngine
 from vertigym.remote import schema
 from vertigym.remote.adapted_base import AdaptedBase, read_adapter
 from vertigym.remote.call_models import AdamRequest, AdapterShape
+from vertigym.remote.datum_passes import DatumPasses
 from vertigym.remote.datums import read_forward_backward
 from vertigym.remote.trained_model import TrainedModel
 
@@ -248,3 +252,39 @@ def test_what_cannot_be_done_is_refused_by_name(
 ) -> None:
     with pytest.raises(RefusedError, match=said):
         call(base, loss, dict(data), **config)
+
+
+@pytest.mark.parametrize("unembed", [True, False])
+def test_datums_side_by_side_count_as_if_each_were_alone(
+    base: AdaptedBase, unembed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = TransformersEngine.load(base.folder)._decoder
+    if not decoder or not rows_are_alike(decoder):
+        pytest.skip("rows are not alike on this machine")
+    monkeypatch.setattr(DatumPasses, "_alike", lambda _: True)  # where it finds out, each is a pass
+    draw = np.random.default_rng(0)
+    sizes = [3, 4, 12, 15, 15, 16, 40, 41, 47, 33, 5, 100, 7, 7]
+    data = [
+        {"tokens": draw.integers(3, 90, size).tolist(), "targets": draw.integers(3, 90, size).tolist()}
+        | {"weights": draw.normal(size=size).tolist()}
+        for size in sizes
+    ]
+    shape = AdapterShape(rank=4, seed=1, train_unembed=unembed)
+
+    def found(cuts: list[int]) -> tuple[list[torch.Tensor], list[bytes]]:
+        model, said = TrainedModel(base, shape, seed=0), []
+        for step in range(2):  # the second after a step, when no adapter is 0 any more
+            for start, end in pairwise([0, *cuts, len(data)]):
+                said.append(model.forward_backward(call(base, "cross_entropy", *map(dict, data[start:end]))))
+            if not step:
+                model.optim_step(AdamRequest(learning_rate=0.1))
+        return gradients(model), said
+
+    alone, each = found(list(range(1, len(data))))
+    for cuts in ([], [5], [2, 3, 9]):
+        together, said = found(cuts)
+        assert len(together) == len(alone)
+        assert all(map(torch.equal, together, alone))
+        assert [logp for one in said for logp in output(one)[1]] == [
+            logp for one in each for logp in output(one)[1]
+        ]
