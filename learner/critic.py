@@ -44,10 +44,15 @@ class Critic(Learner):
         super().__init__(ValueModel(model), config, total_steps=total_steps, **passes)
 
     def logprobs(
-        self, batch: Batch, *, entropy: bool = False, fused_loss: Loss | None = None
+        self,
+        batch: Batch,
+        *,
+        entropy: bool = False,
+        fused_loss: Loss | None = None,
+        hidden_TH: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Values before each of the batch's trained tokens, `[T]` fp32."""
-        hidden_TH = self.hidden(batch)
+        hidden_TH = self.hidden(batch) if hidden_TH is None else hidden_TH
         return self.model.head(hidden_TH.float())[:, 0], None
 
     def _find_head(self) -> None:

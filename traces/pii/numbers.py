@@ -27,6 +27,7 @@ _BRANDS = re.compile(  # first digits and lengths that are issued
     r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}|6\d{15,18}"
     r"|35(?:2[89]|[3-8]\d)\d{12}|(?:2131|1800)\d{11}"
 )
+_MOST_GROUPS = 9  # of a card or phone number
 _LABELLED = re.compile(r"\d{12,19}")  # Maestro, and whatever else a word calls a card
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?=[ -]?[A-Z0-9])", re.IGNORECASE)
 _STRONG = {  # national numbers that show by their shape and their checksum; the others need a label
@@ -77,11 +78,13 @@ def cards(text: str) -> Iterator[Span]:
 
 
 def _is_card(text: str, groups: Sequence[re.Match[str]]) -> bool:
+    even = len(groups) > 1 and all(2 <= len(group[0]) <= 7 for group in groups)
+    even = even and len({text[a.end() : b.start()] for a, b in pairwise(groups)}) == 1
+    if not even and len(groups) > 1:
+        return False
     digits = _joined(groups)
-    between = {text[a.end() : b.start()] for a, b in pairwise(groups)}
-    even = len(between) == 1 and all(2 <= len(group[0]) <= 7 for group in groups)
     issued = _BRANDS.fullmatch(digits) is not None
-    if not (even or len(groups) == 1) or not (issued or _LABELLED.fullmatch(digits)) or not luhn_valid(digits):
+    if not (issued or _LABELLED.fullmatch(digits)) or not luhn_valid(digits):
         return False
     start = groups[0].start()
     label = label_before(text, start)
@@ -153,18 +156,22 @@ def _phone_at(
         return None
     if text[start - 1 : start] in ("-", "_") and text[start - 2 : start - 1].isalpha():
         return None  # of an id: INV-07982108
-    windows = [last for last in _lasts(groups, first) if _alone(text, start, groups[last].end())]
+    digits_of = {last: _joined(groups[first : last + 1]) for last in _lasts(groups, first)}
+    windows = [
+        last
+        for last, digits in digits_of.items()
+        if 6 <= len(digits) <= 17 and _alone(text, start, groups[last].end())
+    ]
     windows.sort(
         key=lambda last: not _even(text, groups[first : last + 1])
     )  # one kind of separator comes first
-    if again := next((n for n, group in enumerate(groups) if n > first and _AGAIN.match(group[0])), None):
+    near = range(first + 1, min(len(groups), first + _MOST_GROUPS))
+    if again := next((n for n in near if _AGAIN.match(groups[n][0])), None):
         windows.sort(key=lambda last: last >= again)  # 00 opens a number, or is inside of one: +33 96 406 0056
     sure = "+" in text[start:at] or not text[:start].rstrip()[-1:].isdecimal()
     for check in (parsed, *((_possible, _dialled) if sure else ())) if plus else (None,):
         for last in windows:
-            end, digits = groups[last].end(), _joined(groups[first : last + 1])
-            if not 6 <= len(digits) <= 17:
-                continue
+            end, digits = groups[last].end(), digits_of[last]
             if check is not None:
                 number = check(re.sub(r"^00", "+", text[start:end].lstrip("( ").replace("(0)", "")))
             else:
@@ -240,7 +247,7 @@ def _even(text: str, groups: Sequence[re.Match[str]]) -> bool:
 
 def _lasts(groups: Sequence[re.Match[str]], first: int) -> range:
     """The last groups of the windows that begin at one, the longest window first."""
-    return range(min(len(groups), first + 9) - 1, first - 1, -1)
+    return range(min(len(groups), first + _MOST_GROUPS) - 1, first - 1, -1)
 
 
 def _joined(groups: Sequence[re.Match[str]]) -> str:
