@@ -183,9 +183,9 @@ def _padded(parts: Sequence[list[PackedRow]]) -> int:
     return sum(len(part) * part[-1].length for part in parts)
 
 
-def collate(part: Sequence[PackedRow], multiple: int = 1) -> Batch:
-    """Tensors of some rows, padded to a multiple; trained tokens in the order of rows, then of samples."""
-    B, S = len(part), -(-max(row.length for row in part) // multiple) * multiple
+def collate(part: Sequence[PackedRow], length: int = 0) -> Batch:
+    """Tensors of some rows, of one length at least; trained tokens in the order of rows, then of samples."""
+    B, S = len(part), max(length, *(row.length for row in part))
     ids_BS = torch.zeros(B, S, dtype=torch.long)
     positions_BS = torch.zeros(B, S, dtype=torch.long)
     tree_BS = torch.full((B, S), -1)

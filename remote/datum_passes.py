@@ -29,10 +29,10 @@ Passed = tuple[Sequence[float], float]
 
 
 class DatumPasses:
-    """Passes of `learner`, whose model has adapters, which alone are trained."""
+    """Passes of `learner`, whose model trains adapters alone and reads up to `context` tokens."""
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
+    def __init__(self, learner: Learner, context: int) -> None:
+        self._learner, self._context = learner, context
         for name, module in learner.trunk.named_modules():
             if ".lora_" in name and isinstance(module, torch.nn.Linear):
                 module.forward = partial(_by_datum, module)  # type: ignore[method-assign]
@@ -69,16 +69,23 @@ class DatumPasses:
         """Neighbours of one padded length, and how many tokens each trains."""
         part: list[TrainingSample] = []
         for sample in [*samples, None]:
-            length = _padded(sample) if sample else 0
-            if part and (length != _padded(part[0]) or (len(part) + 1) * length > self._most):
-                yield collate(lay_out(part, share=False), _MULTIPLE), [one.trained for one in part]
+            length = self._padded(sample) if sample else 0
+            if part and (length != self._padded(part[0]) or (len(part) + 1) * length > self._most):
+                yield self._collated(part), [one.trained for one in part]
                 part = []
             part += [sample] if sample else []
+
+    def _collated(self, part: Sequence[TrainingSample]) -> Batch:
+        return collate(lay_out(part, share=False), self._padded(part[0]))
+
+    def _padded(self, sample: TrainingSample) -> int:
+        fed = sample.prompt_length + sample.branch_length
+        return max(fed, min(-(-fed // _MULTIPLE) * _MULTIPLE, self._context))
 
     def _alike(self) -> bool:
         """Whether datums side by side have the gradients that they have alone."""
         vocabulary, draw = self._learner.model.get_input_embeddings().weight.shape[0], random.Random(0)
-        for size in (_MULTIPLE, 4 * _MULTIPLE):
+        for size in (min(size, self._context) for size in (_MULTIPLE, 4 * _MULTIPLE)):
             ids = [[draw.randrange(vocabulary) for _ in range(size)] for _ in range(_TOKENS // size)]
             samples = [TrainingSample([*one, 0], [0] + [1] * size) for one in ids]
             found = [self._of_trunk([samples]), self._of_trunk([[one] for one in samples])]
@@ -90,7 +97,7 @@ class DatumPasses:
         """The hidden states and the gradients of their sum."""
         states = []
         for part in passes:
-            hidden_TH = self._learner.hidden(collate(lay_out(part, share=False), _MULTIPLE))
+            hidden_TH = self._learner.hidden(self._collated(part))
             states.append(hidden_TH.detach())
             if hidden_TH.requires_grad:
                 hidden_TH.sum().backward()
@@ -105,10 +112,6 @@ class DatumPasses:
         return (logp_T.detach().tolist(), float(value.detach())), value
 
 
-def _padded(sample: TrainingSample) -> int:
-    return -(-(sample.prompt_length + sample.branch_length) // _MULTIPLE) * _MULTIPLE
-
-
 def _apart(
     batch: Batch, sizes: Sequence[int], hidden_TH: Tensor | None
 ) -> Iterator[tuple[Batch, Tensor | None]]:
@@ -119,10 +122,11 @@ def _apart(
         yield one, None if hidden_TH is None else hidden_TH[start:end]
 
 
-def _by_datum(module: torch.nn.Linear, x_BSI: Tensor) -> Tensor:
-    assert x_BSI.dim() == 3, "an adapter whose inputs are no rows of tokens"
-    made: Tensor = _ByDatum.apply(x_BSI, module.weight)  # type: ignore[no-untyped-call]
-    return made
+def _by_datum(module: torch.nn.Linear, x: Tensor) -> Tensor:
+    """Of inputs `[B, S, I]`; others (an expert's tokens) are taken as of one datum."""
+    x_BSI = x if x.dim() == 3 else x.flatten(0, -2)[None]
+    made_BSO: Tensor = _ByDatum.apply(x_BSI, module.weight)  # type: ignore[no-untyped-call]
+    return made_BSO.view(*x.shape[:-1], -1)
 
 
 class _ByDatum(torch.autograd.Function):

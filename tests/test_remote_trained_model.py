@@ -22,6 +22,8 @@ from vertigym.remote.datum_passes import DatumPasses
 from vertigym.remote.datums import read_forward_backward
 from vertigym.remote.trained_model import TrainedModel
 
+from .model_families import build
+
 SHAPE = AdapterShape(rank=4, seed=1)
 INPUTS, TARGETS = [5, 6, 7, 8], [6, 7, 8, 9]
 OLD, ADVANTAGES = [-1.0, -6.0, -5.0, -5.5], [1.0, -2.0, 0.5, 1.5]
@@ -288,3 +290,20 @@ def test_datums_side_by_side_count_as_if_each_were_alone(
         assert [logp for one in said for logp in output(one)[1]] == [
             logp for one in each for logp in output(one)[1]
         ]
+
+
+@pytest.mark.parametrize(("family", "changes"), [("gpt2", {"n_positions": 50}), ("mixtral", {})])
+def test_other_families_count_each_datum_as_alone(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """One has as many positions as tokens it reads, the other layers whose rows are no datum's."""
+    base = AdaptedBase(family, str(build(family, tmp_path / family, **changes)))
+    sizes = [base.rules.context if changes else 40, 40, 41, 9]
+    data = [{"tokens": [5 + i % 9 for i in range(n)], "targets": [6 + i % 9 for i in range(n)]} for n in sizes]
+    found = []
+    for cuts in ([[0, 4]], [[0, 1], [1, 2], [2, 4]]):
+        model = TrainedModel(base, SHAPE, seed=0)
+        for start, end in cuts:
+            rows = [{**one, "weights": [1.0] * len(one["tokens"])} for one in data[start:end]]
+            model.forward_backward(call(base, "cross_entropy", *rows))
+        found.append(gradients(model))
+    assert found[0]
+    assert all(map(torch.equal, *found))
