@@ -107,7 +107,6 @@ class ForeignEnv(Env):
 
     def begin(self, task: Task) -> Sequence[Message]:
         """Open the program's episode of the task's seed."""
-        self.close()
         self._session, self._rewards, self._unread = self._connect(), [], False
         self._end = weakref.finalize(self, self._session.close)
         seen = self._session.open(task.info["seed"])

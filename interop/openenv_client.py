@@ -8,7 +8,7 @@ is played as it is, messages and tools.
 import json
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from vertigym.core.errors import InfrastructureError, MissingDependencyError
@@ -20,6 +20,10 @@ from vertigym.rewards.replies import json_in
 _OWN = ("metadata",)  # fields of every action and observation that say nothing to a model
 _FULL_S = 10.0  # that a full server is asked for a place
 _TOOL_CALLS = ("Action", "CallToolAction", "ListToolsAction")  # schemas of servers whose actions are MCP calls
+
+
+class _FullError(InfrastructureError):
+    """A server has no place for another session."""
 
 
 class OpenEnvActions:
@@ -91,7 +95,6 @@ class OpenEnvClientSession:
 
     def _reset(self, seed: int) -> Observed | None:
         """The first observation of a new session; None where the server is full."""
-        from websockets.exceptions import ConnectionClosedOK
         from websockets.sync.client import connect
 
         self.close()
@@ -102,27 +105,26 @@ class OpenEnvClientSession:
             return self._ask("reset", {"seed": seed})
         except OSError as error:
             raise InfrastructureError(f"{self._address} does not answer: {error}") from None
-        except InfrastructureError as error:
-            # Once it has refused, the server closes: its refusal is read, or only that it closed.
-            if "CAPACITY_REACHED" in str(error) or isinstance(error.__cause__, ConnectionClosedOK):
-                return None
-            raise
+        except _FullError:
+            return None
 
     def _ask(self, kind: str, data: Mapping[str, Any]) -> Observed:
-        from websockets.exceptions import WebSocketException
+        from websockets.exceptions import ConnectionClosed, WebSocketException
 
         try:
-            self._socket.send(json.dumps({"type": kind, "data": data}))
+            with suppress(ConnectionClosed):  # a server that refuses says so, and closes before it is asked
+                self._socket.send(json.dumps({"type": kind, "data": data}))
             said = json.loads(self._socket.recv(self._timeout_s))
         except (OSError, WebSocketException, ValueError) as error:
-            raise InfrastructureError(f"the OpenEnv session was lost at a {kind}: {error}") from error
+            raise InfrastructureError(f"the OpenEnv session was lost at a {kind}: {error}") from None
         found = said.get("data") or {}
         if said.get("type") == "observation":
             return _observed(found)
         reason = f"{found.get('code')}: {found.get('message')} {found.get('errors') or ''}".strip()
         if kind == "step" and found.get("code") == "VALIDATION_ERROR":
             raise ValueError(reason)
-        raise InfrastructureError(f"the OpenEnv server refuses a {kind}: {reason}")
+        refused = _FullError if found.get("code") == "CAPACITY_REACHED" else InfrastructureError
+        raise refused(f"the OpenEnv server refuses a {kind}: {reason}")
 
 
 def load(

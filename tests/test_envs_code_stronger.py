@@ -8,6 +8,7 @@ import pytest
 
 from vertigym.core.files import read_jsonl, write_jsonl
 from vertigym.core.types import Task
+from vertigym.envs import registry
 from vertigym.envs.check import check
 from vertigym.envs.code.env import CodeEnv
 from vertigym.envs.code.formats import humaneval
@@ -93,6 +94,8 @@ def test_a_command_writes_the_tasks_with_more_tests(command: CommandLine, tmp_pa
     assert done.code == 0, done.said
     assert "more.jsonl: 2 tasks, 1 of them with tests added" in done.said
     (folder / "env.toml").write_text('id = "acme/Fees-v0"\nkind = "code"\nfiles = ["more.jsonl"]\n')
+    again = registry.make(str(folder))
+    assert {again.tasks.get(name).id for name in again.tasks.ids("train")} == {"fee", "echo"}
     known = {one["id"]: one["info"]["tests"] for one in read_jsonl(folder / "more.jsonl")}
     assert len(known["fee"]["cases"]) > 2
     assert known["echo"] == other.info["tests"]

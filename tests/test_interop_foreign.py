@@ -190,7 +190,7 @@ def test_rewards_are_summed_and_an_action_is_json_of_its_fields(
         assert "a JSON object with these fields" in said[6]
 
 
-def narrow(places: int) -> Starlette:
+def narrow(places: int, code: str = "CAPACITY_REACHED") -> Starlette:
     """A server of OpenEnv with few places, as OpenEnv's own template has one: it refuses, and closes; a place is
     free some time after its session has ended."""
     taken = 0
@@ -199,7 +199,7 @@ def narrow(places: int) -> Starlette:
         nonlocal taken
         await socket.accept()
         if taken >= places:
-            told = {"code": "CAPACITY_REACHED", "message": f"Server at capacity: {taken}/{places}"}
+            told = {"code": code, "message": f"Server at capacity: {taken}/{places}"}
             await socket.send_json({"type": "error", "data": told})
             await socket.close()
             return
@@ -228,6 +228,13 @@ def test_a_server_with_few_places_is_not_asked_for_more(places: int) -> None:
         episodes = [Episode(f"train-{n}") for n in range(7)]
         played = rollout(Scripted(lambda _: "hello"), env, episodes, Sampling())
     assert [(one.score.value, one.score.evidence) for one in played] == [(0.5, {})] * 7
+
+
+def test_why_a_server_refuses_a_session_is_said() -> None:
+    with listening(narrow(0, code="FACTORY_ERROR")) as url:
+        env = registry.make(f"openenv:{url}")
+        with pytest.raises(InfrastructureError, match="refuses a reset: FACTORY_ERROR"):
+            env.reset(options={"task": "train-0"})
 
 
 def test_a_full_server_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 The files are streamed once: each call is read, searched for held-out tasks, masked, and put on disk. The steps
 of `cleaning` say which rows leave. At last the rest is streamed into the splits. What is held in memory does
-not grow with the rows, but for hashes of the values that were masked and the pairs of near-duplicates.
+not grow with the rows, but for 20 bytes each, hashes of the values that were masked and the pairs of
+near-duplicates.
 """
 
 import shutil

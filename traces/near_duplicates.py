@@ -218,19 +218,13 @@ def minhash() -> Any:
 def _answered_alike(store: Store, links: Sequence[Link], threshold: float) -> list[Link]:
     """Of the inputs that are nearly the same those whose answers are, too."""
     traces = store.of({row for a, b, _ in links for row in (a, b)})
-    return [
-        link
-        for link in links
-        for a, b in [(traces[link[0]], traces[link[1]])]
-        if _same_verdict(a, b) and _answers_alike(a, b, threshold)
-    ]
+    return [(a, b, share) for a, b, share in links if _same_answer(traces[a], traces[b], threshold)]
 
 
-def _same_verdict(a: Trace, b: Trace) -> bool:
-    return (a.label, a.outcome, a.feedback) == (b.label, b.outcome, b.feedback)
-
-
-def _answers_alike(a: Trace, b: Trace, threshold: float) -> bool:
+def _same_answer(a: Trace, b: Trace, threshold: float) -> bool:
+    """What was answered, or nearly, and what people said of it."""
+    if (a.label, a.outcome, a.feedback) != (b.label, b.outcome, b.feedback):
+        return False
     left, right = plain(answer_text(a)), plain(answer_text(b))
     if left == right:
         return True

@@ -27,7 +27,6 @@ _BRANDS = re.compile(  # first digits and lengths that are issued
     r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}|6\d{15,18}"
     r"|35(?:2[89]|[3-8]\d)\d{12}|(?:2131|1800)\d{11}"
 )
-_MOST_GROUPS = 9  # of a card or phone number
 _LABELLED = re.compile(r"\d{12,19}")  # Maestro, and whatever else a word calls a card
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?=[ -]?[A-Z0-9])", re.IGNORECASE)
 _STRONG = {  # national numbers that show by their shape and their checksum; the others need a label
@@ -78,9 +77,10 @@ def cards(text: str) -> Iterator[Span]:
 
 
 def _is_card(text: str, groups: Sequence[re.Match[str]]) -> bool:
-    even = len(groups) > 1 and all(2 <= len(group[0]) <= 7 for group in groups)
-    even = even and len({text[a.end() : b.start()] for a, b in pairwise(groups)}) == 1
-    if not even and len(groups) > 1:
+    grouped = len(groups) > 1
+    if grouped and not all(2 <= len(group[0]) <= 7 for group in groups):
+        return False
+    if grouped and len({text[a.end() : b.start()] for a, b in pairwise(groups)}) > 1:
         return False
     digits = _joined(groups)
     issued = _BRANDS.fullmatch(digits) is not None
@@ -89,7 +89,7 @@ def _is_card(text: str, groups: Sequence[re.Match[str]]) -> bool:
     start = groups[0].start()
     label = label_before(text, start)
     return _alone(text, start, groups[-1].end()) and (
-        label == "card" or (issued and (even or label != "other"))
+        label == "card" or (issued and (grouped or label != "other"))
     )
 
 
@@ -165,8 +165,8 @@ def _phone_at(
     windows.sort(
         key=lambda last: not _even(text, groups[first : last + 1])
     )  # one kind of separator comes first
-    near = range(first + 1, min(len(groups), first + _MOST_GROUPS))
-    if again := next((n for n in near if _AGAIN.match(groups[n][0])), None):
+    later = reversed(_lasts(groups, first)[:-1])
+    if again := next((n for n in later if _AGAIN.match(groups[n][0])), None):
         windows.sort(key=lambda last: last >= again)  # 00 opens a number, or is inside of one: +33 96 406 0056
     sure = "+" in text[start:at] or not text[:start].rstrip()[-1:].isdecimal()
     for check in (parsed, *((_possible, _dialled) if sure else ())) if plus else (None,):
@@ -247,7 +247,7 @@ def _even(text: str, groups: Sequence[re.Match[str]]) -> bool:
 
 def _lasts(groups: Sequence[re.Match[str]], first: int) -> range:
     """The last groups of the windows that begin at one, the longest window first."""
-    return range(min(len(groups), first + _MOST_GROUPS) - 1, first - 1, -1)
+    return range(min(len(groups), first + 9) - 1, first - 1, -1)
 
 
 def _joined(groups: Sequence[re.Match[str]]) -> str:
