@@ -16,6 +16,13 @@ def plugins(group: str, built_in: Mapping[str, str]) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)} | ours
 
 
+def find_plugin(name: str, group: str, built_in: Mapping[str, str]) -> EntryPoint | None:
+    """What `plugins` has under `name`. One of ours costs no look at what is installed (20 ms)."""
+    if name in built_in:
+        return EntryPoint(name, built_in[name], group)
+    return plugins(group, built_in).get(name)
+
+
 def load_plugin(point: EntryPoint) -> Any:
     """The object itself.
 

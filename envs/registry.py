@@ -38,7 +38,7 @@ from gymnasium.envs.registration import registry as _gymnasium_registry
 
 from vertigym.core.config import toml_value
 from vertigym.core.errors import InputError, UnknownNameError, VertigymError
-from vertigym.core.plugins import load_plugin, plugins
+from vertigym.core.plugins import find_plugin, load_plugin, plugins
 from vertigym.core.types import Task
 from vertigym.envs.env import Env
 from vertigym.envs.folders import EnvFolder
@@ -152,7 +152,7 @@ def spec(id: str) -> EnvSpec:  # noqa: A002
         if found.id == id:
             return found
     program, colon, name = id.partition(":")
-    if colon and (point := plugins(SOURCES, BUILT_IN_SOURCES).get(program)):
+    if colon and (point := find_plugin(program, SOURCES, BUILT_IN_SOURCES)):
         return EnvSpec(id, program, entry_point=point.value, foreign=name)
     if "/" not in id and _has_module(id):
         return EnvSpec(id, id.partition(":")[0], entry_point=_with_function(id))
@@ -297,7 +297,7 @@ def _folder_spec(folder: EnvFolder) -> EnvSpec:
 
 
 def _load_folder(folder: EnvFolder, **kwargs: Any) -> object:
-    kind, known = str(folder.table.get("kind")), plugins(KINDS, BUILT_IN_KINDS)
-    if kind not in known:
-        raise UnknownNameError(f"kind (in {folder.config_file})", kind, known)
-    return load_plugin(known[kind])(folder, **kwargs)
+    kind = str(folder.table.get("kind"))
+    if (point := find_plugin(kind, KINDS, BUILT_IN_KINDS)) is None:
+        raise UnknownNameError(f"kind (in {folder.config_file})", kind, plugins(KINDS, BUILT_IN_KINDS))
+    return load_plugin(point)(folder, **kwargs)

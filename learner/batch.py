@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -186,10 +187,8 @@ def _padded(parts: Sequence[list[PackedRow]]) -> int:
 def collate(part: Sequence[PackedRow], length: int = 0) -> Batch:
     """Tensors of some rows, of one length at least; trained tokens in the order of rows, then of samples."""
     B, S = len(part), max(length, *(row.length for row in part))
-    ids_BS = torch.zeros(B, S, dtype=torch.long)
-    positions_BS = torch.zeros(B, S, dtype=torch.long)
-    tree_BS = torch.full((B, S), -1)
-    branch_BS = torch.zeros(B, S, dtype=torch.long)
+    ids_BS, positions_BS, branch_BS = (np.zeros((B, S), dtype=np.int64) for _ in range(3))  # torch is slow at rows
+    tree_BS = np.full((B, S), -1)
     places: list[int] = []
     for b, row in enumerate(part):
         at = 0
@@ -197,12 +196,12 @@ def collate(part: Sequence[PackedRow], length: int = 0) -> Batch:
             start, prompt = at, tree.samples[0].prompt_length
             at += prompt
             tree_BS[b, start : start + tree.length] = number
-            ids_BS[b, start:at] = torch.tensor(tree.samples[0].token_ids[:prompt])
-            positions_BS[b, start:at] = torch.arange(prompt)
+            ids_BS[b, start:at] = tree.samples[0].token_ids[:prompt]
+            positions_BS[b, start:at] = np.arange(prompt)
             for branch, sample in enumerate(tree.samples, 1):
                 end = at + sample.branch_length
-                ids_BS[b, at:end] = torch.tensor(sample.token_ids[prompt : prompt + sample.branch_length])
-                positions_BS[b, at:end] = torch.arange(prompt, prompt + sample.branch_length)
+                ids_BS[b, at:end] = sample.token_ids[prompt : prompt + end - at]
+                positions_BS[b, at:end] = np.arange(prompt, prompt + end - at)
                 branch_BS[b, at:end] = branch
                 fed = (i - 1 for i, trained in enumerate(sample.loss_mask) if trained)
                 places += (b * S + (start + i if i < prompt else at + i - prompt) for i in fed)
@@ -215,9 +214,10 @@ def collate(part: Sequence[PackedRow], length: int = 0) -> Batch:
         setattr(columns, name, torch.tensor(values, dtype=torch.float32))
     trained = torch.tensor([sample.trained for sample in samples])
     sequences_T = torch.arange(len(samples)).repeat_interleave(trained)
-    batch = Batch(ids_BS, torch.tensor(places), torch.tensor(targets), sequences_T, columns)
+    batch = Batch(torch.from_numpy(ids_BS), torch.tensor(places), torch.tensor(targets), sequences_T, columns)
     if len(samples) > len(part):
-        batch.positions_BS, batch.mask_B1SS = positions_BS, _mask(tree_BS, branch_BS)
+        batch.positions_BS = torch.from_numpy(positions_BS)
+        batch.mask_B1SS = _mask(torch.from_numpy(tree_BS), torch.from_numpy(branch_BS))
     return batch
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from vertigym.core.config import Config
 from vertigym.core.errors import ConfigError, UnknownNameError
-from vertigym.core.plugins import load_plugin, plugins
+from vertigym.core.plugins import find_plugin, load_plugin, plugins
 from vertigym.core.types import Policy
 
 if TYPE_CHECKING:  # torch is slow to import: only where an engine is opened
@@ -123,7 +123,7 @@ def find_engine(name: str) -> EngineKind:
     Raises:
         UnknownNameError: nothing is registered under it. ConfigError: it leads to no EngineKind.
     """
-    point = plugins(GROUP, _BUILT_IN).get(name) or (EntryPoint(name, name, GROUP) if ":" in name else None)
+    point = find_plugin(name, GROUP, _BUILT_IN) or (EntryPoint(name, name, GROUP) if ":" in name else None)
     if point is None:
         raise UnknownNameError("engine", name, engine_names(), "Or an import path: package.module:ENGINE")
     kind = load_plugin(point)

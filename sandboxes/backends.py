@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from vertigym.core.errors import SandboxError, UnknownNameError
-from vertigym.core.plugins import load_plugin, plugins
+from vertigym.core.plugins import find_plugin, load_plugin, plugins
 from vertigym.sandboxes.contract import Job, JobOutcome, Level
 from vertigym.sandboxes.sandbox_worker import SandboxWorker, WorkerKind
 
@@ -60,10 +60,10 @@ def find_backend(name: str) -> SandboxBackend:
         UnknownNameError: there is none, and no level of that name either.
     """
     if name not in _registered:
-        found = plugins(ENTRY_POINTS, {})
-        if name not in found:
-            raise UnknownNameError("sandbox level", name, {*map(str, Level), *_registered, *found})
-        register_backend(name, load_plugin(found[name])())
+        if (point := find_plugin(name, ENTRY_POINTS, {})) is None:
+            known = {*map(str, Level), *_registered, *plugins(ENTRY_POINTS, {})}
+            raise UnknownNameError("sandbox level", name, known)
+        register_backend(name, load_plugin(point)())
     return _registered[name]
 
 

@@ -41,7 +41,7 @@ def test_rows_then_a_recipe_then_its_report(command: CommandLine, tmp_path: Path
     assert rows.out == "loan/rows.jsonl: 30 chats by expert, which earn 1.000 on average\n"
     assert len(read_jsonl(tmp_path / "loan" / "rows.jsonl")) == 30
     assert "replace it with --force" in one_line(command("env", "rows", ENV, "-o", "loan/rows.jsonl"))
-    dry = command("train", "loan/recipe.toml", "--dry-run")
+    dry = command("train", "loan/recipe.toml", "--dry-run", "--gpu", "h100")
     assert dry.code == 0, dry.err
     assert "last of stage warm-start" in dry.out
     trained = command("train", "loan/recipe.toml", "stage.warm-start.steps=1")
@@ -74,7 +74,7 @@ def test_start_says_what_it_decided_and_what_is_next(command: CommandLine, tmp_p
     assert "env check: passed" in started.out
     assert "  vertigym train desk/recipe.toml\n" in started.out
     assert "env check: with upper and lower case swapped" in started.err, "findings are said"
-    assert command("train", "desk/recipe.toml", "--dry-run").code == 0
+    assert command("train", "desk/recipe.toml", "--dry-run", "--gpu", "h100").code == 0
     assert "desk exists: name a new folder" in one_line(command("start", "tickets.csv", "-o", "desk"))
     whole = json.loads(command("start", "tickets.csv", "-o", "again", "--json").out)
     assert (whole["id"], whole["check"]["passed"]) == ("local/Tickets-v0", True)

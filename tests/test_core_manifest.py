@@ -99,6 +99,7 @@ def test_a_folder_of_somebody_else_is_not_replaced_even_by_force(text: str, fold
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vertigym.envs.decision.diff._CASES", 300)
     Path("loan.json").write_text(LOAN)
     Path("later.json").write_text(LOAN.replace("> 40", "> 30"))
     asked = [f"What is {word}?" for word in ("one", "two", "three", "four", "five")]

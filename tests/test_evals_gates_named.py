@@ -24,6 +24,6 @@ def test_a_table_of_few_cases_can_promote_nothing_and_says_so(command: CommandLi
     assert ended.said.startswith("vertigym: suite s: improves on score can pass no policy: it takes 6 clusters")
     few = "[rollout]\ntasks = 2\ngroup_size = 2\nmax_tokens = 16\n"
     Path("run.toml").write_text(RUN + few + '[eval]\nsuites = ["suite.toml"]\nevery = 1\n')
-    ended = command("train", "run.toml", "--dry-run")
+    ended = command("train", "run.toml", "--dry-run", "--gpu", "h100")
     assert ended.code == 0
     assert "can pass no policy: it takes 9 clusters" in ended.said  # one look in fifty

@@ -13,15 +13,17 @@ from vertigym.evals.report import Report
 from .test_projects import LENDER, questions, write_csv
 
 pytestmark = pytest.mark.slow(first=True)
+SHORTER = [f"stage.{key}" for key in ("warm-start.steps=150", "warm-start.eval.every=150", "grpo.steps=20")]
 
 
-def walk(folder: Path, file: str) -> tuple[Report, str]:
-    """`start`, then the commands that it prints, as they are; the report of the release and the page."""
+def walk(folder: Path, file: str, *settings: str) -> tuple[Report, str]:
+    """`start`, then the commands that it prints, the training with `settings` on top; the report of the release and
+    the page."""
     started = _run(folder, "vertigym", "start", file, "-o", "project")
     next_ = [line.split() for line in started.splitlines() if line.startswith("  vertigym ")]
     assert len(next_) == 3
-    for command in next_:
-        _run(folder, *command)
+    for command, more in zip(next_, (settings, (), ()), strict=True):
+        _run(folder, *command, *more)
     release = folder / "project" / "release"
     assert read_json(release / "decision.json")["passed"]
     return Report.load(release), (folder / "project" / "report.html").read_text()
@@ -35,6 +37,7 @@ def _run(folder: Path, *command: str) -> str:
 
 
 def test_a_lender_with_a_table_of_rules(tmp_path: Path) -> None:
+    """As the commands are printed."""
     copy(LENDER, tmp_path)
     report, page = walk(tmp_path, "loans.csv")
     assert len(report.rows) == 600
@@ -46,7 +49,7 @@ def test_a_lender_with_a_table_of_rules(tmp_path: Path) -> None:
 
 def test_a_support_desk_with_answered_questions(tmp_path: Path) -> None:
     write_csv(tmp_path / "tickets.csv", questions(900))
-    report, _ = walk(tmp_path, "tickets.csv")
+    report, _ = walk(tmp_path, "tickets.csv", *SHORTER)
     right = report.metrics["right"]["all"].mean
     assert right is not None
     assert right > 0.9

@@ -40,11 +40,11 @@ def test_what_improves_by_forgetting_is_rejected_and_said_so_first(tmp_path: Pat
     returns, credit = rows("vertigym/Returns-v0"), rows("vertigym/CreditLimit-v0")
     write_jsonl(tmp_path / "both.jsonl", [*returns[:300], *credit])
     write_jsonl(tmp_path / "returns.jsonl", returns)
-    both = sft(tmp_path, "both", steps=160, sft={"data": str(tmp_path / "both.jsonl"), "batch": 64})
+    both = sft(tmp_path, "both", steps=160, sft={"data": str(tmp_path / "both.jsonl"), "batch": 32})
     suites = [str(EXAMPLES / name) for name in ("suite.toml", "credit.toml")]
     narrow = sft(
         tmp_path, "narrow", model=str(both.last), steps=60, optimizer={"lr": 1e-3},
-        sft={"data": str(tmp_path / "returns.jsonl"), "batch": 64}, eval={"suites": suites, "every": 30},
+        sft={"data": str(tmp_path / "returns.jsonl"), "batch": 32}, eval={"suites": suites, "every": 30},
     )  # fmt: skip
     first, last = narrow.evaluations[0].reports, narrow.evaluations[-1].reports
     gained, lost = (last[i].value("exact") - first[i].value("exact") for i in (0, 1))  # type: ignore[operator]
