@@ -187,7 +187,9 @@ def _padded(parts: Sequence[list[PackedRow]]) -> int:
 def collate(part: Sequence[PackedRow], length: int = 0) -> Batch:
     """Tensors of some rows, of one length at least; trained tokens in the order of rows, then of samples."""
     B, S = len(part), max(length, *(row.length for row in part))
-    ids_BS, positions_BS, branch_BS = (np.zeros((B, S), dtype=np.int64) for _ in range(3))  # torch is slow at rows
+    ids_BS, positions_BS, branch_BS = (
+        np.zeros((B, S), dtype=np.int64) for _ in range(3)
+    )  # torch is slow at rows
     tree_BS = np.full((B, S), -1)
     places: list[int] = []
     for b, row in enumerate(part):

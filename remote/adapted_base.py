@@ -46,6 +46,7 @@ class AdaptedBase:
             embedding.weight.shape[0], vocabulary, context_of(model.config), frozenset(self.banned)
         )
         self.architecture = str(model.config.model_type)
+        self.alike: dict[str, bool] = {}  # by the shape of adapters: what `DatumPasses` found out
 
     def view(self) -> Any:
         """The model again, over the same weights."""

@@ -29,14 +29,19 @@ Passed = tuple[Sequence[float], float]
 
 
 class DatumPasses:
-    """Passes of `learner`, whose model trains adapters alone and reads up to `context` tokens."""
+    """Passes of `learner`, whose model trains adapters alone and reads up to `context` tokens.
 
-    def __init__(self, learner: Learner, context: int) -> None:
+    Args:
+        alike: whether datums side by side have the gradients that they have alone; None: to be tried out.
+    """
+
+    def __init__(self, learner: Learner, context: int, *, alike: bool | None = None) -> None:
         self._learner, self._context = learner, context
         for name, module in learner.trunk.named_modules():
             if ".lora_" in name and isinstance(module, torch.nn.Linear):
                 module.forward = partial(_by_datum, module)  # type: ignore[method-assign]
-        self._most = _TOKENS if learner.knows_head and self._alike() else 0
+        self.alike = learner.knows_head and (self._alike() if alike is None else alike)
+        self._most = _TOKENS if self.alike else 0
 
     def backward(self, samples: Sequence[TrainingSample], loss: Loss) -> list[Passed]:
         """Add each datum's gradient, one after the other."""

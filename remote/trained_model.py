@@ -28,7 +28,9 @@ class TrainedModel:
         self.base, self.shape = base, shape
         self.model = base.with_adapters(shape, seed=seed)
         self.learner = Learner(self.model, OptimizerConfig(), total_steps=1, banned=base.banned)
-        self._passes = DatumPasses(self.learner, base.rules.context)
+        sizes = shape.model_dump_json(exclude={"seed"})
+        self._passes = DatumPasses(self.learner, base.rules.context, alike=base.alike.get(sizes))
+        base.alike[sizes] = self._passes.alike
         self.has_gradient = False
 
     def forward_backward(self, call: ForwardBackward) -> bytes:

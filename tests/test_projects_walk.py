@@ -17,8 +17,8 @@ SHORTER = [f"stage.{key}" for key in ("warm-start.steps=150", "warm-start.eval.e
 
 
 def walk(folder: Path, file: str, *settings: str) -> tuple[Report, str]:
-    """`start`, then the commands that it prints, the training with `settings` on top; the report of the release and
-    the page."""
+    """`start`, then the commands that it prints, the training with `settings` on top; the report of the release
+    and the page."""
     started = _run(folder, "vertigym", "start", file, "-o", "project")
     next_ = [line.split() for line in started.splitlines() if line.startswith("  vertigym ")]
     assert len(next_) == 3
