@@ -185,11 +185,12 @@ def _padded(parts: Sequence[list[PackedRow]]) -> int:
 
 
 def collate(part: Sequence[PackedRow], length: int = 0) -> Batch:
-    """Tensors of some rows, of one length at least; trained tokens in the order of rows, then of samples."""
+    """Tensors of some rows, of one length at least; trained tokens in the order of rows, then of samples.
+
+    Filled in as arrays: to write a few numbers into a tensor takes twenty times as long.
+    """
     B, S = len(part), max(length, *(row.length for row in part))
-    ids_BS, positions_BS, branch_BS = (
-        np.zeros((B, S), dtype=np.int64) for _ in range(3)
-    )  # torch is slow at rows
+    ids_BS, positions_BS, branch_BS = (np.zeros((B, S), dtype=np.int64) for _ in range(3))
     tree_BS = np.full((B, S), -1)
     places: list[int] = []
     for b, row in enumerate(part):

@@ -294,8 +294,8 @@ def test_datums_side_by_side_count_as_if_each_were_alone(
 
 @pytest.mark.parametrize(("family", "changes"), [("gpt2", {"n_positions": 50}), ("qwen2_moe", {})])
 def test_other_families_count_each_datum_as_alone(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    """One has as many positions as tokens it reads, the other adapters that are fed an expert's tokens, which are
-    of many datums."""
+    """One has as many positions as tokens it reads, the other adapters that are fed an expert's
+    tokens, which are of many datums."""
     base = AdaptedBase(family, str(build(family, tmp_path / family, **changes)))
     sizes = [base.rules.context if changes else 40, 40, 41, 9]
     data = [{"tokens": [5 + i % 9 for i in range(n)], "targets": [6 + i % 9 for i in range(n)]} for n in sizes]
