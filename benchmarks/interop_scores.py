@@ -80,7 +80,7 @@ def main() -> None:
             "inspect": lambda one: scores_by_inspect(one, home),
             "trl": lambda one: by_trl(one, home),
             "openenv-client": lambda one: scores_by_openenv_client(one, home, given.openenv),
-            "verifiers": lambda one: scores_by_verifiers(one, home, given.vf_eval, "in_process_chat"),
+            "verifiers": lambda one: scores_by_verifiers(one, home, given.vf_eval, "verifiers_chat"),
             "verifiers-null": lambda one: scores_by_verifiers(one, home, given.vf_eval, "null", NULL),
             "vendored": lambda one: scores_by_vendored(one, home),
             "harbor": lambda one: scores_by_harbor(one, home),

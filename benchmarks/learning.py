@@ -57,7 +57,7 @@ def imitate_logs(file: Path, folder: Path, seed: int, rows: Any, *overrides: str
     return train(example(file, folder, seed, f"sft.data={folder / 'logs.jsonl'}", *overrides))
 
 
-def returns_start(folder: Path, seed: int) -> RunOutcome:
+def returns_start(folder: Path, seed: int, *overrides: str) -> RunOutcome:
     """A model that imitates logs, most of which follow last year's rules."""
     env = envs.make(RETURNS_ENV)
     assert isinstance(env, DecisionEnv)
@@ -65,7 +65,7 @@ def returns_start(folder: Path, seed: int) -> RunOutcome:
     current, old = map(DecisionModel.read, files)
     tasks = [env.tasks.get(i) for i in env.tasks.ids("train")]
     rows = stale_logs(current, old, tasks, env.config.outputs, seed=seed)
-    return imitate_logs(RETURNS / "sft.toml", folder, seed, rows)
+    return imitate_logs(RETURNS / "sft.toml", folder, seed, rows, *overrides)
 
 
 def ask_first_start(folder: Path, seed: int, *overrides: str) -> RunOutcome:

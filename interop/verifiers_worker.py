@@ -3,8 +3,8 @@ nothing of ours.
 
 Its one argument is JSON (`name`, `limit`, `settings`). It prints a line of all tasks, then reads a line a job
 (`job`, `task`, `url`, `key`) and prints one a result. Jobs run side by side; models are asked at the job's own
-address. Version 1 is an episode of its environment with the `null` harness in processes of this machine;
-version 0 a rollout. The rewards are verifiers' own.
+address. Version 1 is an episode of its environment with the harness `verifiers_chat` on this machine; version 0
+a rollout. The rewards are verifiers' own.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class VersionOne:
             for field, about in vf.env_config_type(name).model_fields.items()
             if isinstance(about.default, vf.AgentConfig)
         ]
-        seat = {"harness": {"id": "null"}, "runtime": {"type": "subprocess"}}
+        seat = {"harness": {"id": "verifiers_chat"}, "runtime": {"type": "subprocess"}}
         taskset = {"id": name, **settings}
         config = vf.resolve_env_config({"taskset": taskset, **{role: dict(seat) for role in roles}})
         self._vf, self._env = vf, vf.load_environment(config)

@@ -55,8 +55,10 @@ def fault(hostile: HostileFile, folder: Path) -> str:
 
 def _tried(file: Path) -> str:
     """The import under limits, in a process of its own: `well: …`, or the fault."""
+    import gc
     import traceback
 
+    gc.freeze()  # or the import pays for looking through all that the test runner holds
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -68,7 +68,7 @@ def scores_by_verifiers(one: Recording, home: Path, vf_eval: str, harness: str, 
     """`vf-eval`, over a server that says what was recorded; `episodes`: so many from the first."""
     package = Path(mkdtemp(dir=home)) / "package"
     module = export_environment(one.env, "verifiers", package)
-    shutil.copy(HERE / "in_process_chat.py", package)
+    shutil.copy(HERE.parent / "interop" / "verifiers_chat.py", package)
     said = {(asked, number): text for asked, number, text in one.replies}
 
     def write(prompt: Prompt) -> str:

@@ -84,7 +84,7 @@ def test_inspect_finds_every_environment_by_the_entry_point(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("harness", ["in_process_chat", "null"])
+@pytest.mark.parametrize("harness", ["verifiers_chat", "null"])
 def test_verifiers_gives_recorded_episodes_the_scores_that_we_gave(
     name: str, harness: str, home: Path, recordings: dict[str, Recording]
 ) -> None:

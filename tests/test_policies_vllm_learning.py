@@ -18,7 +18,7 @@ pytestmark = [
 def test_grpo_learns_as_much_with_vllm_as_with_transformers(tmp_path: Path) -> None:
     """One seed; `benchmarks/learning.py engines` runs others."""
     torch.set_num_threads(1)
-    warm = returns_start(tmp_path, 0)
+    warm = returns_start(tmp_path, 0, "steps=150")
     plain, outcome = (on_engine(warm, 0, engine) for engine in ("transformers", "vllm"))
     rows = outcome.run.metrics()
     assert max(row.get("probe_mean", 0) for row in rows) < 1e-4
