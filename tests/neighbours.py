@@ -19,6 +19,7 @@ from vertigym.interop.exporting import export_environment
 from vertigym.interop.formats import load_results
 from vertigym.interop.openenv_server import OpenEnvServer
 from vertigym.policies.scripted import Scripted
+from vertigym.serving.app import ServerLimits
 
 from .recorded_episodes import Recording, dumped
 from .served import listening, serving
@@ -75,7 +76,7 @@ def scores_by_verifiers(one: Recording, home: Path, vf_eval: str, harness: str, 
         asked = next(message["content"] for message in prompt.messages if message["role"] == "user")
         return said[asked, sum(message["role"] == "assistant" for message in prompt.messages)]
 
-    with serving(Scripted(write), package / "calls.jsonl") as port:
+    with serving(Scripted(write), package / "calls.jsonl", limits=ServerLimits(per_minute=0)) as port:
         run(
             home, package, vf_eval, module, "--env.player.harness.id", harness,
             "--env.player.runtime.type", "subprocess", "-m", "m", "--client.base-url", f"http://127.0.0.1:{port}/v1",
