@@ -6,11 +6,9 @@ What a task with tools needs, `null` does. Nothing of ours is imported: `verifie
 
 from typing import Any
 
-import verifiers.v1 as vf
-from openai import APIStatusError, AsyncOpenAI
+from openai import AsyncOpenAI
 from verifiers.v1.dialects.chat import message_to_wire
 from verifiers.v1.harnesses.null import NullHarness
-from verifiers.v1.harnesses.utils.compaction import is_context_overflow
 from verifiers.v1.runtimes import ProgramResult
 
 __all__ = ["InProcessChat"]
@@ -19,7 +17,7 @@ __all__ = ["InProcessChat"]
 class InProcessChat(NullHarness):  # type: ignore[misc]  # verifiers may not be installed
     """One reply a turn."""
 
-    async def setup(self, runtime: vf.Runtime) -> None:
+    async def setup(self, runtime: Any) -> None:
         """Nothing: `null` prepares its program when it is launched."""
 
     async def launch(
@@ -33,7 +31,7 @@ class InProcessChat(NullHarness):  # type: ignore[misc]  # verifiers may not be 
         data: Any,
         **more: Any,
     ) -> ProgramResult:
-        """Ask once; a chat that has outgrown the model's context ends there, as with `null`."""
+        """Ask once."""
         if mcp_urls:
             return await super().launch(ctx, trace, runtime, endpoint, secret, mcp_urls, data, **more)
         system, prompt = self.resolve_prompt(data)
@@ -42,10 +40,6 @@ class InProcessChat(NullHarness):  # type: ignore[misc]  # verifiers may not be 
             asked.append({"role": "user", "content": prompt})
         else:
             asked += map(message_to_wire, prompt or ())
-        try:
-            async with AsyncOpenAI(base_url=endpoint, api_key=secret, timeout=None) as client:
-                await client.chat.completions.create(model=ctx.model, messages=asked)
-        except APIStatusError as error:
-            if not is_context_overflow(error):
-                raise
+        async with AsyncOpenAI(base_url=endpoint, api_key=secret, timeout=None) as client:
+            await client.chat.completions.create(model=ctx.model, messages=asked)
         return ProgramResult(0, "", "")
