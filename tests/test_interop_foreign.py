@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -297,3 +298,35 @@ def test_an_environment_of_verifiers_asks_our_policy_and_its_reward_is_the_score
     assert scores["3"].evidence["reason"] == "the judge is away"
     with pytest.raises(ConfigError, match="no other"):
         registry.make("verifiers:other")
+
+
+@pytest.mark.parametrize("by_tool", [False, True])
+def test_tasks_of_version_one_of_verifiers_with_and_without_a_tool(
+    by_tool: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vf_eval = os.environ.get("VF_EVAL", "")
+    if not vf_eval:
+        pytest.skip("VF_EVAL names no vf-eval beside the Python that has verifiers")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    if by_tool:
+        monkeypatch.setenv("SUMS_TOOL", "1")
+    python = Path(vf_eval).with_name("python")
+    env = registry.make(f"verifiers:verifiers_sums?python={python}&eval_share=0&test_share=0")
+
+    def write(prompt: Prompt) -> str:
+        *_, said = prompt.messages
+        if said["role"] == "tool":
+            return str(said["content"])
+        number = int(said["content"].split()[2])
+        if not by_tool:
+            return str(number + 10 if number else "no idea")
+        call = {
+            "name": prompt.tools[0]["function"]["name"],
+            "arguments": {"a": number, "b": 10 if number else 9},
+        }
+        return f"<tool_call>{json.dumps(call)}</tool_call>"
+
+    played = rollout(Scripted(write), env, [Episode(task) for task in env.tasks.ids("train")], Sampling())
+    scores = {one.task_id: (one.score.value, one.score.parts["calls"]) for one in played}
+    calls = 2.0 if by_tool else 1.0
+    assert scores == {"t0": (0.0, calls), "t1": (1.0, calls), "t2": (1.0, calls)}

@@ -246,7 +246,8 @@ def _even(text: str, groups: Sequence[re.Match[str]]) -> bool:
 
 
 def _lasts(groups: Sequence[re.Match[str]], first: int) -> range:
-    """The last groups of the windows that begin at one, the longest window first."""
+    """The last groups of the windows that begin at one, the longest window first: a card or a phone number has
+    at most nine groups."""
     return range(min(len(groups), first + 9) - 1, first - 1, -1)
 
 
